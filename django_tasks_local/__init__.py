@@ -1,0 +1,44 @@
+"""Background tasks for Django with zero infrastructure: threads, or processes of this host."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from django_tasks_local.backends.process import ProcessPoolBackend
+    from django_tasks_local.backends.thread import ThreadPoolBackend
+    from django_tasks_local.execution import current_result_id
+    from django_tasks_local.progress import Progress, report_progress, track
+
+__version__ = "3.0.0"
+
+__all__ = [
+    "ProcessPoolBackend",
+    "Progress",
+    "ThreadPoolBackend",
+    "current_result_id",
+    "report_progress",
+    "track",
+]
+
+# Imported at first use: `python -m django_tasks_local.pool` has to find out whether it is needed
+# before it spends half a second on importing Django, and threads need no posix_ipc.
+_MODULES = {
+    "ProcessPoolBackend": "django_tasks_local.backends.process",
+    "Progress": "django_tasks_local.progress",
+    "ThreadPoolBackend": "django_tasks_local.backends.thread",
+    "current_result_id": "django_tasks_local.execution",
+    "report_progress": "django_tasks_local.progress",
+    "track": "django_tasks_local.progress",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,206 @@
+"""What both backends have in common: options, validation, enqueue, reading results, signals.
+
+Django makes a backend object per thread and per asyncio context, so one is a throw-away handle:
+its constructor looks at nothing, and `migrate` or an import of a module with tasks starts nothing.
+What lasts (stores, threads, segments) is the subclass's business, see `LocalBackend._store`.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID
+
+from django.core.checks import CheckMessage
+from django.tasks import DEFAULT_TASK_QUEUE_NAME, TaskResultStatus
+from django.tasks.backends.base import BaseTaskBackend
+from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
+from django.tasks.signals import task_enqueued
+from django.utils import timezone
+
+from django_tasks_local.exceptions import describe
+from django_tasks_local.options import Kind, Options, check
+from django_tasks_local.results import LocalTaskResult, copy_task, encode_task
+from django_tasks_local.store.records import Snapshot, Store
+
+if TYPE_CHECKING:
+    from django_tasks_local.results import AnyTask
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+# The year 2262. Stores keep times as 64-bit ns, and a task due later than that just as well waits.
+_LATEST_NS = 2**63 - 1
+
+
+class LocalBackend(BaseTaskBackend):
+    """Base of the package's two backends. Not to be named in ``TASKS`` itself."""
+
+    kind: ClassVar[Kind]
+
+    supports_defer = True
+    supports_async_task = True
+    supports_get_result = True
+    supports_priority = True
+
+    def __init__(self, alias: str, params: dict[str, Any]) -> None:
+        # Not Django's constructor: with broken params it raises, here and so at the import of
+        # every module with a task in it, before `manage.py check` could say what is wrong.
+        self.alias = alias
+        self.options = params.get("OPTIONS", {})
+        queues = params.get("QUEUES", [DEFAULT_TASK_QUEUE_NAME])
+        broken = isinstance(queues, str | Mapping) or not hasattr(queues, "__iter__")
+        self.queues = set() if broken else set(queues)  # an empty set lets any queue pass
+        self._params = params
+
+    @abstractmethod
+    def _store(self) -> Store:
+        """Return the store of this process and alias; opens it if need be."""
+
+    def _enqueued(self, due_ns: int) -> None:
+        """See to it that somebody runs what was just stored; ``due_ns`` 0 means now."""
+
+    @cached_property
+    def checked_options(self) -> Options:
+        """The options, complete.
+
+        Raises:
+            ImproperlyConfigured: with the texts of `check`.
+        """
+        return Options.from_params(self._params, self.alias, self.kind)
+
+    def check(self, **kwargs: Any) -> list[CheckMessage]:
+        """Return what is wrong with this alias's value in ``TASKS``. Starts nothing."""
+        return [*check(self._params, self.alias, self.kind)]
+
+    def validate_task(self, task: AnyTask) -> None:
+        """Validate as Django does; ``run_after`` may also be a timedelta.
+
+        Raises:
+            InvalidTask: this backend cannot run ``task``.
+        """
+        run_after: object = task.run_after
+        if isinstance(run_after, timedelta):
+            _moment_after(run_after)
+            task = copy_task(task, run_after=None)
+        elif run_after is not None and not isinstance(run_after, datetime):
+            raise InvalidTask(
+                f"run_after must be a datetime or a timedelta, not {type(run_after).__name__}."
+            )
+        super().validate_task(task)
+
+    def enqueue(self, task: AnyTask, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Store a task to be run, and return its `LocalTaskResult`, READY.
+
+        Args:
+            task: as validated by `validate_task`; a timedelta in ``run_after`` counts from now.
+            args: positional arguments, a list or tuple.
+            kwargs: keyword arguments.
+
+        Raises:
+            InvalidTask: this backend cannot run ``task``, or its path does not lead to it.
+            ValueError: the arguments cannot be pickled (ProcessPoolBackend).
+            PayloadTooLarge: the arguments do not fit the store.
+            QueueFull: MAX_PENDING tasks are waiting.
+            StoreUnavailable: the store cannot be used.
+            ImproperlyConfigured: the options are wrong.
+        """
+        store = self._store()
+        self.validate_task(task)
+        due_ns = 0
+        if task.run_after is not None:
+            task, due_ns = _with_due_time(task)
+        meta = encode_task(task)
+        arguments = (tuple(args), kwargs)
+        try:
+            encoded = store.encode(arguments)
+        except Exception as error:
+            raise ValueError(
+                f"The arguments of task {task.module_path} cannot be pickled: {describe(error)}. "
+                "Pass ids or plain data."
+            ) from error
+        result_id, enqueued_at_ns = store.enqueue(
+            meta, encoded, priority=int(task.priority), due_ns=due_ns
+        )
+        self._enqueued(due_ns)
+        snapshot = Snapshot(
+            result_id,
+            TaskResultStatus.READY,
+            meta,
+            enqueued_at_ns,
+            0,
+            0,
+            "",
+            lambda: arguments,
+            None,
+            None,
+        )
+        result = LocalTaskResult.from_record(snapshot, self.alias, task)
+        # Robust: the task is on its way, and the caller must get its id whatever a receiver does.
+        task_enqueued.send_robust(type(self), task_result=result)
+        return result
+
+    # aenqueue is Django's, which runs enqueue in a thread. Receivers of task_enqueued may use the
+    # database, which an event loop forbids; and a lock held elsewhere, a first attachment or
+    # pickling megabytes would hold up every other request of the loop.
+
+    def get_result(self, result_id: object) -> LocalTaskResult:
+        """Return the result as it is now, a snapshot.
+
+        Args:
+            result_id: what came in, from a URL perhaps. A ``uuid.UUID`` will do.
+
+        Raises:
+            TaskResultDoesNotExist: for anything that is not the id of a result in this store,
+                one that was evicted or whose task no longer imports included.
+            StoreUnavailable: the store cannot be used.
+            ImproperlyConfigured: the options are wrong.
+        """
+        if type(result_id) is not str:
+            if isinstance(result_id, str):
+                result_id = str.__str__(result_id)  # a subclass, such as SafeString
+            elif isinstance(result_id, UUID):
+                result_id = str(result_id)
+            else:
+                raise TaskResultDoesNotExist(result_id)
+        return LocalTaskResult.from_snapshot(self._store().get(result_id), self.alias)
+
+    async def aget_result(self, result_id: object) -> LocalTaskResult:
+        """As `get_result`, in the event loop's own thread."""
+        # It reads memory for some microseconds and sends no signal; the way into a thread and
+        # back costs ten times that, and queues up behind the request's database queries.
+        return self.get_result(result_id)
+
+
+def _with_due_time(task: AnyTask) -> tuple[AnyTask, int]:
+    """Return ``task`` with a datetime in ``run_after``, and that in Unix ns; 0 if it is past."""
+    run_after: object = task.run_after
+    if isinstance(run_after, timedelta):
+        moment = _moment_after(run_after)
+        task = copy_task(task, run_after=moment)
+    else:
+        assert isinstance(run_after, datetime)
+        moment = run_after
+    due_ns = _unix_ns(moment)
+    return task, 0 if due_ns <= time.time_ns() else due_ns
+
+
+def _unix_ns(moment: datetime) -> int:
+    try:
+        # A naive datetime (USE_TZ is False) is local time. An aware one is not converted: the
+        # difference is exact, and does not overflow near the last day of the calendar.
+        aware = moment if timezone.is_aware(moment) else moment.astimezone()
+        return min((aware - _EPOCH) // _MICROSECOND * 1000, _LATEST_NS)
+    except (OverflowError, ValueError, OSError):
+        # Naive, and so close to either end of the calendar that no time zone reaches there.
+        return _LATEST_NS if moment.year > _EPOCH.year else 0
+
+
+def _moment_after(delay: timedelta) -> datetime:
+    try:
+        return timezone.now() + delay
+    except OverflowError as error:
+        raise InvalidTask(f"run_after={delay!r} is beyond the last date there is.") from error

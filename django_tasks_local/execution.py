@@ -1,0 +1,208 @@
+"""Run one claimed task to its end. Threads and worker processes both come through here.
+
+The steps, in this order: ``close_old_connections``; ``task_started``; the task, whose BaseException
+of any kind is a FAILED task; encode and store the return value, where one that cannot be stored is
+a FAILED task too; ``task_finished``, inside the except block if there is one, because Django logs
+``sys.exc_info()``; ``close_old_connections``.
+
+All of it happens in a copy of the thread's context, so that no context variable that a task sets
+is seen by the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import traceback
+from contextvars import ContextVar, copy_context
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import asgiref.sync
+import django.tasks.base
+from django.db import close_old_connections
+from django.dispatch import Signal
+from django.tasks import TaskContext, TaskResultStatus
+from django.tasks.signals import task_finished, task_started
+
+from django_tasks_local.exceptions import PayloadTooLarge, describe
+from django_tasks_local.progress import reporting
+from django_tasks_local.results import LocalTaskResult, load_task
+from django_tasks_local.store.records import Claim, Snapshot, Store, task_path
+
+if TYPE_CHECKING:
+    from django_tasks_local.results import AnyTask
+
+logger = logging.getLogger("django_tasks_local")
+
+# The id of the result of the task that is running here; unset outside a task.
+current_result_id: ContextVar[str] = ContextVar("django_tasks_local_current_result_id")
+
+# Where the frames between `run` and the user's function come from.
+_MACHINERY = (
+    __file__,
+    django.tasks.base.__file__,
+    asgiref.sync.__file__,
+    str(Path(asyncio.__file__).parent),
+    str(Path(concurrent.futures.__file__).parent),
+)
+
+
+def run(store: Store, claim: Claim, *, alias: str, backend_class: type) -> None:
+    """Run the task of ``claim`` and store how it ended.
+
+    Args:
+        store: where ``claim`` came from.
+        claim: a task that is RUNNING, and nobody else's.
+        alias: the backend's key in ``TASKS``.
+        backend_class: the sender of the signals.
+
+    Raises:
+        StoreUnavailable: the outcome could not be stored. Nothing that a task or a receiver
+            raises ends up here.
+    """
+    copy_context().run(_Run(store, claim, alias, backend_class).run)
+
+
+class _Run:
+    def __init__(self, store: Store, claim: Claim, alias: str, backend_class: type) -> None:
+        self.store = store
+        self.claim = claim
+        self.alias = alias
+        self.backend_class = backend_class
+
+    def run(self) -> None:
+        current_result_id.set(self.claim.result_id)
+        _close_old_connections()
+        try:
+            task = load_task(self.claim.meta)
+        except BaseException as error:
+            # No signals: they carry a task result, and there is no task to make one for.
+            self._finish_failed(error)
+            logger.exception(
+                "Task id=%s path=%s cannot be imported",
+                self.claim.result_id,
+                task_path(self.claim.meta),
+            )
+        else:
+            self._run_task(task)
+        _close_old_connections()
+
+    def _run_task(self, task: AnyTask) -> None:
+        result = LocalTaskResult.from_record(self._snapshot(), self.alias, task)
+        self._send(task_started, result)
+        try:
+            value = self._call(task, result)
+            encoded = self._encode(value)
+        except BaseException as error:
+            self._fail(result, error)
+            return
+        try:
+            # Not in the block above: what goes wrong in the store is no failure of the task.
+            finished_at_ns = self.store.finish(self.claim, successful=True, outcome=encoded)
+        except PayloadTooLarge as error:
+            self._fail(result, error)
+            return
+        self._show(result, TaskResultStatus.SUCCESSFUL, finished_at_ns, value)
+        self._send(task_finished, result)
+
+    def _snapshot(self) -> Snapshot:
+        claim = self.claim
+        return Snapshot(
+            result_id=claim.result_id,
+            status=TaskResultStatus.RUNNING,
+            meta=claim.meta,
+            enqueued_at_ns=claim.enqueued_at_ns,
+            started_at_ns=claim.started_at_ns,
+            finished_at_ns=0,
+            worker_id=claim.worker_id,
+            # Unpickled once, for the task and for receivers that look at the result.
+            arguments=cache(claim.arguments),
+            outcome=None,
+            progress=None,
+        )
+
+    def _call(self, task: AnyTask, result: LocalTaskResult) -> Any:
+        pid = os.getpid()
+        try:
+            with reporting(self.claim.report):
+                args, kwargs = result.args, result.kwargs
+                if task.takes_context:
+                    return task.call(TaskContext(task_result=result), *args, **kwargs)
+                return task.call(*args, **kwargs)
+        finally:
+            if os.getpid() != pid:
+                # The task forked, and its child came back from the task: a copy of the worker
+                # that must neither store an outcome nor go on to claim tasks.
+                logger.error("Task id=%s forked, and the child did not exit", result.id)
+                os._exit(1)
+
+    def _encode(self, value: object) -> Any:
+        try:
+            return self.store.encode(value)
+        except Exception as error:
+            value_type = f"{type(value).__module__}.{type(value).__qualname__}"
+            raise ValueError(
+                f"The return value of task {task_path(self.claim.meta)}, of type {value_type}, "
+                f"cannot be pickled: {describe(error)}."
+            ) from error
+
+    def _fail(self, result: LocalTaskResult, error: BaseException) -> None:
+        """Store ``error`` and tell it. Called inside the except block of ``error``."""
+        finished_at_ns, outcome = self._finish_failed(error)
+        self._show(result, TaskResultStatus.FAILED, finished_at_ns, outcome)
+        self._send(task_finished, result)
+
+    def _finish_failed(self, error: BaseException) -> tuple[int, tuple[str, str]]:
+        # Text only: the exception itself may be local to a function, or refuse to be pickled.
+        outcome = (f"{type(error).__module__}.{type(error).__qualname__}", _format(error))
+        encoded = self.store.encode(outcome)
+        return self.store.finish(self.claim, successful=False, outcome=encoded), outcome
+
+    def _show(
+        self, result: LocalTaskResult, status: TaskResultStatus, finished_at_ns: int, outcome: Any
+    ) -> None:
+        # The object that task_started and the task's context got, as in Django's own backend.
+        result.show(
+            replace(
+                result.snapshot,
+                status=status,
+                finished_at_ns=finished_at_ns,
+                outcome=lambda: outcome,
+            )
+        )
+
+    def _send(self, signal: Signal, result: LocalTaskResult) -> None:
+        try:
+            signal.send_robust(sender=self.backend_class, task_result=result)
+        except BaseException:
+            # send_robust lets through what is no Exception; a receiver must not end the worker.
+            logger.exception("Task id=%s: a signal receiver raised", result.id)
+
+
+def _close_old_connections() -> None:
+    try:
+        close_old_connections()
+    except Exception:
+        logger.exception("Closing old database connections failed")
+
+
+def _format(error: BaseException) -> str:
+    try:
+        frames = _without_machinery(error.__traceback__)
+        return "".join(traceback.format_exception(type(error), error, frames))
+    except Exception as failure:
+        return f"{describe(error)}\n(its traceback cannot be formatted: {describe(failure)})\n"
+
+
+def _without_machinery(frames: TracebackType | None) -> TracebackType | None:
+    """Drop the outermost frames up to the user's own; keep all if there are none of those."""
+    own = frames
+    while own is not None and own.tb_frame.f_code.co_filename.startswith(_MACHINERY):
+        own = own.tb_next
+    return own or frames

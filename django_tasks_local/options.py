@@ -1,0 +1,248 @@
+"""The options of both backends: one table, from which checks, errors and defaults are made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from django.core.checks import Error
+from django.core.exceptions import ImproperlyConfigured
+
+type Kind = Literal["thread", "process"]
+
+KINDS: dict[Kind, str] = {"thread": "ThreadPoolBackend", "process": "ProcessPoolBackend"}
+
+KIB = 2**10
+MIB = 2**20
+GIB = 2**30
+
+# Bytes that a slot takes in the segment besides SLOT_SIZE: its share of the header's columns.
+SLOT_OVERHEAD = 104
+# Bytes that a segment needs before its first slot. Generous, so that the layout may change.
+SEGMENT_OVERHEAD = 256 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One row of the table.
+
+    Attributes:
+        default: what counts if the key is absent. ``None`` with ``derived``: computed.
+        types: what a value may be an instance of. A bool is never accepted as an int.
+        minimum, maximum: inclusive bounds of numbers.
+        unit: of numbers, for the error text.
+        kinds: the backends that know the option.
+        none_means: what the value ``None`` says; empty where ``None`` is not allowed.
+    """
+
+    default: Any
+    types: tuple[type, ...]
+    minimum: float = 0
+    maximum: float = 0
+    unit: str = ""
+    kinds: tuple[Kind, ...] = ("thread", "process")
+    none_means: str = ""
+
+
+OPTIONS: dict[str, Option] = {
+    # Threads of this process, or worker processes on the host.
+    "MAX_WORKERS": Option(10, (int,), 1, 1024, "workers"),
+    # Finished results kept; the least recently used goes first.
+    "MAX_RESULTS": Option(1000, (int,), 1, 1_000_000, "results"),
+    # Tasks that may wait, those with run_after included.
+    "MAX_PENDING": Option(10_000, (int,), 1, 1_000_000, "tasks"),
+    # A power of two.
+    "SLOT_SIZE": Option(KIB, (int,), 256, MIB, "bytes", kinds=("process",)),
+    # Ceiling of the segment. Default: see _derived_shm_size.
+    "SHM_SIZE": Option(None, (int,), MIB, 1024 * GIB, "bytes", kinds=("process",)),
+    # Which ring this is. Default: from SECRET_KEY and the settings module, see store/segment.py.
+    "NAMESPACE": Option(None, (str,), kinds=("process",)),
+    # Time left to work that nobody else can take over. `docker stop` gives 10 seconds in all.
+    "DRAIN_TIMEOUT": Option(
+        8, (int, float), 0, 31_536_000, "seconds", none_means="to wait until all is done"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of one alias, checked and complete. Field names are the keys in lower case.
+
+    Hashable: part of the key under which a process keeps its stores.
+    """
+
+    max_workers: int  # threads of this process, or worker processes on the host
+    max_results: int  # finished results kept
+    max_pending: int  # waiting tasks accepted
+    slot_size: int  # bytes
+    shm_size: int  # bytes, a ceiling
+    namespace: str | None  # None: derived by the store
+    drain_timeout: float | None  # seconds; None: until all is done
+
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any], alias: str, kind: Kind) -> Options:
+        """Return the options in ``params``, one alias's value in ``TASKS``.
+
+        Raises:
+            ImproperlyConfigured: with the text of every error that `check` finds.
+        """
+        known = _accepted.get((alias, kind))
+        if known is not None and known[0] == params:
+            return known[1]
+        if errors := check(params, alias, kind):
+            raise ImproperlyConfigured("\n".join(f"{e.id}: {e.msg} {e.hint}" for e in errors))
+        options = _complete(params.get("OPTIONS", {}))
+        _accepted[alias, kind] = _copy(params), options
+        return options
+
+
+# What was accepted last for each alias. Under ASGI every request makes backend objects of its own,
+# and comparing two dicts takes 0.3 µs where checking every value takes 5.
+_accepted: dict[tuple[str, Kind], tuple[dict[str, Any], Options]] = {}
+
+
+def check(params: Mapping[str, Any], alias: str, kind: Kind) -> list[Error]:
+    """Return what is wrong with ``params``, one alias's value in ``TASKS``, as check errors."""
+    where = f"TASKS[{alias!r}]"
+    errors = [*_check_queues(params, where), *_check_place(params, where)]
+    options = params.get("OPTIONS", {})
+    if not isinstance(options, dict):
+        errors.append(
+            _error(
+                1,
+                f"{where}['OPTIONS'] is of type {type(options).__name__}; it must be a dict.",
+                "Write OPTIONS as a dict of option names and values, or leave it out.",
+            )
+        )
+        return errors
+    for name, value in options.items():
+        errors.extend(_check_option(name, value, f"{where}['OPTIONS'][{name!r}]", kind))
+    if not errors and kind == "process":
+        errors.extend(_check_room(_complete(options), where))
+    return errors
+
+
+def _copy(params: Mapping[str, Any]) -> dict[str, Any]:
+    # Deep enough that a value changed in place, as tests do, is seen as a change.
+    copy = dict(params)
+    for name in ("OPTIONS", "QUEUES"):
+        if name in copy:
+            copy[name] = type(copy[name])(copy[name])
+    return copy
+
+
+def _complete(options: Mapping[str, Any]) -> Options:
+    values = {n.lower(): options.get(n, option.default) for n, option in OPTIONS.items()}
+    if values["shm_size"] is None:
+        values["shm_size"] = _derived_shm_size(**values)
+    return Options(**values)
+
+
+def _derived_shm_size(
+    *, max_workers: int, max_results: int, max_pending: int, slot_size: int, **_: Any
+) -> int:
+    # Twice what all records need if each takes one slot: half of them may be chained.
+    needed = 2 * (max_results + max_pending) * (slot_size + SLOT_OVERHEAD)
+    least = _least_shm_size(max_workers, slot_size)
+    return max(32 * MIB, math.ceil(max(needed, least) / MIB) * MIB)
+
+
+def _least_shm_size(max_workers: int, slot_size: int) -> int:
+    # What all workers may be working on at once, and two slots to pass something on.
+    return SEGMENT_OVERHEAD + (max_workers + 2) * (slot_size + SLOT_OVERHEAD)
+
+
+def _error(number: int, message: str, hint: str) -> Error:
+    return Error(message, hint=hint, id=f"django_tasks_local.E{number:03}")
+
+
+def _check_queues(params: Mapping[str, Any], where: str) -> Iterator[Error]:
+    queues = params.get("QUEUES", [])
+    if not isinstance(queues, list | tuple | set | frozenset) or not all(
+        isinstance(name, str) for name in queues
+    ):
+        yield _error(
+            8,
+            f"{where}['QUEUES'] is {queues!r}, not a list of strings.",
+            "List the queue names, as in ['default', 'reports']; an empty list allows any.",
+        )
+
+
+def _check_place(params: Mapping[str, Any], where: str) -> Iterator[Error]:
+    for name in params:
+        if name in OPTIONS:
+            yield _error(
+                9,
+                f"{where}[{name!r}] stands beside OPTIONS and has no effect there.",
+                f"Move it: 'OPTIONS': {{{name!r}: {params[name]!r}}}.",
+            )
+
+
+def _check_option(name: object, value: object, where: str, kind: Kind) -> Iterator[Error]:
+    option = OPTIONS.get(name) if isinstance(name, str) else None
+    if option is None:
+        yield _error(2, f"{where}: there is no such option.", _did_you_mean(str(name), kind))
+    elif kind not in option.kinds:
+        owners = " and ".join(KINDS[owner] for owner in option.kinds)
+        yield _error(
+            7,
+            f"{where}: {name} belongs to {owners}, and this is {KINDS[kind]}.",
+            f"Remove it, or use {owners} as the BACKEND.",
+        )
+    elif value is None and option.none_means:
+        return
+    elif not isinstance(value, option.types) or isinstance(value, bool):
+        yield _error(
+            3,
+            f"{where} is {value!r}, of type {type(value).__name__}; it must be {_wanted(option)}.",
+            f"Leave {name} out for its default.",
+        )
+    elif not _in_bounds(option, value):
+        yield _error(
+            4,
+            f"{where} is {value!r}; it must be {_wanted(option)}.",
+            f"Leave {name} out for its default.",
+        )
+    elif name == "SLOT_SIZE" and isinstance(value, int) and value & (value - 1):
+        lower = 1 << (value.bit_length() - 1)
+        yield _error(
+            5,
+            f"{where} is {value:,}, not a power of two.",
+            f"The nearest ones are {lower} and {2 * lower}.",
+        )
+
+
+def _check_room(options: Options, where: str) -> Iterator[Error]:
+    least = _least_shm_size(options.max_workers, options.slot_size)
+    if options.shm_size < least:
+        yield _error(
+            6,
+            f"{where}['OPTIONS']['SHM_SIZE'] is {options.shm_size:,} bytes, too small for "
+            f"{options.max_workers} workers with slots of {options.slot_size:,} bytes.",
+            f"At least {least:,} bytes are needed; left out, SHM_SIZE is 32 MiB or more.",
+        )
+
+
+def _in_bounds(option: Option, value: object) -> bool:
+    if isinstance(value, str):
+        # What is only white space is as good as empty: it comes from an unset variable.
+        return bool(value.strip())
+    return isinstance(value, int | float) and option.minimum <= value <= option.maximum
+
+
+def _wanted(option: Option) -> str:
+    if str in option.types:
+        return "a string that is not empty"
+    number = "a number" if float in option.types else "a whole number"
+    text = f"{number} of {option.unit} from {option.minimum:,} to {option.maximum:,}"
+    return f"{text}, or None {option.none_means}" if option.none_means else text
+
+
+def _did_you_mean(name: str, kind: Kind) -> str:
+    known = [known for known, option in OPTIONS.items() if kind in option.kinds]
+    if close := get_close_matches(name.upper().replace("-", "_"), known, n=1):
+        return f"Did you mean {close[0]}?"
+    return f"The options of {KINDS[kind]} are {', '.join(known)}."

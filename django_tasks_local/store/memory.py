@@ -1,0 +1,253 @@
+"""The store of one process: records in a dict, order in heaps, recency in an ``OrderedDict``.
+
+Nothing is pickled; a task gets the very objects that were passed. One lock guards everything, and
+idle threads wait on a condition of it. Nobody calls the user's code while holding it, nor lets go
+of the last reference to an object of the user's, whose ``__del__`` may be such code.
+
+Invariants, whenever the lock is free:
+
+- a record is in ``_ready`` or ``_deferred`` if and only if it is READY, in ``_finished`` if and
+  only if it is SUCCESSFUL or FAILED;
+- ``waiting == len(_ready) + len(_deferred) <= max_pending``;
+- ``len(_finished) <= max_results``.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+from django.tasks import TaskResultStatus
+from django.tasks.exceptions import TaskResultDoesNotExist
+
+from django_tasks_local.exceptions import QueueFull
+from django_tasks_local.progress import Progress
+from django_tasks_local.store.records import Arguments, Snapshot
+
+# A deferred task falls due by the clock on the wall, a wait ends by one that nobody sets: after at
+# most this long a changed clock is noticed.
+LONGEST_WAIT_S = 10.0
+
+
+class Record:
+    """One task; also the claim of the thread that runs it."""
+
+    __slots__ = (
+        "_arguments",
+        "enqueued_at_ns",
+        "finished_at_ns",
+        "meta",
+        "outcome",
+        "priority",
+        "reported",
+        "result_id",
+        "started_at_ns",
+        "status",
+        "worker_id",
+    )
+
+    def __init__(self, meta: bytes, arguments: Arguments, priority: int) -> None:
+        self.result_id = str(uuid.uuid4())
+        self.meta = meta
+        self._arguments = arguments
+        self.priority = priority
+        self.status = TaskResultStatus.READY
+        self.enqueued_at_ns = time.time_ns()
+        self.started_at_ns = 0
+        self.finished_at_ns = 0
+        self.worker_id = ""
+        self.outcome: Any = None
+        self.reported: tuple[float, float | None, str] | None = None
+
+    def arguments(self) -> Arguments:
+        """Return the objects that were passed, unchanged."""
+        return self._arguments
+
+    def report(self, done: float, total: float | None, message: str) -> None:
+        """Keep the task's progress: one store of one reference, so a reader needs no lock."""
+        if self.status is TaskResultStatus.RUNNING:
+            self.reported = (done, total, message)
+
+    def snapshot(self) -> Snapshot:
+        """Return the record as it is now. The store's lock must be held."""
+        return Snapshot(
+            self.result_id,
+            self.status,
+            self.meta,
+            self.enqueued_at_ns,
+            self.started_at_ns,
+            self.finished_at_ns,
+            self.worker_id,
+            self.arguments,
+            _constant(self.outcome) if self.finished_at_ns else None,
+            None if self.reported is None else Progress(*self.reported),
+        )
+
+
+def _constant(value: Any) -> Callable[[], Any]:
+    return lambda: value
+
+
+class MemoryStore:
+    """Tasks and results of one alias in one process; see ``records.Store``.
+
+    Attributes:
+        idle: threads that wait in `wait_for_claim`.
+        running: tasks that are RUNNING.
+    """
+
+    def __init__(self, alias: str, *, max_results: int, max_pending: int) -> None:
+        self.alias = alias
+        self.max_results = max_results
+        self.max_pending = max_pending
+        self.idle = 0
+        self.running = 0
+        self._closed = False
+        self._lock = threading.Lock()
+        # Two conditions: a notify meant for a thread that wants work must not wake one that waits
+        # for the end of it.
+        self._work = threading.Condition(self._lock)
+        self._quiet = threading.Condition(self._lock)
+        self._records: dict[str, Record] = {}
+        self._turn = count()
+        self._ready: list[tuple[int, int, Record]] = []  # (-priority, turn, record)
+        self._deferred: list[tuple[int, int, Record]] = []  # (due_ns, turn, record)
+        self._finished: OrderedDict[str, Record] = OrderedDict()  # least recently used first
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that are READY, deferred ones included."""
+        return len(self._ready) + len(self._deferred)
+
+    @property
+    def unattended(self) -> int:
+        """How many idle threads too few there are: one per due task, one to watch the deferred."""
+        return len(self._ready) + bool(self._deferred) - self.idle
+
+    def encode(self, value: object) -> object:
+        """Return ``value``: what stays in one process needs no encoding."""
+        return value
+
+    def enqueue(
+        self, meta: bytes, arguments: Arguments, *, priority: int, due_ns: int
+    ) -> tuple[str, int]:
+        """See ``records.Store``."""
+        record = Record(meta, arguments, priority)
+        with self._lock:
+            if self.waiting >= self.max_pending:
+                raise QueueFull(self.alias, self.waiting, self.max_pending)
+            self._records[record.result_id] = record
+            if due_ns:
+                heapq.heappush(self._deferred, (due_ns, next(self._turn), record))
+            else:
+                heapq.heappush(self._ready, (-priority, next(self._turn), record))
+            self._work.notify()
+        return record.result_id, record.enqueued_at_ns
+
+    def get(self, result_id: str) -> Snapshot:
+        """See ``records.Store``. Reading a finished result makes it the most recent one."""
+        with self._lock:
+            record = self._records.get(result_id)
+            if record is None:
+                raise TaskResultDoesNotExist(result_id)
+            if record.finished_at_ns:
+                self._finished.move_to_end(result_id)
+            return record.snapshot()
+
+    def claim(self, worker_id: str = "") -> Record | None:
+        """See ``records.Store``."""
+        with self._lock:
+            return None if self._closed else self._claim(worker_id)
+
+    def wait_for_claim(self, worker_id: str) -> Record | None:
+        """Wait until a task is due and claim it; ``None`` once the store is closed."""
+        with self._lock:
+            while not self._closed:
+                if (record := self._claim(worker_id)) is not None:
+                    # The thread that knew when the next deferred task falls due may be this one.
+                    self._work.notify()
+                    return record
+                self.idle += 1
+                try:
+                    self._work.wait(self._seconds_to_next())
+                finally:
+                    self.idle -= 1
+            return None
+
+    def finish(self, claim: Record, *, successful: bool, outcome: Any) -> int:
+        """See ``records.Store``. Nothing is too large here."""
+        evicted = []  # until the lock is free
+        with self._lock:
+            claim.outcome = outcome
+            # A clock that was set back must not make a task end before it began.
+            claim.finished_at_ns = max(time.time_ns(), claim.started_at_ns)
+            claim.status = TaskResultStatus.SUCCESSFUL if successful else TaskResultStatus.FAILED
+            self.running -= 1
+            self._finished[claim.result_id] = claim
+            while len(self._finished) > self.max_results:
+                evicted.append(self._finished.popitem(last=False)[1])
+                del self._records[evicted[-1].result_id]
+            self._quiet.notify_all()
+        return claim.finished_at_ns
+
+    def wait_until_done(self, timeout_s: float | None) -> bool:
+        """Wait until nothing is running or due; tasks deferred to later do not count.
+
+        Args:
+            timeout_s: give up after so many seconds; ``None``: never.
+
+        Returns:
+            Whether all was done.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._lock:
+            while True:
+                self._promote()
+                if not self.running and not self._ready:
+                    return True
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._quiet.wait(left)
+
+    def close(self) -> int:
+        """Let nothing more be claimed, and send the waiting threads home.
+
+        Returns:
+            How many tasks were waiting.
+        """
+        with self._lock:
+            self._closed = True
+            self._work.notify_all()
+            return self.waiting
+
+    def _claim(self, worker_id: str) -> Record | None:
+        self._promote()
+        if not self._ready:
+            return None
+        record = heapq.heappop(self._ready)[2]
+        record.worker_id = worker_id
+        record.started_at_ns = max(time.time_ns(), record.enqueued_at_ns)
+        record.status = TaskResultStatus.RUNNING
+        self.running += 1
+        return record
+
+    def _promote(self) -> None:
+        # A deferred task takes its place among those of its priority at the moment it falls due.
+        now = time.time_ns()
+        while self._deferred and self._deferred[0][0] <= now:
+            record = heapq.heappop(self._deferred)[2]
+            heapq.heappush(self._ready, (-record.priority, next(self._turn), record))
+            self._work.notify()
+
+    def _seconds_to_next(self) -> float | None:
+        if not self._deferred:
+            return None
+        left_s = (self._deferred[0][0] - time.time_ns()) / 1e9
+        return min(max(left_s, 0.0), LONGEST_WAIT_S)

@@ -1,0 +1,121 @@
+"""The words that stores, backends and workers share.
+
+No I/O, and Django only for type checking: a pool that loses the race to start must be able to end
+before it has imported Django.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from django.tasks import TaskResultStatus
+
+    from django_tasks_local.progress import Progress
+
+type Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """One record as a reader saw it at one moment. Times are Unix ns, 0 where not reached yet.
+
+    Attributes:
+        meta: what names the task, see ``results.encode_task``.
+        worker_id: the worker that claimed it, ``""`` until then.
+        arguments: unpickles the arguments. A poll for the status never calls it.
+        outcome: ``None`` while unfinished. SUCCESSFUL: gives the return value. FAILED: gives the
+            exception's class path and the traceback.
+        progress: what the task reported last, ``None`` if nothing.
+    """
+
+    result_id: str
+    status: TaskResultStatus
+    meta: bytes
+    enqueued_at_ns: int
+    started_at_ns: int
+    finished_at_ns: int
+    worker_id: str
+    arguments: Callable[[], Arguments]
+    outcome: Callable[[], Any] | None
+    progress: Progress | None
+
+
+class Claim(Protocol):
+    """One task that a worker has claimed and must bring to its end."""
+
+    @property
+    def result_id(self) -> str:
+        """The id of its result."""
+
+    @property
+    def meta(self) -> bytes:
+        """What names the task, see ``results.encode_task``."""
+
+    @property
+    def enqueued_at_ns(self) -> int:
+        """When it was enqueued, Unix ns."""
+
+    @property
+    def started_at_ns(self) -> int:
+        """When it was claimed, Unix ns."""
+
+    @property
+    def worker_id(self) -> str:
+        """Who claimed it."""
+
+    @property
+    def arguments(self) -> Callable[[], Arguments]:
+        """Unpickles the arguments."""
+
+    def report(self, done: float, total: float | None, message: str) -> None:
+        """Store the task's progress. Cheap, no lock; does nothing once the task has ended."""
+
+
+class Store(Protocol):
+    """What a backend and a worker may ask of a store."""
+
+    def encode(self, value: object) -> Any:
+        """Return ``value`` as `enqueue` and `finish` want it. May raise what pickling raises."""
+
+    def enqueue(
+        self, meta: bytes, arguments: Any, *, priority: int, due_ns: int
+    ) -> tuple[str, int]:
+        """Store a READY task; ``due_ns`` 0 means now.
+
+        Returns:
+            The result id, and when it was enqueued in Unix ns.
+
+        Raises:
+            QueueFull: MAX_PENDING tasks are waiting.
+            PayloadTooLarge: the arguments do not fit.
+            StoreUnavailable: the store cannot be used.
+        """
+
+    def get(self, result_id: str) -> Snapshot:
+        """Return the record as it is now.
+
+        Raises:
+            TaskResultDoesNotExist: for any string that is not the id of a record here.
+        """
+
+    def claim(self) -> Claim | None:
+        """Turn the task whose turn it is from READY to RUNNING; ``None`` if none is due."""
+
+    def finish(self, claim: Any, *, successful: bool, outcome: Any) -> int:
+        """Store the encoded outcome and the end of a claimed task.
+
+        Returns:
+            When it finished, in Unix ns.
+
+        Raises:
+            PayloadTooLarge: the outcome does not fit. Nothing was stored: call again, with the
+                error as the outcome.
+        """
+
+
+def task_path(meta: bytes) -> str:
+    """Return the dotted import path of the task that ``meta`` names, for texts and logs."""
+    return meta.partition(b"\0")[0].decode("utf-8", "replace").replace(":", ".")
