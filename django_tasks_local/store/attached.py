@@ -1,0 +1,256 @@
+"""One process's attachment to a ring: its parts put together, and what keeping house needs."""
+
+import os
+import time
+from array import array
+from functools import partial
+from typing import NamedTuple
+
+import posix_ipc
+
+from django_tasks_local.exceptions import StoreUnavailable
+
+from . import layout as at
+from . import recovery
+from .leadership import Leadership
+from .lock import GUARD, ByteLock, Mutex
+from .loss import Loss, loss_word
+from .operations import Limits, Operations
+from .reader import Reader, parse_id
+from .registry import Attachment, Registry, Role
+from .segment import Segment, attach_segment, inode_of, open_semaphore, semaphore_path
+from .table import Table
+
+
+class Counts(NamedTuple):
+    """What is in the ring right now: tasks, then slots, then bytes."""
+
+    waiting: int
+    deferred: int
+    running: int
+    kept: int
+    evicted: int
+    lost: int
+    free_slots: int
+    reserved_slots: int
+    slots: int
+    reserved_bytes: int
+    segment_bytes: int
+
+
+class Attached:
+    """What every attached process can do; `Ring` adds the tasks. A forked child makes its own.
+
+    Attributes:
+        name: The common part of the objects' names.
+        alias: The alias of the backend, for texts and worker ids.
+        limits: The options.
+        path: This process's settings file.
+        pid: The process that this attachment belongs to.
+        segment: The memory.
+        registry: Who is attached.
+        leadership: Who runs the pool.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        alias: str,
+        limits: Limits,
+        role: Role,
+        *,
+        path: str = "",
+        passing: bool = False,
+        pool: int = -1,
+    ) -> None:
+        """Attaches, and makes the ring where there is none.
+
+        Args:
+            name: As from `ring_name`.
+            alias: The alias of the backend, for texts and worker ids.
+            limits: The options.
+            role: What this process is to the ring.
+            path: Its settings file.
+            passing: Marks a new ring as that of a test run.
+            pool: A worker's pool (its entry).
+
+        Raises:
+            StoreUnavailable: See `attach_segment`.
+        """
+        self.name = name
+        self.alias = alias
+        self.limits = limits
+        self.path = path
+        self.pid = os.getpid()
+        self.segment: Segment = attach_segment(name, limits.geometry, passing=passing)
+        self.words = self.segment.words
+        self._bytes = self.segment.bytes
+        self._table = Table(self.segment)
+        self._commit = self._table.commit
+        self._inline = self._table.geometry.inline_bytes
+        self.registry = Registry(self.segment)
+        self.leadership = Leadership(self.segment)
+        self._reader = Reader(self._table)
+        self._do = Operations(self._table, self.registry, limits)
+        self._mutex = Mutex(
+            open_semaphore(f"{name}m", 1),
+            ByteLock(self.segment.fd, GUARD),
+            self.words,
+            partial(recovery.rebuild, self._table),
+            self.segment.path,
+        )
+        self._work = open_semaphore(f"{name}w", 0)
+        self._inodes = self._semaphore_inodes()
+        self._mutex.run(self._register, role, path, pool)
+
+    def wait_for_work(self, timeout_s: float) -> None:
+        """Waits for a wake-up: a hint only, the ring is the truth. Signals end it early."""
+        try:
+            self._work.acquire(timeout_s)
+        except posix_ipc.BusyError:
+            self.heal()
+        except posix_ipc.SignalError:
+            return
+
+    def top_up(self) -> None:
+        """Replaces the wake-ups that killed workers took with them."""
+        self.wake(min(self.words[at.H_WAITING], 1024))
+
+    def promote(self) -> None:
+        """Moves tasks that have fallen due into their FIFOs, and wakes workers for them."""
+        if self.words[at.H_DEFERRED]:
+            self._mutex.run(self._table.order.promote, time.time_ns())
+            self.top_up()
+
+    def next_due_ns(self) -> int:
+        """When the next deferred task falls due (unix ns), 0 for none. A hint: no lock."""
+        return self._mutex.run(self._table.order.next_due_ns) if self.words[at.H_DEFERRED] else 0
+
+    def heal(self) -> None:
+        """Mends the semaphores: a lost token, a removed name. Cheap; call it now and then."""
+        if self._semaphore_inodes() != self._inodes:
+            self._mutex.semaphore = open_semaphore(f"{self.name}m", 1)
+            self._work = open_semaphore(f"{self.name}w", 0)
+            self._inodes = self._semaphore_inodes()
+        self._mutex.heal()
+
+    def reap(self, index: int, loss: int = 0) -> int:
+        """Settles what a dead process left; the slot of the task that was lost, 0 for none."""
+        return self._mutex.run(self._do.reap, index, loss)
+
+    def reap_dead(self) -> None:
+        """Reaps every dead entry, but leaves a living pool's workers to that pool."""
+        for entry in list(self.registry.attachments()):
+            if not entry.alive:
+                self._bury(entry.index)
+
+    def become(self, role: Role) -> None:
+        """Takes another role, and with it a new serial."""
+        self._mutex.run(self.registry.become, role)
+
+    def detach(self) -> None:
+        """Leaves the ring; nothing that was accepted depends on it."""
+        if self.pid == os.getpid() and self.registry.index >= 0:
+            self._mutex.run(self.registry.release, self.registry.index)
+
+    def set_limits(self, limits: Limits) -> None:
+        """Applies changed options at once; the geometry stays as it is."""
+        self.limits = limits
+        self._do = Operations(self._table, self.registry, limits)
+
+    def recover(self) -> None:
+        """Rebuilds everything derived."""
+        self._mutex.run(recovery.rebuild, self._table)
+
+    def counts(self) -> Counts:
+        """What is in the ring, without the lock: each number is true for some recent moment."""
+        words, geometry = self.words, self._table.geometry
+        reserved = self._table.slots.reserved()
+        return Counts(
+            words[at.H_WAITING],
+            words[at.H_DEFERRED],
+            words[at.H_RUNNING],
+            words[at.H_FINISHED],
+            words[at.H_EVICTED],
+            words[at.H_LOST],
+            words[at.H_FREE],
+            reserved,
+            geometry.slots,
+            at.COLUMNS_AT + reserved * (geometry.slot_size + at.COLUMN_BYTES_PER_SLOT),
+            geometry.segment_bytes,
+        )
+
+    def intact(self) -> bool:
+        """Whether our objects are still those that others find, and our descriptor still open."""
+        return self.segment.still_open() and not self.segment.unlinked()
+
+    @property
+    def passing(self) -> bool:
+        """Whether this is the ring of a test run."""
+        return bool(self.words[at.H_PASSING])
+
+    def waiting(self) -> int:
+        """How many tasks wait to be claimed now."""
+        return int(self.words[at.H_WAITING])
+
+    def has_work(self) -> bool:
+        """Whether a task waits or runs."""
+        return bool(self.words[at.H_WAITING] or self.words[at.H_RUNNING])
+
+    def wake(self, count: int) -> None:
+        """Wakes up to so many idle workers."""
+        for _ in range(count - self._work.value):
+            self._work.release()
+
+    def work_is_due(self, within_s: float) -> bool:
+        """Whether a task waits, or falls due within so many seconds."""
+        if self.words[at.H_WAITING] or self.words[at.H_DIRTY]:
+            return True
+        due_ns = self.next_due_ns()
+        return bool(due_ns) and due_ns <= time.time_ns() + int(within_s * 1e9)
+
+    def address(self, result_id: str) -> tuple[int, int]:
+        """What `unfinished` needs to know of a result id: two words."""
+        slot, high, _ = parse_id(result_id)
+        return slot, high
+
+    def unfinished(self, addresses: "array[int]") -> "array[int]":
+        """Those of the addresses (pairs of words) whose tasks have not finished yet."""
+        kept = array("Q")
+        for slot, high in zip(addresses[::2], addresses[1::2], strict=True):
+            word = self._table.offset(slot) // 8 + at.S_ID_HIGH
+            if self._table.state(slot) in at.UNFINISHED and self.words[word] == high:
+                kept.extend((slot, high))
+        return kept
+
+    def busy(self, worker: Attachment) -> bool:
+        """Whether a worker runs a task right now."""
+        if not 0 < worker.slot < self._table.slots.reserved():
+            return False
+        running = at.head_word(at.RUNNING, 0, worker.index)
+        word: int = self.words[self._commit + worker.slot]
+        return word >> at.OWNER_SHIFT == running >> at.OWNER_SHIFT
+
+    def _register(self, role: Role, path: str, pool: int) -> None:
+        try:
+            self.registry.register(role, path, pool)
+        except StoreUnavailable:
+            # All entries taken: some of them may be dead.
+            for entry in list(self.registry.attachments()):
+                if not entry.alive:
+                    self._do.reap(entry.index, Loss.UNKNOWN)
+            self.registry.register(role, path, pool)
+
+    def _bury(self, index: int) -> bool:
+        """Reaps an entry if it is dead and its pool can't do it with better knowledge."""
+        registry = self.registry
+        if index >= at.ENTRIES or registry.alive(index):
+            return False
+        pool = registry.field(index, at.E_POOL) - 1
+        if 0 <= pool < at.ENTRIES and registry.alive(pool):
+            return False
+        loss = Loss.POOL_DIED if pool >= 0 else Loss.UNKNOWN
+        return bool(self.reap(index, loss_word(loss)))
+
+    def _semaphore_inodes(self) -> tuple[int, int]:
+        return inode_of(semaphore_path(f"{self.name}m")), inode_of(semaphore_path(f"{self.name}w"))

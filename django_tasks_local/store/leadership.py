@@ -1,0 +1,84 @@
+"""Who runs the pool: two record locks that the kernel drops with their holder, and a few words.
+
+These words are no part of what the mutex guards: each is a hint or a wish, and a lost one costs a
+moment, never a task.
+"""
+
+import time
+
+from . import layout as at
+from .lock import POOL, SUCCESSOR, ByteLock
+from .segment import Segment
+
+
+class Leadership:
+    """The pool's place and its successor's, as one process sees them."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._words = segment.words
+        self._pool = ByteLock(segment.fd, POOL)
+        self._successor = ByteLock(segment.fd, SUCCESSOR)
+
+    def pool_alive(self) -> bool:
+        """Whether another process holds the pool's place (0.5 us)."""
+        return self._pool.held()
+
+    def successor_alive(self) -> bool:
+        """Whether another process is on its way to the pool's place."""
+        return self._successor.held()
+
+    def take_successor(self) -> bool:
+        """Takes the successor's place, if it is free."""
+        return self._successor.acquire()
+
+    def take_pool(self) -> bool:
+        """Takes the pool's place if it is free, gives the successor's free and clears all wishes."""
+        if not self._pool.acquire():
+            return False
+        words = self._words
+        words[at.H_SUCCESSOR] = words[at.H_START_FAILURES] = words[at.H_START_AFTER] = 0
+        self._successor.release()
+        return True
+
+    def leave_pool(self) -> None:
+        """Gives the pool's place free."""
+        self._pool.release()
+
+    def ask_for_successor(self, serial: int) -> None:
+        """Asks the sites from `serial` on to start a new pool; a wish for a later one wins."""
+        self._words[at.H_SUCCESSOR] = max(self._words[at.H_SUCCESSOR], serial + 1)
+
+    def successor_wanted(self, serial: int) -> bool:
+        """Whether the pool asks for a successor, and the site `serial` is one to start it."""
+        wish = self._words[at.H_SUCCESSOR]
+        return bool(wish and serial >= wish - 1)
+
+    def may_start_pool(self, first_s: float, longest_s: float) -> bool:
+        """Whether a pool may be started now; if so, the start is noted for all sites.
+
+        Args:
+            first_s: The pause after a start; it doubles with every start that led to no pool.
+            longest_s: The most it grows to.
+        """
+        words = self._words
+        # CLOCK_MONOTONIC is one for all processes of the host, and nobody can set it.
+        now_ns = time.monotonic_ns()
+        after_ns = words[at.H_START_AFTER]
+        if now_ns < after_ns <= now_ns + int(longest_s * 1e9):
+            return False
+        failures = min(words[at.H_START_FAILURES], 30)
+        words[at.H_START_FAILURES] = failures + 1
+        words[at.H_START_AFTER] = now_ns + int(min(first_s * 2**failures, longest_s) * 1e9)
+        return True
+
+    def set_workers(self, count: int) -> None:
+        """Notes how many workers there are, for `crowded`."""
+        self._words[at.H_POOL_WORKERS] = count
+
+    def crowded(self) -> bool:
+        """Whether every worker is busy, as far as the words tell."""
+        return bool(self._words[at.H_RUNNING] >= self._words[at.H_POOL_WORKERS])
+
+    def newest_site(self) -> int:
+        """The serial of the site process that attached last."""
+        return int(self._words[at.H_SITE_SERIAL])

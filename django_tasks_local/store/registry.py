@@ -1,0 +1,197 @@
+"""Who is attached to a ring, and who of them lives.
+
+Every attached process has an entry and holds a record lock on that entry's own byte. The kernel
+drops the lock with the process, so asking for it tells life from death without a pid: across pid
+namespaces, and never fooled by a pid that was given to somebody else.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+from django_tasks_local.exceptions import StoreUnavailable
+
+from . import layout as at
+from .lock import LIVENESS, ByteLock
+from .segment import Segment
+
+
+class Role(IntEnum):
+    """What a process is to the ring. Only a SITE keeps a pool alive and starts one."""
+
+    VISITOR = 1  # reads results, or looks at the ring
+    SITE = 2  # serves requests, or enqueued
+    POOL = 3
+    WORKER = 4
+
+
+class PoolState(IntEnum):
+    """What a pool is doing."""
+
+    STARTING = 1  # imports the project, or waits for its predecessor to let go
+    SERVING = 2
+    LEAVING = 3  # claims nothing more, lets its tasks end
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One process's entry, as read at one moment.
+
+    Attributes:
+        index: The entry's number.
+        role: What the process is.
+        pid: As that process sees itself; another pid namespace may number it otherwise.
+        serial: Counts attachments; a later one has a greater serial.
+        since_ns: When it attached, unix ns.
+        alive: Whether it lives.
+        path: The end of the settings file's path.
+        slot: A worker's latest slot.
+        pool: A worker's pool (its entry's index), -1 for none.
+        state: A pool's state, a `PoolState`, or 0.
+        cleared: A pool: tasks from sites up to this serial may run on its code.
+    """
+
+    index: int
+    role: Role
+    pid: int
+    serial: int
+    since_ns: int
+    alive: bool
+    path: str
+    slot: int
+    pool: int
+    state: int
+    cleared: int
+
+
+class Registry:
+    """The registry as this process sees it. Methods with "in the lock" need the mutex.
+
+    Attributes:
+        index: This process's entry, -1 before `register`.
+        serial: This attachment's number.
+        pid: This process.
+        path: The end of its settings file's path, as others see it.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+        self._words = segment.words
+        self.index = -1
+        self.serial = 0
+        self.pid = os.getpid()
+        self.path = ""
+
+    def register(self, role: Role, path: str, pool: int = -1) -> None:
+        """Takes a free entry for this process (in the lock).
+
+        Raises:
+            StoreUnavailable: All entries are taken by living processes.
+        """
+        words = self._words
+        used = min(words[at.H_ENTRIES_USED], at.ENTRIES)
+        for index in range(min(used + 1, at.ENTRIES)):
+            if words[self._at(index)] == 0 and self._byte(index).acquire():
+                break
+        else:
+            raise StoreUnavailable(
+                f"all {at.ENTRIES} places for attached processes are taken",
+                path=self._segment.path,
+                fix="run fewer web workers, or give part of them another NAMESPACE",
+            )
+        entry = self._at(index)
+        if index >= used:
+            words[at.H_ENTRIES_USED] = index + 1
+        tail = path.encode(errors="replace")[-at.PATH_BYTES :]
+        self.path = tail.decode(errors="replace")
+        words[entry + at.E_PID] = self.pid
+        words[entry + at.E_SINCE] = time.time_ns()
+        for field in (at.E_CURRENT, at.E_WRITING, at.E_CLEARED, at.E_STATE):
+            words[entry + field] = 0
+        words[entry + at.E_POOL] = pool + 1
+        words[entry + at.E_PATH_BYTES] = len(tail)
+        start = (entry + at.E_PATH) * 8
+        self._segment.bytes[start : start + len(tail)] = tail
+        self.index = index
+        self.become(role)
+
+    def become(self, role: Role) -> None:
+        """Commits this process's entry under a role and a new serial (in the lock)."""
+        words = self._words
+        self.serial = words[at.H_SERIAL] = words[at.H_SERIAL] + 1 & at.SERIAL_MASK
+        if role is Role.SITE:
+            words[at.H_SITE_SERIAL] = self.serial
+        words[self._at(self.index)] = role << at.ROLE_SHIFT | self.serial
+
+    def release(self, index: int) -> None:
+        """Frees an entry (in the lock): our own, or a dead one's after it was reaped."""
+        self._words[self._at(index)] = 0
+        if index == self.index:
+            self._byte(index).release()
+            self.index = -1
+
+    def alive(self, index: int) -> bool:
+        """Whether the process behind an entry lives (0.5 us). Any number may be asked."""
+        return index == self.index or self._byte(index).held()
+
+    def pid_of_holder(self, index: int) -> int:
+        """The pid of a living entry in *our* pid namespace, 0 where there is none."""
+        return max(0, self._byte(index).holder())
+
+    def attachments(self) -> Iterator[Attachment]:
+        """All entries in use, the dead ones among them included."""
+        words = self._words
+        for index in range(min(words[at.H_ENTRIES_USED], at.ENTRIES)):
+            entry = self._at(index)
+            commit = words[entry]
+            if commit == 0:
+                continue
+            length = min(words[entry + at.E_PATH_BYTES], at.PATH_BYTES)
+            start = (entry + at.E_PATH) * 8
+            code = commit >> at.ROLE_SHIFT
+            yield Attachment(
+                index=index,
+                role=Role(code) if code in Role else Role.VISITOR,
+                pid=words[entry + at.E_PID],
+                serial=commit & at.SERIAL_MASK,
+                since_ns=words[entry + at.E_SINCE],
+                alive=self.alive(index),
+                path=bytes(self._segment.bytes[start : start + length]).decode(errors="replace"),
+                slot=words[entry + at.E_CURRENT],
+                pool=words[entry + at.E_POOL] - 1,
+                state=words[entry + at.E_STATE],
+                cleared=words[entry + at.E_CLEARED],
+            )
+
+    def field(self, index: int, which: int) -> int:
+        """One word of an entry."""
+        word: int = self._words[self._at(index) + which]
+        return word
+
+    def state(self, index: int) -> int:
+        """A pool's state, a `PoolState`."""
+        return self.field(index, at.E_STATE)
+
+    def set_state(self, state: PoolState) -> None:
+        """Says what this pool does."""
+        self.set_field(at.E_STATE, state)
+
+    def cleared(self, index: int) -> int:
+        """Up to which site serial a pool may run tasks."""
+        return self.field(index, at.E_CLEARED)
+
+    def set_cleared(self, serial: int) -> None:
+        """Says up to which site serial this pool may run tasks."""
+        self.set_field(at.E_CLEARED, serial)
+
+    def set_field(self, which: int, value: int) -> None:
+        """Stores one word of our own entry; readers see the old or the new one."""
+        self._words[self._at(self.index) + which] = value
+
+    def _at(self, index: int) -> int:
+        return at.REGISTRY_AT + index * at.ENTRY_WORDS
+
+    def _byte(self, index: int) -> ByteLock:
+        return ByteLock(self._segment.fd, LIVENESS + index)

@@ -1,0 +1,245 @@
+"""The tasks of a ring: enqueue, get, claim, finish."""
+
+import os
+import pickle
+import time
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from struct import Struct
+from typing import Any
+
+from django.tasks import TaskResultStatus
+
+from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
+
+from . import layout as at
+from .attached import Attached
+from .claim import RingClaim
+from .loss import EXIT_DETACHED, loss_error
+from .operations import BLOCKED, Request
+from .reader import Found, format_id
+from .records import Snapshot, task_path
+from .segment import no_space
+from .table import Head
+
+_STATUS = {
+    at.READY: TaskResultStatus.READY,
+    at.RUNNING: TaskResultStatus.RUNNING,
+    at.SUCCESSFUL: TaskResultStatus.SUCCESSFUL,
+    at.FAILED: TaskResultStatus.FAILED,
+    at.LOST: TaskResultStatus.FAILED,
+}
+_END = Struct("<4Q")
+
+
+class Ring(Attached):
+    """The store of ProcessPoolBackend, as one attached process uses it.
+
+    Attributes:
+        blocked: Whether the last `claim` found a task that only newer code may run.
+    """
+
+    blocked = False
+
+    def encode(self, value: object) -> bytes:
+        """Pickles a value; it may raise whatever pickling raises."""
+        return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+
+    def enqueue(
+        self, meta: bytes, arguments: bytes, *, priority: int, due_ns: int
+    ) -> tuple[str, int]:
+        """Stores a READY task and wakes a worker.
+
+        It holds the lock for microseconds; large arguments are copied outside it.
+
+        Returns:
+            The result id, and when it was enqueued (unix ns).
+
+        Raises:
+            QueueFull: MAX_PENDING tasks wait, or their payloads fill SHM_SIZE.
+            PayloadTooLarge: The arguments could never fit.
+            StoreUnavailable: /dev/shm is full, or the ring can't be used.
+        """
+        now_ns = time.time_ns()
+        queue = priority - at.LOWEST_PRIORITY
+        request = Request(meta, arguments, zlib.crc32(arguments), queue, due_ns, now_ns)
+        if len(meta) + len(arguments) <= self._inline:
+            high, low = self._mutex.run(self._do.enqueue, request)
+        else:
+            high, low = self._enqueue_chained(request)
+        if not high:
+            raise self._refusal(request)
+        if due_ns <= now_ns:
+            self._work.release()
+        return format_id(high, low), now_ns
+
+    def get(self, result_id: str) -> Snapshot:
+        """The record as it is now; reading a finished one makes it the most recently used.
+
+        Raises:
+            TaskResultDoesNotExist: Whatever string it is that names no record here.
+            StoreUnavailable: The record is damaged.
+        """
+        found = self._reader.find(result_id)
+        state = found.state
+        if state == at.RUNNING:
+            if self._bury(found.word >> at.OWNER_SHIFT & at.OWNER_MASK):
+                return self.get(result_id)
+        elif state != at.READY and self.words[at.H_NEWEST] != found.slot:
+            self._mutex.run(self._do.touch, found.slot, found.word)
+        head = found.head
+        outcome: Any = None
+        if state == at.LOST:
+            outcome = partial(loss_error, head)
+        elif state in at.FINISHED:
+            outcome = partial(self._reader.outcome, found)
+        return Snapshot(
+            result_id,
+            _STATUS[state],
+            self._reader.meta(found),
+            head.enqueued_at_ns,
+            head.started_at_ns if state != at.READY else 0,
+            head.finished_at_ns if state in at.FINISHED else 0,
+            self._worker_id(head.worker) if state != at.READY else "",
+            partial(self._reader.arguments, found),
+            outcome,
+            found.progress,
+        )
+
+    def claim(self, cleared: int | None = None) -> RingClaim | None:
+        """Makes the next task RUNNING by this process.
+
+        Args:
+            cleared: The newest site serial whose tasks may run on this process's code; None: all.
+
+        Returns:
+            None where nothing is due, or what is next was enqueued by a newer site.
+        """
+        words = self.words
+        self.blocked = False
+        if not (words[at.H_WAITING] or words[at.H_DEFERRED] or words[at.H_DIRTY]):
+            return None
+        slot = self._mutex.run(self._do.claim, cleared)
+        self.blocked = slot == BLOCKED
+        if slot <= 0:
+            return None
+        offset = self._table.offset(slot)
+        raw = bytes(self._bytes[offset : offset + self._table.geometry.slot_size])
+        head = Head._make(at.HEAD.unpack_from(raw))
+        found = Found(slot, words[self._commit + slot], head, raw, None)
+        return RingClaim(self.segment, self._reader, found, self._worker_id(head.worker))
+
+    def finish(self, claim: RingClaim, *, successful: bool, outcome: bytes) -> int:
+        """Stores the outcome of a claimed task and makes it SUCCESSFUL or FAILED.
+
+        A process that lost its hold on the ring (its task closed all descriptors, or forked and
+        both came back) ends here instead, by `os._exit`.
+
+        Returns:
+            When it finished (unix ns).
+
+        Raises:
+            PayloadTooLarge: There is no room for it. Nothing is stored: call again with less.
+        """
+        if not claim.ours():
+            os._exit(EXIT_DETACHED)
+        found = claim.found
+        head = found.head
+        request_bytes = head.meta_bytes + head.arguments_bytes
+        used = request_bytes if request_bytes <= self._inline else 0
+        slots = 1 + (0 if used else at.slots_for(request_bytes, self._table.geometry.slot_size))
+        chain = 0
+        if used + len(outcome) <= self._inline:
+            start = self._table.offset(found.slot) + at.HEAD_BYTES + used
+            self._bytes[start : start + len(outcome)] = outcome
+        else:
+            count = at.slots_for(len(outcome), self._table.geometry.slot_size)
+            chain = self._write_outcome(found, outcome, count)
+            slots += count
+        now_ns = time.time_ns()
+        fields = at.OUTCOME.pack(
+            head.generation, head.started_at_ns, head.worker, now_ns, len(outcome), chain
+        )
+        crc = zlib.crc32(outcome) << 32 | zlib.crc32(fields)
+        start = self._table.offset(found.slot) + at.S_FINISHED_AT * 8
+        self._bytes[start : start + _END.size] = _END.pack(now_ns, len(outcome), chain, crc)
+        claim.close()
+        state = at.SUCCESSFUL if successful else at.FAILED
+        if not self._mutex.run(self._do.finish, found, state, slots):
+            os._exit(EXIT_DETACHED)  # taken for dead, and reaped
+        return now_ns
+
+    def running(self) -> Iterator[Snapshot]:
+        """The tasks that run now. It reads every slot's commit word: for people, not for polls."""
+        reserved = self._table.slots.reserved()
+        column = self.words[self._commit : self._commit + reserved].tolist()
+        for slot in [s for s, word in enumerate(column) if word >> at.STATE_SHIFT == at.RUNNING]:
+            head = self._table.head(slot)
+            snapshot = self.get(format_id(head.id_high, head.id_low))
+            if snapshot.status == TaskResultStatus.RUNNING:
+                yield snapshot
+
+    def _enqueue_chained(self, request: Request) -> tuple[int, int]:
+        size = len(request.meta) + len(request.arguments)
+        count = at.slots_for(size, self._table.geometry.slot_size)
+        self._grow_for(count)
+        written = self._mutex.run(self._do.begin_chained, request, count)
+        if written is None:
+            return 0, 0
+        try:
+            self._table.slots.write(
+                written.chain,
+                at.chain_word(written.slot, written.generation),
+                [memoryview(request.meta), memoryview(request.arguments)],
+            )
+            return self._mutex.run(self._do.publish_chained, request, written)
+        except BaseException:
+            self._mutex.run(self._do.abandon, written)
+            raise
+
+    def _write_outcome(self, found: Found, outcome: bytes, count: int) -> int:
+        self._grow_for(count)
+        chain = self._mutex.run(self._do.take_outcome_chain, found, count)
+        if not chain:
+            raise self._too_large(
+                f"return value of task {task_path(self._reader.meta(found))}", len(outcome)
+            )
+        owner_word = at.chain_word(found.slot, found.head.generation)
+        self._table.slots.write(chain, owner_word, [memoryview(outcome)])
+        return chain
+
+    def _grow_for(self, count: int) -> None:
+        """Reserves memory step by step, so that nobody waits for more than one step's clearing."""
+        slots = self._table.slots
+        wanted = count + self.limits.max_workers + 1
+        if wanted < slots.total:
+            while self.words[at.H_FREE] < wanted and self._mutex.run(slots.grow):
+                pass
+
+    def _refusal(self, request: Request) -> Exception:
+        """Why an enqueue was refused."""
+        size = len(request.meta) + len(request.arguments)
+        words = self.words
+        pending = words[at.H_UNFINISHED] - words[at.H_RUNNING]
+        if pending >= self.limits.max_pending:
+            return QueueFull(self.alias, pending, self.limits.max_pending)
+        if size > self._largest():
+            return self._too_large(f"arguments of task {task_path(request.meta)}", size)
+        slots = self._table.slots
+        if slots.reserved() < slots.total and not self._mutex.run(slots.grow):
+            return no_space(self.segment.path)
+        return QueueFull(
+            self.alias, pending, self.segment.geometry.segment_bytes, option="SHM_SIZE"
+        )
+
+    def _too_large(self, what: str, size: int) -> PayloadTooLarge:
+        return PayloadTooLarge(what, size, self._largest(), "SHM_SIZE")
+
+    def _largest(self) -> int:
+        """The largest payload that an empty ring would take."""
+        usable = self._table.slots.total - self.limits.max_workers - 2
+        return max(self._inline, usable * self._table.geometry.slot_size)
+
+    def _worker_id(self, worker: int) -> str:
+        return f"{self.alias}-{worker >> 32}-{worker & 0xFFFFFFFF}"

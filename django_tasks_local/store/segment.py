@@ -1,0 +1,362 @@
+"""Create, check, attach, grow and unlink the segment and its two semaphores.
+
+What is Linux's own (``posix_fallocate``, record locks on shared memory, ``/dev/shm``) stays in this
+module and in ``lock``.
+"""
+
+import errno
+import logging
+import mmap
+import os
+import stat
+import sys
+import threading
+import zlib
+from array import array
+from contextlib import suppress
+from hashlib import blake2s
+from time import monotonic, sleep
+from typing import Final
+
+import posix_ipc
+
+from django_tasks_local.exceptions import StoreUnavailable
+
+from . import layout as at
+from .lock import FROZEN_S, GUARD, LIVENESS, ByteLock, Mutex, any_held, frozen
+
+logger = logging.getLogger("django_tasks_local")
+
+DIRECTORY: Final = "/dev/shm"
+DESTROY: Final = "`manage.py local_tasks destroy` removes it, with all that is in it"
+
+
+def ring_name(alias: str, namespace: str) -> str:
+    """The common part of the names of a ring's objects: at most 31 characters with its letter."""
+    digest = blake2s(f"{alias}\0{namespace}".encode(), digest_size=6).hexdigest()
+    return f"/dtl-{os.geteuid()}-{digest}"
+
+
+class Segment:
+    """One attached segment: its descriptor, its memory and its geometry.
+
+    There is one per ring and process, and it stays open for good: closing *any* descriptor of the
+    file would drop this process's record locks. A forked child goes on using it.
+
+    Attributes:
+        words: All of it as 8-byte words; one item access is one aligned load or store.
+        bytes: All of it as bytes. Every write to the ring is an item or slice assignment to one
+            of these two views, and nothing else (the crash tests count on it).
+        mutexes: The mutex of each process, by pid; a forked child adds its own. One for all
+            attachments of a process: record locks do not exclude its threads from each other.
+        entries: Registry entries that attachments of a process hold, with its pid.
+    """
+
+    def __init__(self, name: str, fd: int, geometry: at.Geometry) -> None:
+        self.name = name
+        self.path = segment_path(name)
+        self.fd = fd
+        self.geometry = geometry
+        self.inode = os.fstat(fd).st_ino
+        self.mutexes: dict[int, Mutex] = {}
+        self.entries: dict[int, int] = {}
+        self._memory = mmap.mmap(fd, geometry.segment_bytes)
+        self.bytes = memoryview(self._memory)
+        self.words = self.bytes.cast("Q")
+
+    def unlinked(self) -> bool:
+        """Whether somebody removed the name (systemd's RemoveIPC does at logout)."""
+        return os.fstat(self.fd).st_nlink == 0
+
+    def still_open(self) -> bool:
+        """Whether our descriptor is still our segment: a task can close all it finds (0.9 us)."""
+        try:
+            return os.fstat(self.fd).st_ino == self.inode
+        except OSError:
+            return False
+
+    def reserve(self, first: int, end: int) -> None:
+        """Reserves memory for the slots `first` to `end` - 1, so that no write can be a SIGBUS.
+
+        Raises:
+            OSError: ENOSPC, the file system is full; nothing is lost by asking again.
+        """
+        for offset, length in self.geometry.ranges(first, end):
+            os.posix_fallocate(self.fd, offset, length)
+
+
+_segments: Final[dict[str, Segment]] = {}
+# Segments whose descriptors a task closed. They must never be freed: freeing one closes numbers
+# that may be somebody else's by now.
+_lost: Final[list[Segment]] = []
+# Record locks do not exclude the threads of one process from each other.
+_attaching = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _attaching
+    _attaching = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def attach_segment(name: str, wanted: at.Geometry, *, passing: bool = False) -> Segment:
+    """The segment `name`, made first where there is none.
+
+    Args:
+        name: As from `ring_name`.
+        wanted: What the options ask for. A segment of another geometry is made anew where nobody
+            is attached and nothing unfinished lies in it; else it stays as it is.
+        passing: Marks a new segment as that of a test run.
+
+    Raises:
+        StoreUnavailable: It is not ours, not private, damaged, of another layout with work in it,
+            held by a frozen process, or there is no room for it.
+    """
+    with _attaching:
+        segment = _segments.get(name)
+        if segment is not None and not segment.still_open():
+            _lost.append(segment)
+        elif segment is not None and not segment.unlinked():
+            return segment
+        segment = None
+        while segment is None:
+            segment = _attach(name, _open(segment_path(name), name), wanted, passing)
+        _segments[name] = segment
+        return segment
+
+
+def _attach(name: str, fd: int, wanted: at.Geometry, passing: bool) -> Segment | None:
+    """Checks and maps what is behind `fd`; None where its name was removed meanwhile."""
+    path = segment_path(name)
+    guard = ByteLock(fd, GUARD)
+    give_up = monotonic() + FROZEN_S
+    segment = None
+    try:
+        while not guard.acquire():
+            if monotonic() > give_up:
+                raise frozen(guard.holder(), path)
+            sleep(0.001)
+        # From here on nobody else makes, checks or removes this segment.
+        geometry = _prepare(name, fd, wanted, passing)
+        if geometry is not None:
+            segment = Segment(name, fd, geometry)
+    except OSError as error:
+        raise _unavailable(error, path) from error
+    finally:
+        # An open descriptor would keep the guard, and everybody else out, for as long as we live.
+        if segment is None:
+            os.close(fd)
+        else:
+            guard.release()
+    return segment
+
+
+def open_semaphore(name: str, initial_value: int) -> posix_ipc.Semaphore:
+    """The named semaphore, made where there is none; checked to be ours alone.
+
+    Raises:
+        StoreUnavailable: Another user's, or one that others may use.
+    """
+    path = semaphore_path(name)
+    try:
+        semaphore = posix_ipc.Semaphore(
+            name, posix_ipc.O_CREAT, mode=0o600, initial_value=initial_value
+        )
+        _check_private(os.stat(path, follow_symlinks=False), path)
+    except (OSError, posix_ipc.Error, ValueError) as error:
+        raise _unavailable(error, path) from error
+    return semaphore
+
+
+def segment_path(name: str) -> str:
+    return f"{DIRECTORY}{name}s"
+
+
+def semaphore_path(name: str) -> str:
+    return f"{DIRECTORY}/sem.{name[1:]}"
+
+
+def inode_of(path: str) -> int:
+    """The inode behind a path, 0 where there is nothing."""
+    try:
+        return os.stat(path, follow_symlinks=False).st_ino
+    except OSError:
+        return 0
+
+
+def unlink_objects(name: str) -> None:
+    """Removes the names of a ring's objects; who has them open goes on with nameless ones."""
+    _segments.pop(name, None)
+    with suppress(OSError):
+        os.unlink(segment_path(name))
+    for letter in "mw":
+        with suppress(OSError):
+            os.unlink(semaphore_path(name + letter))
+
+
+def sweep_passing() -> None:
+    """Removes the rings of this user's test runs whose processes are gone."""
+    prefix, attached = f"dtl-{os.geteuid()}-", set(_segments)
+    for file_name in os.listdir(DIRECTORY) if os.path.isdir(DIRECTORY) else ():
+        name = f"/{file_name[:-1]}"
+        if not (file_name.startswith(prefix) and file_name.endswith("s")) or name in attached:
+            continue
+        with suppress(OSError):
+            fd = os.open(f"{DIRECTORY}/{file_name}", os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                head = memoryview(os.pread(fd, at.PAGE, 0)).cast("Q")
+                if len(head) and head[at.H_MAGIC] == at.MAGIC and head[at.H_PASSING]:
+                    if not any_held(fd, GUARD):
+                        unlink_objects(name)
+            finally:
+                os.close(fd)
+
+
+def _open(path: str, name: str) -> int:
+    if sys.platform != "linux":
+        raise StoreUnavailable(
+            f"ProcessPoolBackend needs Linux; this is {sys.platform}",
+            fix="use django_tasks_local.ThreadPoolBackend here",
+        )
+    try:
+        shared = posix_ipc.SharedMemory(f"{name}s", posix_ipc.O_CREAT, mode=0o600)
+    except (OSError, posix_ipc.Error, ValueError) as error:
+        raise _unavailable(error, path) from error
+    fd: int = shared.fd
+    try:
+        _check_private(os.fstat(fd), path)
+    except StoreUnavailable:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check_private(found: os.stat_result, path: str) -> None:
+    mode = stat.S_IMODE(found.st_mode)
+    if not stat.S_ISREG(found.st_mode):
+        reason = "it is not a regular file"
+    elif found.st_uid != os.geteuid():
+        reason = f"it belongs to uid {found.st_uid}, this process runs as uid {os.geteuid()}"
+    elif mode & 0o077:
+        reason = f"its mode is {mode:04o}: others could write what this process unpickles"
+    else:
+        return
+    raise StoreUnavailable(
+        f"refused to attach: {reason}", path=path, fix="remove it, or choose another NAMESPACE"
+    )
+
+
+def _prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geometry | None:
+    """With the guard held: the geometry of the segment behind `fd`, None to open it again."""
+    found = os.fstat(fd)
+    if found.st_nlink == 0:
+        return None
+    path = segment_path(name)
+    if found.st_size < at.PAGE:
+        return _lay_out(fd, wanted, passing, path)
+    # pread, no mapping: closing a mapping closes a descriptor of the file, and drops the guard.
+    head = memoryview(os.pread(fd, at.PAGE, 0)).cast("Q")
+    if head[at.H_MAGIC] == 0:  # its maker died before the last step
+        return _lay_out(fd, wanted, passing, path)
+    if head[at.H_MAGIC] != at.MAGIC:
+        raise StoreUnavailable("this is not a ring of django-tasks-local", path=path, fix=DESTROY)
+    idle = not any_held(fd, LIVENESS) and not head[at.H_UNFINISHED] and not head[at.H_DIRTY]
+    if head[at.H_VERSION] != at.VERSION:
+        if idle:
+            logger.warning(
+                "ring=%s has layout %d, this release writes %d; nothing unfinished was in it: "
+                "made anew, kept results are dropped", name, head[at.H_VERSION], at.VERSION,
+            )  # fmt: skip
+            os.unlink(path)
+            return None
+        raise StoreUnavailable(
+            f"its layout is version {head[at.H_VERSION]}, this release writes {at.VERSION}, and "
+            f"{head[at.H_UNFINISHED]} unfinished tasks are in it",
+            path=path,
+            fix=f"let the release that wrote it finish them; {DESTROY}",
+        )
+    geometry = at.Geometry(head[at.H_SLOT_SIZE], head[at.H_SLOTS])
+    if _geometry_crc(head) != head[at.H_GEOMETRY_CRC] or geometry.segment_bytes != found.st_size:
+        raise StoreUnavailable("its header is damaged", path=path, fix=DESTROY)
+    if geometry != wanted:
+        if idle:
+            logger.warning(
+                "ring=%s SLOT_SIZE or SHM_SIZE changed: made anew, kept results are dropped", name
+            )
+            os.unlink(path)
+            return None
+        logger.warning(
+            "ring=%s SLOT_SIZE or SHM_SIZE changed; the old sizes (%d, %d) hold until nobody is "
+            "attached and nothing is unfinished", name, geometry.slot_size, geometry.segment_bytes,
+        )  # fmt: skip
+    return geometry
+
+
+def _lay_out(fd: int, geometry: at.Geometry, passing: bool, path: str) -> at.Geometry:
+    """Makes an empty ring. The magic comes last: whoever finds none starts again."""
+    try:
+        os.ftruncate(fd, 0)
+        os.ftruncate(fd, geometry.segment_bytes)
+        os.posix_fallocate(fd, 0, at.COLUMNS_AT)
+        first_step = min(at.STEP, geometry.slots)
+        for offset, length in geometry.ranges(0, first_step):
+            os.posix_fallocate(fd, offset, length)
+    except OSError as error:
+        os.ftruncate(fd, 0)
+        raise _unavailable(error, path) from error
+    head = array("Q", bytes(at.PAGE))
+    head[at.H_VERSION] = at.VERSION
+    head[at.H_SEGMENT_BYTES] = geometry.segment_bytes
+    head[at.H_SLOT_SIZE] = geometry.slot_size
+    head[at.H_SLOTS] = geometry.slots
+    head[at.H_ENTRIES] = at.ENTRIES
+    head[at.H_GEOMETRY_CRC] = _geometry_crc(head)
+    head[at.H_RESERVED] = at.checked(first_step)
+    head[at.H_FREE] = first_step - 1
+    head[at.H_TICK] = 1
+    head[at.H_PASSING] = passing
+    os.pwrite(fd, head, 0)
+    head[at.H_MAGIC] = at.MAGIC
+    os.pwrite(fd, memoryview(head)[:1], 0)
+    return geometry
+
+
+def _geometry_crc(head: "memoryview | array[int]") -> int:
+    return zlib.crc32(bytes(memoryview(head)[at.H_VERSION : at.H_GEOMETRY_CRC]))
+
+
+def _unavailable(error: Exception, path: str) -> StoreUnavailable:
+    number = getattr(error, "errno", None)
+    if number == errno.ENOSPC:
+        return no_space(path)
+    if isinstance(error, posix_ipc.PermissionsError) or number in (errno.EACCES, errno.EPERM):
+        what, fix = (
+            "permission denied: it belongs to another user",
+            "remove it, or choose another NAMESPACE",
+        )
+    elif number == errno.ELOOP:
+        what, fix = "it is a symbolic link", "remove it: nothing of ours makes one"
+    elif not os.path.isdir(DIRECTORY):
+        what, fix = f"there is no {DIRECTORY}", f"mount a tmpfs on {DIRECTORY}"
+    else:
+        what, fix = f"it can't be opened ({error})", f"see that {DIRECTORY} is a writable tmpfs"
+    return StoreUnavailable(what, path=path, fix=fix)
+
+
+def inconsistent(path: str) -> StoreUnavailable:
+    """What to raise, with the dirty word set, where what is derived turns out to be wrong."""
+    return StoreUnavailable(
+        "its lists do not fit its slots", path=path, fix="they are made anew at the next use"
+    )
+
+
+def no_space(path: str) -> StoreUnavailable:
+    """What to say when `/dev/shm` is full."""
+    return StoreUnavailable(
+        f"{DIRECTORY} is full",
+        path=path,
+        fix="give it more room (docker run --shm-size=256m; Compose: shm_size) "
+        "or lower SHM_SIZE, MAX_PENDING or MAX_RESULTS",
+    )

@@ -1,0 +1,194 @@
+"""Free slots, chains of them, and payloads going in and out."""
+
+import errno
+import zlib
+from array import array
+from collections.abc import Iterator
+
+from . import layout as at
+from .segment import Segment
+
+# How far a search for a few free slots looks before it reads the whole map.
+_WINDOW = 4096
+_FREE = bytes(at.STEP)
+_USED = b"\x01" * at.STEP
+
+
+class Slots:
+    """The slots' memory. The free map (a byte per slot) is derived from the commit words."""
+
+    def __init__(self, segment: Segment) -> None:
+        geometry = segment.geometry
+        self._segment = segment
+        self._words = segment.words
+        self._bytes = segment.bytes
+        self._commit = geometry.column("commit")
+        self._link = geometry.column("link")
+        self._map = geometry.map_at
+        self._slots_at = geometry.slots_at
+        self.size = geometry.slot_size
+        self.total = geometry.slots
+
+    def reserved(self) -> int:
+        """How many slots have memory; no slot at or above it may be touched."""
+        return min(at.unchecked(self._words[at.H_RESERVED]), self.total)
+
+    def grow(self) -> bool:
+        """Reserves one more step of slots (in the lock); False at the ceiling or without room."""
+        first = self.reserved()
+        end = min(first + at.STEP, self.total)
+        if end <= first:
+            return False
+        try:
+            self._segment.reserve(first, end)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return False
+        words = self._words
+        words[at.H_DIRTY] = 1
+        words[at.H_RESERVED] = at.checked(end)
+        words[at.H_FREE] += end - first
+        return True
+
+    def take_one(self) -> int:
+        """A free slot, marked as used (in the lock, with H_FREE > 0)."""
+        words, view, base = self._words, self._bytes, self._map
+        start = max(1, words[at.H_CURSOR])
+        reserved = self.reserved()
+        # The cursor goes round, so that the map is read once for all slots that it hands out.
+        found = bytes(view[base + start : base + min(start + _WINDOW, reserved)]).find(0)
+        if found < 0:
+            found = bytes(view[base + start : base + reserved]).find(0)
+        if found < 0:
+            start = 1
+            found = bytes(view[base + 1 : base + reserved]).find(0)
+        slot = start + found
+        view[base + slot] = 1
+        words[at.H_FREE] -= 1
+        words[at.H_CURSOR] = slot + 1
+        return slot
+
+    def take_chain(self, count: int, owner_word: int) -> int:
+        """Chains `count` free slots (in the lock, with H_FREE >= count) and says where it starts.
+
+        Neighbouring slots where there are enough: 16 MiB in one run are copied in 0.8 ms, in 16,384
+        pieces in 16 ms. Else the largest runs that halving finds.
+
+        Returns:
+            The chain word: the first extent's length and slot.
+        """
+        words = self._words
+        first = last = 0
+        run = count
+        while count:
+            start = self._find_run(min(run, count))
+            if not start:
+                run = max(1, min(run, count) // 2)
+                continue
+            length = min(run, count)
+            self._mark(start, length, _USED)
+            words[self._commit + start : self._commit + start + length] = memoryview(
+                array("Q", [owner_word]) * length
+            )
+            words[self._link + start] = 0
+            extent = length << at.EXTENT_SHIFT | start
+            if last:
+                words[self._link + last] = extent
+            else:
+                first = extent
+            last = start
+            count -= length
+        return first
+
+    def give_back(self, slot: int) -> None:
+        """Marks one slot as free (in the lock; its commit word says so already)."""
+        self._bytes[self._map + slot] = 0
+        self._words[at.H_FREE] += 1
+
+    def give_back_chain(self, chain: int, owner_word: int) -> int:
+        """Marks a chain's slots as free (in the lock); says how many they were."""
+        count = 0
+        for start, length in list(self.extents(chain, owner_word)):
+            self._mark(start, length, _FREE)
+            count += length
+        return count
+
+    def extents(self, chain: int, owner_word: int) -> Iterator[tuple[int, int]]:
+        """The runs of a chain as (first slot, length).
+
+        It ends early where a link leaves the ring or a slot names another owner: a record that was
+        recycled under the reader, or damage. The caller's CRC tells.
+        """
+        words, commit = self._words, self._commit
+        reserved = self.reserved()
+        budget = reserved
+        while chain:
+            start, length = chain & at.EXTENT_SLOT_MASK, chain >> at.EXTENT_SHIFT
+            budget -= length
+            if not (0 < start < reserved and 0 < length <= reserved - start) or budget < 0:
+                return
+            if words[commit + start] != owner_word or words[commit + start + length - 1] != owner_word:
+                return
+            yield start, length
+            chain = words[self._link + start]
+
+    def write(self, chain: int, owner_word: int, pieces: list[memoryview]) -> None:
+        """Copies payload pieces, one after the other, into a chain (outside the lock)."""
+        view = self._bytes
+        extents = self.extents(chain, owner_word)
+        place = end = 0
+        for piece in pieces:
+            offset = 0
+            while offset < len(piece):
+                if place == end:
+                    start, length = next(extents)
+                    place = self._slots_at + start * self.size
+                    end = place + length * self.size
+                part = min(end - place, len(piece) - offset)
+                view[place : place + part] = piece[offset : offset + part]
+                place += part
+                offset += part
+
+    def read(self, chain: int, owner_word: int, offset: int, size: int) -> tuple[bytearray, int]:
+        """`size` bytes of a chain from `offset` on, and their CRC (outside the lock).
+
+        Fewer bytes where the chain is shorter than that.
+        """
+        view = self._bytes
+        data = bytearray()
+        for start, length in self.extents(chain, owner_word):
+            held = length * self.size
+            if offset >= held:
+                offset -= held
+                continue
+            place = self._slots_at + start * self.size
+            part = min(held - offset, size - len(data))
+            data += view[place + offset : place + offset + part]
+            offset = 0
+            if len(data) == size:
+                break
+        return data, zlib.crc32(data)
+
+    def _find_run(self, count: int) -> int:
+        """The first slot of `count` free neighbours, 0 where there are none."""
+        base = self._map
+        needle = _FREE[:count] if count <= at.STEP else bytes(count)
+        cursor = max(1, self._words[at.H_CURSOR])
+        reserved = self.reserved()
+        for start, end in ((cursor, min(cursor + _WINDOW, reserved)), (1, reserved)):
+            found = bytes(self._bytes[base + start : base + max(start, end)]).find(needle)
+            if found >= 0:
+                return start + found
+        return 0
+
+    def _mark(self, start: int, length: int, mark: bytes) -> None:
+        place = self._map + start
+        self._bytes[place : place + length] = (
+            mark[:length] if length <= at.STEP else mark[:1] * length
+        )
+        if mark is _USED:
+            self._words[at.H_FREE] -= length
+            self._words[at.H_CURSOR] = start + length
+        else:
+            self._words[at.H_FREE] += length
