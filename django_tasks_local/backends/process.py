@@ -1,0 +1,215 @@
+"""ProcessPoolBackend: tasks in the worker processes of this host, results in its shared memory.
+
+    handles (one per thread and asyncio context)  ->  sites of this process  ->  ring  <-  pool
+
+A process has one site per ring, whatever number of handles; one that forked starts with none.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import request_started
+from django.tasks import task_backends
+from django.utils.crypto import salted_hmac
+from django.utils.module_loading import autodiscover_modules
+
+from django_tasks_local.exceptions import LocalTasksError
+from django_tasks_local.options import Options
+from django_tasks_local.pool import preparation
+from django_tasks_local.pool.site import Site, Terms
+from django_tasks_local.store import Limits, Ring, ring_name, sweep_passing
+
+from .base import LocalBackend
+
+if TYPE_CHECKING:
+    from django_tasks_local.pool.preparation import Preparation
+
+logger = logging.getLogger("django_tasks_local")
+
+# What this process knows of itself: the sites by pid, effective uid and ring; the pids that serve
+# requests; the namespace that a pool was told. Guarded by the lock where it says so.
+_sites: dict[tuple[int, int, str], Site] = {}
+_sites_lock = threading.Lock()
+_serving: set[int] = set()
+_told_namespace: list[str] = []
+
+
+class ProcessPoolBackend(LocalBackend):
+    """Runs tasks in worker processes, `MAX_WORKERS` on the host however many processes enqueue.
+
+    Status, progress and results are in shared memory: every process of the same user and site can
+    read them. Linux only.
+    """
+
+    kind = "process"
+
+    def __init__(self, alias: str, params: dict[str, Any]) -> None:
+        super().__init__(alias, params)
+        self._site: Site | None = None
+
+    def close(self) -> None:
+        """Detaches this process from the ring. Tasks and results stay; the next use attaches."""
+        with _sites_lock:
+            for key, site in list(_sites.items()):
+                if key[0] == os.getpid() and site.terms.alias == self.alias:
+                    site.close()
+                    del _sites[key]
+
+    def site(self) -> Site:
+        """This process's attachment to the alias's ring, made if need be.
+
+        Raises:
+            StoreUnavailable: The ring can't be used.
+            ImproperlyConfigured: The options are wrong.
+        """
+        site = self._site
+        if site is None or site.pid != os.getpid() or site.closed:
+            site = self._site = _site(self.terms())
+        return site
+
+    def terms(self) -> Terms:
+        """Which ring this alias uses, and how. Attaches nothing."""
+        return _terms(self.alias, self.checked_options)
+
+    _store = site
+
+
+def _site(terms: Terms, ring: Ring | None = None) -> Site:
+    key = (os.getpid(), os.geteuid(), terms.name)
+    with _sites_lock:
+        site = _sites.get(key)
+        if site is None or site.closed:
+            for old in [old for old in _sites if old[0] != key[0]]:
+                del _sites[old]  # our parent's, from before a fork
+            if terms.passing:
+                sweep_passing()
+            guest = bool(_told_namespace)
+            site = _sites[key] = Site(terms, ring=ring, guest=guest)
+        if site.terms.limits != terms.limits:
+            site.ring.set_limits(terms.limits)
+            site.terms = terms
+        site.serves = key[0] in _serving
+    return site
+
+
+def _terms(alias: str, options: Options) -> Terms:
+    default = _default_namespace()
+    namespace = options.namespace or default
+    if preparation.under_test() and not _told_namespace:
+        namespace = f"{namespace}:test:{os.getpid()}"
+    limits = Limits(
+        max_workers=options.max_workers,
+        max_results=options.max_results,
+        max_pending=options.max_pending,
+        slot_size=options.slot_size,
+        shm_size=options.shm_size,
+    )
+    return Terms(
+        ring_name(alias, namespace), alias, limits, default, preparation.under_test()
+    )
+
+
+def _default_namespace() -> str:
+    """The same for every process of one site, also after a deploy to a new directory."""
+    if _told_namespace:
+        return _told_namespace[0]
+    return _derived_namespace(preparation.settings_module(), _secret_key())
+
+
+@cache
+def _derived_namespace(module: str, secret_key: str) -> str:
+    if module and secret_key:
+        return salted_hmac("django_tasks_local.namespace", module, secret=secret_key).hexdigest()
+    return preparation.main_path() or os.getcwd()
+
+
+def _secret_key() -> str:
+    try:
+        return str(settings.SECRET_KEY)
+    except ImproperlyConfigured:
+        return ""
+
+
+def _attach_at_first_request(**kwargs: Any) -> None:
+    """A web process attaches before it enqueues: somebody must be there to run what waits."""
+    pid = os.getpid()
+    if pid in _serving or preparation.under_test():
+        return
+    _serving.add(pid)
+    for alias in task_backends:
+        try:
+            backend = task_backends[alias]
+            if isinstance(backend, ProcessPoolBackend):
+                backend.site().serve()
+        except (LocalTasksError, ImproperlyConfigured) as error:
+            # The request itself may need no task at all.
+            logger.error("alias=%s can't attach: %s", alias, error)
+
+
+request_started.connect(_attach_at_first_request, dispatch_uid="django_tasks_local")
+
+
+# --- in a pool process ----------------------------------------------------------------------------
+
+
+def serve(alias: str, name: str, told: Preparation, pickled: bytes, cleared: int) -> None:
+    """Runs a pool that a site has started. The project is set up already."""
+    from django_tasks_local.pool.serve import serve as serve_pool
+    from django_tasks_local.pool.supervisor import Plan
+
+    terms, options = _told_terms(alias, name, told)
+    # Imported before the fork: once instead of in every worker, and compared with the disk.
+    try:
+        autodiscover_modules("tasks")
+    except Exception:
+        logger.exception("alias=%s a tasks module can't be imported", alias)
+    plan = Plan(options.max_workers, options.drain_timeout, foreground=False, cleared=cleared)
+    serve_pool(terms, plan, path=told.path, told=pickled, adopt=lambda ring: _adopt(terms, ring))
+
+
+def work(alias: str, name: str, told: Preparation, *, pool: int, life: int, bell: int) -> None:
+    """Runs one worker that a pool had to start fresh. It never returns."""
+    from django_tasks_local.pool.serve import run_worker
+    from django_tasks_local.pool.worker import Post
+
+    terms, _ = _told_terms(alias, name, told)
+    backend_class = type(task_backends[alias])
+    post = Post(name, alias, terms.limits, told.path, pool, life, bell, backend_class)
+    run_worker(post, lambda ring: _adopt(terms, ring))
+
+
+def serve_in_foreground(backend: ProcessPoolBackend) -> None:
+    """Runs a pool in this process: the command ``local_worker``."""
+    from django_tasks_local.pool.serve import serve_in_foreground as serve_pool
+
+    terms = backend.terms()
+    _told_namespace[:] = [terms.namespace]
+    options = backend.checked_options
+    serve_pool(terms, options.max_workers, options.drain_timeout, lambda ring: _adopt(terms, ring))
+
+
+def _told_terms(alias: str, name: str, told: Preparation) -> tuple[Terms, Options]:
+    _told_namespace[:] = [told.namespace]
+    backend = task_backends[alias]
+    if not isinstance(backend, ProcessPoolBackend):
+        raise ImproperlyConfigured(
+            f"TASKS[{alias!r}] is a ProcessPoolBackend in the site that started this pool, and "
+            f"{type(backend).__name__} here."
+        )
+    terms = _terms(alias, backend.checked_options)
+    return Terms(name, alias, terms.limits, told.namespace, bool(told.databases)), (
+        backend.checked_options
+    )
+
+
+def _adopt(terms: Terms, ring: Ring) -> None:
+    """Tasks that use the backend use the worker's own attachment: a process has one."""
+    _sites.clear()
+    _site(terms, ring)

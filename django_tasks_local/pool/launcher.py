@@ -1,0 +1,86 @@
+"""Starting a pool: a fresh interpreter in a session of its own."""
+
+import os
+import site
+import subprocess
+import sys
+from pathlib import Path
+
+from django_tasks_local.store import Ring
+
+from .preparation import Preparation
+
+ADDED_PATH = "DJANGO_TASKS_LOCAL_ADDED_PATH"
+
+
+def start_pool(ring: Ring, preparation: Preparation) -> subprocess.Popen[bytes]:
+    """Starts ``python -m django_tasks_local.pool`` for a ring, without waiting for it.
+
+    It inherits no thread, lock, socket or connection of this process; standard output and error
+    it does, so that what it has to say is in the site's log. Ctrl-C in a terminal does not reach
+    it.
+
+    Returns:
+        The process. It ends at once, with status 0, where another pool was faster.
+
+    Raises:
+        StoreUnavailable: See `Preparation.dumps`.
+        OSError: There is no interpreter to start, or no process can be made.
+    """
+    told = preparation.dumps()
+    geometry = ring.segment.geometry
+    process = subprocess.Popen(
+        [
+            *interpreter(), "-m", "django_tasks_local.pool", "--ring", ring.name,
+            "--alias", ring.alias, "--slot-size", str(geometry.slot_size),
+            "--slots", str(geometry.slots),
+        ],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+        env=_environment(),
+    )  # fmt: skip
+    assert process.stdin is not None
+    try:
+        with process.stdin as pipe:
+            pipe.write(told)
+    except BrokenPipeError:
+        pass  # it has ended already; its exit status tells
+    return process
+
+
+def interpreter() -> list[str]:
+    """The Python of this process, with its flags.
+
+    Under uWSGI and mod_wsgi ``sys.executable`` is the server, hence the look at its name.
+    """
+    name = os.path.basename(sys.executable or "")
+    if name.startswith(("python", "pypy")):
+        executable = sys.executable
+    else:
+        executable = str(Path(sys.prefix, "bin", "python3"))
+    return [executable, *subprocess._args_from_interpreter_flags()]
+
+
+def _environment() -> dict[str, str]:
+    """Our environment, with a way to this package where the interpreter has none of its own.
+
+    The pool takes it out again (`forget_path`): its tasks' children are none of our business.
+    """
+    here = str(Path(__file__).resolve().parents[2])
+    environment = dict(os.environ)
+    if here not in site.getsitepackages():
+        inherited = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = os.pathsep.join([here, inherited] if inherited else [here])
+        environment[ADDED_PATH] = here
+    return environment
+
+
+def forget_path() -> None:
+    """Takes back what `_environment` added; for the pool, once it has started."""
+    added = os.environ.pop(ADDED_PATH, "")
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if added and paths[0] == added:
+        if rest := os.pathsep.join(paths[1:]):
+            os.environ["PYTHONPATH"] = rest
+        else:
+            del os.environ["PYTHONPATH"]

@@ -1,0 +1,131 @@
+"""A pool from the inside: attach, and give the supervisor its way to make workers."""
+
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from django.tasks import task_backends
+
+from django_tasks_local.store import Leadership, Ring, Role, attach_segment
+
+from . import preparation
+from .launcher import interpreter
+from .preparation import Preparation
+from .site import Terms
+from .supervisor import TURN_S, Plan, Supervisor
+from .worker import Post, work
+
+type Adopt = Callable[[Ring], None]
+
+
+def serve(terms: Terms, plan: Plan, *, path: str, told: bytes, adopt: Adopt) -> None:
+    """Runs a pool in this process until it ends.
+
+    Args:
+        terms: Which ring.
+        plan: What the pool is to do.
+        path: The settings file.
+        told: The pickled preparation, for workers that are started fresh.
+        adopt: Makes the backend use a worker's own attachment.
+
+    Raises:
+        StoreUnavailable: The ring can't be used.
+    """
+    ring = Ring(
+        terms.name, terms.alias, terms.limits, Role.POOL, path=path, passing=terms.passing
+    )
+    _close_connections()
+
+    def start_worker(life: int, bell: int, to_close: list[int]) -> int:
+        post = Post(
+            terms.name, terms.alias, terms.limits, path, ring.registry.index, life, bell,
+            type(task_backends[terms.alias]),
+        )  # fmt: skip
+        if _threads() > 1:
+            # A fork would copy the locks that those threads hold, for ever locked.
+            return _spawn(ring, post, told)
+        return _fork(post, adopt, to_close)
+
+    try:
+        Supervisor(ring, plan, start_worker).run()
+    finally:
+        ring.detach()
+
+
+def serve_in_foreground(
+    terms: Terms, max_workers: int, drain_timeout_s: float | None, adopt: Adopt
+) -> None:
+    """Runs a pool in this process, whose project is set up; takes over from one that serves."""
+    leadership = Leadership(attach_segment(terms.name, terms.limits.geometry))
+    cleared = leadership.newest_site()
+    while not leadership.take_successor():
+        time.sleep(TURN_S)
+    path = preparation.settings_path()
+    told = Preparation.of_this_process(terms.namespace, path).dumps()
+    plan = Plan(max_workers, drain_timeout_s, foreground=True, cleared=cleared)
+    serve(terms, plan, path=path, told=told, adopt=adopt)
+
+
+def run_worker(post: Post, adopt: Adopt) -> None:
+    """A worker's life in a process of its own; it never returns."""
+    status = 1
+    try:
+        work(post, adopt)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # No atexit handlers, no finalizers: in a fork they are the pool's.
+        os._exit(status)
+
+
+def _fork(post: Post, adopt: Adopt, to_close: list[int]) -> int:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    for descriptor in to_close:
+        os.close(descriptor)
+    run_worker(post, adopt)
+    raise AssertionError("unreachable")
+
+
+def _spawn(ring: Ring, post: Post, told: bytes) -> int:
+    geometry = ring.segment.geometry
+    process = subprocess.Popen(
+        [
+            *interpreter(), "-m", "django_tasks_local.pool", "--ring", ring.name,
+            "--alias", ring.alias, "--slot-size", str(geometry.slot_size),
+            "--slots", str(geometry.slots), "--worker-of", str(post.pool),
+            "--life", str(post.life), "--bell", str(post.bell),
+        ],
+        stdin=subprocess.PIPE,
+        pass_fds=(post.life, post.bell),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )  # fmt: skip
+    assert process.stdin is not None
+    with process.stdin as pipe:
+        pipe.write(told)
+    process.returncode = 0  # the supervisor waits for it, not this object
+    return process.pid
+
+
+def _threads() -> int:
+    """The threads of this process, those that Python knows nothing of included."""
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def _close_connections() -> None:
+    """Closes what set-up has opened: a connection must not be shared with forked workers."""
+    from django.core.cache import close_caches
+    from django.db import connections
+
+    connections.close_all()
+    close_caches()

@@ -1,0 +1,294 @@
+"""A site process's side: attach, see that somebody runs what waits, wait at exit where due."""
+
+import atexit
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from array import array
+from dataclasses import dataclass
+from typing import Final
+
+from django.core.exceptions import ImproperlyConfigured
+
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.store import Limits, Ring, Role, unlink_objects
+from django_tasks_local.store.records import Snapshot
+
+from . import preparation
+from .launcher import start_pool
+from .preparation import Preparation
+
+logger = logging.getLogger("django_tasks_local")
+
+# How often a site looks whether all is well: half of what a killed pool's successor may take
+# beyond its own start. Four web workers that do it use 0.02 % of a core.
+TICK_S: Final = 0.5
+TICK_NS: Final = int(TICK_S * 1e9)
+# The pause after a pool that did not come up; it doubles each time, up to a minute.
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 60.0
+# A script remembers what it enqueued, to wait for it at exit; beyond this it forgets what is done.
+REMEMBERED: Final = 20_000
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a site wants of its ring.
+
+    Attributes:
+        name: The ring's name.
+        alias: The backend's alias.
+        limits: The options that concern the ring.
+        namespace: The default namespace, for the pool.
+        passing: A test run's ring, removed with it.
+    """
+
+    name: str
+    alias: str
+    limits: Limits
+    namespace: str
+    passing: bool
+
+
+class Site:
+    """This process's attachment to one ring, and its part in keeping a pool alive."""
+
+    def __init__(self, terms: Terms, *, ring: Ring | None = None, guest: bool = False) -> None:
+        """Attaches, as a VISITOR: who only reads keeps no pool alive.
+
+        Args:
+            terms: Which ring, and how.
+            ring: A worker's own attachment, where the backend is used inside a task of that ring.
+            guest: This is a pool or a worker of one. It may start another ring's pool, but keeps
+                none alive: two pools would keep each other.
+
+        Raises:
+            StoreUnavailable: The ring can't be used.
+            RuntimeError: This is a pool that imports its site's unguarded main script.
+            ImproperlyConfigured: Tests use a database that no other process can see.
+        """
+        _refuse_unguarded_main()
+        self.terms = terms
+        self.pid = os.getpid()
+        self.closed = False
+        self.serves = False
+        self._guest = guest
+        self._mine: array[int] | None = None if guest else array("Q")
+        self._pools: list[subprocess.Popen[bytes]] = []
+        self._next_tick = time.monotonic() + TICK_S
+        self._stop = threading.Event()
+        self._lead = threading.Lock()
+        self._is_site = False
+        self._borrowed = ring is not None
+        self.ring = ring or self._attach()
+
+    def encode(self, value: object) -> bytes:
+        """Pickles a value; it may raise whatever pickling raises."""
+        return self.ring.encode(value)
+
+    def enqueue(
+        self, meta: bytes, arguments: bytes, *, priority: int, due_ns: int
+    ) -> tuple[str, int]:
+        """As `Ring.enqueue`, and sees to it that somebody runs what was enqueued."""
+        if not self._is_site:
+            self._become_site()
+        ring = self.ring
+        result_id, now_ns = ring.enqueue(meta, arguments, priority=priority, due_ns=due_ns)
+        if self._mine is not None:
+            self._remember(result_id)
+        leadership = ring.leadership
+        if due_ns <= now_ns + TICK_NS and (
+            not leadership.pool_alive() or leadership.successor_wanted(ring.registry.serial)
+        ):
+            self._start_pool()
+        self._keep_house()
+        return result_id, now_ns
+
+    def get(self, result_id: str) -> Snapshot:
+        """As `Ring.get`."""
+        self._keep_house()
+        return self.ring.get(result_id)
+
+    def serve(self) -> None:
+        """This process serves requests: it keeps a pool alive, and never waits at exit."""
+        self.serves = True
+        self._mine = None
+        self._become_site()
+
+    def _become_site(self) -> None:
+        if self._guest:
+            return
+        with self._lead:
+            if not self._is_site:
+                self._lead_the_way()
+                self._is_site = True
+
+    def _lead_the_way(self) -> None:
+        databases = preparation.unshared_databases()
+        if databases:
+            raise ImproperlyConfigured(
+                f"Tests that use ProcessPoolBackend (alias {self.terms.alias!r}) need databases that "
+                f"other processes can open; {', '.join(databases)} is SQLite in memory. In tests "
+                "use django.tasks.backends.immediate.ImmediateBackend, or give the database a "
+                "file: DATABASES[...]['TEST']['NAME']."
+            )
+        self.ring.become(Role.SITE)
+        self._warn_of_strangers()
+        threading.Thread(target=self._watch, name="django-tasks-local", daemon=True).start()
+        atexit.register(self._at_exit)
+
+    def _keep_house(self) -> None:
+        """Does the tick's work if the thread that should is late, or can't run (plain uWSGI)."""
+        if time.monotonic() > self._next_tick + TICK_S:
+            self.tick()
+
+    def tick(self) -> None:
+        """Looks whether all is well (20 us where it is)."""
+        self._next_tick = time.monotonic() + TICK_S
+        if self.closed or self._borrowed:
+            return
+        ring = self.ring
+        if not ring.intact():
+            self._reattach()
+            return
+        ring.heal()
+        self._bury_pools()
+        if not self._is_site:
+            return
+        if not ring.leadership.pool_alive():
+            ring.reap_dead()
+            if ring.work_is_due(TICK_S):
+                self._start_pool()
+        elif ring.leadership.successor_wanted(ring.registry.serial):
+            self._start_pool()
+
+    def close(self) -> None:
+        """Detaches this process; its tasks stay in the ring."""
+        if self.closed or self.pid != os.getpid():
+            return
+        self.closed = True
+        self._stop.set()
+        if not self._borrowed:
+            self.ring.detach()
+            atexit.unregister(self._at_exit)
+
+    def _attach(self) -> Ring:
+        terms = self.terms
+        path = preparation.settings_path()
+        if not preparation.settings_module() or preparation.main_has_tasks():
+            path = f"{path}:{preparation.main_path()}"
+        return Ring(
+            terms.name, terms.alias, terms.limits, Role.VISITOR, path=path, passing=terms.passing
+        )  # fmt: skip
+
+    def _reattach(self) -> None:
+        """The objects were removed under us (RemoveIPC, an operator), or our descriptor closed."""
+        logger.critical(
+            "ring=%s was removed while in use: tasks and results in it are out of reach for new "
+            "readers, and service goes on with a new ring. If systemd-logind did it at a logout, "
+            "set RemoveIPC=no in logind.conf, or run the site as a system user.",
+            self.terms.name,
+        )
+        self.ring = self._attach()
+        if self._is_site:
+            self.ring.become(Role.SITE)
+
+    def _start_pool(self) -> None:
+        """Starts a pool unless one is on its way, or the last one's failure is too fresh."""
+        ring = self.ring
+        if ring.leadership.successor_alive() or not ring.leadership.may_start_pool(FIRST_PAUSE_S, LONGEST_PAUSE_S):
+            return
+        path = ring.path
+        try:
+            process = start_pool(ring, Preparation.of_this_process(self.terms.namespace, path))
+        except (StoreUnavailable, OSError) as error:
+            logger.error("alias=%s no pool can be started: %s", self.terms.alias, error)
+            return
+        self._pools.append(process)
+
+    def _bury_pools(self) -> None:
+        for process in self._pools[:]:
+            status = process.poll()
+            if status is None:
+                continue
+            self._pools.remove(process)
+            if status > 0:
+                logger.error(
+                    "alias=%s the pool (pid %d) ended with status %d; its traceback is on standard "
+                    "error. Tasks stay READY, and it is tried again.",
+                    self.terms.alias, process.pid, status,
+                )  # fmt: skip
+
+    def _watch(self) -> None:
+        while not self._stop.wait(TICK_S):
+            try:
+                self.tick()
+            except Exception:
+                logger.exception("alias=%s looking after the ring failed", self.terms.alias)
+
+    def _remember(self, result_id: str) -> None:
+        assert self._mine is not None
+        self._mine.extend(self.ring.address(result_id))
+        if len(self._mine) > 2 * REMEMBERED:
+            self._mine = self.ring.unfinished(self._mine)
+
+    def _warn_of_strangers(self) -> None:
+        ours = self.ring.path.partition(":")[0]
+        for entry in self.ring.registry.attachments():
+            theirs = entry.path.partition(":")[0]
+            if entry.alive and entry.role is Role.SITE and theirs != ours[-len(theirs) :]:
+                logger.warning(
+                    "alias=%s the process %d shares this ring and has its settings at %s, this one "
+                    "at %s. If these are two sites, give each its own NAMESPACE in OPTIONS.",
+                    self.terms.alias, entry.pid, theirs, ours,
+                )  # fmt: skip
+                return
+
+    def _at_exit(self) -> None:
+        if self.pid != os.getpid() or self.closed:
+            return
+        try:
+            if self.terms.passing:
+                self.ring.detach()
+                unlink_objects(self.terms.name)
+            elif not self.serves:
+                self._wait_for_mine()
+        except KeyboardInterrupt:
+            print("\ndjango-tasks-local: left in the ring.", file=sys.stderr)
+        finally:
+            self.close()
+
+    def _wait_for_mine(self) -> None:
+        """A script that ends now would take its own tasks' pool with it."""
+        mine = self._mine or array("Q")
+        said = False
+        while (mine := self.ring.unfinished(mine)) and not self._other_sites():
+            if not said:
+                said = True
+                print(
+                    f"django-tasks-local: waiting for {len(mine) // 2:,} tasks of "
+                    f"{self.terms.alias!r} that this script enqueued (Ctrl-C leaves them in the "
+                    "ring, for the next process that uses it).",
+                    file=sys.stderr,
+                )
+            if not self.ring.leadership.pool_alive():
+                self.tick()
+            time.sleep(0.01)
+
+    def _other_sites(self) -> bool:
+        return any(
+            entry.role is Role.SITE and entry.index != self.ring.registry.index and entry.alive
+            for entry in self.ring.registry.attachments()
+        )
+
+
+def _refuse_unguarded_main() -> None:
+    if preparation.importing_main():
+        raise RuntimeError(
+            "A task backend was used while the pool imports the main script "
+            f"{preparation.main_path() or '__main__'}. Guard what the script does with: "
+            'if __name__ == "__main__":'
+        )

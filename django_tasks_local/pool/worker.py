@@ -1,0 +1,132 @@
+"""A worker process: claims, runs, finishes, one task at a time, until its pool says otherwise."""
+
+import fcntl
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Final
+
+from django_tasks_local.execution import run
+from django_tasks_local.store import Limits, PoolState, Ring, Role
+
+from .code import LoadedFiles
+
+# How long an idle worker sleeps when nothing wakes it. The pool replaces lost wake-ups every half
+# second, so this is only a second net.
+IDLE_S: Final = 5.0
+# The pause of a worker that may not run what is next: newer code is on its way (about 0.5 s).
+BLOCKED_S: Final = 0.01
+F_SETSIG: Final = 10  # of Linux; the fcntl module does not name it
+
+
+@dataclass(frozen=True)
+class Post:
+    """What a worker needs to know of its pool.
+
+    Attributes:
+        name: The ring's name.
+        alias: The backend's alias.
+        limits: The ring's options.
+        path: The settings file.
+        pool: The pool's entry in the registry.
+        life: Read end of a pipe whose other end the pool alone has open.
+        bell: Write end of a pipe that wakes the pool.
+        backend_class: The sender of the signals.
+    """
+
+    name: str
+    alias: str
+    limits: Limits
+    path: str
+    pool: int
+    life: int
+    bell: int
+    backend_class: type
+
+
+def work(post: Post, adopt: Callable[[Ring], None]) -> None:
+    """Runs tasks in this fresh process until the pool leaves, or the code on the disk changed.
+
+    Args:
+        post: Where to work.
+        adopt: Makes the backend of this alias use this worker's own attachment, for tasks that
+            enqueue tasks.
+    """
+    _lead_own_group()
+    _die_with_the_pool(post.life)
+    ring = Ring(
+        post.name, post.alias, post.limits, Role.WORKER, path=post.path, pool=post.pool
+    )
+    adopt(ring)
+    files = LoadedFiles(later_only=True)
+    seen = ring.leadership.newest_site()
+    while ring.registry.state(post.pool) != PoolState.LEAVING:
+        newest = ring.leadership.newest_site()
+        if newest != seen:
+            # Modules that a task imported are not among those that the pool compares.
+            if files.changed():
+                break
+            seen = newest
+        claim = ring.claim(cleared=ring.registry.cleared(post.pool))
+        if claim is None:
+            _rest(ring, post)
+            continue
+        if ring.leadership.crowded():
+            _ring_bell(post.bell)
+        run(ring, claim, alias=post.alias, backend_class=post.backend_class)
+        files.look()
+    ring.detach()
+
+
+def _rest(ring: Ring, post: Post) -> None:
+    if ring.blocked:
+        _ring_bell(post.bell)
+        time.sleep(BLOCKED_S)
+    else:
+        ring.wait_for_work(IDLE_S)
+
+
+def _ring_bell(bell: int) -> None:
+    try:
+        os.write(bell, b"!")
+    except OSError:
+        pass  # full: it is ringing already; closed: the task did that
+
+
+def _lead_own_group() -> None:
+    """A group of our own, killed with us; and deaf to what is meant for the pool.
+
+    systemd sends SIGTERM to every process of a service. A handler, not SIG_IGN: an ignored signal
+    stays ignored in programs that a task starts, and ``Process.terminate`` would not work on
+    a task's own children.
+    """
+    os.setpgid(0, 0)
+    worker = os.getpid()
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != worker:  # a child that the task forked
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+    signal.set_wakeup_fd(-1)  # the pool's
+    for number in (signal.SIGCHLD, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _die_with_the_pool(life: int) -> None:
+    """Has the kernel kill our whole group when the pool's end of the pipe closes.
+
+    No thread, which would make every fork in a task unsafe, and no PDEATHSIG, which looks at the
+    thread that forked; a task deep in C code dies as well.
+    """
+    fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpid())
+    fcntl.fcntl(life, F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([life], [], [], 0)[0]:  # it closed before we were ready
+        os._exit(0)
