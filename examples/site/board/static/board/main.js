@@ -1,0 +1,204 @@
+// Wire the form, the list and the feed together.
+
+import { drawCard, makeCard, poolPid } from "./cards.js";
+import { Feed } from "./feed.js";
+import { isFinished, load, save } from "./memory.js";
+
+const TICK_MS = 500; // clocks on the cards
+const LIT_MS = 500;
+const GONE_AFTER_MS = 12_000; // of being the only one that stays silent
+const MOST_CHIPS = 8;
+const FIRST_LOOKS = 8; // questions that make most of four web workers show up
+
+const $ = (id) => document.getElementById(id);
+const form = $("start");
+const csrfToken = form.elements.csrfmiddlewaretoken.value;
+
+let tasks = load(); // newest first
+const cards = new Map();
+
+const feed = new Feed("events/", {
+  task: learn,
+  missing: ({ id }) => change(id, (task) => (task.isMissing = true)),
+  state: showLink,
+  turnEnded: askForUnfinished,
+});
+
+// What comes in
+
+function learn(facts) {
+  shine("web-workers", String(facts.web_pid), "web");
+  if (facts.worker) {
+    const chip = shine("pool-workers", poolPid(facts.worker), "pool");
+    if (facts.error?.type === "WorkerLost") chip.dataset.gone = "";
+  }
+  change(facts.id, (task) => {
+    task.facts = facts;
+    task.answerers = [...task.answerers.filter((pid) => pid !== facts.web_pid), facts.web_pid];
+  });
+}
+
+function change(id, edit) {
+  const task = tasks.find((one) => one.id === id);
+  if (!task) return;
+  const before = task.facts?.status;
+  edit(task);
+  const after = task.isMissing ? "no longer known" : task.facts.status.toLowerCase();
+  if (task.isMissing || task.facts.status !== before) announce(`${task.title}: ${after}`);
+  save(tasks);
+  draw();
+}
+
+// Only changes of status are read out; a progress bar that talks is a nuisance.
+let unsaid = [];
+function announce(text) {
+  unsaid.push(text);
+  if (unsaid.length === 1) {
+    setTimeout(() => {
+      $("news").textContent = unsaid.join(". ");
+      unsaid = [];
+    }, 300);
+  }
+}
+
+// What goes out
+
+async function start(fields) {
+  const title = form.querySelector(`[name="kind"][value="${fields.get("kind")}"]`).dataset.title;
+  const response = await fetch(form.action, {
+    method: "POST",
+    body: fields,
+    headers: { "X-CSRFToken": csrfToken },
+  });
+  if (!response.headers.get("Content-Type")?.startsWith("application/json")) {
+    throw new Error(`The server answered with status ${response.status}.`);
+  }
+  const answer = await response.json();
+  if (!response.ok) throw new Error(Object.values(answer.errors).flat().join(" "));
+  shine("web-workers", String(answer.web_pid), "web");
+  tasks.unshift({ id: answer.id, title, enqueuer: answer.web_pid, answerers: [], facts: null });
+  save(tasks);
+  draw();
+  askForUnfinished();
+}
+
+async function submit(kinds) {
+  const buttons = form.querySelectorAll("button");
+  buttons.forEach((button) => button.setAttribute("aria-busy", "true"));
+  $("form-error").hidden = true;
+  try {
+    for (const kind of kinds) {
+      const fields = new FormData(form);
+      fields.set("kind", kind);
+      await start(fields);
+    }
+  } catch (error) {
+    $("form-error").textContent = error.message;
+    $("form-error").hidden = false;
+  } finally {
+    buttons.forEach((button) => button.removeAttribute("aria-busy"));
+  }
+}
+
+function askForUnfinished() {
+  feed.want(tasks.filter((task) => !isFinished(task)).map((task) => task.id));
+}
+
+// What is seen
+
+function draw() {
+  const list = $("list");
+  for (const [id, card] of cards) {
+    if (!tasks.some((task) => task.id === id)) {
+      card.remove();
+      cards.delete(id);
+    }
+  }
+  tasks.forEach((task, index) => {
+    if (!cards.has(task.id)) cards.set(task.id, makeCard(task, removeTask));
+    const card = cards.get(task.id);
+    drawCard(card, task);
+    if (list.children[index] !== card) list.insertBefore(card, list.children[index] ?? null);
+  });
+  $("empty").hidden = tasks.length > 0;
+  $("clear").hidden = !tasks.some(isFinished);
+}
+
+function removeTask(task) {
+  const next = cards.get(task.id).nextElementSibling ?? cards.get(task.id).previousElementSibling;
+  forget((one) => one.id === task.id);
+  (next?.querySelector(".remove") ?? $("tasks")).focus();
+}
+
+function forget(isUnwanted) {
+  tasks = tasks.filter((task) => !isUnwanted(task));
+  save(tasks);
+  draw();
+  askForUnfinished();
+}
+
+function showLink(state) {
+  const link = $("link");
+  link.dataset.state = state;
+  link.textContent = { live: "Live", idle: "Idle", lost: "Reconnecting" }[state];
+}
+
+// Light up the process that just answered or works; strike through one that seems to be gone.
+const seenAt = new Map();
+function shine(rowId, pid, kind) {
+  const row = $(rowId);
+  row.querySelector(".none")?.remove();
+  let chip = [...row.children].find((one) => one.textContent === pid);
+  if (!chip) {
+    chip = document.createElement("span");
+    chip.className = "chip";
+    chip.textContent = pid;
+    row.append(chip);
+    if (row.children.length > MOST_CHIPS) row.firstElementChild.remove();
+  }
+  seenAt.set(chip, Date.now());
+  chip.dataset.lit = kind;
+  delete chip.dataset.gone;
+  setTimeout(() => delete chip.dataset.lit, LIT_MS);
+  return chip;
+}
+
+function tick() {
+  const latest = Math.max(0, ...seenAt.values());
+  for (const chip of $("web-workers").children) {
+    chip.toggleAttribute("data-gone", latest - (seenAt.get(chip) ?? latest) > GONE_AFTER_MS);
+  }
+  for (const task of tasks) if (!isFinished(task)) drawCard(cards.get(task.id), task);
+}
+
+async function lookAround() {
+  await Promise.all(
+    Array.from({ length: FIRST_LOOKS }, async () => {
+      const { web_pid } = await (await fetch("whoami/")).json();
+      shine("web-workers", String(web_pid), "web");
+    }),
+  );
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  submit([new FormData(form).get("kind")]);
+});
+form.addEventListener("change", showPhrase);
+$("one-of-each").addEventListener("click", () => {
+  submit([...form.querySelectorAll('[name="kind"]')].map((radio) => radio.value));
+});
+$("clear").addEventListener("click", () => {
+  forget(isFinished);
+  $("tasks").focus();
+});
+
+function showPhrase() {
+  $("phrase-field").hidden = new FormData(form).get("kind") !== "search";
+}
+
+showPhrase();
+draw();
+setInterval(tick, TICK_MS);
+askForUnfinished();
+lookAround().catch(() => showLink("lost"));
