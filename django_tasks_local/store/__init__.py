@@ -8,18 +8,46 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .layout import Geometry
     from .leadership import Leadership
+    from .limits import Limits
     from .loss import Loss, loss_word
     from .memory import MemoryStore
-    from .operations import Limits
     from .registry import Attachment, PoolState, Role
     from .ring import Ring
-    from .segment import attach_segment, ring_name, sweep_passing, unlink_objects
+    from .segment import (
+        attach_segment,
+        ring_exists,
+        ring_is_attached,
+        ring_name,
+        sweep_passing,
+        unlink_objects,
+    )
+
+__all__ = [
+    "Attachment",
+    "Geometry",
+    "Leadership",
+    "Limits",
+    "Loss",
+    "MemoryStore",
+    "PoolState",
+    "Ring",
+    "Role",
+    "attach_segment",
+    "loss_word",
+    "ring_exists",
+    "ring_is_attached",
+    "ring_name",
+    "sweep_passing",
+    "unlink_objects",
+]
 
 _ROOMS = {
     "Attachment": "registry",
+    "Geometry": "layout",
     "Leadership": "leadership",
-    "Limits": "operations",
+    "Limits": "limits",
     "Loss": "loss",
     "MemoryStore": "memory",
     "PoolState": "registry",
@@ -27,14 +55,12 @@ _ROOMS = {
     "Role": "registry",
     "attach_segment": "segment",
     "loss_word": "loss",
+    "ring_exists": "segment",
+    "ring_is_attached": "segment",
     "ring_name": "segment",
     "sweep_passing": "segment",
     "unlink_objects": "segment",
 }
-__all__ = [  # noqa: RUF022
-    "Attachment", "Leadership", "Limits", "Loss", "MemoryStore", "PoolState", "Ring", "Role",
-    "attach_segment", "loss_word", "ring_name", "sweep_passing", "unlink_objects",
-]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

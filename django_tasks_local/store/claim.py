@@ -12,7 +12,6 @@ from .reader import Found, Reader, format_id
 from .segment import Segment
 
 
-
 class RingClaim:
     """A task RUNNING by this process.
 
@@ -82,7 +81,8 @@ class RingClaim:
 
     def close(self) -> None:
         """From here on a thread that outlives its task reports nowhere."""
-        self._open = False
+        with self._lock:  # no report is half-way when the slot may go to others
+            self._open = False
 
     def _write(self, done: float, total: float, message: str) -> None:
         geometry, words = self._segment.geometry, self._segment.words

@@ -45,8 +45,8 @@ class Leadership:
         self._pool.release()
 
     def ask_for_successor(self, serial: int) -> None:
-        """Asks the sites from `serial` on to start a new pool; a wish for a later one wins."""
-        self._words[at.H_SUCCESSOR] = max(self._words[at.H_SUCCESSOR], serial + 1)
+        """Asks the sites from `serial` on to start a new pool. Only the pool itself may ask."""
+        self._words[at.H_SUCCESSOR] = serial + 1
 
     def successor_wanted(self, serial: int) -> bool:
         """Whether the pool asks for a successor, and the site `serial` is one to start it."""

@@ -20,6 +20,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from time import monotonic, sleep
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ import posix_ipc
 from django_tasks_local.exceptions import StoreUnavailable
 
 from .layout import H_DIRTY
+from .trouble import frozen, inconsistent
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -65,6 +67,9 @@ class ByteLock:
     """The record lock on one byte of a file; it belongs to this process and dies with it.
 
     It is gone as well when this process closes any descriptor of that file.
+
+    Attributes:
+        release: Drops the lock; harmless where it is not held.
     """
 
     def __init__(self, fd: int, offset: int) -> None:
@@ -72,7 +77,10 @@ class ByteLock:
         self._offset = offset
         # Built once: the hot path then makes no objects.
         self._lock = ctypes.byref(_Flock(fcntl.F_WRLCK, 0, offset, 1, 0))
-        self._unlock = ctypes.byref(_Flock(fcntl.F_UNLCK, 0, offset, 1, 0))
+        unlock = ctypes.byref(_Flock(fcntl.F_UNLCK, 0, offset, 1, 0))
+        # No method: Python runs signal handlers when it enters a function written in Python, and
+        # one that raises there would keep the lock. After a call of C it comes too late for that.
+        self.release: Callable[[], object] = partial(_fcntl, fd, fcntl.F_SETLK, unlock)
 
     def acquire(self) -> bool:
         """Takes the lock and says whether it could; never waits."""
@@ -85,10 +93,6 @@ class ByteLock:
         except OSError:
             return False
         return True
-
-    def release(self) -> None:
-        """Drops the lock; harmless where it is not held."""
-        _fcntl(self._fd, fcntl.F_SETLK, self._unlock)
 
     def holder(self) -> int:
         """The pid of the *other* process that holds the lock, 0 for none.
@@ -172,8 +176,18 @@ class Mutex:
                 result = function(*args, **kwargs)
                 self._words[H_DIRTY] = 0
                 return result
+            except (IndexError, ValueError) as error:
+                # A damaged link led out of the segment, or a damaged count below zero.
+                self._words[H_DIRTY] = 1
+                raise inconsistent(self._path) from error
             finally:
-                self._leave()
+                # Nothing written in Python is called before the guard is free, see `ByteLock`.
+                try:
+                    if self.semaphore.value == 0:
+                        self.semaphore.release()
+                finally:
+                    self._inside = False
+                    self._guard.release()
                 if dropped:
                     self.log(dropped)
 
@@ -213,7 +227,7 @@ class Mutex:
                 if self._guard.acquire():
                     return True
                 self._must_be_usable()
-        raise frozen(self._guard.holder(), self._path)
+        raise frozen(self._guard.holder(), self._path, FROZEN_S)
 
     def _wait_for_guard(self) -> None:
         """Waits, token in hand, for somebody who came in without it or is just leaving."""
@@ -222,23 +236,9 @@ class Mutex:
         self._must_be_usable()
         while not self._guard.acquire():
             if monotonic() > give_up:
-                raise frozen(self._guard.holder(), self._path)
+                raise frozen(self._guard.holder(), self._path, FROZEN_S)
             sleep(pause)
             pause = min(pause + 0.0001, CHUNK_S)
-
-    def _leave(self) -> None:
-        # Nested, so that one more exception from a signal handler can't keep the guard.
-        try:
-            try:
-                if self.semaphore.value == 0:
-                    self.semaphore.release()
-            finally:
-                self._guard.release()
-                self._inside = False
-        finally:
-            if self._inside:
-                self._guard.release()
-                self._inside = False
 
     def _must_be_usable(self) -> None:
         if not self._guard.usable():
@@ -247,15 +247,3 @@ class Mutex:
                 path=self._path,
                 fix="do not close descriptors that others opened (os.closerange)",
             )
-
-
-def frozen(pid: int, path: str) -> StoreUnavailable:
-    """What to raise where process `pid` has kept the guard for too long."""
-    who = f"process {pid}" if pid > 0 else "a process in another pid namespace"
-    return StoreUnavailable(
-        f"{who} has been inside the ring for more than {FROZEN_S:.0f} s; it is alive but does not "
-        "run (stopped, or held by a debugger)",
-        path=path,
-        fix=f"continue it (kill -CONT {pid if pid > 0 else 'PID'}) or end it; the ring recovers "
-        "by itself",
-    )

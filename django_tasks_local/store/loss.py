@@ -20,6 +20,7 @@ class Loss(IntEnum):
     EXIT = 2  # the exit code
     DRAINED = 3
     POOL_DIED = 4
+    DAMAGED = 5
 
 
 def loss_word(loss: Loss, number: int = 0) -> int:
@@ -49,6 +50,8 @@ def _how(loss: int, number: int) -> str:
             return "was killed because no site process was left and DRAIN_TIMEOUT had passed"
         case Loss.POOL_DIED:
             return "died together with its pool"
+        case Loss.DAMAGED:
+            return "found its record damaged"
     return "died"
 
 

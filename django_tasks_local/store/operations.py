@@ -12,29 +12,16 @@ from typing import NamedTuple
 
 from . import layout as at
 from . import recovery
+from .loss import Loss, loss_word
 from .reader import Found, new_id_words
 from .registry import Registry
 from .table import Table
+from .trouble import inconsistent
 
 _REST_OF_HEAD = bytes(at.HEAD_BYTES - 72)
 _CRC_WORD = Struct("<Q")
 # What `claim` says where the next task was enqueued by a site with newer code than the worker's.
 BLOCKED = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The options that a ring needs; see the table of options for their meaning."""
-
-    max_workers: int
-    max_results: int
-    max_pending: int
-    slot_size: int
-    shm_size: int
-
-    @property
-    def geometry(self) -> at.Geometry:
-        return at.Geometry.fitting(self.slot_size, self.shm_size)
 
 
 class Request(NamedTuple):
@@ -48,12 +35,13 @@ class Request(NamedTuple):
     now_ns: int
 
 
-class Written(NamedTuple):
-    """A slot that is WRITING by us."""
+@dataclass(slots=True)
+class Written:
+    """A slot that is, or soon will be, WRITING by us; slot 0 before there is one."""
 
-    slot: int
-    generation: int
-    chain: int
+    slot: int = 0
+    generation: int = 0
+    chain: int = 0
 
 
 class Operations:
@@ -63,22 +51,20 @@ class Operations:
     exception would leave the ring dirty for the next one to rebuild.
     """
 
-    def __init__(self, table: Table, registry: Registry, limits: Limits) -> None:
+    def __init__(self, table: Table, registry: Registry) -> None:
         self._table = table
         self._words = table.words
         self._bytes = table.bytes
         self._registry = registry
-        self._limits = limits
         self._slots_at = table.geometry.slots_at
         self._size = table.geometry.slot_size
-        # Enough for a small result or an error of every task that may run.
-        self._reserve = limits.max_workers
 
     def enqueue(self, request: Request) -> tuple[int, int]:
         """Stores a request that fits its head slot; the id's halves, zeros where refused."""
         words = self._words
         if self._full() or (
-            words[at.H_FREE] <= self._reserve and not self._table.make_room(1, self._reserve)
+            words[at.H_FREE] <= words[at.H_MAX_WORKERS]
+            and not self._table.make_room(1, words[at.H_MAX_WORKERS])
         ):
             return 0, 0
         words[at.H_DIRTY] = 1
@@ -87,46 +73,55 @@ class Operations:
         words[at.H_TICK] = generation + 1
         words[at.H_UNFINISHED] += 1
         payload = request.meta + request.arguments
-        return self._publish(request, Written(slot, generation, 0), payload)
+        return self._publish(request, Written(slot, generation, 0), payload, generation)
 
-    def begin_chained(self, request: Request, count: int) -> Written | None:
-        """Takes a head slot and `count` chained ones, WRITING by us; None where refused."""
+    def begin_chained(self, request: Request, count: int, written: Written) -> bool:
+        """Takes a head slot and `count` chained ones, WRITING by us; False where refused.
+
+        `written` names them as soon as they are ours, so that `abandon` finds them even if an
+        exception comes in between.
+        """
         words, table = self._words, self._table
-        if self._full() or not table.make_room(1 + count, self._reserve):
-            return None
+        if self._full() or not table.make_room(1 + count, words[at.H_MAX_WORKERS]):
+            return False
         words[at.H_DIRTY] = 1
         slot = table.slots.take_one()
         generation = words[at.H_TICK]
         words[at.H_TICK] = generation + 1
-        self._registry.set_field(at.E_WRITING, self._writing() + 1)
+        written.slot, written.generation = slot, generation
+        self._registry.set_field(at.E_OTHERS, self._others() + 1)
         word = (self._slots_at + slot * self._size) // 8
         words[word + at.S_META_BYTES] = len(request.meta)
         words[word + at.S_ARGUMENTS_BYTES] = len(request.arguments)
         words[word + at.S_ARGUMENTS_CHAIN] = 0
         words[table.commit + slot] = at.head_word(at.WRITING, generation, self._registry.index)
         chain = table.slots.take_chain(count, at.chain_word(slot, generation))
-        words[word + at.S_ARGUMENTS_CHAIN] = chain
+        words[word + at.S_ARGUMENTS_CHAIN] = written.chain = chain
         words[at.H_UNFINISHED] += 1
-        return Written(slot, generation, chain)
+        return True
 
     def publish_chained(self, request: Request, written: Written) -> tuple[int, int]:
         """Makes READY what we have been WRITING; zeros where somebody took it from us."""
         word = self._words[self._table.commit + written.slot]
         if word != at.head_word(at.WRITING, written.generation, self._registry.index):
             return 0, 0
-        self._words[at.H_DIRTY] = 1
-        halves = self._publish(request, written, b"")
-        self._registry.set_field(at.E_WRITING, self._writing() - 1)
+        words = self._words
+        words[at.H_DIRTY] = 1
+        # Its place in the queue is that of its publication: others have passed while we copied.
+        tick = words[at.H_TICK]
+        words[at.H_TICK] = tick + 1
+        halves = self._publish(request, written, b"", tick)
+        self._registry.set_field(at.E_OTHERS, self._others() - 1)
         return halves
 
     def abandon(self, written: Written) -> None:
-        """Frees what we have been WRITING."""
+        """Frees what we have been WRITING, if there is any."""
         word = self._words[self._table.commit + written.slot]
         if word == at.head_word(at.WRITING, written.generation, self._registry.index):
             self._words[at.H_DIRTY] = 1
             self._table.free(written.slot)
             self._words[at.H_UNFINISHED] -= 1
-            self._registry.set_field(at.E_WRITING, self._writing() - 1)
+            self._registry.set_field(at.E_OTHERS, self._others() - 1)
 
     def claim(self, cleared: int | None) -> int:
         """Makes the next due record RUNNING by us; its slot, 0 for none, or BLOCKED."""
@@ -135,14 +130,23 @@ class Operations:
         if words[at.H_DEFERRED]:
             table.order.promote(now_ns)
         slot, queue = table.order.first()
-        if not slot:
+        if not slot and not words[at.H_WAITING]:
             return 0
+        word = words[table.commit + slot] if 0 < slot < table.slots.reserved() else 0
+        if word >> at.STATE_SHIFT != at.READY:
+            words[at.H_DIRTY] = 1
+            raise inconsistent(table.segment.path)
         offset = self._slots_at + slot * self._size
         if cleared is not None and words[offset // 8 + at.S_ORIGIN] >> 8 > cleared:
             return BLOCKED
         words[at.H_DIRTY] = 1
-        generation = words[table.commit + slot] & at.GENERATION_MASK
+        generation = word & at.GENERATION_MASK
         registry = self._registry
+        if recovery.is_owned(
+            table, registry.field(registry.index, at.E_CURRENT), at.RUNNING, registry.index
+        ):
+            # A signal handler's exception came between its claim and its start, or its end.
+            registry.set_field(at.E_OTHERS, self._others() + 1)
         worker = registry.pid << 32 | registry.serial
         crc = zlib.crc32(at.CLAIM.pack(generation, now_ns, worker))
         start = offset + at.S_STARTED_AT * 8
@@ -157,13 +161,23 @@ class Operations:
         """Chains `count` slots to a record that we run, for its result; 0 where refused."""
         words, table = self._words, self._table
         # A small result or an error may use the reserve: that is what it is kept for.
-        keep = self._reserve if count > 1 else 0
+        keep = words[at.H_MAX_WORKERS] if count > 1 else 0
         if words[table.commit + found.slot] != found.word or not table.make_room(count, keep):
             return 0
         words[at.H_DIRTY] = 1
         chain = table.slots.take_chain(count, table.owner_word(found.slot))
         words[table.offset(found.slot) // 8 + at.S_OUTCOME_CHAIN] = chain
         return chain
+
+    def drop_outcome_chain(self, found: Found) -> None:
+        """Frees what an interrupted attempt to finish a record that we run has chained."""
+        words, table = self._words, self._table
+        if words[table.commit + found.slot] == found.word:
+            words[at.H_DIRTY] = 1
+            word = table.offset(found.slot) // 8 + at.S_OUTCOME_CHAIN
+            chain = words[word]
+            words[word] = 0
+            table.slots.give_back_chain(chain, table.owner_word(found.slot))
 
     def finish(self, found: Found, state: int, slots: int) -> bool:
         """Makes a record that we run SUCCESSFUL or FAILED; False where it is not ours any more."""
@@ -173,7 +187,7 @@ class Operations:
         words[at.H_DIRTY] = 1
         table.recency.stamp(slot)
         words[table.commit + slot] = at.head_word(state, found.head.generation)
-        table.link_finished(slot, slots, self._limits.max_results)
+        table.link_finished(slot, slots, self._words[at.H_MAX_RESULTS])
         return True
 
     def touch(self, slot: int, word: int) -> None:
@@ -185,20 +199,37 @@ class Operations:
             recency.remove(slot)
             recency.append(slot)
 
+    def lose(self, found: Found) -> None:
+        """Gives up a record that we claimed and that turned out to be damaged."""
+        if self._words[self._table.commit + found.slot] == found.word:
+            recovery.lose(
+                self._table, found.slot, loss_word(Loss.DAMAGED), self._words[at.H_MAX_RESULTS]
+            )
+
+    def leave(self) -> None:
+        """Frees our entry, unless a thread of ours is still at work: then it is reaped later."""
+        index = self._registry.index
+        slot = self._registry.field(index, at.E_CURRENT)
+        running = recovery.is_owned(self._table, slot, at.RUNNING, index)
+        if not (running or self._others()):
+            self._registry.release(index)
+
     def reap(self, index: int, loss: int) -> int:
         """Settles what a dead entry left, if it still is dead; the slot of its lost task or 0."""
         registry = self._registry
         if registry.field(index, at.E_COMMIT) == 0 or registry.alive(index):
             return 0
-        return recovery.reap(self._table, registry, index, loss, self._limits.max_results)
+        return recovery.reap(self._table, registry, index, loss, self._words[at.H_MAX_RESULTS])
 
-    def _publish(self, request: Request, written: Written, payload: bytes) -> tuple[int, int]:
+    def _publish(
+        self, request: Request, written: Written, payload: bytes, sequence: int
+    ) -> tuple[int, int]:
         """Fills the head slot, commits it as READY and links it."""
-        slot, generation, chain = written
+        slot, generation, chain = written.slot, written.generation, written.chain
         words, table = self._words, self._table
         high, low = new_id_words(slot)
         fields = at.REQUEST.pack(
-            high, low, generation, request.now_ns, self._registry.serial << 8 | request.queue,
+            high, low, generation, request.now_ns, self._registry.origin << 8 | request.queue,
             len(request.meta), len(request.arguments), chain,
         )  # fmt: skip
         crc = request.arguments_crc << 32 | zlib.crc32(request.meta, zlib.crc32(fields))
@@ -206,7 +237,9 @@ class Operations:
         offset = self._slots_at + slot * self._size
         self._bytes[offset : offset + len(head)] = head
         due_ns = request.due_ns if request.due_ns > request.now_ns else 0
-        words[table.sequence + slot] = generation
+        # Bytes of an earlier record must not pass for this one's progress.
+        words[(offset + self._size - at.PROGRESS_BYTES) // 8] = 0
+        words[table.sequence + slot] = sequence
         words[table.due + slot] = due_ns
         words[table.commit + slot] = at.head_word(at.READY, generation)
         if due_ns:
@@ -218,7 +251,7 @@ class Operations:
     def _full(self) -> bool:
         words = self._words
         pending: int = words[at.H_UNFINISHED] - words[at.H_RUNNING]
-        return pending >= self._limits.max_pending
+        return pending >= words[at.H_MAX_PENDING]
 
-    def _writing(self) -> int:
-        return self._registry.field(self._registry.index, at.E_WRITING)
+    def _others(self) -> int:
+        return self._registry.field(self._registry.index, at.E_OTHERS)

@@ -15,8 +15,8 @@ from django_tasks_local.progress import Progress
 from . import layout as at
 from .table import Head, Table
 
-# A result id is a UUID of version 8 (RFC 9562: layout of our own): 60 + 38 random bits, and
-# the slot's number behind the variant. The id *is* the address; the random bits make it safe to show.
+# A result id is a UUID of version 8 (RFC 9562: layout of our own): 60 + 38 random bits, and the
+# slot's number behind the variant. The id *is* the address; its random bits make it safe to show.
 _LOW_RANDOM_BITS = 38
 _VARIANT = 0b10 << 62
 _HALVES = Struct("<QQ")
@@ -39,14 +39,19 @@ def format_id(high: int, low: int) -> str:
 
 def parse_id(result_id: object) -> tuple[int, int, int]:
     """(slot, high, low) of anything that could be one of our ids; slot 0 for what can't be."""
-    if type(result_id) is not str or len(result_id) != 36:
+    if not isinstance(result_id, str) or len(result_id) != 36:
         return 0, 0, 0
     try:
         number = int(result_id.replace("-", ""), 16)
     except ValueError:
         return 0, 0, 0
     high, low = number >> 64, number & 0xFFFFFFFFFFFFFFFF
-    return low >> _LOW_RANDOM_BITS & at.MAX_SLOTS - 1, high, low
+    return slot_of_id(low), high, low
+
+
+def slot_of_id(low: int) -> int:
+    """The slot's number in the lower half of an id."""
+    return low >> _LOW_RANDOM_BITS & at.MAX_SLOTS - 1
 
 
 class Found(NamedTuple):
@@ -107,7 +112,7 @@ class Reader:
                 or format_id(high, low) != result_id
             ):
                 raise does_not_exist(result_id)
-            problem = self._problem(head, raw, state)
+            problem = self.problem(head, raw, state)
             if not problem:
                 return Found(slot, word, head, raw, self._progress(offset, raw, head.generation))
         raise damaged(self._table, slot, problem)
@@ -115,6 +120,7 @@ class Reader:
     def arguments(self, found: Found) -> Any:
         """What unpickles the arguments: at once from what is in hand, a chain on demand."""
         head = found.head
+        data: bytes | bytearray
         if head.meta_bytes + head.arguments_bytes <= self._table.geometry.inline_bytes:
             start = at.HEAD_BYTES + head.meta_bytes
             data = found.raw[start : start + head.arguments_bytes]
@@ -172,8 +178,8 @@ class Reader:
     def _owner_word(self, found: Found) -> int:
         return at.chain_word(found.slot, found.word & at.GENERATION_MASK)
 
-    def _problem(self, head: Head, raw: bytes, state: int) -> str:
-        """What is wrong with a copied head slot; "" for nothing (0.5 us)."""
+    def problem(self, head: Head, raw: bytes, state: int) -> str:
+        """What is wrong with a copied head slot in this state; "" for nothing (0.5 us)."""
         inline = self._table.geometry.inline_bytes
         payload = head.meta_bytes + head.arguments_bytes
         used = 0

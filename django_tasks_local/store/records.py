@@ -23,7 +23,7 @@ class Snapshot:
     """One record as a reader saw it at one moment. Times are Unix ns, 0 where not reached yet.
 
     Attributes:
-        meta: what names the task, see ``results.encode_task``.
+        meta: what names the task, see ``naming.encode_task``.
         worker_id: the worker that claimed it, ``""`` until then.
         arguments: unpickles the arguments. A poll for the status never calls it.
         outcome: ``None`` while unfinished. SUCCESSFUL: gives the return value. FAILED: gives the
@@ -52,7 +52,7 @@ class Claim(Protocol):
 
     @property
     def meta(self) -> bytes:
-        """What names the task, see ``results.encode_task``."""
+        """What names the task, see ``naming.encode_task``."""
 
     @property
     def enqueued_at_ns(self) -> int:
@@ -74,8 +74,8 @@ class Claim(Protocol):
         """Store the task's progress. Cheap, no lock; does nothing once the task has ended."""
 
 
-class Store(Protocol):
-    """What a backend and a worker may ask of a store."""
+class StoreClient(Protocol):
+    """What a backend asks of a store."""
 
     def encode(self, value: object) -> Any:
         """Return ``value`` as `enqueue` and `finish` want it. May raise what pickling raises."""
@@ -100,6 +100,10 @@ class Store(Protocol):
         Raises:
             TaskResultDoesNotExist: for any string that is not the id of a record here.
         """
+
+
+class Store(StoreClient, Protocol):
+    """And what a worker asks of it."""
 
     def claim(self) -> Claim | None:
         """Turn the task whose turn it is from READY to RUNNING; ``None`` if none is due."""

@@ -3,7 +3,6 @@
 Both run inside the mutex, and both may die half-way themselves: the next one starts again.
 """
 
-import logging
 import time
 import zlib
 from array import array
@@ -11,8 +10,6 @@ from array import array
 from . import layout as at
 from .registry import Registry
 from .table import Table
-
-logger = logging.getLogger("django_tasks_local")
 
 
 def reap(table: Table, registry: Registry, index: int, loss: int, keep: int) -> int:
@@ -30,11 +27,11 @@ def reap(table: Table, registry: Registry, index: int, loss: int, keep: int) -> 
     """
     lost = 0
     slot = registry.field(index, at.E_CURRENT)
-    if 0 < slot < table.slots.reserved() and _is(table, slot, at.RUNNING, index):
+    if is_owned(table, slot, at.RUNNING, index):
         lose(table, slot, loss, keep)
         lost = slot
-    if registry.field(index, at.E_WRITING):
-        _free_unwritten(table, index)
+    if registry.field(index, at.E_OTHERS):
+        _settle_others(table, index, loss, keep)
     registry.release(index)
     return lost
 
@@ -46,9 +43,7 @@ def lose(table: Table, slot: int, loss: int, keep: int) -> None:
     head = table.head(slot)
     finished_at_ns = time.time_ns()
     crc = zlib.crc32(
-        at.OUTCOME.pack(
-            head.generation, head.started_at_ns, head.worker, finished_at_ns, loss, 0
-        )
+        at.OUTCOME.pack(head.generation, head.started_at_ns, head.worker, finished_at_ns, loss, 0)
     )
     outcome_chain, owner_word = head.outcome_chain, table.owner_word(slot)
     word = table.offset(slot) // 8
@@ -64,31 +59,40 @@ def lose(table: Table, slot: int, loss: int, keep: int) -> None:
     table.link_finished(slot, table.slots_of(slot), keep)
 
 
-def rebuild(table: Table) -> None:
-    """Makes everything derived anew from the commit words: one scan, about 2 us a record."""
+def rebuild(table: Table) -> list[str]:
+    """Makes everything derived anew from the commit words: one scan, about 2 us a record.
+
+    It copes with any bytes: what does not hold together is dropped.
+
+    Returns:
+        What had to be dropped, a sentence each. A death leaves nothing of that kind.
+    """
     words, slots = table.words, table.slots
-    words[at.H_DIRTY] = 1  # also where somebody asked for it, and dies half-way
+    words[at.H_DIRTY] = 1
+    if not slots.reserved():
+        slots.restore_reserved()
     reserved = slots.reserved()
+    column = words[table.commit : table.commit + reserved].tolist()
     used = bytearray(reserved)
     used[0] = 1  # slot 0 is never handed out
-    by_state: dict[int, list[int]] = {state: [] for state in range(8)}
+    by_state: dict[int, list[int]] = {state: [] for state in range(at.READY, at.CHAIN)}
+    by_state[at.WRITING] = []
     finished_slots = 0
-    tick = words[at.H_TICK]
-    for slot, word in enumerate(words[table.commit : table.commit + reserved].tolist()):
+    dropped = []
+    for slot, word in enumerate(column):
         state = word >> at.STATE_SHIFT
         if state in (at.FREE, at.CHAIN) or slot == 0:
             continue
-        size = _claim_slots(table, slot, used)
-        if not size:
-            logger.error("ring=%s slot=%d is damaged: dropped", table.segment.name, slot)
-            words[table.commit + slot] = word & at.GENERATION_MASK
+        size = _claim_slots(table, slot, column, used) if state in by_state else 0
+        if size:
+            by_state[state].append(slot)
+            finished_slots += size if state in at.FINISHED else 0
             continue
-        if state in at.FINISHED:
-            finished_slots += size
-        by_state[state].append(slot)
-        tick = max(tick, (word & at.GENERATION_MASK) + 1, words[table.sequence + slot] + 1)
+        words[table.commit + slot] = word & at.GENERATION_MASK
+        if state != at.WRITING:  # whose writer may have died before its chain was whole
+            dropped.append(f"slot {slot} held a record whose slots do not hold: dropped")
     table.bytes[table.geometry.map_at : table.geometry.map_at + reserved] = used
-    words[at.H_TICK] = tick
+    words[at.H_TICK] = _next_tick(table, [s for each in by_state.values() for s in each])
     words[at.H_FREE] = used.count(0)
     words[at.H_CURSOR] = 1
     words[at.H_FINISHED_SLOTS] = finished_slots
@@ -96,9 +100,24 @@ def rebuild(table: Table) -> None:
     words[at.H_UNFINISHED] = sum(len(by_state[state]) for state in at.UNFINISHED)
     _rebuild_recency(table, [s for state in at.FINISHED for s in by_state[state]])
     _rebuild_order(table, by_state[at.READY])
+    return dropped
 
 
-def _claim_slots(table: Table, slot: int, used: bytearray) -> int:
+def _next_tick(table: Table, heads: list[int]) -> int:
+    """A number above every generation and every place in an order."""
+    words = table.words
+    tick: int = words[at.H_TICK]
+    if not 0 < tick <= at.GENERATION_MASK:
+        tick = 1
+    for slot in heads:
+        generation = words[table.commit + slot] & at.GENERATION_MASK
+        if words[table.sequence + slot] > at.GENERATION_MASK:  # damage, and no longer a place
+            words[table.sequence + slot] = generation
+        tick = max(tick, generation + 1, words[table.sequence + slot] + 1)
+    return tick
+
+
+def _claim_slots(table: Table, slot: int, column: list[int], used: bytearray) -> int:
     """Marks a record's slots as used; how many they are, 0 where its chains do not hold."""
     word = table.offset(slot) // 8
     owner_word = table.owner_word(slot)
@@ -110,24 +129,26 @@ def _claim_slots(table: Table, slot: int, used: bytearray) -> int:
         chain = table.words[word + at.S_OUTCOME_CHAIN]
         if chain:
             wanted.append((chain, table.words[word + at.S_OUTCOME_BYTES]))
-    extents: list[tuple[int, int]] = []
+    taken = [slot]
     finished = table.state(slot) in at.FINISHED
     for chain, size in wanted:
-        found = list(table.slots.extents(chain, owner_word))
-        held = sum(length for _, length in found)
+        found = [
+            each
+            for start, length in table.slots.extents(chain, owner_word)
+            for each in range(start, start + length)
+        ]
         # A worker that is still writing its result has not said how long it will be.
-        whole = held == at.slots_for(size, table.slots.size)
-        if not (whole or (held and not finished)) or any(
-            any(used[start : start + length]) for start, length in found
-        ):
+        whole = len(found) == at.slots_for(size, table.slots.size)
+        if not whole and (finished or not found):
             return 0
-        extents += found
-    if used[slot]:
+        taken += found
+    if any(column[each] != owner_word for each in taken[1:]):
         return 0
-    used[slot] = 1
-    for start, length in extents:
-        used[start : start + length] = b"\x01" * length
-    return 1 + sum(length for _, length in extents)
+    if any(map(used.__getitem__, taken)) or len(set(taken)) != len(taken):
+        return 0
+    for each in taken:
+        used[each] = 1
+    return len(taken)
 
 
 def _rebuild_recency(table: Table, finished: list[int]) -> None:
@@ -154,18 +175,24 @@ def _rebuild_order(table: Table, ready: list[int]) -> None:
             table.order.append(slot, table.order.queue_of(slot))
 
 
-def _free_unwritten(table: Table, index: int) -> None:
-    """Frees the slots that a dead process was filling."""
+def _settle_others(table: Table, index: int, loss: int, keep: int) -> None:
+    """Frees the slots that a dead process was filling, and settles what else it had claimed."""
     words = table.words
     words[at.H_DIRTY] = 1
     reserved = table.slots.reserved()
-    key = at.head_word(at.WRITING, 0, index) >> at.OWNER_SHIFT
     column = words[table.commit : table.commit + reserved].tolist()
-    for slot in [slot for slot, word in enumerate(column) if word >> at.OWNER_SHIFT == key]:
-        table.free(slot)
-        words[at.H_UNFINISHED] -= 1
+    owned = {at.head_word(state, 0, index) >> at.OWNER_SHIFT for state in (at.WRITING, at.RUNNING)}
+    for slot in [slot for slot, word in enumerate(column) if word >> at.OWNER_SHIFT in owned]:
+        if column[slot] >> at.STATE_SHIFT == at.RUNNING:
+            lose(table, slot, loss, keep)
+        else:
+            table.free(slot)
+            words[at.H_UNFINISHED] -= 1
 
 
-def _is(table: Table, slot: int, state: int, owner: int) -> bool:
+def is_owned(table: Table, slot: int, state: int, owner: int) -> bool:
+    """Whether a slot is in a state by an entry; any number may be asked."""
+    if not 0 < slot < table.slots.reserved():
+        return False
     word = table.words[table.commit + slot]
     return bool(word >> at.OWNER_SHIFT == at.head_word(state, 0, owner) >> at.OWNER_SHIFT)

@@ -72,6 +72,8 @@ class Registry:
     Attributes:
         index: This process's entry, -1 before `register`.
         serial: This attachment's number.
+        origin: The site whose code the tasks that we enqueue may need: ourselves, or, since a task
+            that enqueues tasks must not look newer than any site, the newest when we attached.
         pid: This process.
         path: The end of its settings file's path, as others see it.
     """
@@ -81,6 +83,7 @@ class Registry:
         self._words = segment.words
         self.index = -1
         self.serial = 0
+        self.origin = 0
         self.pid = os.getpid()
         self.path = ""
 
@@ -93,7 +96,9 @@ class Registry:
         words = self._words
         used = min(words[at.H_ENTRIES_USED], at.ENTRIES)
         for index in range(min(used + 1, at.ENTRIES)):
-            if words[self._at(index)] == 0 and self._byte(index).acquire():
+            if words[self._at(index)] or self._ours(index):
+                continue
+            if self._byte(index).acquire():
                 break
         else:
             raise StoreUnavailable(
@@ -108,13 +113,14 @@ class Registry:
         self.path = tail.decode(errors="replace")
         words[entry + at.E_PID] = self.pid
         words[entry + at.E_SINCE] = time.time_ns()
-        for field in (at.E_CURRENT, at.E_WRITING, at.E_CLEARED, at.E_STATE):
+        for field in (at.E_CURRENT, at.E_OTHERS, at.E_CLEARED, at.E_STATE):
             words[entry + field] = 0
         words[entry + at.E_POOL] = pool + 1
         words[entry + at.E_PATH_BYTES] = len(tail)
         start = (entry + at.E_PATH) * 8
         self._segment.bytes[start : start + len(tail)] = tail
         self.index = index
+        self._segment.entries[index] = self.pid
         self.become(role)
 
     def become(self, role: Role) -> None:
@@ -123,6 +129,7 @@ class Registry:
         self.serial = words[at.H_SERIAL] = words[at.H_SERIAL] + 1 & at.SERIAL_MASK
         if role is Role.SITE:
             words[at.H_SITE_SERIAL] = self.serial
+        self.origin = words[at.H_SITE_SERIAL]
         words[self._at(self.index)] = role << at.ROLE_SHIFT | self.serial
 
     def release(self, index: int) -> None:
@@ -130,11 +137,14 @@ class Registry:
         self._words[self._at(index)] = 0
         if index == self.index:
             self._byte(index).release()
+            self._segment.entries.pop(index, None)
             self.index = -1
 
     def alive(self, index: int) -> bool:
         """Whether the process behind an entry lives (0.5 us). Any number may be asked."""
-        return index == self.index or self._byte(index).held()
+        # The kernel does not name us our own locks, so another attachment of this process would
+        # pass for dead.
+        return self._ours(index) or self._byte(index).held()
 
     def pid_of_holder(self, index: int) -> int:
         """The pid of a living entry in *our* pid namespace, 0 where there is none."""
@@ -165,6 +175,10 @@ class Registry:
                 cleared=words[entry + at.E_CLEARED],
             )
 
+    def in_use(self, index: int) -> bool:
+        """Whether an entry is somebody's, dead or alive. Any number may be asked."""
+        return index < at.ENTRIES and self.field(index, at.E_COMMIT) != 0
+
     def field(self, index: int, which: int) -> int:
         """One word of an entry."""
         word: int = self._words[self._at(index) + which]
@@ -189,6 +203,13 @@ class Registry:
     def set_field(self, which: int, value: int) -> None:
         """Stores one word of our own entry; readers see the old or the new one."""
         self._words[self._at(self.index) + which] = value
+
+    def put(self, index: int, which: int, value: int) -> None:
+        """Stores one word of any entry (in the lock; for repairs)."""
+        self._words[self._at(index) + which] = value
+
+    def _ours(self, index: int) -> bool:
+        return self._segment.entries.get(index) == self.pid
 
     def _at(self, index: int) -> int:
         return at.REGISTRY_AT + index * at.ENTRY_WORDS

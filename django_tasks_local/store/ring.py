@@ -1,5 +1,6 @@
 """The tasks of a ring: enqueue, get, claim, finish."""
 
+import logging
 import os
 import pickle
 import time
@@ -10,6 +11,7 @@ from struct import Struct
 from typing import Any
 
 from django.tasks import TaskResultStatus
+from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 
@@ -17,11 +19,13 @@ from . import layout as at
 from .attached import Attached
 from .claim import RingClaim
 from .loss import EXIT_DETACHED, loss_error
-from .operations import BLOCKED, Request
+from .operations import BLOCKED, Request, Written
 from .reader import Found, format_id
 from .records import Snapshot, task_path
-from .segment import no_space
 from .table import Head
+from .trouble import lost_hold, no_space
+
+logger = logging.getLogger("django_tasks_local")
 
 _STATUS = {
     at.READY: TaskResultStatus.READY,
@@ -118,17 +122,22 @@ class Ring(Attached):
         """
         words = self.words
         self.blocked = False
-        if not (words[at.H_WAITING] or words[at.H_DEFERRED] or words[at.H_DIRTY]):
-            return None
-        slot = self._mutex.run(self._do.claim, cleared)
-        self.blocked = slot == BLOCKED
-        if slot <= 0:
-            return None
-        offset = self._table.offset(slot)
-        raw = bytes(self._bytes[offset : offset + self._table.geometry.slot_size])
-        head = Head._make(at.HEAD.unpack_from(raw))
-        found = Found(slot, words[self._commit + slot], head, raw, None)
-        return RingClaim(self.segment, self._reader, found, self._worker_id(head.worker))
+        while words[at.H_WAITING] or words[at.H_DEFERRED] or words[at.H_DIRTY]:
+            slot = self._mutex.run(self._do.claim, cleared)
+            self.blocked = slot == BLOCKED
+            if slot <= 0:
+                break
+            offset = self._table.offset(slot)
+            raw = bytes(self._bytes[offset : offset + self._table.geometry.slot_size])
+            head = Head._make(at.HEAD.unpack_from(raw))
+            found = Found(slot, words[self._commit + slot], head, raw, None)
+            problem = self._reader.problem(head, raw, at.RUNNING)
+            if not problem:
+                return RingClaim(self.segment, self._reader, found, self._worker_id(head.worker))
+            # Never unpickled. Whoever asks for the result is told what is wrong.
+            self._mutex.run(self._do.lose, found)
+            logger.error("%s: a task in slot %d can't run: %s", self.segment.path, slot, problem)
+        return None
 
     def finish(self, claim: RingClaim, *, successful: bool, outcome: bytes) -> int:
         """Stores the outcome of a claimed task and makes it SUCCESSFUL or FAILED.
@@ -146,6 +155,9 @@ class Ring(Attached):
             os._exit(EXIT_DETACHED)
         found = claim.found
         head = found.head
+        word = self._table.offset(found.slot) // 8 + at.S_OUTCOME_CHAIN
+        if self.words[word]:  # an earlier attempt was interrupted
+            self._mutex.run(self._do.drop_outcome_chain, found)
         request_bytes = head.meta_bytes + head.arguments_bytes
         used = request_bytes if request_bytes <= self._inline else 0
         slots = 1 + (0 if used else at.slots_for(request_bytes, self._table.geometry.slot_size))
@@ -176,7 +188,10 @@ class Ring(Attached):
         column = self.words[self._commit : self._commit + reserved].tolist()
         for slot in [s for s, word in enumerate(column) if word >> at.STATE_SHIFT == at.RUNNING]:
             head = self._table.head(slot)
-            snapshot = self.get(format_id(head.id_high, head.id_low))
+            try:
+                snapshot = self.get(format_id(head.id_high, head.id_low))
+            except TaskResultDoesNotExist:
+                continue  # finished and evicted meanwhile
             if snapshot.status == TaskResultStatus.RUNNING:
                 yield snapshot
 
@@ -184,27 +199,29 @@ class Ring(Attached):
         size = len(request.meta) + len(request.arguments)
         count = at.slots_for(size, self._table.geometry.slot_size)
         self._grow_for(count)
-        written = self._mutex.run(self._do.begin_chained, request, count)
-        if written is None:
-            return 0, 0
+        written = Written()
         try:
+            if not self._mutex.run(self._do.begin_chained, request, count, written):
+                return 0, 0
             self._table.slots.write(
                 written.chain,
                 at.chain_word(written.slot, written.generation),
                 [memoryview(request.meta), memoryview(request.arguments)],
             )
-            return self._mutex.run(self._do.publish_chained, request, written)
+            halves = self._mutex.run(self._do.publish_chained, request, written)
         except BaseException:
             self._mutex.run(self._do.abandon, written)
             raise
+        if not any(halves):
+            raise lost_hold(self.segment.path)
+        return halves
 
     def _write_outcome(self, found: Found, outcome: bytes, count: int) -> int:
         self._grow_for(count)
         chain = self._mutex.run(self._do.take_outcome_chain, found, count)
         if not chain:
-            raise self._too_large(
-                f"return value of task {task_path(self._reader.meta(found))}", len(outcome)
-            )
+            what = f"return value of task {task_path(self._reader.meta(found))}"
+            raise PayloadTooLarge(what, len(outcome), *self._room(count))
         owner_word = at.chain_word(found.slot, found.head.generation)
         self._table.slots.write(chain, owner_word, [memoryview(outcome)])
         return chain
@@ -212,7 +229,7 @@ class Ring(Attached):
     def _grow_for(self, count: int) -> None:
         """Reserves memory step by step, so that nobody waits for more than one step's clearing."""
         slots = self._table.slots
-        wanted = count + self.limits.max_workers + 1
+        wanted = count + self.words[at.H_MAX_WORKERS] + 1
         if wanted < slots.total:
             while self.words[at.H_FREE] < wanted and self._mutex.run(slots.grow):
                 pass
@@ -222,10 +239,11 @@ class Ring(Attached):
         size = len(request.meta) + len(request.arguments)
         words = self.words
         pending = words[at.H_UNFINISHED] - words[at.H_RUNNING]
-        if pending >= self.limits.max_pending:
-            return QueueFull(self.alias, pending, self.limits.max_pending)
+        if pending >= self.words[at.H_MAX_PENDING]:
+            return QueueFull(self.alias, pending, self.words[at.H_MAX_PENDING])
         if size > self._largest():
-            return self._too_large(f"arguments of task {task_path(request.meta)}", size)
+            what = f"arguments of task {task_path(request.meta)}"
+            return PayloadTooLarge(what, size, self._largest(), "SHM_SIZE")
         slots = self._table.slots
         if slots.reserved() < slots.total and not self._mutex.run(slots.grow):
             return no_space(self.segment.path)
@@ -233,12 +251,20 @@ class Ring(Attached):
             self.alias, pending, self.segment.geometry.segment_bytes, option="SHM_SIZE"
         )
 
-    def _too_large(self, what: str, size: int) -> PayloadTooLarge:
-        return PayloadTooLarge(what, size, self._largest(), "SHM_SIZE")
+    def _room(self, count: int) -> tuple[int, str]:
+        """How many bytes of a result there is room for now that `count` slots were refused; why."""
+        words, slots = self.words, self._table.slots
+        spare = words[at.H_FREE] + words[at.H_FINISHED_SLOTS] - self.words[at.H_MAX_WORKERS]
+        unreserved = slots.total - slots.reserved()
+        if count <= spare + unreserved:
+            option = "the size of /dev/shm"
+        else:
+            spare, option = spare + unreserved, "SHM_SIZE"
+        return max(spare, 1) * slots.size, option
 
     def _largest(self) -> int:
         """The largest payload that an empty ring would take."""
-        usable = self._table.slots.total - self.limits.max_workers - 2
+        usable = self._table.slots.total - self.words[at.H_MAX_WORKERS] - 2
         return max(self._inline, usable * self._table.geometry.slot_size)
 
     def _worker_id(self, worker: int) -> str:

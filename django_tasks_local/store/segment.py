@@ -4,7 +4,6 @@ What is Linux's own (``posix_fallocate``, record locks on shared memory, ``/dev/
 module and in ``lock``.
 """
 
-import errno
 import logging
 import mmap
 import os
@@ -23,11 +22,11 @@ import posix_ipc
 from django_tasks_local.exceptions import StoreUnavailable
 
 from . import layout as at
-from .lock import FROZEN_S, GUARD, LIVENESS, ByteLock, Mutex, any_held, frozen
+from .lock import FROZEN_S, GUARD, LIVENESS, ByteLock, Mutex, any_held
+from .trouble import DIRECTORY, frozen, unavailable
 
 logger = logging.getLogger("django_tasks_local")
 
-DIRECTORY: Final = "/dev/shm"
 DESTROY: Final = "`manage.py local_tasks destroy` removes it, with all that is in it"
 
 
@@ -136,14 +135,14 @@ def _attach(name: str, fd: int, wanted: at.Geometry, passing: bool) -> Segment |
     try:
         while not guard.acquire():
             if monotonic() > give_up:
-                raise frozen(guard.holder(), path)
+                raise frozen(guard.holder(), path, FROZEN_S)
             sleep(0.001)
         # From here on nobody else makes, checks or removes this segment.
         geometry = _prepare(name, fd, wanted, passing)
         if geometry is not None:
             segment = Segment(name, fd, geometry)
     except OSError as error:
-        raise _unavailable(error, path) from error
+        raise unavailable(error, path) from error
     finally:
         # An open descriptor would keep the guard, and everybody else out, for as long as we live.
         if segment is None:
@@ -166,7 +165,7 @@ def open_semaphore(name: str, initial_value: int) -> posix_ipc.Semaphore:
         )
         _check_private(os.stat(path, follow_symlinks=False), path)
     except (OSError, posix_ipc.Error, ValueError) as error:
-        raise _unavailable(error, path) from error
+        raise unavailable(error, path) from error
     return semaphore
 
 
@@ -196,6 +195,25 @@ def unlink_objects(name: str) -> None:
             os.unlink(semaphore_path(name + letter))
 
 
+def ring_exists(name: str) -> bool:
+    """Whether there is a segment of that name."""
+    return inode_of(segment_path(name)) != 0
+
+
+def ring_is_attached(name: str) -> bool:
+    """Whether another process is attached to the segment of that name; attaches nothing itself."""
+    ours = _segments.get(name)
+    if ours is not None:  # closing one more descriptor would drop our record locks
+        return any_held(ours.fd, GUARD)
+    with suppress(OSError):
+        fd = os.open(segment_path(name), os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            return any_held(fd, GUARD)
+        finally:
+            os.close(fd)
+    return False
+
+
 def sweep_passing() -> None:
     """Removes the rings of this user's test runs whose processes are gone."""
     prefix, attached = f"dtl-{os.geteuid()}-", set(_segments)
@@ -206,10 +224,11 @@ def sweep_passing() -> None:
         with suppress(OSError):
             fd = os.open(f"{DIRECTORY}/{file_name}", os.O_RDONLY | os.O_NOFOLLOW)
             try:
-                head = memoryview(os.pread(fd, at.PAGE, 0)).cast("Q")
-                if len(head) and head[at.H_MAGIC] == at.MAGIC and head[at.H_PASSING]:
-                    if not any_held(fd, GUARD):
-                        unlink_objects(name)
+                head = os.pread(fd, at.PAGE, 0).ljust(at.PAGE, b"\0")
+                words = memoryview(head).cast("Q")
+                ours = words[at.H_MAGIC] == at.MAGIC and words[at.H_PASSING]
+                if ours and not any_held(fd, GUARD):
+                    unlink_objects(name)
             finally:
                 os.close(fd)
 
@@ -223,7 +242,7 @@ def _open(path: str, name: str) -> int:
     try:
         shared = posix_ipc.SharedMemory(f"{name}s", posix_ipc.O_CREAT, mode=0o600)
     except (OSError, posix_ipc.Error, ValueError) as error:
-        raise _unavailable(error, path) from error
+        raise unavailable(error, path) from error
     fd: int = shared.fd
     try:
         _check_private(os.fstat(fd), path)
@@ -278,7 +297,7 @@ def _prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geome
             fix=f"let the release that wrote it finish them; {DESTROY}",
         )
     geometry = at.Geometry(head[at.H_SLOT_SIZE], head[at.H_SLOTS])
-    if _geometry_crc(head) != head[at.H_GEOMETRY_CRC] or geometry.segment_bytes != found.st_size:
+    if geometry_crc(head) != head[at.H_GEOMETRY_CRC] or geometry.segment_bytes != found.st_size:
         raise StoreUnavailable("its header is damaged", path=path, fix=DESTROY)
     if geometry != wanted:
         if idle:
@@ -305,14 +324,14 @@ def _lay_out(fd: int, geometry: at.Geometry, passing: bool, path: str) -> at.Geo
             os.posix_fallocate(fd, offset, length)
     except OSError as error:
         os.ftruncate(fd, 0)
-        raise _unavailable(error, path) from error
+        raise unavailable(error, path) from error
     head = array("Q", bytes(at.PAGE))
     head[at.H_VERSION] = at.VERSION
     head[at.H_SEGMENT_BYTES] = geometry.segment_bytes
     head[at.H_SLOT_SIZE] = geometry.slot_size
     head[at.H_SLOTS] = geometry.slots
     head[at.H_ENTRIES] = at.ENTRIES
-    head[at.H_GEOMETRY_CRC] = _geometry_crc(head)
+    head[at.H_GEOMETRY_CRC] = geometry_crc(head)
     head[at.H_RESERVED] = at.checked(first_step)
     head[at.H_FREE] = first_step - 1
     head[at.H_TICK] = 1
@@ -323,40 +342,6 @@ def _lay_out(fd: int, geometry: at.Geometry, passing: bool, path: str) -> at.Geo
     return geometry
 
 
-def _geometry_crc(head: "memoryview | array[int]") -> int:
-    return zlib.crc32(bytes(memoryview(head)[at.H_VERSION : at.H_GEOMETRY_CRC]))
-
-
-def _unavailable(error: Exception, path: str) -> StoreUnavailable:
-    number = getattr(error, "errno", None)
-    if number == errno.ENOSPC:
-        return no_space(path)
-    if isinstance(error, posix_ipc.PermissionsError) or number in (errno.EACCES, errno.EPERM):
-        what, fix = (
-            "permission denied: it belongs to another user",
-            "remove it, or choose another NAMESPACE",
-        )
-    elif number == errno.ELOOP:
-        what, fix = "it is a symbolic link", "remove it: nothing of ours makes one"
-    elif not os.path.isdir(DIRECTORY):
-        what, fix = f"there is no {DIRECTORY}", f"mount a tmpfs on {DIRECTORY}"
-    else:
-        what, fix = f"it can't be opened ({error})", f"see that {DIRECTORY} is a writable tmpfs"
-    return StoreUnavailable(what, path=path, fix=fix)
-
-
-def inconsistent(path: str) -> StoreUnavailable:
-    """What to raise, with the dirty word set, where what is derived turns out to be wrong."""
-    return StoreUnavailable(
-        "its lists do not fit its slots", path=path, fix="they are made anew at the next use"
-    )
-
-
-def no_space(path: str) -> StoreUnavailable:
-    """What to say when `/dev/shm` is full."""
-    return StoreUnavailable(
-        f"{DIRECTORY} is full",
-        path=path,
-        fix="give it more room (docker run --shm-size=256m; Compose: shm_size) "
-        "or lower SHM_SIZE, MAX_PENDING or MAX_RESULTS",
-    )
+def geometry_crc(head: "memoryview | array[int]") -> int:
+    """The CRC of the words that say how large everything is."""
+    return zlib.crc32(bytes(head[at.H_VERSION : at.H_GEOMETRY_CRC]))

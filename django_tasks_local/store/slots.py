@@ -1,15 +1,18 @@
 """Free slots, chains of them, and payloads going in and out."""
 
 import errno
+import os
 import zlib
 from array import array
 from collections.abc import Iterator
 
 from . import layout as at
 from .segment import Segment
+from .trouble import inconsistent, lost_hold
 
 # How far a search for a few free slots looks before it reads the whole map.
 _WINDOW = 4096
+_NO_ROOM = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
 _FREE = bytes(at.STEP)
 _USED = b"\x01" * at.STEP
 
@@ -42,7 +45,7 @@ class Slots:
         try:
             self._segment.reserve(first, end)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in _NO_ROOM:
                 raise
             return False
         words = self._words
@@ -51,8 +54,17 @@ class Slots:
         words[at.H_FREE] += end - first
         return True
 
+    def restore_reserved(self) -> None:
+        """Finds out how many slots have memory, where the header is damaged (in the lock)."""
+        # pread, not the mapping: reading a hole through a mapping makes a page, or is a SIGBUS.
+        column = os.pread(self._segment.fd, self.total * 8, self._commit * 8)
+        ever_used = len(column.rstrip(b"\0")) // 8 + 1
+        end = min(-(-ever_used // at.STEP) * at.STEP, self.total)
+        self._segment.reserve(0, end)
+        self._words[at.H_RESERVED] = at.checked(end)
+
     def take_one(self) -> int:
-        """A free slot, marked as used (in the lock, with H_FREE > 0)."""
+        """A free slot, marked as used (in the lock, dirty, with H_FREE > 0)."""
         words, view, base = self._words, self._bytes, self._map
         start = max(1, words[at.H_CURSOR])
         reserved = self.reserved()
@@ -63,6 +75,8 @@ class Slots:
         if found < 0:
             start = 1
             found = bytes(view[base + 1 : base + reserved]).find(0)
+        if found < 0:
+            raise inconsistent(self._segment.path)
         slot = start + found
         view[base + slot] = 1
         words[at.H_FREE] -= 1
@@ -70,7 +84,7 @@ class Slots:
         return slot
 
     def take_chain(self, count: int, owner_word: int) -> int:
-        """Chains `count` free slots (in the lock, with H_FREE >= count) and says where it starts.
+        """Chains `count` free slots and says where it starts (in the lock, dirty, H_FREE >= count).
 
         Neighbouring slots where there are enough: 16 MiB in one run are copied in 0.8 ms, in 16,384
         pieces in 16 ms. Else the largest runs that halving finds.
@@ -82,11 +96,13 @@ class Slots:
         first = last = 0
         run = count
         while count:
-            start = self._find_run(min(run, count))
-            if not start:
-                run = max(1, min(run, count) // 2)
-                continue
             length = min(run, count)
+            start = self._find_run(length)
+            if not start:
+                if length == 1:
+                    raise inconsistent(self._segment.path)
+                run = length // 2
+                continue
             self._mark(start, length, _USED)
             words[self._commit + start : self._commit + start + length] = memoryview(
                 array("Q", [owner_word]) * length
@@ -128,13 +144,18 @@ class Slots:
             budget -= length
             if not (0 < start < reserved and 0 < length <= reserved - start) or budget < 0:
                 return
-            if words[commit + start] != owner_word or words[commit + start + length - 1] != owner_word:
+            ends = words[commit + start], words[commit + start + length - 1]
+            if ends != (owner_word, owner_word):
                 return
             yield start, length
             chain = words[self._link + start]
 
     def write(self, chain: int, owner_word: int, pieces: list[memoryview]) -> None:
-        """Copies payload pieces, one after the other, into a chain (outside the lock)."""
+        """Copies payload pieces, one after the other, into a chain (outside the lock).
+
+        Raises:
+            StoreUnavailable: The chain is not ours any more: we were taken for dead.
+        """
         view = self._bytes
         extents = self.extents(chain, owner_word)
         place = end = 0
@@ -142,7 +163,9 @@ class Slots:
             offset = 0
             while offset < len(piece):
                 if place == end:
-                    start, length = next(extents)
+                    start, length = next(extents, (0, 0))
+                    if not length:
+                        raise lost_hold(self._segment.path)
                     place = self._slots_at + start * self.size
                     end = place + length * self.size
                 part = min(end - place, len(piece) - offset)

@@ -10,6 +10,7 @@ from .order import Order
 from .recency import Recency
 from .segment import Segment
 from .slots import Slots
+from .trouble import inconsistent
 
 
 class Head(NamedTuple):
@@ -93,6 +94,8 @@ class Table:
         words = self.words
         words[at.H_DIRTY] = 1
         slot = words[at.H_OLDEST]
+        if not 0 < slot < self.slots.reserved() or self.state(slot) not in at.FINISHED:
+            raise inconsistent(self.segment.path)
         self.recency.remove(slot)
         words[at.H_FINISHED_SLOTS] -= self.free(slot)
         words[at.H_FINISHED] -= 1

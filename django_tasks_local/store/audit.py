@@ -1,0 +1,241 @@
+"""The ring's own audit: every broken invariant as a sentence.
+
+It trusts nothing that it reads: every walk is bounded by the number of slots, and no slot at or
+above RESERVED is touched, whatever bytes are in the segment. It reads every record in full, so it
+costs about as much as copying the ring.
+"""
+
+import os
+import zlib
+from collections import Counter
+from typing import NamedTuple
+
+from . import layout as at
+from .derived import derived_problems
+from .reader import Reader, slot_of_id
+from .recovery import is_owned
+from .registry import Registry, Role
+from .segment import geometry_crc
+from .table import Head, Table
+
+_STATES = ("FREE", "WRITING", "READY", "RUNNING", "SUCCESSFUL", "FAILED", "LOST", "CHAIN")
+
+
+def check(table: Table, registry: Registry) -> list[str]:
+    """Everything that is wrong in a ring (in the lock); an empty list for a sound one."""
+    problems = header_problems(table)
+    if not 1 < table.slots.reserved() <= table.slots.total:
+        return problems  # nothing else can be looked at
+    audit = Audit(table, registry)
+    problems += audit.problems + registry_problems(audit)
+    # Where a record is broken, what should be derived from it is anybody's guess.
+    return problems if audit.broken else problems + derived_problems(audit)
+
+
+class Piece(NamedTuple):
+    """A part of a chained payload, the CRC to start from, and the one that it must give."""
+
+    offset: int
+    size: int
+    start: int
+    crc: int
+
+
+class Chain(NamedTuple):
+    """A chain of a record; its size is None while its writer has not said."""
+
+    name: str
+    word: int
+    size: int | None
+    pieces: list[Piece]
+
+
+class Audit:
+    """All records, read once and judged one by one.
+
+    Attributes:
+        column: The commit words.
+        states: Head slots by state.
+        broken: Head slots of records that can't be kept, with the reason.
+        orphans: Head slots of whole records whose owner is not attached.
+        owner: For each slot the head slot of the record that occupies it, 0 for none.
+        problems: What is wrong with records, a sentence each.
+    """
+
+    def __init__(self, table: Table, registry: Registry) -> None:
+        self.table = table
+        self.registry = registry
+        self.words = table.words
+        self.reader = Reader(table)
+        self.reserved = table.slots.reserved()
+        self.column: list[int] = self.words[table.commit : table.commit + self.reserved].tolist()
+        self.states: dict[int, list[int]] = {state: [] for state in range(at.CHAIN)}
+        self.broken: dict[int, str] = {}
+        self.orphans: list[int] = []
+        self.owner = [0] * self.reserved
+        self.problems: list[str] = []
+        generations: dict[int, int] = {}
+        for slot, word in enumerate(self.column):
+            state = word >> at.STATE_SHIFT
+            if slot == 0 or state in (at.FREE, at.CHAIN):
+                continue
+            problem = self._record_problem(slot, word, generations)
+            if problem:
+                self.broken[slot] = problem
+                self.problems.append(f"slot {slot} ({self.describe(slot)}): {problem}")
+                continue
+            self.states[state].append(slot)
+            generations[word & at.GENERATION_MASK] = slot
+            owner = word >> at.OWNER_SHIFT & at.OWNER_MASK
+            if state in (at.WRITING, at.RUNNING) and not registry.in_use(owner):
+                self.orphans.append(slot)
+                self.problems.append(
+                    f"slot {slot} ({self.describe(slot)}): its owner, entry {owner}, is free"
+                )
+
+    def describe(self, slot: int) -> str:
+        """State and generation of a slot, for a sentence about it."""
+        word = self.column[slot]
+        state = word >> at.STATE_SHIFT
+        name = _STATES[state] if state < len(_STATES) else f"state {state}"
+        return f"{name}, generation {word & at.GENERATION_MASK}"
+
+    def others(self) -> Counter[int]:
+        """By entry: the records that its owner is WRITING, or runs beside its CURRENT one."""
+        owned = Counter(
+            self.column[slot] >> at.OWNER_SHIFT & at.OWNER_MASK
+            for state in (at.WRITING, at.RUNNING)
+            for slot in self.states[state]
+        )
+        for index in owned:
+            current = self.registry.field(index, at.E_CURRENT) if index < at.ENTRIES else 0
+            owned[index] -= is_owned(self.table, current, at.RUNNING, index)
+        return owned
+
+    def _record_problem(self, slot: int, word: int, generations: dict[int, int]) -> str:
+        """What is wrong with the record of a head slot; "" for nothing, and its slots are noted."""
+        state = word >> at.STATE_SHIFT
+        generation = word & at.GENERATION_MASK
+        owner = word >> at.OWNER_SHIFT & at.OWNER_MASK
+        if state > at.CHAIN:
+            return f"there is no state {state}"
+        if generation in generations:
+            return f"slot {generations[generation]} has the same generation"
+        if owner and state not in (at.WRITING, at.RUNNING):
+            return f"its commit word names an owner, entry {owner}, where there is none"
+        head = self.table.head(slot)
+        problem = "" if state == at.WRITING else self._head_problem(slot, head, word)
+        return problem or self._chains_problem(slot, head, state)
+
+    def _head_problem(self, slot: int, head: Head, word: int) -> str:
+        if head.generation != word & at.GENERATION_MASK:
+            return f"its head says generation {head.generation}"
+        if slot_of_id(head.id_low) != slot:
+            return f"its id leads to slot {slot_of_id(head.id_low)}"
+        offset = self.table.offset(slot)
+        raw = bytes(self.table.bytes[offset : offset + self.table.geometry.slot_size])
+        return self.reader.problem(head, raw, word >> at.STATE_SHIFT)
+
+    def _chains_problem(self, slot: int, head: Head, state: int) -> str:
+        """Follows a record's chains; on success they are noted as its slots."""
+        taken = [slot]
+        for chain in self._chains(head, state):
+            problem = self._extent_problem(slot, chain, taken)
+            problem = problem or self._payload_problem(slot, chain)
+            if problem:
+                return f"the chain of its {chain.name} {problem}"
+        for each in taken:
+            if self.owner[each]:
+                return f"slot {each} belongs to the record of slot {self.owner[each]} as well"
+        for each in taken:
+            self.owner[each] = slot
+        return ""
+
+    def _chains(self, head: Head, state: int) -> list[Chain]:
+        chains = []
+        meta, size = head.meta_bytes, head.meta_bytes + head.arguments_bytes
+        if size > self.table.geometry.inline_bytes:
+            start = zlib.crc32(at.REQUEST.pack(*head[:8]))
+            pieces = [
+                Piece(0, meta, start, head.request_crc & 0xFFFFFFFF),
+                Piece(meta, head.arguments_bytes, 0, head.request_crc >> 32),
+            ]
+            copied = state != at.WRITING
+            chains.append(Chain("arguments", head.arguments_chain, size, pieces if copied else []))
+        if state == at.RUNNING and head.outcome_chain:
+            chains.append(Chain("outcome", head.outcome_chain, None, []))
+        elif state in (at.SUCCESSFUL, at.FAILED) and head.outcome_chain:
+            size = head.outcome_bytes
+            piece = Piece(0, size, 0, head.outcome_crc >> 32)
+            chains.append(Chain("outcome", head.outcome_chain, size, [piece]))
+        return chains
+
+    def _extent_problem(self, slot: int, chain: Chain, taken: list[int]) -> str:
+        owner_word = self.table.owner_word(slot)
+        found: list[int] = []
+        for start, length in self.table.slots.extents(chain.word, owner_word):
+            found += range(start, start + length)
+        foreign = [each for each in found if self.column[each] != owner_word]
+        if foreign:
+            return f"runs through slot {foreign[0]} ({self.describe(foreign[0])})"
+        size = chain.size
+        if size is not None and len(found) != at.slots_for(size, self.table.slots.size):
+            return f"has {len(found)} slots for {size} bytes"
+        if not found:
+            return "has no slots"
+        taken += found
+        return ""
+
+    def _payload_problem(self, slot: int, chain: Chain) -> str:
+        owner_word = self.table.owner_word(slot)
+        for piece in chain.pieces:
+            data, _ = self.table.slots.read(chain.word, owner_word, piece.offset, piece.size)
+            if len(data) != piece.size or zlib.crc32(data, piece.start) != piece.crc:
+                return "does not match its CRC"
+        return ""
+
+
+def header_problems(table: Table) -> list[str]:
+    """What is wrong with the words that say what the segment is."""
+    words, geometry = table.words, table.geometry
+    problems = [
+        f"the header's {name} is {words[word]}, not {wanted}"
+        for name, word, wanted in (
+            ("magic", at.H_MAGIC, at.MAGIC),
+            ("version", at.H_VERSION, at.VERSION),
+            ("size", at.H_SEGMENT_BYTES, geometry.segment_bytes),
+            ("slot size", at.H_SLOT_SIZE, geometry.slot_size),
+            ("number of slots", at.H_SLOTS, geometry.slots),
+            ("geometry CRC", at.H_GEOMETRY_CRC, geometry_crc(words)),
+        )
+        if words[word] != wanted
+    ]
+    file_bytes = os.fstat(table.segment.fd).st_size
+    if file_bytes != geometry.segment_bytes:
+        problems.append(f"the file has {file_bytes} bytes, not {geometry.segment_bytes}")
+    reserved = at.unchecked(words[at.H_RESERVED])
+    if not 1 < reserved <= geometry.slots or (reserved % at.STEP and reserved != geometry.slots):
+        problems.append(f"RESERVED is {words[at.H_RESERVED]:#x}, which says {reserved} slots")
+    return problems
+
+
+def registry_problems(audit: Audit) -> list[str]:
+    """What is wrong with the registry of attached processes."""
+    words, registry = audit.words, audit.registry
+    used = words[at.H_ENTRIES_USED]
+    problems = [] if used <= at.ENTRIES else [f"ENTRIES_USED is {used}"]
+    others = audit.others()
+    for index in range(at.ENTRIES):
+        commit = registry.field(index, at.E_COMMIT)
+        if not commit:
+            continue
+        if index >= used:
+            problems.append(f"entry {index} is in use, and ENTRIES_USED is {used}")
+        if commit >> at.ROLE_SHIFT not in Role:
+            problems.append(f"entry {index} has role {commit >> at.ROLE_SHIFT}")
+        if commit & at.SERIAL_MASK > words[at.H_SERIAL]:
+            problems.append(f"entry {index} has a serial above SERIAL, {words[at.H_SERIAL]}")
+        # An interruption may leave it too high, which costs the reaper one scan.
+        if registry.field(index, at.E_OTHERS) < others[index]:
+            problems.append(f"entry {index} owns {others[index]} slots that OTHERS does not count")
+    return problems

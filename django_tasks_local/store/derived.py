@@ -1,0 +1,162 @@
+"""The audit of what is derived: counts, free map, FIFOs, heap and recency list against the records.
+
+It can be judged only where every record is whole; see `audit`.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from . import layout as at
+
+if TYPE_CHECKING:
+    from .audit import Audit
+
+
+def derived_problems(audit: Audit) -> list[str]:
+    """What is wrong with all that can be made anew from the records."""
+    states = audit.states
+    finished = [slot for state in at.FINISHED for slot in states[state]]
+    deferred = [slot for slot in states[at.READY] if audit.words[audit.table.due + slot]]
+    heads = set(finished)
+    counts = (
+        ("UNFINISHED", at.H_UNFINISHED, sum(len(states[state]) for state in at.UNFINISHED)),
+        ("RUNNING", at.H_RUNNING, len(states[at.RUNNING])),
+        ("FINISHED", at.H_FINISHED, len(finished)),
+        ("WAITING", at.H_WAITING, len(states[at.READY]) - len(deferred)),
+        ("DEFERRED", at.H_DEFERRED, len(deferred)),
+        ("FREE", at.H_FREE, audit.owner.count(0) - 1),
+        ("FINISHED_SLOTS", at.H_FINISHED_SLOTS, sum(head in heads for head in audit.owner)),
+    )
+    problems = [
+        f"{name} is {audit.words[word]}, but {found} are there"
+        for name, word, found in counts
+        if audit.words[word] != found
+    ]
+    problems += _sequence_problems(audit)
+    problems += _map_problems(audit)
+    problems += _fifo_problems(audit, set(states[at.READY]) - set(deferred))
+    problems += _heap_problems(audit, set(deferred))
+    problems += _recency_problems(audit, heads)
+    return problems
+
+
+def _sequence_problems(audit: Audit) -> list[str]:
+    words, tick = audit.words, audit.words[at.H_TICK]
+    problems = [] if 0 < tick <= at.GENERATION_MASK else [f"TICK is {tick}"]
+    for state, slots in audit.states.items():
+        for slot in slots:
+            generation = audit.column[slot] & at.GENERATION_MASK
+            sequence = words[audit.table.sequence + slot]
+            if generation >= tick:
+                problems.append(f"slot {slot} has generation {generation}, and TICK is {tick}")
+            if state != at.WRITING and sequence >= tick:
+                problems.append(f"slot {slot} has sequence {sequence}, and TICK is {tick}")
+    return problems
+
+
+def _map_problems(audit: Audit) -> list[str]:
+    base = audit.table.geometry.map_at
+    found = bytes(audit.table.bytes[base : base + audit.reserved])
+    wanted = bytes(head != 0 for head in audit.owner)
+    # Slot 0 may be marked or not: it is never handed out.
+    wrong = [slot for slot in range(1, audit.reserved) if found[slot] != wanted[slot]]
+    if not wrong:
+        return []
+    first = wrong[0]
+    return [
+        f"the free map is wrong for {len(wrong)} slots, the first is slot {first}: it says "
+        f"{found[first]}, and the record of slot {audit.owner[first]} occupies it (0: none)"
+    ]
+
+
+def _walk(audit: Audit, start: int, link: int) -> list[int]:
+    """The slots of a linked list; it ends at a slot that is out of bounds, or there already."""
+    path: list[int] = []
+    seen: set[int] = set()
+    slot = start
+    while 0 < slot < audit.reserved and slot not in seen:
+        path.append(slot)
+        seen.add(slot)
+        slot = audit.words[link + slot]
+    return path
+
+
+def _fifo_problems(audit: Audit, ready: set[int]) -> list[str]:
+    words, table = audit.words, audit.table
+    problems: list[str] = []
+    met: set[int] = set()
+    link = table.geometry.column("link")
+    for queue in range(at.PRIORITIES):
+        head, tail = words[at.H_FIFO_HEAD + queue], words[at.H_FIFO_TAIL + queue]
+        name = f"FIFO {queue + at.LOWEST_PRIORITY}"
+        marked = words[at.H_BITMAP + queue // at.WORD_BITS] >> queue % at.WORD_BITS & 1
+        if marked != (head != 0):
+            problems.append(f"{name} starts at slot {head}, and its bit is {marked}")
+        path = _walk(audit, head, link)
+        end = path[-1] if path else 0
+        if end != tail or (end and words[link + end]):
+            problems.append(f"{name} ends at slot {end}, and its tail is slot {tail}")
+        problems += [
+            f"{name} has slot {slot} ({audit.describe(slot)}), wrongly"
+            for slot in path
+            if slot not in ready or slot in met or table.order.queue_of(slot) != queue
+        ]
+        problems += _disorder(audit, name, path)
+        met.update(path)
+    if words[at.H_BITMAP + 3] >> at.PRIORITIES % at.WORD_BITS:
+        problems.append("the bitmap has bits of priorities that do not exist")
+    return problems + [f"slot {slot} waits in no FIFO" for slot in sorted(ready - met)]
+
+
+def _disorder(audit: Audit, name: str, path: list[int]) -> list[str]:
+    sequence = audit.table.sequence
+    return [
+        f"{name} has slot {before} before slot {after}, against their sequence"
+        for before, after in pairwise(path)
+        if audit.words[sequence + before] >= audit.words[sequence + after]
+    ]
+
+
+def _heap_problems(audit: Audit, deferred: set[int]) -> list[str]:
+    words, table = audit.words, audit.table
+    heap = table.geometry.column("heap")
+    size = min(words[at.H_DEFERRED], audit.reserved)
+    slots = words[heap : heap + size].tolist()
+    problems = [
+        f"the heap has slot {slot} at place {place}, wrongly"
+        for place, slot in enumerate(slots)
+        if slot not in deferred
+    ]
+    if len(set(slots)) != len(slots):
+        problems.append("the heap has a slot twice")
+    if problems:
+        return problems
+    keys = [(words[table.due + slot], words[table.sequence + slot]) for slot in slots]
+    problems = [
+        f"the heap's place {place} is due before its parent"
+        for place in range(1, len(keys))
+        if keys[(place - 1) // 2] > keys[place]
+    ]
+    return problems + [f"slot {s} is deferred in no heap" for s in sorted(deferred - set(slots))]
+
+
+def _recency_problems(audit: Audit, finished: set[int]) -> list[str]:
+    words, geometry = audit.words, audit.table.geometry
+    link, back = geometry.column("link"), geometry.column("back")
+    path = _walk(audit, words[at.H_OLDEST], link)
+    end = path[-1] if path else 0
+    problems = _disorder(audit, "the recency list", path)
+    if end != words[at.H_NEWEST] or (end and words[link + end]):
+        problems.append(f"the recency list ends at slot {end}, not at {words[at.H_NEWEST]}")
+    for before, slot in pairwise([0, *path]):
+        if words[back + slot] != before:
+            problems.append(f"slot {slot} has {words[back + slot]} for older, not {before}")
+    problems += [
+        f"the recency list has slot {slot} ({audit.describe(slot)})"
+        for slot in path
+        if slot not in finished
+    ]
+    lost = sorted(finished - set(path))
+    return problems + [f"slot {slot} is finished in no list" for slot in lost]
