@@ -35,7 +35,15 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_MODULES[name]), name)
+    try:
+        value = getattr(import_module(_MODULES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("fcntl", "posix_ipc"):
+            raise
+        raise ImportError(
+            f"{name} needs Linux and the package posix_ipc ({error}). "
+            "Use django_tasks_local.ThreadPoolBackend here."
+        ) from error
     globals()[name] = value
     return value
 

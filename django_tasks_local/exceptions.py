@@ -20,18 +20,19 @@ class QueueFull(LocalTasksError):
     Attributes:
         alias: the backend's key in ``TASKS``.
         waiting: tasks that were waiting (READY) at that moment.
-        limit: how many may wait.
-        option: the option that sets the limit.
+        limit: how many may wait, or how many bytes what waits may take.
+        option: the option that sets the limit, ``MAX_PENDING`` or ``SHM_SIZE``.
     """
 
-    def __init__(self, alias: str, waiting: int, limit: int) -> None:
+    def __init__(self, alias: str, waiting: int, limit: int, option: str = "MAX_PENDING") -> None:
         self.alias = alias
         self.waiting = waiting
         self.limit = limit
-        self.option = "MAX_PENDING"
+        self.option = option
+        unit = "" if option == "MAX_PENDING" else " bytes"
         super().__init__(
-            f"Task backend {alias!r} has {waiting:,} tasks waiting; {self.option} allows "
-            f"{limit:,}. Enqueue again once some of them have run, or raise {self.option}."
+            f"Task backend {alias!r} has {waiting:,} tasks waiting; {option} allows "
+            f"{limit:,}{unit}. Enqueue again once some of them have run, or raise {option}."
         )
 
 

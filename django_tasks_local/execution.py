@@ -17,8 +17,6 @@ import logging
 import os
 import traceback
 from contextvars import ContextVar, copy_context
-from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -31,12 +29,13 @@ from django.tasks import TaskContext, TaskResultStatus
 from django.tasks.signals import task_finished, task_started
 
 from django_tasks_local.exceptions import PayloadTooLarge, describe
-from django_tasks_local.progress import reporting
-from django_tasks_local.results import LocalTaskResult, load_task
+from django_tasks_local.naming import load_task
+from django_tasks_local.progress import start_reporting
+from django_tasks_local.results import LocalTaskResult
 from django_tasks_local.store.records import Claim, Snapshot, Store, task_path
 
 if TYPE_CHECKING:
-    from django_tasks_local.results import AnyTask
+    from django_tasks_local.naming import AnyTask
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -121,21 +120,21 @@ class _Run:
             started_at_ns=claim.started_at_ns,
             finished_at_ns=0,
             worker_id=claim.worker_id,
-            # Unpickled once, for the task and for receivers that look at the result.
-            arguments=cache(claim.arguments),
+            arguments=claim.arguments,
             outcome=None,
             progress=None,
         )
 
     def _call(self, task: AnyTask, result: LocalTaskResult) -> Any:
         pid = os.getpid()
+        reporting = start_reporting(self.claim.report)
         try:
-            with reporting(self.claim.report):
-                args, kwargs = result.args, result.kwargs
-                if task.takes_context:
-                    return task.call(TaskContext(task_result=result), *args, **kwargs)
-                return task.call(*args, **kwargs)
+            args, kwargs = result.args, result.kwargs
+            if task.takes_context:
+                return task.call(TaskContext(task_result=result), *args, **kwargs)
+            return task.call(*args, **kwargs)
         finally:
+            reporting.close()
             if os.getpid() != pid:
                 # The task forked, and its child came back from the task: a copy of the worker
                 # that must neither store an outcome nor go on to claim tasks.
@@ -160,22 +159,27 @@ class _Run:
 
     def _finish_failed(self, error: BaseException) -> tuple[int, tuple[str, str]]:
         # Text only: the exception itself may be local to a function, or refuse to be pickled.
-        outcome = (f"{type(error).__module__}.{type(error).__qualname__}", _format(error))
-        encoded = self.store.encode(outcome)
-        return self.store.finish(self.claim, successful=False, outcome=encoded), outcome
+        path, text = f"{type(error).__module__}.{type(error).__qualname__}", _format(error)
+        limit = len(text)
+        while True:
+            outcome = (path, _cut(text, limit))
+            encoded = self.store.encode(outcome)
+            try:
+                return self.store.finish(self.claim, successful=False, outcome=encoded), outcome
+            except PayloadTooLarge:
+                if not limit:
+                    raise
+                limit //= 2
 
     def _show(
         self, result: LocalTaskResult, status: TaskResultStatus, finished_at_ns: int, outcome: Any
     ) -> None:
-        # The object that task_started and the task's context got, as in Django's own backend.
-        result.show(
-            replace(
-                result.snapshot,
-                status=status,
-                finished_at_ns=finished_at_ns,
-                outcome=lambda: outcome,
-            )
-        )
+        # In the object that task_started and the task's context got, as in Django's own backend.
+        snapshot = result.snapshot
+        snapshot.status = status
+        snapshot.finished_at_ns = finished_at_ns
+        snapshot.outcome = lambda: outcome
+        result.show(snapshot)
 
     def _send(self, signal: Signal, result: LocalTaskResult) -> None:
         try:
@@ -198,6 +202,13 @@ def _format(error: BaseException) -> str:
         return "".join(traceback.format_exception(type(error), error, frames))
     except Exception as failure:
         return f"{describe(error)}\n(its traceback cannot be formatted: {describe(failure)})\n"
+
+
+def _cut(text: str, limit: int) -> str:
+    """Leave out the middle: a traceback's last line says what happened, its first where."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 4]}\n  [...]\n{text[len(text) - limit * 3 // 4 :]}" if limit else ""
 
 
 def _without_machinery(frames: TracebackType | None) -> TracebackType | None:

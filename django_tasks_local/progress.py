@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -53,6 +52,9 @@ class _Handle:
     def __init__(self, report: Callable[[float, float | None, str], None]) -> None:
         self.report: Callable[[float, float | None, str], None] | None = report
 
+    def close(self) -> None:
+        self.report = None
+
     def send(self, done: float, total: float | None, message: str) -> None:
         if (report := self.report) is not None:
             report(done, total, message)
@@ -61,19 +63,14 @@ class _Handle:
 _current: ContextVar[_Handle] = ContextVar("django_tasks_local_progress")
 
 
-@contextmanager
-def reporting(report: Callable[[float, float | None, str], None]) -> Iterator[None]:
-    """Send what is reported inside the block, also by threads started there, to ``report``.
+def start_reporting(report: Callable[[float, float | None, str], None]) -> _Handle:
+    """Send what this context reports from here on to ``report``, until the handle is closed.
 
-    After the block the same threads report nowhere.
+    So do threads that the context starts; after that they report nowhere.
     """
     handle = _Handle(report)
-    token = _current.set(handle)
-    try:
-        yield
-    finally:
-        handle.report = None
-        _current.reset(token)
+    _current.set(handle)
+    return handle
 
 
 def report_progress(done: float, total: float | None = None, message: str = "") -> None:

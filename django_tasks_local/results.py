@@ -1,171 +1,32 @@
 """What our backends return: Django's ``TaskResult``, made from a record, with ``progress``.
 
-A record names its task by import path (``encode_task``), because tasks of Django 6.0 cannot be
-pickled and those of later versions may have more fields. A result keeps the record and computes
-each field when it is read: a poll for the status costs no unpickling, however large the result.
+A result keeps the record and computes each field when it is read: a poll for the status costs no
+unpickling, however large the result.
 """
 
 from __future__ import annotations
 
-import pickle
-import sys
 from collections.abc import Callable
-from dataclasses import MISSING, fields
 from datetime import UTC, datetime
-from functools import lru_cache
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.tasks import Task, TaskResult, TaskResultStatus, task_backends
+from django.tasks import TaskResult, TaskResultStatus, task_backends
 from django.tasks.base import TaskError
-from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
+from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local.exceptions import describe
+from django_tasks_local.naming import copy_task, decode_task, encode_task, load_task
 from django_tasks_local.store.records import Snapshot, task_path
 
 if TYPE_CHECKING:
+    from django_tasks_local.naming import AnyTask
     from django_tasks_local.progress import Progress
 
-    type AnyTask = Task[..., Any]
     _TaskResult = TaskResult[..., Any]
 else:
     _TaskResult = TaskResult
 
-
-# --- naming a task ------------------------------------------------------------------------------
-
-# id(task) -> (task, meta) of tasks that are what their path names; the task is held, so that its
-# id stays its own. There are as many as the project has decorated functions.
-_encoded: dict[int, tuple[AnyTask, bytes]] = {}
-_ENCODED_LIMIT = 4096  # arbitrary; reached only by a program that makes tasks in a loop
-
-
-def encode_task(task: AnyTask) -> bytes:
-    """Return the bytes that name ``task`` in a record; `decode_task` is the way back.
-
-    They are the import path, ``module:qualname``, and after a NUL byte the pickled fields that
-    differ from the task found there (all fields, where the path names the plain function).
-
-    Raises:
-        InvalidTask: the path does not lead back to this task's function, or a field that has to
-            be stored cannot be pickled.
-    """
-    known = _encoded.get(id(task))
-    if known is not None:
-        return known[1]
-    func = task.func
-    path = f"{func.__module__}:{func.__qualname__}"
-    try:
-        found = _find(path)
-    except Exception as error:
-        raise InvalidTask(_not_found(task, describe(error))) from error
-    if found is task:
-        if len(_encoded) >= _ENCODED_LIMIT:
-            _encoded.clear()
-        meta = path.encode()
-        _encoded[id(task)] = task, meta
-        return meta
-    if found is func:
-        changes = {"": type(task), **_values(task)}
-    elif isinstance(found, Task) and found.func is func:
-        original = _values(found)
-        changes = {n: v for n, v in _values(task).items() if not _same(v, original[n])}
-        if type(found) is not type(task):
-            changes[""] = type(task)
-    else:
-        raise InvalidTask(_not_found(task, f"what stands there is {found!r}"))
-    changes.pop("func", None)
-    if not changes:
-        return path.encode()
-    try:
-        return path.encode() + b"\0" + pickle.dumps(changes, pickle.HIGHEST_PROTOCOL)
-    except Exception as error:
-        raise InvalidTask(
-            f"Task {task.module_path}: its fields cannot be pickled: {describe(error)}."
-        ) from error
-
-
-def decode_task(meta: bytes) -> AnyTask:
-    """Return the task that ``meta`` names. Cached.
-
-    Raises:
-        TaskResultDoesNotExist: the path no longer imports; the cause says why.
-    """
-    try:
-        return load_task(meta)
-    except Exception as error:
-        raise TaskResultDoesNotExist(
-            f"Task {task_path(meta)} cannot be imported: {describe(error)}."
-        ) from error
-
-
-@lru_cache(maxsize=1024)
-def load_task(meta: bytes) -> AnyTask:
-    """As `decode_task`, but raises whatever the import raised."""
-    path, _, changed = meta.partition(b"\0")
-    found = _find(path.decode())
-    changes = pickle.loads(changed) if changed else {}
-    task_class = changes.pop("", None)
-    if isinstance(found, Task):
-        if not changes and task_class is None:
-            return found
-        return _build(task_class or type(found), _values(found) | changes)
-    if task_class is None or not callable(found):
-        raise ImportError(f"{task_path(meta)} is no task any more but {found!r}.")
-    return _build(task_class, {**changes, "func": found})
-
-
-def copy_task(task: AnyTask, **changes: object) -> AnyTask:
-    """Return a copy of ``task`` with other fields, without asking its backend to validate it."""
-    return _build(type(task), _values(task) | changes)
-
-
-def _build(task_class: type[AnyTask], values: dict[str, Any]) -> AnyTask:
-    # Not dataclasses.replace: its validation would let a change of settings (a queue dropped, an
-    # alias renamed) turn a task that was accepted into one that can be neither run nor read.
-    task = object.__new__(task_class)
-    for field in fields(task_class):
-        if field.name in values:
-            value = values[field.name]
-        elif field.default is not MISSING:
-            value = field.default
-        elif field.default_factory is not MISSING:
-            value = field.default_factory()
-        else:
-            continue
-        object.__setattr__(task, field.name, value)
-    return task
-
-
-def _values(task: AnyTask) -> dict[str, Any]:
-    return {f.name: getattr(task, f.name) for f in fields(task) if hasattr(task, f.name)}
-
-
-def _same(one: object, other: object) -> bool:
-    # By type too: 1.0 == True, and a task must get back what it was given.
-    return one is other or (type(one) is type(other) and one == other)
-
-
-def _find(path: str) -> Any:
-    """Return what ``module:qualname`` names; ``__main__`` is the script that is running."""
-    module_name, _, qualname = path.partition(":")
-    found: Any = sys.modules.get(module_name)
-    if found is None:
-        found = import_module(module_name)
-    for name in qualname.split("."):
-        found = getattr(found, name)
-    return found
-
-
-def _not_found(task: AnyTask, reason: str) -> str:
-    return (
-        f"Task {task.module_path} cannot be found again by its import path: {reason}. "
-        "A task must be what its module's name for it leads to, as with the @task decorator."
-    )
-
-
-# --- the result ---------------------------------------------------------------------------------
+__all__ = ["LocalTaskResult", "copy_task", "decode_task", "encode_task", "load_task"]
 
 
 def _computed(read: Callable[[Any], Any]) -> Any:
@@ -196,6 +57,7 @@ class LocalTaskResult(_TaskResult):
         _set(result, "task", task)
         _set(result, "id", snapshot.result_id)
         _set(result, "backend", alias)
+        _set(result, "_arguments", None)
         result.show(snapshot)
         return result
 
@@ -214,9 +76,8 @@ class LocalTaskResult(_TaskResult):
         return self._snapshot
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show another state of the same record; what was unpickled before is dropped."""
+        """Show another state of the same record; its arguments stay what they were."""
         _set(self, "_snapshot", snapshot)
-        _set(self, "_arguments", None)
         _set(self, "_outcome", None)
 
     @_computed
@@ -316,9 +177,7 @@ class LocalTaskResult(_TaskResult):
     def _renew(self, fresh: object) -> None:
         if not isinstance(fresh, LocalTaskResult):  # TASKS names another backend by now
             raise TaskResultDoesNotExist(self.id)
-        arguments = self._arguments
         self.show(fresh.snapshot)
-        _set(self, "_arguments", arguments)
 
     def __reduce__(self) -> tuple[Any, ...]:
         snapshot = self._snapshot

@@ -23,12 +23,13 @@ from django.tasks.signals import task_enqueued
 from django.utils import timezone
 
 from django_tasks_local.exceptions import describe
+from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.options import Kind, Options, check
-from django_tasks_local.results import LocalTaskResult, copy_task, encode_task
-from django_tasks_local.store.records import Snapshot, Store
+from django_tasks_local.results import LocalTaskResult
+from django_tasks_local.store.records import Arguments, Snapshot, StoreClient
 
 if TYPE_CHECKING:
-    from django_tasks_local.results import AnyTask
+    from django_tasks_local.naming import AnyTask
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -57,7 +58,7 @@ class LocalBackend(BaseTaskBackend):
         self._params = params
 
     @abstractmethod
-    def _store(self) -> Store:
+    def _store(self) -> StoreClient:
         """Return the store of this process and alias; opens it if need be."""
 
     def _enqueued(self, due_ns: int) -> None:
@@ -115,28 +116,14 @@ class LocalBackend(BaseTaskBackend):
             task, due_ns = _with_due_time(task)
         meta = encode_task(task)
         arguments = (tuple(args), kwargs)
-        try:
-            encoded = store.encode(arguments)
-        except Exception as error:
-            raise ValueError(
-                f"The arguments of task {task.module_path} cannot be pickled: {describe(error)}. "
-                "Pass ids or plain data."
-            ) from error
+        encoded = _encode_arguments(store, task, arguments)
         result_id, enqueued_at_ns = store.enqueue(
             meta, encoded, priority=int(task.priority), due_ns=due_ns
         )
         self._enqueued(due_ns)
+        ready = TaskResultStatus.READY
         snapshot = Snapshot(
-            result_id,
-            TaskResultStatus.READY,
-            meta,
-            enqueued_at_ns,
-            0,
-            0,
-            "",
-            lambda: arguments,
-            None,
-            None,
+            result_id, ready, meta, enqueued_at_ns, 0, 0, "", lambda: arguments, None, None
         )
         result = LocalTaskResult.from_record(snapshot, self.alias, task)
         # Robust: the task is on its way, and the caller must get its id whatever a receiver does.
@@ -173,6 +160,16 @@ class LocalBackend(BaseTaskBackend):
         # It reads memory for some microseconds and sends no signal; the way into a thread and
         # back costs ten times that, and queues up behind the request's database queries.
         return self.get_result(result_id)
+
+
+def _encode_arguments(store: StoreClient, task: AnyTask, arguments: Arguments) -> Any:
+    try:
+        return store.encode(arguments)
+    except Exception as error:
+        raise ValueError(
+            f"The arguments of task {task.module_path} cannot be pickled: {describe(error)}. "
+            "Pass ids or plain data."
+        ) from error
 
 
 def _with_due_time(task: AnyTask) -> tuple[AnyTask, int]:

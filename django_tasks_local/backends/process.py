@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.core.signals import request_started
+from django.core.signals import request_finished, request_started
 from django.tasks import task_backends
 from django.utils.crypto import salted_hmac
 from django.utils.module_loading import autodiscover_modules
@@ -86,8 +86,6 @@ def _site(terms: Terms, ring: Ring | None = None) -> Site:
     with _sites_lock:
         site = _sites.get(key)
         if site is None or site.closed:
-            for old in [old for old in _sites if old[0] != key[0]]:
-                del _sites[old]  # our parent's, from before a fork
             if terms.passing:
                 sweep_passing()
             guest = bool(_told_namespace)
@@ -110,6 +108,7 @@ def _terms(alias: str, options: Options) -> Terms:
         max_pending=options.max_pending,
         slot_size=options.slot_size,
         shm_size=options.shm_size,
+        drain_timeout_s=options.drain_timeout,
     )
     return Terms(
         ring_name(alias, namespace), alias, limits, default, preparation.under_test()
@@ -126,7 +125,9 @@ def _default_namespace() -> str:
 @cache
 def _derived_namespace(module: str, secret_key: str) -> str:
     if module and secret_key:
-        return salted_hmac("django_tasks_local.namespace", module, secret=secret_key).hexdigest()
+        return salted_hmac(
+            "django_tasks_local.namespace", module, secret=secret_key, algorithm="sha256"
+        ).hexdigest()
     return preparation.main_path() or os.getcwd()
 
 
@@ -153,7 +154,18 @@ def _attach_at_first_request(**kwargs: Any) -> None:
             logger.error("alias=%s can't attach: %s", alias, error)
 
 
-request_started.connect(_attach_at_first_request, dispatch_uid="django_tasks_local")
+def _forget_after_fork() -> None:
+    """A child has no part in its parent's sites, nor in a lock that another thread held."""
+    global _sites_lock
+    _sites_lock = threading.Lock()
+    _sites.clear()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
+# The end counts as well: a project that is without our app, and imports its tasks together with its
+# URLs, has made no backend yet when its first request starts.
+for _signal in (request_started, request_finished):
+    _signal.connect(_attach_at_first_request, dispatch_uid="django_tasks_local")
 
 
 # --- in a pool process ----------------------------------------------------------------------------
@@ -162,16 +174,17 @@ request_started.connect(_attach_at_first_request, dispatch_uid="django_tasks_loc
 def serve(alias: str, name: str, told: Preparation, pickled: bytes, cleared: int) -> None:
     """Runs a pool that a site has started. The project is set up already."""
     from django_tasks_local.pool.serve import serve as serve_pool
-    from django_tasks_local.pool.supervisor import Plan
 
-    terms, options = _told_terms(alias, name, told)
+    terms = _told_terms(alias, name, told)
     # Imported before the fork: once instead of in every worker, and compared with the disk.
     try:
         autodiscover_modules("tasks")
     except Exception:
         logger.exception("alias=%s a tasks module can't be imported", alias)
-    plan = Plan(options.max_workers, options.drain_timeout, foreground=False, cleared=cleared)
-    serve_pool(terms, plan, path=told.path, told=pickled, adopt=lambda ring: _adopt(terms, ring))
+    serve_pool(
+        terms, path=told.path, told=pickled, adopt=lambda ring: _adopt(terms, ring),
+        foreground=False, cleared=cleared,
+    )  # fmt: skip
 
 
 def work(alias: str, name: str, told: Preparation, *, pool: int, life: int, bell: int) -> None:
@@ -179,7 +192,7 @@ def work(alias: str, name: str, told: Preparation, *, pool: int, life: int, bell
     from django_tasks_local.pool.serve import run_worker
     from django_tasks_local.pool.worker import Post
 
-    terms, _ = _told_terms(alias, name, told)
+    terms = _told_terms(alias, name, told)
     backend_class = type(task_backends[alias])
     post = Post(name, alias, terms.limits, told.path, pool, life, bell, backend_class)
     run_worker(post, lambda ring: _adopt(terms, ring))
@@ -191,11 +204,10 @@ def serve_in_foreground(backend: ProcessPoolBackend) -> None:
 
     terms = backend.terms()
     _told_namespace[:] = [terms.namespace]
-    options = backend.checked_options
-    serve_pool(terms, options.max_workers, options.drain_timeout, lambda ring: _adopt(terms, ring))
+    serve_pool(terms, lambda ring: _adopt(terms, ring))
 
 
-def _told_terms(alias: str, name: str, told: Preparation) -> tuple[Terms, Options]:
+def _told_terms(alias: str, name: str, told: Preparation) -> Terms:
     _told_namespace[:] = [told.namespace]
     backend = task_backends[alias]
     if not isinstance(backend, ProcessPoolBackend):
@@ -203,10 +215,8 @@ def _told_terms(alias: str, name: str, told: Preparation) -> tuple[Terms, Option
             f"TASKS[{alias!r}] is a ProcessPoolBackend in the site that started this pool, and "
             f"{type(backend).__name__} here."
         )
-    terms = _terms(alias, backend.checked_options)
-    return Terms(name, alias, terms.limits, told.namespace, bool(told.databases)), (
-        backend.checked_options
-    )
+    limits = _terms(alias, backend.checked_options).limits
+    return Terms(name, alias, limits, told.namespace, bool(told.databases))
 
 
 def _adopt(terms: Terms, ring: Ring) -> None:

@@ -68,9 +68,10 @@ class ThreadPool:
         try:
             thread.start()
         except RuntimeError:
-            # Out of threads, or the interpreter is ending. The task stays READY: a thread that
-            # exists or the next enqueue will see to it.
-            logger.exception("Thread pool alias=%s cannot start a thread", self.alias)
+            # Out of threads, or the interpreter is ending (before Python 3.12.3 no thread starts
+            # then). The task stays READY: a thread that exists or the next enqueue will see to it.
+            if not self._threads:
+                logger.exception("Thread pool alias=%s cannot start a thread", self.alias)
         else:
             self._threads.append(thread)
 
@@ -103,7 +104,9 @@ class ThreadPoolBackend(LocalBackend):
 
     def close(self) -> None:
         """Close the pool of this alias in this process: waiting tasks and results are dropped."""
-        _close([_pools.pop(key) for key in _keys_of(type(self), self.alias)])
+        with _pools_lock:
+            pools = [_pools.pop(key) for key in _keys_of(type(self), self.alias)]
+        _close(pools)
 
     def _store(self) -> MemoryStore:
         return self._pool().store
@@ -128,8 +131,9 @@ _geteuid = getattr(os, "geteuid", lambda: 0)  # Windows has none
 
 
 def _keys_of(backend_class: type, alias: str) -> list[Key]:
+    # _pools_lock must be held.
     mine = (os.getpid(), _geteuid(), backend_class, alias)
-    return [key for key in list(_pools) if key[:4] == mine]
+    return [key for key in _pools if key[:4] == mine]
 
 
 def _open_pool(backend_class: type, alias: str, options: Options) -> ThreadPool:
@@ -159,8 +163,7 @@ def _forget_pools() -> None:
     _pools_lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pools)
+getattr(os, "register_at_fork", dict)(after_in_child=_forget_pools)  # Windows has no fork
 
 
 def _set_exit_hook() -> None:

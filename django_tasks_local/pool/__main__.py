@@ -9,9 +9,7 @@ import os
 import pickle
 import sys
 
-from django_tasks_local.store.layout import Geometry
-from django_tasks_local.store.leadership import Leadership
-from django_tasks_local.store.segment import attach_segment
+from django_tasks_local.store import Geometry, Leadership, attach_segment
 
 
 def main(argv: list[str]) -> int:

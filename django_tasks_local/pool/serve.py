@@ -16,21 +16,24 @@ from . import preparation
 from .launcher import interpreter
 from .preparation import Preparation
 from .site import Terms
-from .supervisor import TURN_S, Plan, Supervisor
+from .supervisor import TURN_S, Supervisor
 from .worker import Post, work
 
 type Adopt = Callable[[Ring], None]
 
 
-def serve(terms: Terms, plan: Plan, *, path: str, told: bytes, adopt: Adopt) -> None:
+def serve(
+    terms: Terms, *, path: str, told: bytes, adopt: Adopt, foreground: bool, cleared: int
+) -> None:
     """Runs a pool in this process until it ends.
 
     Args:
         terms: Which ring.
-        plan: What the pool is to do.
         path: The settings file.
         told: The pickled preparation, for workers that are started fresh.
         adopt: Makes the backend use a worker's own attachment.
+        foreground: Whether it stays when no site is left.
+        cleared: The newest site's serial when this process had loaded nothing yet.
 
     Raises:
         StoreUnavailable: The ring can't be used.
@@ -51,14 +54,12 @@ def serve(terms: Terms, plan: Plan, *, path: str, told: bytes, adopt: Adopt) -> 
         return _fork(post, adopt, to_close)
 
     try:
-        Supervisor(ring, plan, start_worker).run()
+        Supervisor(ring, start_worker, foreground=foreground, cleared=cleared).run()
     finally:
         ring.detach()
 
 
-def serve_in_foreground(
-    terms: Terms, max_workers: int, drain_timeout_s: float | None, adopt: Adopt
-) -> None:
+def serve_in_foreground(terms: Terms, adopt: Adopt) -> None:
     """Runs a pool in this process, whose project is set up; takes over from one that serves."""
     leadership = Leadership(attach_segment(terms.name, terms.limits.geometry))
     cleared = leadership.newest_site()
@@ -66,8 +67,7 @@ def serve_in_foreground(
         time.sleep(TURN_S)
     path = preparation.settings_path()
     told = Preparation.of_this_process(terms.namespace, path).dumps()
-    plan = Plan(max_workers, drain_timeout_s, foreground=True, cleared=cleared)
-    serve(terms, plan, path=path, told=told, adopt=adopt)
+    serve(terms, path=path, told=told, adopt=adopt, foreground=True, cleared=cleared)
 
 
 def run_worker(post: Post, adopt: Adopt) -> None:

@@ -32,23 +32,6 @@ FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a pool is to do.
-
-    Attributes:
-        max_workers: Worker processes on this host, those of a leaving predecessor included.
-        drain_timeout_s: How long work may go on when no site is left; None: until it is done.
-        foreground: ``local_worker``: stays when no site is left.
-        cleared: The newest site's serial when this process had loaded nothing yet.
-    """
-
-    max_workers: int
-    drain_timeout_s: float | None
-    foreground: bool
-    cleared: int
-
-
 @dataclass
 class Child:
     """One worker process, and our end of the pipe that keeps it alive."""
@@ -63,20 +46,26 @@ class Supervisor:
 
     Args:
         ring: Attached as POOL.
-        plan: What to do.
         start_worker: Makes a worker process: given the read end of its life pipe, the bell and
             what a forked child must close, returns the pid.
+        foreground: ``local_worker``: stays when no site is left.
+        cleared: The newest site's serial when this process had loaded nothing yet.
     """
 
     def __init__(
-        self, ring: Ring, plan: Plan, start_worker: Callable[[int, int, list[int]], int]
+        self,
+        ring: Ring,
+        start_worker: Callable[[int, int, list[int]], int],
+        *,
+        foreground: bool,
+        cleared: int,
     ) -> None:
         self._ring = ring
-        self._plan = plan
+        self._foreground = foreground
         self._start_worker = start_worker
         self._files = LoadedFiles()
         self._children: dict[int, Child] = {}
-        self._cleared = plan.cleared
+        self._cleared = cleared
         self._asked = False  # for a successor
         self._leaving = False
         self._stop_requests = 0
@@ -114,7 +103,7 @@ class Supervisor:
         signal.set_wakeup_fd(self._bell_end, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.signal(signal.SIGTERM, self._on_stop)
-        signal.signal(signal.SIGINT, self._on_stop if self._plan.foreground else signal.SIG_IGN)
+        signal.signal(signal.SIGINT, self._on_stop if self._foreground else signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
@@ -124,7 +113,7 @@ class Supervisor:
         """Waits for the pool's place; False where there is nothing left to wait for."""
         ring = self._ring
         while not ring.leadership.take_pool():
-            if self._stop_requests or not (self._plan.foreground or self._sites()):
+            if self._stop_requests or not (self._foreground or self._sites()):
                 return False
             time.sleep(TURN_S)
         return True
@@ -138,8 +127,8 @@ class Supervisor:
         ring.reap_dead()
         sites = self._sites()
         if not self._leaving:
-            self._compare_code(sites)
-            if self._stop_requests and sites:
+            current = self._compare_code(sites)
+            if current and self._stop_requests and sites:
                 self._ask_for_successor(0, "told to stop")
             if self._successor_ready():
                 self._leave()
@@ -151,11 +140,15 @@ class Supervisor:
             ring.wake(len(self._children))  # the idle ones, to see that we leave
         ring.top_up()
 
-    def _compare_code(self, sites: list[Attachment]) -> None:
-        """Clears the tasks of sites that attached since, or asks for a pool with their code."""
+    def _compare_code(self, sites: list[Attachment]) -> bool:
+        """Clears the tasks of sites that attached since, or asks for a pool with their code.
+
+        Returns:
+            Whether our code is theirs.
+        """
         newest = self._ring.leadership.newest_site()
         if newest <= self._cleared:
-            return
+            return True
         newcomers = [site for site in sites if site.serial > self._cleared]
         own_path = self._ring.registry.path
         stranger = next((site for site in newcomers if site.path != own_path), None)
@@ -164,11 +157,14 @@ class Supervisor:
             self._cleared = newest
             self._ring.registry.set_cleared(newest)
             self._ring.top_up()
-            return
-        first = min((site.serial for site in newcomers), default=newest)
+            return True
+        # An older site would start a pool with its own settings. It may, where the newer ones have
+        # gone: what they enqueued must not wait for ever.
+        first = min((site.serial for site in newcomers), default=0)
         self._ask_for_successor(
             first, f"{changed} changed" if changed else f"settings at {stranger and stranger.path}"
         )
+        return False
 
     def _ask_for_successor(self, serial: int, why: str) -> None:
         if not self._asked:
@@ -195,14 +191,14 @@ class Supervisor:
 
     def _mind_being_alone(self, company: bool) -> None:
         now = time.monotonic()
-        if company or (self._plan.foreground and not self._stop_requests):
+        if company or (self._foreground and not self._stop_requests):
             self._alone_since = None
             return
         if self._alone_since is None:
             self._alone_since = now
         alone_s = now - self._alone_since
         ring = self._ring
-        drain_s = self._plan.drain_timeout_s
+        drain_s = ring.drain_timeout_s()
         if ring.passing and not ring.intact():
             drain_s = 0.0  # the test run has ended
         if drain_s is not None and alone_s >= max(drain_s, ALONE_S):
@@ -227,9 +223,9 @@ class Supervisor:
         ours = [worker for worker in workers if worker.pool == self._ring.registry.index]
         idle = len(self._children) - sum(self._ring.busy(worker) for worker in ours)
         # One more than waits: the next task then starts without a fork before it.
-        wanted = min(self._ring.waiting() + 1, self._plan.max_workers) - idle
+        wanted = min(self._ring.waiting() + 1, self._ring.max_workers()) - idle
         others = len(workers) - len(ours)
-        allowed = self._plan.max_workers - others - len(self._children)
+        allowed = self._ring.max_workers() - others - len(self._children)
         if time.monotonic() < self._pause_until:
             return
         for _ in range(min(wanted, allowed)):

@@ -18,8 +18,10 @@ from .code import LoadedFiles
 # How long an idle worker sleeps when nothing wakes it. The pool replaces lost wake-ups every half
 # second, so this is only a second net.
 IDLE_S: Final = 5.0
-# The pause of a worker that may not run what is next: newer code is on its way (about 0.5 s).
+# The pause of a worker that may not run what is next, doubled each time: the pool compares its code
+# within milliseconds, or newer code is on its way (0.5 s), or it has a mistake in it (who knows).
 BLOCKED_S: Final = 0.01
+LONGEST_BLOCKED_S: Final = 0.5
 F_SETSIG: Final = 10  # of Linux; the fcntl module does not name it
 
 
@@ -63,31 +65,32 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
     )
     adopt(ring)
     files = LoadedFiles(later_only=True)
+    blocked_s = BLOCKED_S
     seen = ring.leadership.newest_site()
     while ring.registry.state(post.pool) != PoolState.LEAVING:
+        # Read before the sites: a task that this allows is from a site that is seen below.
+        cleared = ring.registry.cleared(post.pool)
         newest = ring.leadership.newest_site()
         if newest != seen:
             # Modules that a task imported are not among those that the pool compares.
             if files.changed():
                 break
             seen = newest
-        claim = ring.claim(cleared=ring.registry.cleared(post.pool))
+        claim = ring.claim(cleared=cleared)
         if claim is None:
-            _rest(ring, post)
+            if ring.blocked:
+                _ring_bell(post.bell)
+                time.sleep(blocked_s)
+                blocked_s = min(2 * blocked_s, LONGEST_BLOCKED_S)
+            else:
+                ring.wait_for_work(IDLE_S)
             continue
+        blocked_s = BLOCKED_S
         if ring.leadership.crowded():
             _ring_bell(post.bell)
         run(ring, claim, alias=post.alias, backend_class=post.backend_class)
         files.look()
     ring.detach()
-
-
-def _rest(ring: Ring, post: Post) -> None:
-    if ring.blocked:
-        _ring_bell(post.bell)
-        time.sleep(BLOCKED_S)
-    else:
-        ring.wait_for_work(IDLE_S)
 
 
 def _ring_bell(bell: int) -> None:

@@ -1,0 +1,164 @@
+"""``manage.py local_tasks``: look into the rings, check them, remove them."""
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from django_tasks_local.backends.process import ProcessPoolBackend
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.store import (
+    PoolState,
+    Ring,
+    Role,
+    ring_exists,
+    ring_is_attached,
+    unlink_objects,
+)
+from django_tasks_local.store.records import task_path
+
+from ._aliases import add_alias_argument, process_backends
+
+
+class Command(BaseCommand):
+    """Status, audit and removal of the rings of this site."""
+
+    # Of no concern here, and what they find must not keep anybody from looking.
+    requires_system_checks = ()
+    help = "Show, check or remove the shared memory of ProcessPoolBackend on this host."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+        status = actions.add_parser("status", help="what waits, runs and is kept, and who is there")
+        status.add_argument("--json", action="store_true", help="for programs")
+        check = actions.add_parser("check", help="every broken invariant; exit status 1 if any")
+        check.add_argument("--fix", action="store_true", help="keep what is whole, drop the rest")
+        destroy = actions.add_parser("destroy", help="remove it, with all tasks and results in it")
+        destroy.add_argument("--no-input", action="store_true", help="do not ask")
+        destroy.add_argument("--force", action="store_true", help="though processes are attached")
+        for action in (status, check, destroy):
+            add_alias_argument(action)
+
+    def handle(self, *, action: str, alias: str | None, **options: Any) -> None:
+        backends = process_backends(alias)
+        try:
+            if action == "status":
+                self._status(backends, as_json=options["json"])
+            elif action == "check":
+                self._check(backends, fix=options["fix"])
+            else:
+                for backend in backends:
+                    self._destroy(backend, ask=not options["no_input"], force=options["force"])
+        except StoreUnavailable as error:
+            raise CommandError(str(error)) from error
+
+    def _status(self, backends: list[ProcessPoolBackend], *, as_json: bool) -> None:
+        described = {backend.alias: _describe(backend) for backend in backends}
+        if as_json:
+            self.stdout.write(json.dumps(described, indent=2))
+            return
+        for alias, facts in described.items():
+            self.stdout.write(self.style.MIGRATE_HEADING(alias))
+            for line in _lines(facts):
+                self.stdout.write(f"  {line}")
+
+    def _check(self, backends: list[ProcessPoolBackend], *, fix: bool) -> None:
+        broken = 0
+        for backend in backends:
+            ring = _ring(backend)
+            if ring is None:
+                self.stdout.write(f"{backend.alias}: there is no ring, and nothing to check.")
+                continue
+            problems = ring.repair() if fix else ring.check()
+            for problem in problems:
+                self.stdout.write(f"{backend.alias}: {problem}")
+            left = ring.check() if fix else problems
+            broken += len(left)
+            if not left:
+                self.stdout.write(self.style.SUCCESS(f"{backend.alias}: every invariant holds."))
+        if broken:
+            raise CommandError("The ring is damaged. `local_tasks check --fix` mends it.")
+
+    def _destroy(self, backend: ProcessPoolBackend, *, ask: bool, force: bool) -> None:
+        name = backend.terms().name
+        if not ring_exists(name):
+            self.stdout.write(f"{backend.alias}: there is no ring.")
+            return
+        if ring_is_attached(name) and not force:
+            raise CommandError(
+                f"{backend.alias}: processes are attached (`local_tasks status` lists them). Stop "
+                "the site first, or use --force: they go on with a new ring, and what is in this "
+                "one is out of reach."
+            )
+        question = f"Remove the ring of {backend.alias!r} with all tasks and results? [y/N] "
+        if ask and input(question).strip().lower() not in ("y", "yes"):
+            self.stdout.write("Left as it is.")
+            return
+        unlink_objects(name)
+        self.stdout.write(f"{backend.alias}: removed.")
+
+
+def _ring(backend: ProcessPoolBackend) -> Ring | None:
+    """The backend's ring, None where there is none: looking must not make one."""
+    return backend.site().ring if ring_exists(backend.terms().name) else None
+
+
+def _describe(backend: ProcessPoolBackend) -> dict[str, Any]:
+    ring = _ring(backend)
+    if ring is None:
+        return {"ring": None}
+    counts = ring.counts()
+    now_ns = time.time_ns()
+    attached = [entry for entry in ring.registry.attachments() if entry.alive]
+    return {
+        "ring": ring.name,
+        "waiting": counts.waiting,
+        "deferred": counts.deferred,
+        "running": [
+            {
+                "id": task.result_id,
+                "task": task_path(task.meta),
+                "worker_pid": int(task.worker_id.split("-")[-2]),
+                "age_s": round((now_ns - task.started_at_ns) / 1e9, 1),
+            }
+            for task in ring.running()
+        ],
+        "kept_results": counts.kept,
+        "evicted": counts.evicted,
+        "lost_workers": counts.lost,
+        "reserved_bytes": counts.reserved_bytes,
+        "shm_size": counts.segment_bytes,
+        "attached": [
+            {
+                "pid": entry.pid,
+                "role": entry.role.name.lower(),
+                "state": PoolState(entry.state).name.lower() if entry.role is Role.POOL else None,
+                "since": datetime.fromtimestamp(entry.since_ns / 1e9, UTC).isoformat(),
+            }
+            for entry in attached
+            if entry.index != ring.registry.index
+        ],
+    }
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    if facts["ring"] is None:
+        return ["no ring: nothing was enqueued since the host started"]
+    lines = [
+        f"waiting {facts['waiting']:,}   deferred {facts['deferred']:,}   "
+        f"running {len(facts['running']):,}   kept results {facts['kept_results']:,}",
+        f"evicted so far {facts['evicted']:,}   lost with their worker {facts['lost_workers']:,}",
+        f"memory {facts['reserved_bytes'] / 2**20:,.1f} MiB of {facts['shm_size'] / 2**20:,.1f} MiB "
+        f"(SHM_SIZE), ring {facts['ring']}",
+    ]
+    for task in facts["running"]:
+        lines.append(
+            f"running {task['task']} for {task['age_s']:,.1f} s in worker {task['worker_pid']} "
+            f"({task['id']})"
+        )
+    for entry in facts["attached"]:
+        state = f", {entry['state']}" if entry["state"] else ""
+        lines.append(f"attached {entry['role']} {entry['pid']}{state} since {entry['since']}")
+    return lines

@@ -1,0 +1,158 @@
+"""How a record names its task: by import path, and by what differs from the task found there.
+
+Tasks of Django 6.0 cannot be pickled, and those of later versions may have more fields; so nothing
+here depends on which fields there are.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from dataclasses import MISSING, fields
+from functools import lru_cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from django.tasks import Task
+from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
+
+from django_tasks_local.exceptions import describe
+from django_tasks_local.store.records import task_path
+
+if TYPE_CHECKING:
+    type AnyTask = Task[..., Any]
+
+# id(task) -> (task, meta) of tasks that are what their path names; the task is held, so that its
+# id stays its own. There are as many as the project has decorated functions.
+_encoded: dict[int, tuple[AnyTask, bytes]] = {}
+_ENCODED_LIMIT = 4096  # arbitrary; reached only by a program that makes tasks in a loop
+
+
+def encode_task(task: AnyTask) -> bytes:
+    """Return the bytes that name ``task`` in a record; `decode_task` is the way back.
+
+    They are the import path, ``module:qualname``, and after a NUL byte the pickled fields that
+    differ from the task found there (all fields, where the path names the plain function).
+
+    Raises:
+        InvalidTask: the path does not lead back to this task's function, or a field that has to
+            be stored cannot be pickled.
+    """
+    known = _encoded.get(id(task))
+    if known is not None:
+        return known[1]
+    func = task.func
+    path = f"{func.__module__}:{func.__qualname__}"
+    try:
+        found = _find(path)
+    except Exception as error:
+        raise InvalidTask(_not_found(task, describe(error))) from error
+    if found is task:
+        if len(_encoded) >= _ENCODED_LIMIT:
+            _encoded.clear()
+        meta = path.encode()
+        _encoded[id(task)] = task, meta
+        return meta
+    changes = _changes(task, found)
+    if not changes:
+        return path.encode()
+    try:
+        return path.encode() + b"\0" + pickle.dumps(changes, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise InvalidTask(
+            f"Task {task.module_path}: its fields cannot be pickled: {describe(error)}."
+        ) from error
+
+
+def decode_task(meta: bytes) -> AnyTask:
+    """Return the task that ``meta`` names. Cached.
+
+    Raises:
+        TaskResultDoesNotExist: the path no longer imports; the cause says why.
+    """
+    try:
+        return load_task(meta)
+    except Exception as error:
+        raise TaskResultDoesNotExist(
+            f"Task {task_path(meta)} cannot be imported: {describe(error)}."
+        ) from error
+
+
+@lru_cache(maxsize=1024)
+def load_task(meta: bytes) -> AnyTask:
+    """As `decode_task`, but raises whatever the import raised."""
+    path, _, changed = meta.partition(b"\0")
+    found = _find(path.decode())
+    changes = pickle.loads(changed) if changed else {}
+    task_class = changes.pop("", None)
+    if isinstance(found, Task):
+        if not changes and task_class is None:
+            return found
+        return _build(task_class or type(found), _values(found) | changes)
+    if task_class is None or not callable(found):
+        raise ImportError(f"{task_path(meta)} is no task any more but {found!r}.")
+    return _build(task_class, {**changes, "func": found})
+
+
+def copy_task(task: AnyTask, **changes: object) -> AnyTask:
+    """Return a copy of ``task`` with other fields, without asking its backend to validate it."""
+    return _build(type(task), _values(task) | changes)
+
+
+def _changes(task: AnyTask, found: object) -> dict[str, Any]:
+    """Return the fields that make ``task`` of what its path leads to; its class is under ``""``."""
+    values = _values(task)
+    del values["func"]
+    if found is task.func:
+        return {"": type(task), **values}
+    if not isinstance(found, Task) or found.func is not task.func:
+        raise InvalidTask(_not_found(task, f"what stands there is {found!r}"))
+    original = _values(found)
+    changes = {n: v for n, v in values.items() if not _same(v, original.get(n, MISSING))}
+    if type(found) is not type(task):
+        changes[""] = type(task)
+    return changes
+
+
+def _build(task_class: type[AnyTask], values: dict[str, Any]) -> AnyTask:
+    # Not dataclasses.replace: its validation would let a change of settings (a queue dropped, an
+    # alias renamed) turn a task that was accepted into one that can be neither run nor read.
+    task = object.__new__(task_class)
+    for field in fields(task_class):
+        if field.name in values:
+            value = values[field.name]
+        elif field.default is not MISSING:
+            value = field.default
+        elif field.default_factory is not MISSING:
+            value = field.default_factory()
+        else:
+            continue
+        object.__setattr__(task, field.name, value)
+    return task
+
+
+def _values(task: AnyTask) -> dict[str, Any]:
+    return {f.name: getattr(task, f.name) for f in fields(task) if hasattr(task, f.name)}
+
+
+def _same(one: object, other: object) -> bool:
+    # By type too: 1.0 == True, and a task must get back what it was given.
+    return one is other or (type(one) is type(other) and one == other)
+
+
+def _find(path: str) -> Any:
+    """Return what ``module:qualname`` names; ``__main__`` is the script that is running."""
+    module_name, _, qualname = path.partition(":")
+    found: Any = sys.modules.get(module_name)
+    if found is None:
+        found = import_module(module_name)
+    for name in qualname.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _not_found(task: AnyTask, reason: str) -> str:
+    return (
+        f"Task {task.module_path} cannot be found again by its import path: {reason}. "
+        "A task must be what its module's name for it leads to, as with the @task decorator."
+    )
