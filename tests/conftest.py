@@ -1,0 +1,77 @@
+"""Settings, a time limit for every test, and the proof that none leaves anything behind."""
+
+import os
+from collections.abc import Generator, Iterator
+from typing import Any
+from uuid import uuid4
+
+import django
+import pytest
+
+from tests import support
+from tests.leaks import Watch, remove_objects
+from tests.timelimit import LIMIT_S, Alarm
+
+ALARM = pytest.StashKey[Alarm]()
+
+os.environ[support.MARK] = uuid4().hex
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Sets Django up, and gets the alarm ready."""
+    django.setup()
+    config.stash[ALARM] = Alarm()
+    config.add_cleanup(config.stash[ALARM].close)
+
+
+def _limited(item: pytest.Item) -> Generator[None, Any, Any]:
+    marker = item.get_closest_marker("time_limit")
+    with item.config.stash[ALARM].limit(marker.args[0] if marker else LIMIT_S):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Limits the time of a test's fixtures."""
+    return (yield from _limited(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Limits the time of the test itself."""
+    return (yield from _limited(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Limits the time of its cleaning up."""
+    return (yield from _limited(item))
+
+
+@pytest.fixture
+def alarm(request: pytest.FixtureRequest) -> Alarm:
+    """What limits this test's time."""
+    return request.config.stash[ALARM]
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing() -> Iterator[None]:
+    """Fails a test that leaves a process or an object in /dev/shm, and removes what it left."""
+    watch = Watch()
+    yield
+    left = watch.remove_what_is_left()
+    if left:
+        pytest.fail(f"this test left behind:\n{left}")
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    """A NAMESPACE of this test's own; its rings are removed at the end, its pools ended.
+
+    For tests whose rings outlive their processes by design. What makes them must be closed first:
+    a site that is still attached would make its ring anew.
+    """
+    name = f"test-{uuid4().hex}"
+    yield name
+    remove_objects(name)

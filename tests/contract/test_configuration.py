@@ -1,0 +1,99 @@
+"""OPTIONS and QUEUES: checks, errors, and what a backend object does not do."""
+
+import threading
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.core.exceptions import ImproperlyConfigured
+from django.tasks import task, task_backends
+from django.tasks.backends.base import BaseTaskBackend
+
+from tests import tasks
+from tests.contract.conftest import Bench
+
+BROKEN: list[tuple[dict[str, Any], str, str]] = [
+    ({"OPTIONS": ["MAX_WORKERS"]}, "E001", "dict"),
+    ({"OPTIONS": {"MAX_WORKER": 3}}, "E002", "MAX_WORKERS"),
+    ({"OPTIONS": {"max_workers": 3}}, "E002", "MAX_WORKERS"),
+    ({"OPTIONS": {"MAX_WORKERS": "3"}}, "E003", "whole number"),
+    ({"OPTIONS": {"MAX_RESULTS": True}}, "E003", "whole number"),
+    ({"OPTIONS": {"MAX_WORKERS": 0}}, "E004", "from 1 to"),
+    ({"OPTIONS": {"DRAIN_TIMEOUT": -1}}, "E004", "None"),
+    ({"QUEUES": "default"}, "E008", "list"),
+    ({"MAX_WORKERS": 3}, "E009", "OPTIONS"),
+]
+
+
+@pytest.mark.parametrize(("params", "number", "hint"), BROKEN, ids=str)
+def test_broken_options(bench: Bench, params: dict[str, Any], number: str, hint: str) -> None:
+    """A wrong option is a check error with id and hint; using it raises with the same text."""
+    with bench.settings(**params):
+        (error,) = run_checks()
+        assert error.id == f"django_tasks_local.{number}"
+        assert f"TASKS['{bench.alias}']" in error.msg
+        assert hint in f"{error.msg} {error.hint}"
+        # Code that only defines tasks still imports, so that the check can be run at all.
+        task(tasks.plain, backend=bench.alias)
+        with pytest.raises(ImproperlyConfigured) as caught:
+            bench.enqueue(tasks.nothing)
+        assert error.msg in str(caught.value)
+        assert str(error.hint) in str(caught.value)
+        with pytest.raises(ImproperlyConfigured):
+            bench.backend.get_result("00000000-0000-4000-8000-000000000000")
+
+
+def test_good_options_pass_the_check(bench: Bench) -> None:
+    """No errors for any option at a sound value, and None waits at exit until all is done."""
+    options = {"MAX_WORKERS": 1, "MAX_RESULTS": 1, "MAX_PENDING": 1, "DRAIN_TIMEOUT": None}
+    with bench.settings(OPTIONS=options, QUEUES=[]):
+        assert run_checks() == []
+        bench.on(tasks.nothing, queue_name="any queue, since the list is empty")
+
+
+def test_supports_everything(bench: Bench) -> None:
+    """All four features of a backend are there."""
+    backend = bench.backend
+    assert isinstance(backend, BaseTaskBackend)
+    assert backend.supports_priority
+    assert backend.supports_defer
+    assert backend.supports_async_task
+    assert backend.supports_get_result
+
+
+def test_a_handle_starts_nothing(bench: Bench) -> None:
+    """Neither a backend object, nor the checks, nor defining a task, starts a thread."""
+    threads = threading.active_count()
+    with bench.settings(OPTIONS={"MAX_RESULTS": 17}):
+        task(tasks.plain, backend=bench.alias)
+        assert run_checks() == []
+        assert bench.backend.supports_priority
+    assert threading.active_count() == threads
+
+
+def test_all_handles_share_one_store(bench: Bench) -> None:
+    """Each thread has a backend object of its own; all of them see the same results."""
+    result = bench.run(tasks.add, 4)
+    seen: list[Any] = []
+
+    def look() -> None:
+        backend = task_backends[bench.alias]
+        seen.extend([backend, backend.get_result(result.id).return_value])
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    other, value = seen
+    assert other is not bench.backend
+    assert value == 4
+
+
+def test_changed_settings_take_effect(bench: Bench) -> None:
+    """Settings that a test overrides count from the next call on."""
+    bench.configure(MAX_RESULTS=1)
+    first, second = bench.run(tasks.add, 1), bench.run(tasks.add, 2)
+    assert bench.backend.checked_options.max_results == 1
+    bench.configure(MAX_RESULTS=2)
+    assert bench.backend.checked_options.max_results == 2
+    assert bench.value(tasks.add, 1) == 1
+    assert (first.return_value, second.return_value) == (1, 2)

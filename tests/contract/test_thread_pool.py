@@ -1,0 +1,320 @@
+"""What only ThreadPoolBackend does: threads on demand, fork, and the end of the process."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.tasks import TaskResultStatus, task_backends
+from django.tasks.exceptions import TaskResultDoesNotExist
+
+from django_tasks_local.backends import thread
+from tests import tasks
+from tests.contract.conftest import Bench, finished
+from tests.support import ROOT, wait_for
+
+BEGINNING = """
+import os, sys, time
+import django
+django.setup()
+from datetime import timedelta
+from pathlib import Path
+from django.conf import settings
+from tests import tasks
+def on(task, **changes):
+    return task.using(backend="thread", **changes)
+"""
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Any:
+    """The thread backend alone."""
+    bench = Bench("thread", tmp_path)
+    yield bench
+    bench.close()
+
+
+def script(code: str, *args: object, drain: object = 8, **env: str) -> tuple[float, str]:
+    """Runs a program with Django set up; returns its wall time in s, and its output."""
+    options = (
+        f'settings.TASKS["thread"]["OPTIONS"] = {{"MAX_WORKERS": 2, "DRAIN_TIMEOUT": {drain}}}\n'
+    )
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", BEGINNING + options + code, *map(str, args)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return time.monotonic() - started, done.stdout + done.stderr
+
+
+def test_hands_over_the_very_objects(bench: Bench) -> None:
+    """Nothing is copied on the way in or out."""
+    thing = object()
+    result = bench.run(tasks.echo, thing)
+    assert result.args[0] is thing
+    assert result.return_value[0][0] is thing
+
+
+def test_threads_start_on_demand(bench: Bench) -> None:
+    """One task after another needs one thread; a second is started when the first is busy."""
+    bench.configure(MAX_WORKERS=5)
+    workers = set()
+    for _ in range(10):
+        workers.update(bench.run(tasks.nothing).worker_ids)
+        # After the outcome there are signals to send; only then is the thread free again.
+        wait_for(lambda: bench.backend._store().idle == 1)
+    assert workers == {f"thread-{os.getpid()}-t1"}
+    release = bench.occupy()
+    assert bench.run(tasks.nothing).worker_ids[0] == f"thread-{os.getpid()}-t2"
+    release()
+
+
+def test_close_leaves_no_thread(bench: Bench) -> None:
+    """A closed pool's threads end with what they are running, and its results are gone."""
+    result = bench.run(tasks.nothing)
+    release = bench.occupy()
+
+    def names() -> list[str]:
+        return [t.name for t in threading.enumerate() if t.name.startswith("thread-")]
+
+    assert names()
+    old = bench.backend
+    old.close()
+    assert names()
+    release()
+    wait_for(lambda: not names())
+    with pytest.raises(TaskResultDoesNotExist):
+        old.get_result(result.id)
+    assert finished(bench.enqueue(tasks.add, 1)).return_value == 1
+
+
+def test_close_says_what_is_lost(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """Closing with tasks waiting logs how many."""
+    bench.configure(MAX_WORKERS=1)
+    release = bench.occupy()
+    bench.enqueue(tasks.nothing)
+    bench.backend.close()
+    release()
+    assert "alias=thread closed with 1 tasks waiting" in caplog.text
+
+
+def test_new_options_replace_the_pool(bench: Bench) -> None:
+    """A pool with other options for the same alias takes the old one's place."""
+    bench.run(tasks.nothing)
+    (old,) = [pool for pool in thread._pools.values() if pool.alias == "thread"]
+    with bench.settings(OPTIONS={"MAX_WORKERS": 1}):
+        bench.run(tasks.nothing)
+        assert old.closed
+        assert len([pool for pool in thread._pools.values() if pool.alias == "thread"]) == 1
+
+
+def test_no_more_threads_to_be_had(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where no thread can be started the task stays READY, and a later enqueue tries again."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    bench.configure(MAX_WORKERS=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        result = bench.enqueue(tasks.add, 1)
+    assert result.status == TaskResultStatus.READY
+    assert "cannot start a thread" in caplog.text
+    bench.run(tasks.nothing)
+    assert finished(result).return_value == 1
+
+
+def test_fewer_threads_than_allowed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a second thread cannot be started the first does the work, and nothing is logged."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    release = bench.occupy()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        result = bench.enqueue(tasks.nothing)
+    release()
+    assert finished(result).worker_ids == [f"thread-{os.getpid()}-t1"]
+    assert "cannot start" not in caplog.text
+
+
+def test_two_enqueues_at_once_start_one_thread(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever finds, once inside, that another one has started the thread starts none."""
+    wanted = iter([True, False])
+    pool = bench.backend._pool()
+    monkeypatch.setattr(pool, "_wants_thread", lambda: next(wanted))
+    pool.grow()
+    assert pool._threads == []
+
+
+def test_a_fault_of_ours_does_not_end_the_thread(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Should running a task raise against all promises, it is logged and the thread goes on."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise SystemExit("a fault")
+
+    bench.configure(MAX_WORKERS=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(thread, "run", fail)
+        result = bench.enqueue(tasks.nothing)
+        wait_for(lambda: result.id in caplog.text)
+    assert bench.value(tasks.add, 1) == 1
+
+
+def test_task_that_cannot_be_imported(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A task that a worker cannot import is FAILED with the import's error, and logged."""
+    from django_tasks_local.naming import load_task
+
+    bench.configure(MAX_WORKERS=1)
+    release = bench.occupy()
+    task = tasks.nothing
+    result = bench.enqueue(task)
+    monkeypatch.delattr(tasks, "nothing")
+    load_task.cache_clear()
+    with caplog.at_level(logging.ERROR, "django_tasks_local"):
+        release()
+        wait_for(lambda: "cannot be imported" in caplog.text)
+    monkeypatch.undo()
+    (error,) = finished(result).errors
+    assert error.exception_class is AttributeError
+    assert "nothing" in error.traceback
+
+
+def test_waits_at_exit_for_what_runs_and_waits() -> None:
+    """The process ends when its running and its waiting tasks have ended."""
+    seconds, output = script(
+        """
+for n in range(6):
+    on(tasks.note).enqueue("/dev/stdout", f"task {n}")
+on(tasks.nap).enqueue(0.5)
+"""
+    )
+    assert sorted(line for line in output.splitlines() if "task" in line) == [
+        f"task {n}" for n in range(6)
+    ]
+    assert seconds > 0.5
+
+
+def test_waits_no_longer_than_drain_timeout() -> None:
+    """After DRAIN_TIMEOUT the process ends, and says what was cut off."""
+    seconds, output = script("on(tasks.nap).enqueue(30)", drain=0.2)
+    assert seconds < 15
+    assert "1 running tasks are cut off" in output
+
+
+def test_deferred_tasks_are_not_waited_for() -> None:
+    """What falls due later than the exit is dropped, with a warning."""
+    seconds, output = script("on(tasks.nap, run_after=timedelta(hours=1)).enqueue(0)", drain=None)
+    assert seconds < 15
+    assert "closed with 1 tasks waiting" in output
+
+
+def test_autoreload_does_not_wait() -> None:
+    """Under runserver's reloader nobody waits for tasks."""
+    seconds, _ = script("on(tasks.nap).enqueue(30)", drain=None, RUN_MAIN="true")
+    assert seconds < 15
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 12, 3), reason="there no thread can be started once exit has begun"
+)
+def test_async_tasks_may_use_executors_at_exit() -> None:
+    """During the wait at exit an async task still gets its event loop's executor."""
+    _, output = script("on(tasks.nap_in_executor).enqueue(0.3, '/dev/stdout')")
+    assert "rested" in output
+
+
+def test_fork(tmp_path: Path) -> None:
+    """A forked child starts with nothing of its parent's, even forked amid the parent's work."""
+    _, output = script(
+        """
+first = on(tasks.add).enqueue(1, 1)
+gate = sys.argv[1]
+held = [on(tasks.hold).enqueue(f"{gate}{n}") for n in range(2)]
+from tests.support import wait_for
+wait_for(lambda: all(Path(f"{gate}{n}.running").exists() for n in range(2)))
+waiting = on(tasks.add).enqueue(2, 2)
+backend = on(tasks.add).get_backend()
+with backend._pool().store._lock:  # As if another thread was inside when this one forks.
+    child = os.fork()
+if not child:
+    from tests.support import wait_for
+    from django.tasks.exceptions import TaskResultDoesNotExist
+    for known in (first, waiting):
+        try:
+            known.refresh()
+        except TaskResultDoesNotExist:
+            print("child: unknown", flush=True)
+    mine = on(tasks.pid).enqueue()
+    wait_for(lambda: mine.refresh() or mine.is_finished)
+    print("child:", mine.return_value == os.getpid(), flush=True)
+    sys.exit()
+os.waitpid(child, 0)
+for n in range(2):
+    Path(f"{gate}{n}").touch()
+wait_for(lambda: waiting.refresh() or waiting.is_finished)
+print("parent:", waiting.return_value)
+""",
+        tmp_path / "gate",
+    )
+    assert [line for line in output.splitlines() if ":" in line[:7]] == [
+        "child: unknown",
+        "child: unknown",
+        "child: True",
+        "parent: 4",
+    ]
+
+
+def test_a_task_that_forks() -> None:
+    """A child that comes back from a task ends there: it runs no tasks and stores no outcome."""
+    _, output = script(
+        """
+result = on(tasks.fork_and_return).enqueue()
+others = [on(tasks.note).enqueue("/dev/stdout", f"task {n}") for n in range(3)]
+from tests.support import wait_for
+wait_for(lambda: result.refresh() or result.is_finished)
+print("child exited with", result.return_value)
+"""
+    )
+    assert "child exited with 1" in output
+    assert sorted(line for line in output.splitlines() if line.startswith("task")) == [
+        f"task {n}" for n in range(3)
+    ]
+
+
+def test_registry_is_per_thread_safe() -> None:
+    """Threads that come at once open one pool between them."""
+    barrier = threading.Barrier(8)
+    stores = []
+
+    def look() -> None:
+        backend: Any = task_backends["thread"]
+        barrier.wait()
+        stores.append(backend._store())
+
+    threads = [threading.Thread(target=look) for _ in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert len({id(store) for store in stores}) == 1

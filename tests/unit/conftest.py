@@ -1,0 +1,22 @@
+"""What the tests of the ring's rooms share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from django_tasks_local.store import Ring
+from tests.rings import Rings
+
+
+@pytest.fixture
+def rings() -> Iterator[Rings]:
+    """A ring of the test's own that nobody is attached to yet."""
+    made = Rings()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ring(rings: Rings) -> Ring:
+    """A small ring of the test's own with this process attached as a site."""
+    return rings.attach()

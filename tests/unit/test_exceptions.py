@@ -1,0 +1,72 @@
+"""The package's exceptions: facts as attributes, and in the text."""
+
+import pickle
+from typing import Any
+
+import pytest
+
+from django_tasks_local.exceptions import (
+    PayloadTooLarge,
+    QueueFull,
+    StoreUnavailable,
+    WorkerLost,
+    describe,
+)
+from tests import tasks
+
+
+@pytest.mark.parametrize(
+    ("error", "facts", "words"),
+    [
+        (
+            QueueFull("a", 10_000, 10_000),
+            {"alias": "a", "waiting": 10_000, "limit": 10_000, "option": "MAX_PENDING"},
+            ["'a'", "10,000", "raise MAX_PENDING"],
+        ),
+        (
+            QueueFull("a", 5, 2**20, "SHM_SIZE"),
+            {"waiting": 5, "limit": 2**20, "option": "SHM_SIZE"},
+            ["5 tasks", "1,048,576 bytes", "raise SHM_SIZE"],
+        ),
+        (
+            PayloadTooLarge("arguments of task x.f", 70_112, 65_536),
+            {
+                "what": "arguments of task x.f",
+                "size": 70_112,
+                "limit": 65_536,
+                "option": "SHM_SIZE",
+            },
+            ["Arguments of task x.f", "70,112", "65,536", "raise SHM_SIZE"],
+        ),
+        (
+            WorkerLost("Worker 7 died.", pid=7, cause="SIGKILL", ran_s=1.5),
+            {"pid": 7, "cause": "SIGKILL", "ran_s": 1.5},
+            ["Worker 7 died."],
+        ),
+        (
+            StoreUnavailable("It is gone.", path="/dev/shm/x", fix="Make it anew."),
+            {"what": "It is gone.", "path": "/dev/shm/x", "fix": "Make it anew."},
+            ["It is gone. (/dev/shm/x) Make it anew."],
+        ),
+        (StoreUnavailable("Gone."), {"path": None, "fix": None}, ["Gone."]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_exceptions(error: Exception, facts: dict[str, Any], words: list[str]) -> None:
+    """Each has its facts as attributes and in its text, and goes through pickle with both."""
+    error.add_note("a note")
+    for each in (error, pickle.loads(pickle.dumps(error))):
+        assert type(each) is type(error)
+        assert str(each) == str(error)
+        assert each.__notes__ == ["a note"]
+        for name, value in facts.items():
+            assert getattr(each, name) == value
+        for word in words:
+            assert word in str(each)
+
+
+def test_describe() -> None:
+    """Any exception has a one-line description, even one whose str() raises."""
+    assert describe(KeyError("x")) == "KeyError: 'x'"
+    assert describe(ValueError()) == "ValueError"
+    assert describe(tasks.Broken()) == "Broken: <its str() failed>"

@@ -1,0 +1,225 @@
+"""Running one claimed task on a store that is watched."""
+
+import logging
+import pickle
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.tasks import TaskResultStatus
+from django.tasks.signals import task_finished, task_started
+
+from django_tasks_local import current_result_id, execution
+from django_tasks_local.exceptions import PayloadTooLarge, StoreUnavailable
+from django_tasks_local.execution import run
+from django_tasks_local.naming import encode_task, load_task
+from tests import tasks
+
+
+class Claim:
+    """A claimed task."""
+
+    result_id = "an id"
+    enqueued_at_ns = 1
+    started_at_ns = 2
+    worker_id = "w"
+
+    def __init__(self, task: Any, *args: Any, meta: bytes | None = None) -> None:
+        self.meta = meta or encode_task(task)
+        self.args = args
+        self.unpickled = 0
+
+    def arguments(self) -> Any:
+        self.unpickled += 1
+        return self.args, {}
+
+    def report(self, done: float, total: float | None, message: str) -> None:
+        pass
+
+
+class WatchedStore:
+    """Pickles like the ring, and notes what it is told in the list of all events."""
+
+    def __init__(self, events: list[Any], refusal: BaseException | None = None) -> None:
+        self.events = events
+        self.refusal = refusal
+
+    def encode(self, value: object) -> bytes:
+        return pickle.dumps(value)
+
+    def finish(self, claim: Claim, *, successful: bool, outcome: bytes) -> int:
+        if successful and self.refusal is not None:
+            raise self.refusal
+        self.events.append(("finish", successful, pickle.loads(outcome)))
+        return 3
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """What happens, in order: connections, signals, the store."""
+    happened: list[Any] = []
+
+    def started(**_: Any) -> None:
+        happened.append("started")
+
+    def finished(task_result: Any, **_: Any) -> None:
+        happened.append(("finished", task_result.status, task_result.finished_at is not None))
+
+    monkeypatch.setattr(
+        execution, "close_old_connections", lambda: happened.append("close connections")
+    )
+    task_started.connect(started)
+    task_finished.connect(finished)
+    yield happened
+    task_started.disconnect(started)
+    task_finished.disconnect(finished)
+
+
+def go(store: Any, claim: Any) -> None:
+    """Runs it."""
+    run(store, claim, alias="thread", backend_class=WatchedStore)
+
+
+def test_order_of_effects(events: list[Any]) -> None:
+    """Connections, started, the outcome in the store, finished, connections."""
+    claim = Claim(tasks.add, 1, 2)
+    go(WatchedStore(events), claim)
+    assert events == [
+        "close connections",
+        "started",
+        ("finish", True, 3),
+        ("finished", TaskResultStatus.SUCCESSFUL, True),
+        "close connections",
+    ]
+    assert claim.unpickled == 1
+    assert current_result_id.get(None) is None
+
+
+def test_order_of_effects_of_a_failure(events: list[Any]) -> None:
+    """The same with the error, as text only."""
+    go(WatchedStore(events), Claim(tasks.fail, "Local"))
+    assert events[:2] == ["close connections", "started"]
+    step, successful, (class_path, text) = events[2]
+    assert (step, successful) == ("finish", False)
+    assert class_path == "tests.tasks._local_class.<locals>.Local"
+    assert text.startswith("Traceback")
+    assert events[3:] == [("finished", TaskResultStatus.FAILED, True), "close connections"]
+
+
+def test_return_value_too_large(events: list[Any]) -> None:
+    """A value that does not fit fails the task with PayloadTooLarge."""
+    refusal = PayloadTooLarge("return value of task tests.tasks.add", 10, 5)
+    go(WatchedStore(events, refusal), Claim(tasks.add, 1))
+    _, successful, (class_path, text) = events[2]
+    assert not successful
+    assert class_path == "django_tasks_local.exceptions.PayloadTooLarge"
+    assert "SHM_SIZE" in text
+    assert events[3] == ("finished", TaskResultStatus.FAILED, True)
+
+
+def test_return_value_that_cannot_be_pickled(events: list[Any]) -> None:
+    """The error names the task, the value's type and the cause."""
+    go(WatchedStore(events), Claim(tasks.return_lock))
+    _, successful, (class_path, text) = events[2]
+    assert not successful
+    assert class_path == "builtins.ValueError"
+    assert "return value of task tests.tasks.return_lock, of type _thread.lock" in text
+    assert "cannot pickle '_thread.lock' object" in text
+
+
+def test_store_that_fails_is_not_the_task_s_failure(events: list[Any]) -> None:
+    """What the store raises comes through, and nobody is told that the task ended."""
+    with pytest.raises(StoreUnavailable):
+        go(WatchedStore(events, StoreUnavailable("gone")), Claim(tasks.add, 1))
+    assert events == ["close connections", "started"]
+
+
+def test_arguments_that_cannot_be_unpickled(events: list[Any]) -> None:
+    """The task fails, with signals, since there is a task to tell about."""
+    claim = Claim(tasks.add)
+    claim.arguments = lambda: pickle.loads(b"nonsense")  # type: ignore[method-assign]
+    go(WatchedStore(events), claim)
+    assert events[2][2][0].endswith("UnpicklingError")
+    assert events[3] == ("finished", TaskResultStatus.FAILED, True)
+
+
+def test_task_that_cannot_be_imported(events: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+    """FAILED with the import's own error; no signals, an error in the log."""
+    load_task.cache_clear()
+    with caplog.at_level(logging.ERROR, "django_tasks_local"):
+        go(WatchedStore(events), Claim(None, meta=b"no_such_module_at_all:f"))
+    assert events[0] == events[2] == "close connections"
+    _, successful, (class_path, text) = events[1]
+    assert not successful
+    assert class_path == "builtins.ModuleNotFoundError"
+    assert "no_such_module_at_all" in text
+    assert "path=no_such_module_at_all.f cannot be imported" in caplog.text
+
+
+def test_connections_that_cannot_be_closed(
+    events: list[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A database driver that raises there is logged and changes nothing."""
+
+    def refuse() -> None:
+        raise OSError("broken pipe")
+
+    monkeypatch.setattr(execution, "close_old_connections", refuse)
+    go(WatchedStore(events), Claim(tasks.add, 1))
+    assert ("finish", True, 1) in events
+    assert "broken pipe" in caplog.text
+
+
+def test_traceback_that_cannot_be_formatted(
+    events: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the error's own text is kept."""
+
+    def refuse(*_: Any) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(traceback, "format_exception", refuse)
+    go(WatchedStore(events), Claim(tasks.fail))
+    text = events[2][2][1]
+    assert text.startswith("ValueError: on purpose\n")
+    assert "RecursionError" in text
+
+
+def test_error_text_that_is_too_large(events: list[Any]) -> None:
+    """Where there is no room for the whole text its beginning and its end are kept, if any."""
+
+    class Small(WatchedStore):
+        room = 300
+
+        def finish(self, claim: Any, *, successful: bool, outcome: bytes) -> int:
+            if len(outcome) > self.room:
+                raise PayloadTooLarge("return value of task t", len(outcome), self.room)
+            return super().finish(claim, successful=successful, outcome=outcome)
+
+    go(Small(events), Claim(tasks.recurse))
+    text = events[2][2][1]
+    assert text.startswith("Traceback")
+    assert "[...]" in text
+    assert text.endswith("RecursionError: maximum recursion depth exceeded\n")
+    small = Small(events)
+    small.room = 10
+    with pytest.raises(PayloadTooLarge):
+        go(small, Claim(tasks.fail))
+
+
+def test_exception_group_and_long_chain(events: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups are shown whole, and a chain of a thousand causes does not overflow anything."""
+
+    def chain() -> None:
+        error: BaseException = ExceptionGroup("group", [ValueError("inside"), KeyError("too")])
+        for n in range(1000):
+            wrapped = ValueError(str(n))
+            wrapped.__cause__ = error
+            error = wrapped
+        raise error
+
+    monkeypatch.setattr(execution._Run, "_call", lambda *_: chain())
+    go(WatchedStore(events), Claim(tasks.nothing))
+    text = events[2][2][1]
+    assert "inside" in text or "ValueError: 999" in text

@@ -1,0 +1,141 @@
+"""Offsets and bit fields: nothing overlaps, nothing is out of bounds."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_tasks_local.store import layout as at
+
+geometries = st.builds(
+    at.Geometry.fitting,
+    st.sampled_from([256, 512, 1024, 4096, 65536]),
+    st.integers(2**18, 2**32),
+)
+
+
+@given(geometries)
+def test_areas_follow_each_other_without_overlap(geometry: at.Geometry) -> None:
+    """Header, registry, columns, map and slots lie one behind the other, each on its own pages."""
+    starts = [geometry.column(name) * 8 for name in at.COLUMNS]
+    starts += [geometry.map_at, geometry.slots_at, geometry.segment_bytes]
+    assert starts[0] == at.COLUMNS_AT
+    assert all(start % at.PAGE == 0 for start in starts)
+    needed = [geometry.slots * 8] * len(at.COLUMNS) + [geometry.slots]
+    needed.append(geometry.slots * geometry.slot_size)
+    areas = zip(pairwise(starts), needed, strict=True)
+    assert all(end - start >= size for (start, end), size in areas)
+
+
+@given(st.sampled_from([256, 1024, 8192]), st.integers(2**19, 2**34))
+def test_a_geometry_stays_below_its_ceiling(slot_size: int, shm_size: int) -> None:
+    """The segment has at most SHM_SIZE bytes, and wastes less than a slot and some pages of it."""
+    geometry = at.Geometry.fitting(slot_size, shm_size)
+    assert geometry.segment_bytes <= shm_size
+    if geometry.slots < at.MAX_SLOTS:
+        unused = shm_size - geometry.segment_bytes
+        assert unused < slot_size + at.COLUMN_BYTES_PER_SLOT + (len(at.COLUMNS) + 2) * at.PAGE
+
+
+def test_a_tiny_ceiling_still_gives_one_slot() -> None:
+    """Slot 0 is never used, so there are at least two."""
+    assert at.Geometry.fitting(256, 0).slots == 2
+
+
+def test_there_are_never_more_slots_than_an_id_can_name() -> None:
+    """A result id has 24 bits for its slot."""
+    assert at.Geometry.fitting(256, 2**40).slots == at.MAX_SLOTS == 2**at.SLOT_BITS
+
+
+@given(geometries, st.data())
+def test_a_step_touches_only_its_own_ranges(geometry: at.Geometry, data: st.DataObject) -> None:
+    """The ranges of two steps are disjoint, and all of them lie inside the segment."""
+    middle = data.draw(st.integers(1, geometry.slots - 1))
+    ranges = geometry.ranges(0, middle) + geometry.ranges(middle, geometry.slots)
+    ranges.sort()
+    assert ranges[0][0] >= at.COLUMNS_AT
+    assert ranges[-1][0] + ranges[-1][1] <= geometry.segment_bytes
+    assert all(start + length <= after for (start, length), (after, _) in pairwise(ranges))
+
+
+@given(
+    st.sampled_from([at.FREE, at.WRITING, at.READY, at.RUNNING, at.SUCCESSFUL, at.FAILED, at.LOST]),
+    st.integers(0, at.GENERATION_MASK),
+    st.integers(0, at.OWNER_MASK),
+)
+def test_a_commit_word_holds_its_three_fields(state: int, generation: int, owner: int) -> None:
+    """State, owner and generation come back as they went in, and fit one word."""
+    word = at.head_word(state, generation, owner)
+    assert 0 <= word < 2**64
+    assert word >> at.STATE_SHIFT == state
+    assert word >> at.OWNER_SHIFT & at.OWNER_MASK == owner
+    assert word & at.GENERATION_MASK == generation
+
+
+@given(st.integers(1, at.MAX_SLOTS - 1), st.integers(0, at.GENERATION_MASK))
+def test_a_chain_word_names_its_head(head: int, generation: int) -> None:
+    """It is no state of a head slot, and holds slot and generation of one."""
+    word = at.chain_word(head, generation)
+    assert 0 <= word < 2**64
+    assert word >> at.STATE_SHIFT == at.CHAIN
+    assert word >> at.CHAIN_SLOT_SHIFT & at.MAX_SLOTS - 1 == head
+    assert word & at.CHAIN_GENERATION_MASK == generation & at.CHAIN_GENERATION_MASK
+
+
+def test_every_entry_has_an_owner_number() -> None:
+    """The owner field of a commit word can name every entry of the registry."""
+    assert at.ENTRIES <= at.OWNER_MASK
+
+
+def test_states_are_told_apart_by_one_comparison() -> None:
+    """Readers rely on the order: READY to LOST are what a result id can lead to."""
+    assert list(range(at.READY, at.LOST + 1)) == [
+        at.READY, at.RUNNING, at.SUCCESSFUL, at.FAILED, at.LOST,
+    ]  # fmt: skip
+    assert at.FREE == 0  # fresh memory is free
+    assert {at.FREE, *at.UNFINISHED, *at.FINISHED, at.CHAIN} == set(range(8))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 2**64 - 1))
+def test_a_checked_word_shows_damage(number: int, damage: int) -> None:
+    """A damaged RESERVED reads as 0, unless the damage makes another checked word."""
+    word = at.checked(number)
+    assert at.unchecked(word) == number
+    damaged = word ^ damage
+    found = at.unchecked(damaged)
+    assert found == 0 or at.checked(found) == damaged
+
+
+def test_an_untouched_word_is_not_a_checked_one() -> None:
+    """Zeros are no valid RESERVED: they have no complement."""
+    assert at.unchecked(0) == 0
+    assert at.unchecked(at.checked(0)) == 0
+
+
+@pytest.mark.parametrize(("size", "slots"), [(0, 0), (1, 1), (256, 1), (257, 2), (2**40, 2**32)])
+def test_slots_for_rounds_up(size: int, slots: int) -> None:
+    """A last slot may be partly filled."""
+    assert at.slots_for(size, 256) == slots
+
+
+def test_the_head_slot_holds_its_fields() -> None:
+    """Sixteen words, the structs that are written into them, and something left for payload."""
+    assert at.HEAD.size == at.HEAD_BYTES == (at.S_OUTCOME_CRC + 1) * 8
+    assert at.REQUEST.size == at.S_REQUEST_CRC * 8
+    assert at.Geometry(at.MIN_SLOT_SIZE, 2).inline_bytes > 0
+    assert at.PROGRESS_BYTES % 8 == 0
+
+
+def test_the_header_and_the_entries_do_not_overlap() -> None:
+    """The words of the FIFOs end before the registry, and an entry's path in its entry."""
+    assert (at.H_FIFO_TAIL + at.PRIORITIES) * 8 <= at.HEADER_BYTES == at.REGISTRY_AT * 8
+    assert at.E_PATH * 8 + at.PATH_BYTES == at.ENTRY_BYTES
+    singles = [
+        value for name, value in vars(at).items()
+        if name.startswith("H_") and name not in ("H_BITMAP", "H_FIFO_HEAD", "H_FIFO_TAIL")
+    ]  # fmt: skip
+    bitmap = range(at.H_BITMAP, at.H_BITMAP + 4)
+    assert len(set(singles)) == len(singles)
+    assert not set(singles) & set(bitmap)
+    assert max(*singles, *bitmap) < at.H_FIFO_HEAD

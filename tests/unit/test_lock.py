@@ -1,0 +1,438 @@
+"""The mutex: one at a time, whoever dies, freezes or is interrupted inside it."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from time import monotonic
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.store import Ring, Role
+from django_tasks_local.store import layout as at
+from django_tasks_local.store import lock as locks
+from django_tasks_local.store import segment as segments
+from django_tasks_local.store.segment import semaphore_path
+from tests import rings as peers
+from tests.rings import LIMITS, Rings, done, put
+from tests.support import stays, wait_for
+
+# A killed holder costs the next one a chunk of 5 ms and a rebuild; the rest is for a busy machine.
+AT_ONCE_S = 2.0
+
+
+class Interruption(BaseException):
+    """What a signal handler raises."""
+
+
+@pytest.fixture
+def on_alarm() -> Iterator[Callable[[Callable[[], object]], None]]:
+    """Sets what SIGUSR1 does."""
+
+    def set_handler(function: Callable[[], object]) -> None:
+        def handler(number: int, frame: FrameType | None) -> None:
+            function()
+
+        signal.signal(signal.SIGUSR1, handler)
+
+    yield set_handler
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def stay_inside(mine: Any, told: int, words: dict[int, int]) -> None:
+    def body() -> None:
+        for word, value in words.items():
+            mine.ring.words[word] = value
+        os.write(told, b"!")
+        signal.pause()
+
+    mine.ring._mutex.run(body)
+
+
+def inside(rings: Rings, words: dict[int, int] | None = None) -> peers.Peer:
+    """A process that has the ring locked, has written these words, and stays inside."""
+    ours, theirs = os.pipe()
+    peer = rings.peer()
+    peer.start(stay_inside, theirs, words or {})
+    os.close(theirs)
+    assert os.read(ours, 1) == b"!"
+    os.close(ours)
+    return peer
+
+
+def increment(ring: Ring, times: int) -> None:
+    """Adds to a word in two steps that others must not come between."""
+
+    def body() -> None:
+        word = ring.words[at.H_EVICTED]
+        ring.words[at.H_EVICTED] = word + 1
+
+    for _ in range(times):
+        ring._mutex.run(body)
+
+
+def increment_here(mine: Any, times: int) -> None:
+    increment(mine.ring, times)
+
+
+# --- one at a time -------------------------------------------------------------------------
+
+
+def test_it_returns_what_the_function_returns(ring: Ring) -> None:
+    """Arguments go in, the value comes out, and it is free again."""
+    assert ring._mutex.run(lambda a, b: a + b, 1, b=2) == 3
+    assert ring._mutex.semaphore.value == 1
+
+
+def test_processes_and_threads_keep_each_other_out(rings: Rings) -> None:
+    """Three processes, one of them with two threads and two attachments: no step is lost."""
+    first, second = rings.attach(), rings.attach()
+    others = [rings.peer(), rings.peer()]
+    times = 1500
+    for peer in others:
+        peer.start(increment_here, times)
+    thread = threading.Thread(target=increment, args=(second, times))
+    thread.start()
+    increment(first, times)
+    thread.join()
+    for peer in others:
+        peer.result()
+    assert first.words[at.H_EVICTED] == 4 * times
+    assert first._mutex.semaphore.value <= 1
+
+
+def test_a_token_too_many_lets_nobody_in(rings: Rings) -> None:
+    """The guard decides: a semaphore that somebody left at 7 does no harm, and drains."""
+    ring = rings.attach()
+    other = rings.peer()
+    for _ in range(6):
+        ring._mutex.semaphore.release()
+    other.start(increment_here, 1000)
+    increment(ring, 1000)
+    other.result()
+    assert ring.words[at.H_EVICTED] == 2000
+    assert ring._mutex.semaphore.value <= 1
+
+
+def test_a_lost_token_is_found(ring: Ring) -> None:
+    """A semaphore left at 0 costs one chunk of waiting, once."""
+    ring._mutex.semaphore.acquire(0)
+    started = monotonic()
+    put(ring)
+    assert monotonic() - started < AT_ONCE_S
+    assert ring._mutex.semaphore.value == 1
+
+
+def test_healing_gives_back_a_lost_token(ring: Ring) -> None:
+    """Whoever keeps house frees a waiter whose chunk a step of the clock made long."""
+    ring._mutex.semaphore.acquire(0)
+    ring.heal()
+    assert ring._mutex.semaphore.value == 1
+    ring.heal()
+    assert ring._mutex.semaphore.value == 1
+
+
+def test_healing_leaves_a_busy_ring_alone(rings: Rings) -> None:
+    """While somebody is inside, the token is his."""
+    ring = rings.attach()
+    inside(rings)
+    ring.heal()
+    assert ring._mutex.semaphore.value == 0
+
+
+def test_removed_semaphores_come_back(rings: Rings) -> None:
+    """Somebody unlinked them: old and new ones work side by side until all have healed."""
+    ring = rings.attach()
+    for letter in "mw":
+        os.unlink(semaphore_path(rings.name + letter))
+    other = rings.peer()
+    other.start(increment_here, 500)
+    increment(ring, 500)
+    other.result()
+    assert ring.words[at.H_EVICTED] == 1000
+    ring.heal()
+    put(ring)
+    other.start(peers.claim)
+    assert other.result()
+
+
+# --- deaths --------------------------------------------------------------------------------
+
+
+def test_a_killed_holder_is_followed_at_once(rings: Rings) -> None:
+    """The kernel drops the guard; the token is replaced, and no rebuild is due."""
+    ring = rings.attach()
+    peer = inside(rings)
+    peer.kill()
+    started = monotonic()
+    put(ring)
+    assert monotonic() - started < AT_ONCE_S
+    assert ring._mutex.semaphore.value == 1
+
+
+def test_what_a_killed_holder_left_is_rebuilt_first(rings: Rings) -> None:
+    """The next one inside finds the dirty word and counts anew before it does anything."""
+    ring = rings.attach()
+    put(ring)
+    inside(rings, {at.H_DIRTY: 1, at.H_WAITING: 77}).kill()
+    assert ring.words[at.H_WAITING] == 77
+    put(ring)
+    assert ring.words[at.H_WAITING] == 2
+    assert not ring.words[at.H_DIRTY]
+
+
+def test_waiters_get_in_when_the_holder_dies(rings: Rings) -> None:
+    """Those who waited while it died are not stuck."""
+    ring = rings.attach()
+    holder = inside(rings)
+    late = [rings.late_peer() for _ in range(3)]
+    stays(lambda: all(peer.busy() for peer in late), for_s=0.1)
+    holder.kill()
+    for peer in late:
+        peer.result()
+        peer.do(increment_here, 10)
+    assert ring.words[at.H_EVICTED] == 30
+
+
+# --- freezes -------------------------------------------------------------------------------
+
+
+def test_a_frozen_holder_is_named(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody takes the lock from a process that lives; the others say which one, and go on."""
+    monkeypatch.setattr(locks, "FROZEN_S", 0.05)
+    ring = rings.attach()
+    peer = rings.peer()
+    peer.start(increment_here, 1_000_000)
+    wait_for(lambda: frozen_inside(peer, ring))
+    with pytest.raises(StoreUnavailable, match=f"process {peer.pid} .*kill -CONT {peer.pid}"):
+        put(ring)
+    peer.kill()
+    assert put(ring)
+
+
+def frozen_inside(peer: peers.Peer, ring: Ring) -> bool:
+    """Freezes the peer; true if it was inside at that moment."""
+    peer.stop()
+    if ring._mutex._guard.held():
+        return True
+    peer.resume()
+    return False
+
+
+def test_a_thawed_holder_goes_on(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It kept the lock all the time, so what it goes on to write is right."""
+    monkeypatch.setattr(locks, "FROZEN_S", 0.05)
+    ring = rings.attach()
+    peer = rings.peer()
+    peer.start(increment_here, 100_000)
+    wait_for(lambda: frozen_inside(peer, ring))
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            put(ring)
+    peer.resume()
+    monkeypatch.undo()
+    increment(ring, 1000)
+    peer.result()
+    assert ring.words[at.H_EVICTED] == 101_000
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_attaching_waits_no_longer_either(
+    rings: Rings, monkeypatch: pytest.MonkeyPatch, attached: bool
+) -> None:
+    """A frozen holder keeps newcomers out for as long as it does the others, no longer."""
+    monkeypatch.setattr(segments, "FROZEN_S", 0.05)
+    monkeypatch.setattr(locks, "FROZEN_S", 0.05)
+    if attached:
+        rings.attach()
+    peer = inside(rings)
+    newcomer = rings.late_peer()
+    with pytest.raises(StoreUnavailable, match=f"process {peer.pid} "):
+        newcomer.result()
+
+
+# --- interruptions -------------------------------------------------------------------------
+
+
+def test_an_exception_inside_leaves_the_ring_dirty_and_free(ring: Ring) -> None:
+    """Like a death: the next one rebuilds what is derived."""
+    put(ring)
+
+    def body() -> None:
+        ring.words[at.H_DIRTY] = 1
+        ring.words[at.H_WAITING] = 77
+        raise Interruption
+
+    with pytest.raises(Interruption):
+        ring._mutex.run(body)
+    assert ring.words[at.H_DIRTY]
+    assert ring._mutex.semaphore.value == 1
+    assert ring.check() == []
+    assert ring.words[at.H_WAITING] == 1
+
+
+def test_a_refusal_leaves_it_clean(ring: Ring) -> None:
+    """An exception before the first write costs nobody a rebuild."""
+    with pytest.raises(Interruption):
+        ring._mutex.run(raise_interruption)
+    assert not ring.words[at.H_DIRTY]
+
+
+def raise_interruption() -> None:
+    raise Interruption
+
+
+def test_a_handler_that_comes_back_in_is_told_so(
+    ring: Ring, on_alarm: Callable[[Callable[[], object]], None]
+) -> None:
+    """A signal handler that uses a backend inside would wait for itself; it gets an error."""
+    told = []
+
+    def use_backend() -> None:
+        with pytest.raises(RuntimeError, match="signal handler"):
+            put(ring)
+        told.append(True)
+
+    on_alarm(use_backend)
+    ring._mutex.run(interrupt)
+    assert told
+    assert put(ring)
+
+
+def test_a_handler_may_use_the_backend_outside(
+    ring: Ring, on_alarm: Callable[[Callable[[], object]], None]
+) -> None:
+    """Only the inside is closed to it."""
+    ids = []
+    on_alarm(lambda: ids.append(put(ring)))
+    interrupt()
+    assert ring.get(ids[0]).status.name == "READY"
+
+
+def test_exceptions_of_handlers_at_any_moment(
+    rings: Rings, on_alarm: Callable[[Callable[[], object]], None]
+) -> None:
+    """A storm of signals whose handler raises: the mutex stays free and the ring sound."""
+    ring = rings.attach(replace(LIMITS, max_pending=100_000, shm_size=2**26))
+    on_alarm(raise_interruption)
+    storm = os.fork()
+    parent = os.getppid() if storm == 0 else 0
+    if storm == 0:
+        while os.getppid() == parent:
+            os.kill(parent, signal.SIGUSR1)
+            threading.Event().wait(0.0003)
+        os._exit(0)
+    accepted = interrupted = 0
+    try:
+        while interrupted < 200:
+            try:
+                done(ring)
+                accepted += 1
+            except Interruption:
+                interrupted += 1
+            except AssertionError:
+                pass  # one of those that an interruption left waiting was claimed instead
+    finally:
+        wait_for(lambda: end_storm(storm))
+    assert accepted
+    assert ring.check() == []
+    assert ring._mutex.semaphore.value == 1
+
+
+def end_storm(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except Interruption:
+        return False
+    except (ProcessLookupError, ChildProcessError):
+        pass
+    return True
+
+
+# --- forks ---------------------------------------------------------------------------------
+
+
+def test_a_forked_child_does_not_believe_it_is_inside(rings: Rings) -> None:
+    """A child of a process that is inside waits like everybody else, with locks of its own."""
+    ring = rings.attach()
+
+    def fork_inside() -> peers.Peer:
+        peer = rings.late_peer()
+        stays(peer.busy, for_s=0.1)
+        return peer
+
+    peer = ring._mutex.run(fork_inside)
+    assert peer.result() != ring.registry.index
+    peer.start(increment_here, 100)
+    increment(ring, 100)
+    peer.result()
+    assert ring.words[at.H_EVICTED] == 200
+
+
+# --- what a rebuild says -------------------------------------------------------------------
+
+
+def test_what_was_dropped_is_logged_outside(ring: Ring, caplog: pytest.LogCaptureFixture) -> None:
+    """A log handler may itself enqueue: it must not find the ring locked by its own thread."""
+    result_id = put(ring, ((b"x" * 1000,), {}))
+    ids = []
+
+    class Enqueues(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            ids.append(put(ring))
+
+    slot = peers.ring_address(result_id)[0]
+    ring.words[ring._table.offset(slot) // 8 + at.S_ARGUMENTS_CHAIN] = 0
+    ring.words[at.H_DIRTY] = 1
+    handler = Enqueues()
+    logging.getLogger("django_tasks_local").addHandler(handler)
+    try:
+        put(ring)
+    finally:
+        logging.getLogger("django_tasks_local").removeHandler(handler)
+    assert f"slot {slot} " in caplog.text
+    assert len(ids) == 1
+    assert ring.check() == []
+
+
+# --- record locks --------------------------------------------------------------------------
+
+
+def test_a_byte_lock_is_seen_by_others_only(rings: Rings) -> None:
+    """A process is not told of its own lock; others see it, and whose it is."""
+    ring = rings.attach()
+    peer = rings.peer()
+    mine = locks.ByteLock(ring.segment.fd, locks.GUARD + 100)
+    assert mine.acquire()
+    assert not mine.held()
+    assert mine.holder() == 0
+    assert peer.do(look, locks.GUARD + 100) == (True, os.getpid(), False)
+    mine.release()
+    assert peer.do(look, locks.GUARD + 100) == (False, 0, True)
+    assert not mine.acquire()
+    peer.kill()
+    wait_for(mine.acquire)
+    mine.release()
+    mine.release()
+
+
+def look(mine: Any, offset: int) -> tuple[bool, int, bool]:
+    byte = locks.ByteLock(mine.ring.segment.fd, offset)
+    return byte.held(), byte.holder(), byte.acquire()
+
+
+def test_roles_do_not_matter_for_the_lock(rings: Rings) -> None:
+    """A visitor gets in like a site."""
+    ring = rings.attach(role=Role.VISITOR)
+    assert ring.limits == LIMITS
+    increment(ring, 1)

@@ -1,0 +1,171 @@
+"""The store of one process, without threads of a pool."""
+
+import threading
+import time
+import weakref
+from typing import Any
+
+import pytest
+from django.tasks import TaskResultStatus
+from django.tasks.exceptions import TaskResultDoesNotExist
+
+from django_tasks_local import Progress
+from django_tasks_local.backends import thread
+from django_tasks_local.store.memory import MemoryStore
+from tests.support import wait_for
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    """An empty store that keeps two results."""
+    return MemoryStore("memory", max_results=2, max_pending=100)
+
+
+def put(store: MemoryStore, *args: Any, priority: int = 0, due_ns: int = 0) -> str:
+    """Enqueues; the id."""
+    return store.enqueue(b"m:f", (args, {}), priority=priority, due_ns=due_ns)[0]
+
+
+def run_all(store: MemoryStore) -> list[str]:
+    """Claims and finishes what is due; the ids in order."""
+    ids = []
+    while claim := store.claim("w"):
+        store.finish(claim, successful=True, outcome=None)
+        ids.append(claim.result_id)
+    return ids
+
+
+def test_claim_of_nothing(store: MemoryStore) -> None:
+    """An empty store has nothing to claim."""
+    assert store.claim() is None
+
+
+def test_a_record_s_life(store: MemoryStore) -> None:
+    """READY, RUNNING, SUCCESSFUL, with times that never go back."""
+    result_id = put(store, 1)
+    assert store.get(result_id).status == TaskResultStatus.READY
+    claim = store.claim("w")
+    assert claim is not None
+    running = store.get(result_id)
+    assert (running.status, running.worker_id) == (TaskResultStatus.RUNNING, "w")
+    assert running.outcome is None
+    store.finish(claim, successful=False, outcome="why")
+    done = store.get(result_id)
+    assert done.status == TaskResultStatus.FAILED
+    assert done.outcome is not None
+    assert done.outcome() == "why"
+    assert done.enqueued_at_ns <= done.started_at_ns <= done.finished_at_ns
+
+
+def test_a_clock_that_is_set_back(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task neither starts before it was enqueued nor ends before it started."""
+    clock = iter([300, 200, 200, 100])
+    monkeypatch.setattr(time, "time_ns", lambda: next(clock))
+    put(store)
+    claim = store.claim()
+    assert claim is not None
+    store.finish(claim, successful=True, outcome=None)
+    assert (claim.enqueued_at_ns, claim.started_at_ns, claim.finished_at_ns) == (300, 300, 300)
+
+
+def test_deferred_in_the_order_of_their_moments(store: MemoryStore) -> None:
+    """What falls due takes its place by priority, and by its moment within one."""
+    late, early = put(store, due_ns=3), put(store, due_ns=2)
+    now = put(store)
+    urgent = put(store, due_ns=1, priority=1)
+    put(store, due_ns=2**62)
+    assert run_all(store) == [urgent, now, early, late]
+    assert store.waiting == 1
+
+
+def test_report_after_the_end(store: MemoryStore) -> None:
+    """A report that comes too late changes nothing."""
+    result_id = put(store)
+    claim = store.claim()
+    assert claim is not None
+    claim.report(1, 2, "in time")
+    store.finish(claim, successful=True, outcome=None)
+    claim.report(2, 2, "too late")
+    assert store.get(result_id).progress == Progress(1, 2, "in time")
+
+
+class Thing:
+    """Something of the user's that looks at the store when it goes."""
+
+    def __init__(self, store: MemoryStore, result_id: str, seen: list[Any]) -> None:
+        weakref.finalize(self, lambda: seen.append(store.get(result_id).status))
+
+
+def test_evicted_objects_go_outside_the_lock(store: MemoryStore) -> None:
+    """Code of the user's that runs when an object goes may use the store."""
+    seen: list[Any] = []
+    waiting = put(store, due_ns=2**62)
+    first = put(store, Thing(store, waiting, seen))
+    put(store)
+    put(store)
+    run_all(store)
+    with pytest.raises(TaskResultDoesNotExist):
+        store.get(first)
+    assert seen == [TaskResultStatus.READY]
+
+
+def test_closed(store: MemoryStore) -> None:
+    """A closed store gives out nothing more, and says what was waiting."""
+    put(store)
+    put(store, due_ns=2**62)
+    assert store.close() == 2
+    assert store.claim() is None
+    assert store.wait_for_claim("w") is None
+
+
+def test_waiters_are_woken(store: MemoryStore) -> None:
+    """Each of several waiting threads gets one of several tasks, whenever they fall due."""
+    claimed: list[str] = []
+
+    def work() -> None:
+        claim = store.wait_for_claim("w")
+        assert claim is not None
+        claimed.append(claim.result_id)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for each in threads:
+        each.start()
+    wait_for(lambda: store.idle == 3)
+    moment = time.time_ns() + 50_000_000
+    ids = {put(store, due_ns=moment), put(store, due_ns=moment), put(store, due_ns=moment + 1)}
+    for each in threads:
+        each.join()
+    assert set(claimed) == ids
+    assert time.time_ns() >= moment
+    assert store.idle == 0
+
+
+def test_wait_until_done(store: MemoryStore) -> None:
+    """It waits for what runs and is due, not for what is deferred, and gives up in time."""
+    assert store.wait_until_done(None)
+    put(store, due_ns=2**62)
+    assert store.wait_until_done(None)
+    put(store)
+    assert not store.wait_until_done(0)
+    claim = store.claim()
+    assert claim is not None
+    assert not store.wait_until_done(0.01)
+    waiter = threading.Thread(target=store.wait_until_done, args=[None])
+    waiter.start()
+    store.finish(claim, successful=True, outcome=None)
+    waiter.join()
+    assert store.wait_until_done(0)
+
+
+def test_a_pool_made_while_the_interpreter_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the early exit hook can no longer be set, atexit's is."""
+    registered = []
+
+    def refuse(function: Any) -> None:
+        raise RuntimeError("can't register atexit after shutdown")
+
+    monkeypatch.setattr(thread, "_exit_hook_set", False)
+    monkeypatch.setattr(threading, "_register_atexit", refuse)
+    monkeypatch.setattr(thread.atexit, "register", registered.append)
+    thread._set_exit_hook()
+    assert registered == [thread._drain]

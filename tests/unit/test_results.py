@@ -1,0 +1,130 @@
+"""Results made from records."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.tasks import TaskResult, TaskResultStatus
+from django.tasks.exceptions import TaskResultDoesNotExist
+from django.test import override_settings
+
+from django_tasks_local import Progress
+from django_tasks_local.naming import encode_task
+from django_tasks_local.results import LocalTaskResult
+from django_tasks_local.store.records import Snapshot
+from tests import tasks
+
+NS = 1_800_000_000_000_000_000
+
+
+def snapshot(**changes: Any) -> Snapshot:
+    """A record that has finished well, with changes."""
+    return replace(
+        Snapshot(
+            result_id="an id",
+            status=TaskResultStatus.SUCCESSFUL,
+            meta=encode_task(tasks.add),
+            enqueued_at_ns=NS,
+            started_at_ns=NS + 1_000_000,
+            finished_at_ns=NS + 2_000_000,
+            worker_id="default-1-t1",
+            arguments=lambda: ((1,), {"b": 2}),
+            outcome=lambda: 3,
+            progress=Progress(1, 2),
+        ),
+        **changes,
+    )
+
+
+def test_fields() -> None:
+    """A result shows its record in Django's terms."""
+    result = LocalTaskResult.from_snapshot(snapshot(), "thread")
+    assert isinstance(result, TaskResult)
+    assert result.task is tasks.add
+    assert (result.id, result.backend) == ("an id", "thread")
+    assert result.enqueued_at == datetime.fromtimestamp(NS / 1e9, UTC)
+    assert result.started_at == result.last_attempted_at
+    assert result.finished_at - result.started_at == timedelta(milliseconds=1)
+    assert (result.args, result.kwargs) == ([1], {"b": 2})
+    assert (result.return_value, result.errors) == (3, [])
+    assert (result.worker_ids, result.attempts) == (["default-1-t1"], 1)
+    assert result.progress == Progress(1, 2)
+
+
+def test_times_are_naive_without_use_tz() -> None:
+    """As timezone.now() has it."""
+    with override_settings(USE_TZ=False):
+        result = LocalTaskResult.from_snapshot(snapshot(), "thread")
+        assert result.enqueued_at == datetime.fromtimestamp(NS / 1e9)
+
+
+def test_nothing_is_unpickled_unasked() -> None:
+    """Status, times, progress and repr need neither the arguments nor the outcome."""
+
+    def refuse() -> Any:
+        raise AssertionError("nobody asked")
+
+    result = LocalTaskResult.from_snapshot(snapshot(arguments=refuse, outcome=refuse), "thread")
+    assert result.status == TaskResultStatus.SUCCESSFUL
+    assert result.is_finished
+    assert result.finished_at
+    assert result.progress
+    assert result.attempts == 1
+    assert result.errors == []
+    assert "an id" in repr(result)
+
+
+def test_unpickled_once() -> None:
+    """Arguments and outcome are the same objects whenever they are read."""
+    calls: list[str] = []
+
+    def arguments() -> Any:
+        calls.append("arguments")
+        return ([],), {"k": []}
+
+    def outcome() -> Any:
+        calls.append("outcome")
+        return []
+
+    result = LocalTaskResult.from_snapshot(snapshot(arguments=arguments, outcome=outcome), "thread")
+    assert result.args[0] is result.args[0]
+    assert result.kwargs["k"] is result.kwargs["k"]
+    assert result.return_value is result.return_value
+    assert calls == ["arguments", "outcome"]
+
+
+def test_a_return_value_of_none_is_read_once_too() -> None:
+    """None is a value like others."""
+    values = iter([None])
+    result = LocalTaskResult.from_snapshot(snapshot(outcome=lambda: next(values)), "thread")
+    assert (result.return_value, result.return_value) == (None, None)
+
+
+def test_failed() -> None:
+    """A failed record gives Django's TaskError, and no return value."""
+    record = snapshot(
+        status=TaskResultStatus.FAILED, outcome=lambda: ("builtins.KeyError", "Traceback…")
+    )
+    result = LocalTaskResult.from_snapshot(record, "thread")
+    (error,) = result.errors
+    assert error.exception_class is KeyError
+    assert error.traceback == "Traceback…"
+    assert "_return_value=None" in TaskResult.__repr__(result)
+    with pytest.raises(ValueError, match="failed"):
+        _ = result.return_value
+
+
+def test_refresh_after_the_backend_changed() -> None:
+    """Where the alias has become another kind of backend, the result does not exist."""
+    result = LocalTaskResult.from_snapshot(snapshot(), "thread")
+    with pytest.raises(TaskResultDoesNotExist):
+        result._renew(object())
+
+
+def test_inequality() -> None:
+    """Results of different states are not equal, and a TaskResult of Django's is another thing."""
+    one = LocalTaskResult.from_snapshot(snapshot(), "thread")
+    assert one == LocalTaskResult.from_snapshot(snapshot(), "thread")
+    assert one != LocalTaskResult.from_snapshot(snapshot(finished_at_ns=NS * 2), "thread")
+    assert one != LocalTaskResult.from_snapshot(snapshot(), "default")

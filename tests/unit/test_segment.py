@@ -1,0 +1,461 @@
+"""Making, checking, attaching and removing a ring's objects."""
+
+import errno
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.store import Role, ring_exists, ring_is_attached, ring_name, sweep_passing
+from django_tasks_local.store import layout as at
+from django_tasks_local.store import segment as rooms
+from tests import rings as peers
+from tests.rings import LIMITS, Rings, done, exists, put
+from tests.support import kill, wait_for
+
+OTHER_SIZES = replace(LIMITS, slot_size=512)
+
+
+def path_of(rings: Rings) -> Path:
+    return Path(rooms.segment_path(rings.name))
+
+
+def write_word(rings: Rings, word: int, value: int) -> None:
+    """Changes a word of the header behind everybody's back."""
+    fd = os.open(path_of(rings), os.O_RDWR)
+    os.pwrite(fd, value.to_bytes(8, "little"), word * 8)
+    os.close(fd)
+
+
+def leave_behind(rings: Rings, *functions: Callable[..., Any], limits: Any = LIMITS) -> None:
+    """A process attaches, does these things, and is killed."""
+    peer = rings.peer(limits)
+    for function in functions:
+        peer.do(function)
+    peer.kill()
+
+
+def reap_all(mine: Any) -> None:
+    mine.ring.reap_dead()
+
+
+# --- names ---------------------------------------------------------------------------------
+
+
+def test_names_fit_other_systems() -> None:
+    """A name and its letter have at most 31 characters, whatever goes in."""
+    name = ring_name("a" * 500, "ü/\0" * 500)
+    assert name.startswith(f"/dtl-{os.geteuid()}-")
+    assert len(name) + 1 <= 31
+    assert "/" not in name[1:]
+
+
+def test_names_tell_aliases_and_namespaces_apart() -> None:
+    """Alias and namespace both count, and do not run into each other."""
+    names = [ring_name("a", "b"), ring_name("ab", ""), ring_name("a", "c"), ring_name("b", "b")]
+    assert len(set(names)) == len(names)
+    assert ring_name("a", "b") == names[0]
+
+
+# --- making and finding --------------------------------------------------------------------
+
+
+def test_the_objects_are_private(rings: Rings) -> None:
+    """Segment and semaphores belong to this user and nobody else may touch them."""
+    rings.attach()
+    for path in (
+        path_of(rings),
+        Path(rooms.semaphore_path(f"{rings.name}m")),
+        Path(rooms.semaphore_path(f"{rings.name}w")),
+    ):
+        found = path.stat()
+        assert found.st_uid == os.geteuid()
+        assert found.st_mode & 0o7777 == 0o600
+
+
+def test_a_new_ring_takes_only_its_first_step_of_memory(rings: Rings) -> None:
+    """SHM_SIZE is a ceiling: most of the file is a hole."""
+    big = replace(LIMITS, shm_size=256 * 2**20)
+    ring = rings.attach(big)
+    found = path_of(rings).stat()
+    assert found.st_size == ring.segment.geometry.segment_bytes > 255 * 2**20
+    assert found.st_blocks * 512 < 2 * 2**20
+
+
+def test_one_process_attaches_once(rings: Rings) -> None:
+    """A second attachment shares descriptor and memory: closing one would drop all locks."""
+    first, second = rings.attach(), rings.attach()
+    assert second.segment is first.segment
+
+
+def test_two_attachments_of_one_process_keep_each_other_out(rings: Rings) -> None:
+    """They share the mutex, and neither takes the other for dead."""
+    first, second = rings.attach(), rings.attach()
+    assert first._mutex is second._mutex
+    assert first.registry.index != second.registry.index
+    assert first.registry.alive(second.registry.index)
+    second.reap_dead()
+    assert len(list(first.registry.attachments())) == 2
+    second.detach()
+    assert [entry.index for entry in first.registry.attachments()] == [first.registry.index]
+
+
+def test_another_process_finds_the_same_ring(rings: Rings) -> None:
+    """What one enqueues the other reads."""
+    ring = rings.attach()
+    peer = rings.peer()
+    result_id = put(ring)
+    assert peer.do(peers.status_of, result_id) == "READY"
+    assert ring.get(peer.do(peers.enqueue)).status.name == "READY"
+
+
+def test_a_ring_outlives_its_processes(rings: Rings) -> None:
+    """Waiting tasks and results are there for the next process."""
+    peer = rings.peer()
+    result_id = peer.do(peers.enqueue)
+    peer.kill()
+    assert rings.attach().get(result_id).status.name == "READY"
+
+
+def test_removed_objects_are_made_anew(rings: Rings) -> None:
+    """After somebody unlinked the ring, attaching makes a new one; the old one still works."""
+    old = rings.attach()
+    result_id = put(old)
+    rooms.unlink_objects(rings.name)
+    assert not old.intact()
+    assert old.get(result_id).status.name == "READY"
+    new = rings.attach()
+    assert new.segment is not old.segment
+    assert new.intact()
+    assert not exists(new, result_id)
+
+
+def test_an_unlinked_segment_is_never_handed_out_again(rings: Rings) -> None:
+    """Even when the name is in use by a newer segment, made by another process."""
+    old = rings.attach()
+    path_of(rings).unlink()
+    rings.peer()
+    new = rings.attach()
+    assert new.segment.inode != old.segment.inode
+
+
+def test_a_closed_descriptor_is_noticed(rings: Rings) -> None:
+    """A task can close all descriptors it finds: attaching opens the ring anew."""
+    peer = rings.peer()
+
+    assert peer.do(lose_descriptor) == "this process's descriptor of the ring was closed"
+    assert peer.do(attach_again)
+    assert peer.do(peers.enqueue)
+
+
+def lose_descriptor(mine: Any) -> str:
+    os.close(mine.ring.segment.fd)
+    assert not mine.ring.segment.still_open()
+    assert not mine.ring.intact()
+    try:
+        put(mine.ring)
+    except StoreUnavailable as error:
+        return str(error.what)
+    return ""
+
+
+def attach_again(mine: Any) -> bool:
+    old = mine.ring
+    mine.ring = type(old)(old.name, "unit", old.limits, Role.SITE)
+    return mine.ring.segment is not old.segment and mine.ring.intact()
+
+
+def test_a_descriptor_that_became_another_file_is_noticed(rings: Rings) -> None:
+    """The number alone says nothing: the inode does."""
+    peer = rings.peer()
+    assert peer.do(reuse_descriptor)
+
+
+def reuse_descriptor(mine: Any) -> bool:
+    fd = mine.ring.segment.fd
+    other = os.open(os.devnull, os.O_RDWR)
+    os.dup2(other, fd)
+    return not mine.ring.segment.still_open()
+
+
+# --- refusals ------------------------------------------------------------------------------
+
+
+def refused(rings: Rings) -> StoreUnavailable:
+    with pytest.raises(StoreUnavailable) as caught:
+        rings.attach()
+    assert caught.value.path
+    assert caught.value.fix
+    return caught.value
+
+
+@pytest.mark.parametrize("letter", ["s", "m", "w"])
+@pytest.mark.parametrize("mode", [0o660, 0o606, 0o644, 0o601])
+def test_objects_that_others_may_use_are_refused(rings: Rings, letter: str, mode: int) -> None:
+    """Whoever can write to the ring can have us unpickle anything."""
+    rings.peer().kill()
+    path = rooms.segment_path(rings.name)
+    path = path if letter == "s" else rooms.semaphore_path(rings.name + letter)
+    os.chmod(path, mode)
+    assert f"{mode:04o}" in str(refused(rings))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("letter", ["s", "m"])
+def test_objects_of_another_user_are_refused(rings: Rings, letter: str) -> None:
+    """Somebody else may have made the name before us, to have us unpickle what he wrote."""
+    rings.peer().kill()
+    path = rooms.segment_path(rings.name)
+    path = path if letter == "s" else rooms.semaphore_path(rings.name + letter)
+    os.chown(path, 12345, 12345)
+    error = refused(rings)
+    assert "belongs to" in str(error)
+    assert error.path == path
+
+
+def test_a_symbolic_link_is_refused(rings: Rings, tmp_path: Path) -> None:
+    """A link could lead to any file of ours, and we would write over it."""
+    target = tmp_path / "precious"
+    target.write_bytes(b"x" * 10_000)
+    path_of(rings).symlink_to(target)
+    refused(rings)
+    assert target.read_bytes() == b"x" * 10_000
+
+
+def test_a_directory_is_refused(rings: Rings) -> None:
+    """Whatever lies under the name, it ends in StoreUnavailable and not in an OSError."""
+    path_of(rings).mkdir()
+    try:
+        refused(rings)
+    finally:
+        path_of(rings).rmdir()
+
+
+def test_garbage_is_refused(rings: Rings) -> None:
+    """A file of ours that is no ring stays as it is."""
+    path_of(rings).write_bytes(b"garbage " * 2000)
+    path_of(rings).chmod(0o600)
+    assert "not a ring" in str(refused(rings))
+    assert path_of(rings).read_bytes() == b"garbage " * 2000
+
+
+@pytest.mark.parametrize("word", [at.H_SLOT_SIZE, at.H_SLOTS, at.H_GEOMETRY_CRC])
+def test_a_damaged_header_is_refused(rings: Rings, word: int) -> None:
+    """Sizes that do not match their CRC are believed by nobody."""
+    leave_behind(rings)
+    write_word(rings, word, 77)
+    assert "damaged" in str(refused(rings))
+
+
+def test_a_truncated_segment_is_refused(rings: Rings) -> None:
+    """Slots behind the end of the file would be a SIGBUS."""
+    leave_behind(rings)
+    os.truncate(path_of(rings), path_of(rings).stat().st_size // 2)
+    assert "damaged" in str(refused(rings))
+
+
+def test_a_refusal_keeps_nobody_else_out(rings: Rings) -> None:
+    """The guard is given back with a refusal: an older release may be at work in that ring."""
+    peer = rings.peer()
+    peer.do(peers.enqueue)
+    write_word(rings, at.H_VERSION, at.VERSION + 1)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    refused(rings)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert peer.do(peers.enqueue)
+
+
+def test_no_shared_memory_at_all(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /dev/shm is missing the error says what to mount."""
+
+    def shm_open(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOENT, "no such directory")
+
+    monkeypatch.setattr(rooms.posix_ipc, "SharedMemory", shm_open)
+    monkeypatch.setattr("os.path.isdir", lambda _: False)
+    assert "mount a tmpfs" in str(refused(rings))
+
+
+def test_another_system_is_refused(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the backend that works there."""
+    monkeypatch.setattr(rooms.sys, "platform", "darwin")
+    with pytest.raises(StoreUnavailable, match="ThreadPoolBackend"):
+        rings.attach()
+
+
+def test_a_full_file_system_is_named(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENOSPC while the ring is made becomes an error that names --shm-size, and leaves no ring."""
+    real = os.posix_fallocate
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert "--shm-size" in str(refused(rings))
+    monkeypatch.setattr(os, "posix_fallocate", real)
+    assert put(rings.attach())
+
+
+# --- half-made rings -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, at.PAGE - 1, at.PAGE, 10 * at.PAGE])
+def test_an_interrupted_layout_is_started_again(rings: Rings, size: int) -> None:
+    """The magic is written last: a segment without it was never used."""
+    path_of(rings).write_bytes(bytes(size))
+    path_of(rings).chmod(0o600)
+    ring = rings.attach()
+    assert put(ring)
+    assert ring.check() == []
+
+
+def test_two_processes_make_one_ring(rings: Rings) -> None:
+    """Both attach at once, and find each other."""
+    made = [rings.peer() for _ in range(4)]
+    ids = [peer.do(peers.enqueue) for peer in made]
+    assert [peer.do(peers.status_of, ids[0]) for peer in made] == ["READY"] * 4
+
+
+# --- other layouts, other sizes ------------------------------------------------------------
+
+
+def test_an_older_layout_with_work_in_it_is_refused(rings: Rings) -> None:
+    """An upgrade never strands a waiting task silently."""
+    leave_behind(rings, peers.enqueue)
+    write_word(rings, at.H_VERSION, at.VERSION + 1)
+    error = refused(rings)
+    assert "1 unfinished" in str(error)
+    assert "destroy" in str(error)
+
+
+def test_an_older_layout_that_somebody_uses_is_refused(rings: Rings) -> None:
+    """A process of the older release may be about to enqueue."""
+    rings.peer()
+    write_word(rings, at.H_VERSION, at.VERSION + 1)
+    refused(rings)
+
+
+def test_an_idle_older_layout_is_made_anew(rings: Rings, caplog: pytest.LogCaptureFixture) -> None:
+    """Without unfinished work and without processes there is nothing to lose but results."""
+    leave_behind(rings, peers.enqueue, claim_and_finish, reap_all)
+    write_word(rings, at.H_VERSION, at.VERSION + 1)
+    ring = rings.attach()
+    assert "kept results are dropped" in caplog.text
+    assert ring.counts().kept == 0
+    assert put(ring)
+
+
+def claim_and_finish(mine: Any) -> None:
+    peers.finish(mine, peers.claim(mine) or "")
+
+
+def test_other_sizes_apply_when_the_ring_is_idle(
+    rings: Rings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody attached, nothing unfinished: the ring is laid out as the options now say."""
+    leave_behind(rings, peers.enqueue, claim_and_finish)
+    ring = rings.attach(OTHER_SIZES)
+    assert ring.segment.geometry == OTHER_SIZES.geometry
+    assert "made anew" in caplog.text
+
+
+@pytest.mark.parametrize("busy", ["attached", "waiting"])
+def test_other_sizes_wait_while_the_ring_is_in_use(
+    rings: Rings, caplog: pytest.LogCaptureFixture, busy: str
+) -> None:
+    """The header wins, with a warning, and nothing is lost."""
+    peer = rings.peer()
+    result_id = peer.do(peers.enqueue)
+    if busy == "attached":
+        peer.do(claim_and_finish)
+    else:
+        peer.kill()
+    ring = rings.attach(OTHER_SIZES)
+    assert ring.segment.geometry == LIMITS.geometry
+    assert "old sizes" in caplog.text
+    assert exists(ring, result_id)
+
+
+def test_a_dirty_ring_is_never_taken_for_idle(rings: Rings) -> None:
+    """Its count of unfinished tasks can't be trusted before a rebuild."""
+    peer = rings.peer()
+    result_id = peer.do(peers.enqueue)
+    peer.kill()
+    write_word(rings, at.H_UNFINISHED, 0)
+    write_word(rings, at.H_DIRTY, 1)
+    ring = rings.attach(OTHER_SIZES)
+    assert ring.segment.geometry == LIMITS.geometry
+    assert ring.get(result_id).status.name == "READY"
+
+
+def test_the_same_sizes_warn_of_nothing(rings: Rings, caplog: pytest.LogCaptureFixture) -> None:
+    """Limits may change at any time; only sizes are laid out."""
+    rings.peer().kill()
+    with caplog.at_level(logging.INFO):
+        rings.attach(replace(LIMITS, max_pending=99, max_results=5))
+    assert not caplog.records
+
+
+# --- asking, sweeping ----------------------------------------------------------------------
+
+
+def test_asking_attaches_nothing(rings: Rings) -> None:
+    """Whether a ring exists and is in use can be asked without making it."""
+    assert not ring_exists(rings.name)
+    assert not ring_is_attached(rings.name)
+    assert not ring_exists(rings.name)
+    peer = rings.peer()
+    assert ring_exists(rings.name)
+    assert ring_is_attached(rings.name)
+    peer.kill()
+    wait_for(lambda: not ring_is_attached(rings.name))
+    assert ring_exists(rings.name)
+
+
+def test_asking_keeps_our_own_locks(rings: Rings) -> None:
+    """Closing any descriptor of the segment would have others take us for dead."""
+    ring = rings.attach()
+    peer = rings.peer()
+    assert ring_is_attached(rings.name)
+    sweep_passing()
+    assert peer.do(alive, ring.registry.index)
+
+
+def alive(mine: Any, index: int) -> bool:
+    return bool(mine.ring.registry.alive(index))
+
+
+def test_a_dead_test_runs_ring_is_swept(rings: Rings) -> None:
+    """The next test run removes what a killed one left; rings of others stay."""
+    passing = Rings()
+    peer = passing.peer(passing=True)
+    rings.peer().kill()
+    sweep_passing()
+    assert ring_exists(passing.name)
+    kill(peer.pid)
+    peer.wait()
+    sweep_passing()
+    assert not ring_exists(passing.name)
+    assert ring_exists(rings.name)
+
+
+def test_sweeping_passes_over_what_is_no_ring(rings: Rings) -> None:
+    """Whatever bears such a name is left alone."""
+    path_of(rings).write_bytes(b"12345")
+    sweep_passing()
+    assert path_of(rings).read_bytes() == b"12345"
+    path_of(rings).unlink()
+
+
+def test_removing_twice_is_harmless(rings: Rings) -> None:
+    """Two commands may destroy the same ring at once."""
+    ring = rings.attach()
+    done(ring)
+    rooms.unlink_objects(rings.name)
+    rooms.unlink_objects(rings.name)
+    assert not ring_exists(rings.name)
