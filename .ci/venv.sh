@@ -39,7 +39,7 @@ fi
 packages=(--editable ".[$extras]")
 [ -z "$django" ] || packages+=("Django~=$django.0")
 echo "$directory: installing ${packages[*]}"
-"$directory/bin/python" -m pip install --quiet --disable-pip-version-check "${packages[@]}"
+"$directory/bin/python" -m pip install -qq --disable-pip-version-check "${packages[@]}"
 
 {
     awk -v inputs="$inputs extra=" 'index($0, "python=") == 1 || index($0, inputs) == 1' "$stamp"
