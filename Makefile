@@ -51,7 +51,7 @@ bench: venv-bench
 	$(RUN) benchmarks/run_all.py $(ARGS)
 
 fuzz: venv-test
-	$(RUN) tests/crash/fuzz.py $(ARGS)
+	$(RUN) -m tests.crash.fuzz $(ARGS)
 
 venv-dev:
 	$(call INSTALL,test$(comma)lint)

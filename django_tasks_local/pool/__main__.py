@@ -9,6 +9,7 @@ import os
 import pickle
 import sys
 
+from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.store import Geometry, Leadership, attach_segment
 
 
@@ -21,7 +22,11 @@ def main(argv: list[str]) -> int:
     """
     arguments = _parser().parse_args(argv)
     geometry = Geometry(arguments.slot_size, arguments.slots)
-    leadership = Leadership(attach_segment(arguments.ring, geometry))
+    try:
+        leadership = Leadership(attach_segment(arguments.ring, geometry, make=False))
+    except StoreUnavailable as error:
+        print(f"django-tasks-local: no pool: {error}", file=sys.stderr)
+        return 0
     cleared = leadership.newest_site()
     worker = arguments.worker_of is not None
     if not worker:
@@ -30,8 +35,9 @@ def main(argv: list[str]) -> int:
         if leadership.pool_alive() and not leadership.successor_wanted(cleared):
             return 0
     told = sys.stdin.buffer.read()
-    sys.stdin.close()
-    sys.stdin = open(os.devnull)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)  # no task waits for input
+    os.close(null)
 
     from .launcher import forget_path
 

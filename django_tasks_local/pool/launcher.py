@@ -13,15 +13,17 @@ from .preparation import Preparation
 ADDED_PATH = "DJANGO_TASKS_LOCAL_ADDED_PATH"
 
 
-def start_pool(ring: Ring, preparation: Preparation) -> subprocess.Popen[bytes]:
+# The pools that this process has started and not buried yet: pid and alias. A forked child's
+# entries are its parent's children; waiting for them fails, which is as good as an end.
+_started: dict[int, str] = {}
+
+
+def start_pool(ring: Ring, preparation: Preparation) -> None:
     """Starts ``python -m django_tasks_local.pool`` for a ring, without waiting for it.
 
     It inherits no thread, lock, socket or connection of this process; standard output and error
     it does, so that what it has to say is in the site's log. Ctrl-C in a terminal does not reach
-    it.
-
-    Returns:
-        The process. It ends at once, with status 0, where another pool was faster.
+    it. It ends at once, with status 0, where another pool was faster.
 
     Raises:
         StoreUnavailable: See `Preparation.dumps`.
@@ -45,7 +47,22 @@ def start_pool(ring: Ring, preparation: Preparation) -> subprocess.Popen[bytes]:
             pipe.write(told)
     except BrokenPipeError:
         pass  # it has ended already; its exit status tells
-    return process
+    _started[process.pid] = ring.alias
+    process.returncode = 0  # `bury_pools` waits for it: an object would complain when it is dropped
+
+
+def bury_pools() -> list[tuple[int, str, int]]:
+    """Takes leave of pools that this process has started and that ended: (pid, alias, status)."""
+    ended = []
+    for pid, alias in list(_started.items()):
+        try:
+            gone, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:  # the server has waited for it, or it is our parent's
+            gone, status = pid, 0
+        if gone:
+            _started.pop(pid, None)
+            ended.append((pid, alias, os.waitstatus_to_exitcode(status)))
+    return ended
 
 
 def interpreter() -> list[str]:

@@ -3,7 +3,6 @@
 import atexit
 import logging
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -18,7 +17,7 @@ from django_tasks_local.store import Limits, Ring, Role, unlink_objects
 from django_tasks_local.store.records import Snapshot
 
 from . import preparation
-from .launcher import start_pool
+from .launcher import bury_pools, start_pool
 from .preparation import Preparation
 
 logger = logging.getLogger("django_tasks_local")
@@ -77,7 +76,6 @@ class Site:
         self.serves = False
         self._guest = guest
         self._mine: array[int] | None = None if guest else array("Q")
-        self._pools: list[subprocess.Popen[bytes]] = []
         self._next_tick = time.monotonic() + TICK_S
         self._stop = threading.Event()
         self._lead = threading.Lock()
@@ -130,9 +128,9 @@ class Site:
         databases = preparation.unshared_databases()
         if databases:
             raise ImproperlyConfigured(
-                f"Tests that use ProcessPoolBackend (alias {self.terms.alias!r}) need databases that "
-                f"other processes can open; {', '.join(databases)} is SQLite in memory. In tests "
-                "use django.tasks.backends.immediate.ImmediateBackend, or give the database a "
+                f"Tests that use ProcessPoolBackend (alias {self.terms.alias!r}) need databases "
+                f"that other processes can open; {', '.join(databases)} is SQLite in memory. In "
+                "tests use django.tasks.backends.immediate.ImmediateBackend, or give it a "
                 "file: DATABASES[...]['TEST']['NAME']."
             )
         self.ring.become(Role.SITE)
@@ -199,27 +197,22 @@ class Site:
     def _start_pool(self) -> None:
         """Starts a pool unless one is on its way, or the last one's failure is too fresh."""
         ring = self.ring
-        if ring.leadership.successor_alive() or not ring.leadership.may_start_pool(FIRST_PAUSE_S, LONGEST_PAUSE_S):
+        leadership = ring.leadership
+        if leadership.successor_alive() or not leadership.may_start_pool(
+            FIRST_PAUSE_S, LONGEST_PAUSE_S
+        ):
             return
-        path = ring.path
         try:
-            process = start_pool(ring, Preparation.of_this_process(self.terms.namespace, path))
+            start_pool(ring, Preparation.of_this_process(self.terms.namespace, ring.path))
         except (StoreUnavailable, OSError) as error:
             logger.error("alias=%s no pool can be started: %s", self.terms.alias, error)
-            return
-        self._pools.append(process)
 
     def _bury_pools(self) -> None:
-        for process in self._pools[:]:
-            status = process.poll()
-            if status is None:
-                continue
-            self._pools.remove(process)
+        for pid, alias, status in bury_pools():
             if status > 0:
                 logger.error(
                     "alias=%s the pool (pid %d) ended with status %d; its traceback is on standard "
-                    "error. Tasks stay READY, and it is tried again.",
-                    self.terms.alias, process.pid, status,
+                    "error. Tasks stay READY, and it is tried again.", alias, pid, status,
                 )  # fmt: skip
 
     def _watch(self) -> None:

@@ -6,6 +6,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Final
@@ -94,10 +95,8 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
 
 
 def _ring_bell(bell: int) -> None:
-    try:
+    with suppress(OSError):  # full: it is ringing already; closed: the task did that
         os.write(bell, b"!")
-    except OSError:
-        pass  # full: it is ringing already; closed: the task did that
 
 
 def _lead_own_group() -> None:

@@ -83,7 +83,9 @@ class Attached:
         self.limits = limits
         self.path = path
         self.pid = os.getpid()
-        self.segment: Segment = attach_segment(name, limits.geometry, passing=passing)
+        self.segment: Segment = attach_segment(
+            name, limits.geometry, passing=passing, make=role not in (Role.POOL, Role.WORKER)
+        )
         self.words = self.segment.words
         self._bytes = self.segment.bytes
         self._table = Table(self.segment)
@@ -94,7 +96,7 @@ class Attached:
         self._reader = Reader(self._table)
         self._do = Operations(self._table, self.registry)
         self._mutex = self._shared_mutex()
-        self._work = open_semaphore(f"{name}w", 0)
+        self._work = self._semaphore("w", 0)
         self._inodes = self._semaphore_inodes()
         if not self.words[at.H_MAX_WORKERS]:  # just made, and no site has come yet
             limits.share(self.words)
@@ -125,9 +127,9 @@ class Attached:
 
     def heal(self) -> None:
         """Mends the semaphores: a lost token, a removed name. Cheap; call it now and then."""
-        if self._semaphore_inodes() != self._inodes:
-            self._mutex.semaphore = open_semaphore(f"{self.name}m", 1)
-            self._work = open_semaphore(f"{self.name}w", 0)
+        if self._semaphore_inodes() != self._inodes and not self.segment.unlinked():
+            self._mutex.semaphore = self._semaphore("m", 1)
+            self._work = self._semaphore("w", 0)
             self._inodes = self._semaphore_inodes()
         self._mutex.heal()
 
@@ -276,13 +278,20 @@ class Attached:
     def _shared_mutex(self) -> Mutex:
         """This process's mutex of the segment: the first attachment makes it."""
         made = Mutex(
-            open_semaphore(f"{self.name}m", 1),
+            self._semaphore("m", 1),
             ByteLock(self.segment.fd, GUARD),
             self.words,
             partial(recovery.rebuild, self._table),
             self.segment.path,
         )
         return self.segment.mutexes.setdefault(self.pid, made)
+
+    def _semaphore(self, letter: str, value: int) -> posix_ipc.Semaphore:
+        # A removed ring is worked off by its pool; new names would outlive it.
+        held = self.segment.semaphores
+        if letter not in held or not self.segment.unlinked():
+            held[letter] = open_semaphore(f"{self.name}{letter}", value)
+        return held[letter]
 
     def _semaphore_inodes(self) -> tuple[int, int]:
         return inode_of(semaphore_path(f"{self.name}m")), inode_of(semaphore_path(f"{self.name}w"))

@@ -32,7 +32,7 @@ class Leadership:
         return self._successor.acquire()
 
     def take_pool(self) -> bool:
-        """Takes the pool's place if it is free, gives the successor's free and clears all wishes."""
+        """Takes the pool's place if it is free; then nobody is on the way to it any more."""
         if not self._pool.acquire():
             return False
         words = self._words

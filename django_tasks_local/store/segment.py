@@ -49,6 +49,7 @@ class Segment:
         mutexes: The mutex of each process, by pid; a forked child adds its own. One for all
             attachments of a process: record locks do not exclude its threads from each other.
         entries: Registry entries that attachments of a process hold, with its pid.
+        semaphores: The opened semaphores, by their letter.
     """
 
     def __init__(self, name: str, fd: int, geometry: at.Geometry) -> None:
@@ -59,6 +60,7 @@ class Segment:
         self.inode = os.fstat(fd).st_ino
         self.mutexes: dict[int, Mutex] = {}
         self.entries: dict[int, int] = {}
+        self.semaphores: dict[str, posix_ipc.Semaphore] = {}
         self._memory = mmap.mmap(fd, geometry.segment_bytes)
         self.bytes = memoryview(self._memory)
         self.words = self.bytes.cast("Q")
@@ -100,7 +102,9 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def attach_segment(name: str, wanted: at.Geometry, *, passing: bool = False) -> Segment:
+def attach_segment(
+    name: str, wanted: at.Geometry, *, passing: bool = False, make: bool = True
+) -> Segment:
     """The segment `name`, made first where there is none.
 
     Args:
@@ -108,20 +112,22 @@ def attach_segment(name: str, wanted: at.Geometry, *, passing: bool = False) -> 
         wanted: What the options ask for. A segment of another geometry is made anew where nobody
             is attached and nothing unfinished lies in it; else it stays as it is.
         passing: Marks a new segment as that of a test run.
+        make: False for a pool and its workers, which belong to one segment for good: they keep
+            what this process has attached, though its name was removed, and never make one.
 
     Raises:
         StoreUnavailable: It is not ours, not private, damaged, of another layout with work in it,
-            held by a frozen process, or there is no room for it.
+            held by a frozen process, or there is no room for it; or, without `make`, it is gone.
     """
     with _attaching:
         segment = _segments.get(name)
         if segment is not None and not segment.still_open():
             _lost.append(segment)
-        elif segment is not None and not segment.unlinked():
+        elif segment is not None and not (make and segment.unlinked()):
             return segment
         segment = None
         while segment is None:
-            segment = _attach(name, _open(segment_path(name), name), wanted, passing)
+            segment = _attach(name, _open(segment_path(name), name, make), wanted, passing)
         _segments[name] = segment
         return segment
 
@@ -233,14 +239,15 @@ def sweep_passing() -> None:
                 os.close(fd)
 
 
-def _open(path: str, name: str) -> int:
+def _open(path: str, name: str, make: bool) -> int:
     if sys.platform != "linux":
         raise StoreUnavailable(
             f"ProcessPoolBackend needs Linux; this is {sys.platform}",
             fix="use django_tasks_local.ThreadPoolBackend here",
         )
     try:
-        shared = posix_ipc.SharedMemory(f"{name}s", posix_ipc.O_CREAT, mode=0o600)
+        flags = posix_ipc.O_CREAT if make else 0
+        shared = posix_ipc.SharedMemory(f"{name}s", flags, mode=0o600)
     except (OSError, posix_ipc.Error, ValueError) as error:
         raise unavailable(error, path) from error
     fd: int = shared.fd

@@ -150,14 +150,14 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"waiting {facts['waiting']:,}   deferred {facts['deferred']:,}   "
         f"running {len(facts['running']):,}   kept results {facts['kept_results']:,}",
         f"evicted so far {facts['evicted']:,}   lost with their worker {facts['lost_workers']:,}",
-        f"memory {facts['reserved_bytes'] / 2**20:,.1f} MiB of {facts['shm_size'] / 2**20:,.1f} MiB "
-        f"(SHM_SIZE), ring {facts['ring']}",
+        f"memory {facts['reserved_bytes'] / 2**20:,.1f} MiB of SHM_SIZE "
+        f"{facts['shm_size'] / 2**20:,.1f} MiB, ring {facts['ring']}",
     ]
-    for task in facts["running"]:
-        lines.append(
-            f"running {task['task']} for {task['age_s']:,.1f} s in worker {task['worker_pid']} "
-            f"({task['id']})"
-        )
+    lines += [
+        f"running {task['task']} for {task['age_s']:,.1f} s in worker {task['worker_pid']} "
+        f"({task['id']})"
+        for task in facts["running"]
+    ]
     for entry in facts["attached"]:
         state = f", {entry['state']}" if entry["state"] else ""
         lines.append(f"attached {entry['role']} {entry['pid']}{state} since {entry['since']}")
