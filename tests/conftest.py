@@ -1,7 +1,9 @@
 """Settings, a time limit for every test, and the proof that none leaves anything behind."""
 
 import os
+import signal
 from collections.abc import Generator, Iterator
+from types import FrameType
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +14,7 @@ from tests import support
 from tests.leaks import Watch, remove_objects
 from tests.timelimit import LIMIT_S, Alarm
 
+RUN_PID = os.getpid()
 ALARM = pytest.StashKey[Alarm]()
 
 os.environ[support.MARK] = uuid4().hex
@@ -23,6 +26,15 @@ def pytest_configure(config: pytest.Config) -> None:
     django.setup()
     config.stash[ALARM] = Alarm()
     config.add_cleanup(config.stash[ALARM].close)
+    signal.signal(signal.SIGTERM, _end_in_order)
+
+
+def _end_in_order(signum: int, frame: FrameType | None) -> None:
+    """Ends the run as Ctrl-C does, and so with what the tests have to clean up."""
+    if os.getpid() == RUN_PID:
+        pytest.exit("SIGTERM", returncode=pytest.ExitCode.INTERRUPTED)
+    signal.signal(signum, signal.SIG_DFL)  # a child that a test forked
+    signal.raise_signal(signum)
 
 
 def _limited(item: pytest.Item) -> Generator[None, Any, Any]:

@@ -75,6 +75,10 @@ class Leadership:
         """Notes how many workers there are, for `crowded`."""
         self._words[at.H_POOL_WORKERS] = count
 
+    def workers(self) -> int:
+        """How many workers the pool has noted, those of a leaving predecessor included."""
+        return int(self._words[at.H_POOL_WORKERS])
+
     def crowded(self) -> bool:
         """Whether every worker is busy, as far as the words tell."""
         return bool(self._words[at.H_RUNNING] >= self._words[at.H_POOL_WORKERS])

@@ -29,7 +29,6 @@ class Request(NamedTuple):
 
     meta: bytes
     arguments: bytes
-    arguments_crc: int
     queue: int  # priority + 100
     due_ns: int  # 0: now
     now_ns: int
@@ -148,9 +147,10 @@ class Operations:
             # A signal handler's exception came between its claim and its start, or its end.
             registry.set_field(at.E_OTHERS, self._others() + 1)
         worker = registry.pid << 32 | registry.serial
-        crc = zlib.crc32(at.CLAIM.pack(generation, now_ns, worker))
+        fields = at.CLAIM.pack(now_ns, worker)
+        crc = zlib.crc32(fields, words[offset // 8 + at.S_REQUEST_CRC] & at.CRC_MASK)
         start = offset + at.S_STARTED_AT * 8
-        self._bytes[start : start + 24] = at.CLAIM.pack(now_ns, worker, crc)
+        self._bytes[start : start + 24] = fields + _CRC_WORD.pack(crc)
         registry.set_field(at.E_CURRENT, slot)
         words[table.commit + slot] = at.head_word(at.RUNNING, generation, registry.index)
         table.order.pop(queue)
@@ -232,7 +232,11 @@ class Operations:
             high, low, generation, request.now_ns, self._registry.origin << 8 | request.queue,
             len(request.meta), len(request.arguments), chain,
         )  # fmt: skip
-        crc = request.arguments_crc << 32 | zlib.crc32(request.meta, zlib.crc32(fields))
+        if payload:
+            crc = zlib.crc32(payload, zlib.crc32(fields))
+        else:
+            crc = zlib.crc32(request.arguments) << 32
+            crc |= zlib.crc32(request.meta, zlib.crc32(fields))
         head = b"".join((fields, _CRC_WORD.pack(crc), _REST_OF_HEAD, payload))
         offset = self._slots_at + slot * self._size
         self._bytes[offset : offset + len(head)] = head

@@ -20,6 +20,7 @@ from .table import Head, Table
 _LOW_RANDOM_BITS = 38
 _VARIANT = 0b10 << 62
 _HALVES = Struct("<QQ")
+_DIGITS = Struct(">QQ")
 _PROGRESS_WORD = Struct("<Q")
 
 
@@ -33,19 +34,28 @@ def new_id_words(slot: int) -> tuple[int, int]:
 
 
 def format_id(high: int, low: int) -> str:
+    """The one spelling of an id."""
     digits = f"{high:016x}{low:016x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def parse_id(result_id: object) -> tuple[int, int, int]:
     """(slot, high, low) of anything that could be one of our ids; slot 0 for what can't be."""
-    if not isinstance(result_id, str) or len(result_id) != 36:
+    # Only the one spelling that `format_id` gives: whoever compares ids as text must be right.
+    if (
+        not isinstance(result_id, str)
+        or len(result_id) != 36
+        or result_id[8:24:5] != "----"
+        or result_id != result_id.lower()
+    ):
         return 0, 0, 0
     try:
-        number = int(result_id.replace("-", ""), 16)
+        digits = bytes.fromhex(result_id.replace("-", ""))
     except ValueError:
         return 0, 0, 0
-    high, low = number >> 64, number & 0xFFFFFFFFFFFFFFFF
+    if len(digits) != _DIGITS.size:
+        return 0, 0, 0
+    high, low = _DIGITS.unpack(digits)
     return slot_of_id(low), high, low
 
 
@@ -82,6 +92,8 @@ class Reader:
         self._commit = table.commit
         self._slots_at = geometry.slots_at
         self._size = geometry.slot_size
+        self._inline = geometry.inline_bytes
+        self._reserved = 0  # at least so many slots have memory; it only grows
 
     def find(self, result_id: str) -> Found:
         """The record behind an id.
@@ -91,7 +103,9 @@ class Reader:
             StoreUnavailable: The record is damaged.
         """
         slot, high, low = parse_id(result_id)
-        if not 0 < slot < self._table.slots.reserved():
+        if slot >= self._reserved:
+            self._reserved = self._table.slots.reserved()
+        if not 0 < slot < self._reserved:
             raise does_not_exist(result_id)
         words, size = self._words, self._size
         commit, offset = self._commit + slot, self._slots_at + slot * size
@@ -103,13 +117,11 @@ class Reader:
                 continue
             head = Head._make(at.HEAD.unpack_from(raw))
             state = word >> at.STATE_SHIFT
-            # The copied id, compared as text: another spelling of it is not it.
             if (
                 head.id_low != low
                 or head.id_high != high
                 or not at.READY <= state <= at.LOST
                 or head.generation != word & at.GENERATION_MASK
-                or format_id(high, low) != result_id
             ):
                 raise does_not_exist(result_id)
             problem = self.problem(head, raw, state)
@@ -121,7 +133,7 @@ class Reader:
         """What unpickles the arguments: at once from what is in hand, a chain on demand."""
         head = found.head
         data: bytes | bytearray
-        if head.meta_bytes + head.arguments_bytes <= self._table.geometry.inline_bytes:
+        if head.meta_bytes + head.arguments_bytes <= self._inline:
             start = at.HEAD_BYTES + head.meta_bytes
             data = found.raw[start : start + head.arguments_bytes]
         else:
@@ -140,7 +152,7 @@ class Reader:
             )
         else:
             start = at.HEAD_BYTES
-            if head.meta_bytes + head.arguments_bytes <= self._table.geometry.inline_bytes:
+            if head.meta_bytes + head.arguments_bytes <= self._inline:
                 start += head.meta_bytes + head.arguments_bytes
             data = found.raw[start : start + head.outcome_bytes]
         return pickle.loads(data)
@@ -148,7 +160,7 @@ class Reader:
     def meta(self, found: Found) -> bytes:
         """What names the task."""
         head = found.head
-        if head.meta_bytes + head.arguments_bytes <= self._table.geometry.inline_bytes:
+        if head.meta_bytes + head.arguments_bytes <= self._inline:
             return found.raw[at.HEAD_BYTES : at.HEAD_BYTES + head.meta_bytes]
         data, _ = self._table.slots.read(
             head.arguments_chain, self._owner_word(found), 0, head.meta_bytes
@@ -180,35 +192,29 @@ class Reader:
 
     def problem(self, head: Head, raw: bytes, state: int) -> str:
         """What is wrong with a copied head slot in this state; "" for nothing (0.5 us)."""
-        inline = self._table.geometry.inline_bytes
-        payload = head.meta_bytes + head.arguments_bytes
-        used = 0
-        if payload <= inline:
-            used = payload
-            meta_end = at.HEAD_BYTES + head.meta_bytes
-            crc = zlib.crc32(raw[at.HEAD_BYTES : meta_end], zlib.crc32(raw[:64]))
-            if crc != head.request_crc & 0xFFFFFFFF or (
-                zlib.crc32(raw[meta_end : at.HEAD_BYTES + payload]) != head.request_crc >> 32
-            ):
+        end = at.HEAD_BYTES + head.meta_bytes + head.arguments_bytes
+        if end <= at.HEAD_BYTES + self._inline:
+            crc = zlib.crc32(raw[at.HEAD_BYTES : end], zlib.crc32(raw[:64]))
+            if crc != head.request_crc:
                 return "its request does not match its CRC"
+        else:  # `meta` and `chain` will see
+            end, crc = at.HEAD_BYTES, head.request_crc & at.CRC_MASK
         if state == at.READY:
             return ""
-        claim = at.CLAIM.pack(head.generation, head.started_at_ns, head.worker)
-        if zlib.crc32(claim) != head.claim_crc:
+        crc = zlib.crc32(raw[72:88], crc)
+        if crc != head.claim_crc:
             return "its start does not match its CRC"
         if state == at.RUNNING:
             return ""
-        fields = at.OUTCOME.pack(
-            head.generation, head.started_at_ns, head.worker, head.finished_at_ns,
-            head.outcome_bytes, head.outcome_chain if state != at.LOST else 0,
-        )  # fmt: skip
-        if zlib.crc32(fields) != head.outcome_crc & 0xFFFFFFFF:
-            return "its end does not match its CRC"
-        if state != at.LOST and not head.outcome_chain:
-            outcome = raw[at.HEAD_BYTES + used : at.HEAD_BYTES + used + head.outcome_bytes]
-            if zlib.crc32(outcome) != head.outcome_crc >> 32:
-                return "its outcome does not match its CRC"
-        return ""
+        if state == at.LOST:
+            crc = zlib.crc32(at.OUTCOME.pack(head.finished_at_ns, head.outcome_bytes, 0), crc)
+            return "" if crc == head.outcome_crc else "its end does not match its CRC"
+        crc = zlib.crc32(raw[96:120], crc)
+        if head.outcome_chain:
+            crc |= head.outcome_crc & ~at.CRC_MASK
+        else:
+            crc = zlib.crc32(raw[end : end + head.outcome_bytes], crc)
+        return "" if crc == head.outcome_crc else "its outcome does not match its CRC"
 
     def _progress(self, offset: int, raw: bytes, generation: int) -> Progress | None:
         place = self._size - at.PROGRESS_BYTES
@@ -230,6 +236,7 @@ class Reader:
 
 
 def does_not_exist(result_id: object) -> TaskResultDoesNotExist:
+    """What to raise for an id that names nothing here."""
     return TaskResultDoesNotExist(
         f"No result {str(result_id)[:80]!r}: it was never made here, or it was evicted "
         "(MAX_RESULTS finished results are kept)."
@@ -237,6 +244,7 @@ def does_not_exist(result_id: object) -> TaskResultDoesNotExist:
 
 
 def damaged(table: Table, slot: int, problem: str) -> StoreUnavailable:
+    """What to raise for a record whose CRCs do not hold."""
     return StoreUnavailable(
         f"the record in slot {slot} is damaged: {problem or 'it never stops changing'}",
         path=table.segment.path,

@@ -42,9 +42,7 @@ def lose(table: Table, slot: int, loss: int, keep: int) -> None:
     words[at.H_DIRTY] = 1
     head = table.head(slot)
     finished_at_ns = time.time_ns()
-    crc = zlib.crc32(
-        at.OUTCOME.pack(head.generation, head.started_at_ns, head.worker, finished_at_ns, loss, 0)
-    )
+    crc = zlib.crc32(at.OUTCOME.pack(finished_at_ns, loss, 0), head.claim_crc)
     outcome_chain, owner_word = head.outcome_chain, table.owner_word(slot)
     word = table.offset(slot) // 8
     words[word + at.S_FINISHED_AT] = finished_at_ns
@@ -129,6 +127,9 @@ def _claim_slots(table: Table, slot: int, column: list[int], used: bytearray) ->
         chain = table.words[word + at.S_OUTCOME_CHAIN]
         if chain:
             wanted.append((chain, table.words[word + at.S_OUTCOME_BYTES]))
+    if not wanted and not used[slot]:  # as most are
+        used[slot] = 1
+        return 1
     taken = [slot]
     finished = table.state(slot) in at.FINISHED
     for chain, size in wanted:

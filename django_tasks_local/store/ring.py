@@ -34,7 +34,7 @@ _STATUS = {
     at.FAILED: TaskResultStatus.FAILED,
     at.LOST: TaskResultStatus.FAILED,
 }
-_END = Struct("<4Q")
+_CRC_WORD = Struct("<Q")
 
 
 class Ring(Attached):
@@ -67,7 +67,7 @@ class Ring(Attached):
         """
         now_ns = time.time_ns()
         queue = priority - at.LOWEST_PRIORITY
-        request = Request(meta, arguments, zlib.crc32(arguments), queue, due_ns, now_ns)
+        request = Request(meta, arguments, queue, due_ns, now_ns)
         if len(meta) + len(arguments) <= self._inline:
             high, low = self._mutex.run(self._do.enqueue, request)
         else:
@@ -170,12 +170,11 @@ class Ring(Attached):
             chain = self._write_outcome(found, outcome, count)
             slots += count
         now_ns = time.time_ns()
-        fields = at.OUTCOME.pack(
-            head.generation, head.started_at_ns, head.worker, now_ns, len(outcome), chain
-        )
-        crc = zlib.crc32(outcome) << 32 | zlib.crc32(fields)
+        fields = at.OUTCOME.pack(now_ns, len(outcome), chain)
+        crc = zlib.crc32(fields, head.claim_crc)
+        crc = zlib.crc32(outcome) << 32 | crc if chain else zlib.crc32(outcome, crc)
         start = self._table.offset(found.slot) + at.S_FINISHED_AT * 8
-        self._bytes[start : start + _END.size] = _END.pack(now_ns, len(outcome), chain, crc)
+        self._bytes[start : start + 32] = fields + _CRC_WORD.pack(crc)
         claim.close()
         state = at.SUCCESSFUL if successful else at.FAILED
         if not self._mutex.run(self._do.finish, found, state, slots):

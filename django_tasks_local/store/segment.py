@@ -137,7 +137,7 @@ def _attach(name: str, fd: int, wanted: at.Geometry, passing: bool) -> Segment |
     path = segment_path(name)
     guard = ByteLock(fd, GUARD)
     give_up = monotonic() + FROZEN_S
-    segment = None
+    segment = attached = None
     try:
         while not guard.acquire():
             if monotonic() > give_up:
@@ -147,15 +147,15 @@ def _attach(name: str, fd: int, wanted: at.Geometry, passing: bool) -> Segment |
         geometry = _prepare(name, fd, wanted, passing)
         if geometry is not None:
             segment = Segment(name, fd, geometry)
+            guard.release()
+            attached = segment
     except OSError as error:
         raise unavailable(error, path) from error
     finally:
         # An open descriptor would keep the guard, and everybody else out, for as long as we live.
-        if segment is None:
+        if attached is None:
             os.close(fd)
-        else:
-            guard.release()
-    return segment
+    return attached
 
 
 def open_semaphore(name: str, initial_value: int) -> posix_ipc.Semaphore:
@@ -176,10 +176,12 @@ def open_semaphore(name: str, initial_value: int) -> posix_ipc.Semaphore:
 
 
 def segment_path(name: str) -> str:
+    """Where a ring's segment lies in the file system."""
     return f"{DIRECTORY}{name}s"
 
 
 def semaphore_path(name: str) -> str:
+    """Where a named semaphore lies in the file system: a convention of glibc and musl."""
     return f"{DIRECTORY}/sem.{name[1:]}"
 
 

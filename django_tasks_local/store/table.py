@@ -61,6 +61,7 @@ class Table:
         return self._slots_at + slot * self._size
 
     def state(self, slot: int) -> int:
+        """The state in a slot's commit word."""
         return int(self.words[self.commit + slot] >> at.STATE_SHIFT)
 
     def head(self, slot: int) -> Head:

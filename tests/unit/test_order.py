@@ -1,0 +1,186 @@
+"""Which waiting task is next."""
+
+import heapq
+import itertools
+import time
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from django_tasks_local.store import Ring, attached, operations
+from django_tasks_local.store import ring as rooms
+from tests.rings import FAR_NS, Rings, put, run
+
+SECOND_NS = 1_000_000_000
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock that stands still until the test sets it."""
+    clock = SimpleNamespace(now_ns=time.time_ns())
+    for module in (attached, operations, rooms):
+        monkeypatch.setattr(module, "time", SimpleNamespace(time_ns=lambda: clock.now_ns))
+    return clock
+
+
+def claimed(ring: Ring) -> list[str]:
+    """All tasks that can be claimed now, in their order."""
+    taken = []
+    while (claim := ring.claim()) is not None:
+        taken.append(claim.result_id)
+        ring.finish(claim, successful=True, outcome=ring.encode(None))
+    return taken
+
+
+def test_first_in_first_out(ring: Ring) -> None:
+    """Within one priority the oldest goes first."""
+    ids = [put(ring) for _ in range(5)]
+    assert claimed(ring) == ids
+
+
+def test_a_higher_priority_goes_first(ring: Ring) -> None:
+    """From 100 to -100, and FIFO within each."""
+    priorities = [0, -100, 100, 63, 64, -1, 0, 100, 1, -100, 27, 28]
+    ids = {put(ring, priority=priority): priority for priority in priorities}
+    assert claimed(ring) == sorted(ids, key=lambda each: -ids[each])
+
+
+@pytest.mark.parametrize("priority", [-100, -99, -37, -36, 27, 28, 91, 92, 99, 100])
+def test_every_word_of_the_bitmap(ring: Ring, priority: int) -> None:
+    """The edges of the bitmap's words are priorities like all others."""
+    lower = put(ring, priority=max(-100, priority - 1))
+    higher = put(ring, priority=priority)
+    assert claimed(ring) == ([lower, higher] if priority == -100 else [higher, lower])
+
+
+def test_an_arrival_overtakes_lower_ones_only(ring: Ring) -> None:
+    """The order is looked up at each claim."""
+    first, second = put(ring), put(ring)
+    assert run(ring) == first
+    urgent = put(ring, priority=1)
+    assert claimed(ring) == [urgent, second]
+
+
+def test_a_large_task_has_its_place_when_it_is_published(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one process copies, others pass; a rebuild agrees with that order."""
+    slots = ring._table.slots
+    write = slots.write
+    passing = []
+
+    def slow(*args: object) -> None:
+        monkeypatch.setattr(slots, "write", write)
+        passing.append(put(ring))
+        write(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(slots, "write", slow)
+    large = put(ring, ((b"x" * 5000,), {}))
+    assert ring.check() == []
+    ring.recover()
+    assert claimed(ring) == [*passing, large]
+
+
+# --- run_after -----------------------------------------------------------------------------
+
+
+def test_a_deferred_task_waits(ring: Ring, clock: SimpleNamespace) -> None:
+    """Not a nanosecond too early, and then at once."""
+    later = put(ring, due_ns=clock.now_ns + 5)
+    assert claimed(ring) == []
+    assert ring.next_due_ns() == clock.now_ns + 5
+    clock.now_ns += 4
+    assert claimed(ring) == []
+    clock.now_ns += 1
+    assert claimed(ring) == [later]
+    assert ring.next_due_ns() == 0
+
+
+def test_a_time_in_the_past_is_now(ring: Ring, clock: SimpleNamespace) -> None:
+    """Such a task is never deferred."""
+    ids = [put(ring, due_ns=due) for due in (1, clock.now_ns - 1, clock.now_ns)]
+    assert ring.counts().deferred == 0
+    assert claimed(ring) == ids
+
+
+def test_what_falls_due_takes_its_place_by_priority(ring: Ring, clock: SimpleNamespace) -> None:
+    """Behind those of its priority that wait already, before lower ones."""
+    due = put(ring, due_ns=clock.now_ns + SECOND_NS, priority=5)
+    low, high, equal = put(ring), put(ring, priority=9), put(ring, priority=5)
+    clock.now_ns += SECOND_NS
+    assert claimed(ring) == [high, equal, due, low]
+
+
+def test_those_that_fall_due_together_come_in_the_order_of_their_times(
+    ring: Ring, clock: SimpleNamespace
+) -> None:
+    """And those of one time in the order in which they were enqueued."""
+    delays = [5, 3, 9, 3, 1, 5]
+    ids = {put(ring, due_ns=clock.now_ns + each): each for each in delays}
+    clock.now_ns += 10
+    assert claimed(ring) == sorted(ids, key=lambda each: ids[each])
+
+
+def test_keeping_house_promotes(ring: Ring, clock: SimpleNamespace) -> None:
+    """Somebody who only looks moves what is due, and wakes workers for it."""
+    put(ring, due_ns=clock.now_ns + 5)
+    put(ring, due_ns=clock.now_ns + FAR_NS)
+    ring.promote()
+    assert (ring.counts().waiting, ring.counts().deferred) == (0, 2)
+    clock.now_ns += 5
+    ring.promote()
+    assert (ring.counts().waiting, ring.counts().deferred) == (1, 1)
+    assert ring._work.value == 1
+    assert ring.check() == []
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_size=1, max_size=40))
+def test_the_heap_is_a_heap(
+    rings: Rings, clock: SimpleNamespace, steps: list[tuple[int, bool]]
+) -> None:
+    """Whatever comes and goes, the earliest is due next, as Python's own heap has it."""
+    ring = rings.attach()
+    claimed(ring)
+    count = itertools.count()
+    expected: list[tuple[int, int, str]] = []
+    for delay, leave in steps:
+        if leave and expected:
+            due, _, result_id = heapq.heappop(expected)
+            clock.now_ns = due
+            assert run(ring) == result_id
+        elif len(expected) < ring.limits.max_pending:
+            number = next(count)
+            due = clock.now_ns + delay * 1000 + number  # no two fall due together
+            heapq.heappush(expected, (due, number, put(ring, due_ns=due)))
+        assert ring.next_due_ns() == (expected[0][0] if expected else 0)
+        assert ring.check() == []
+    clock.now_ns += FAR_NS
+    assert claimed(ring) == [each[2] for each in sorted(expected)]
+
+
+# --- clearance -----------------------------------------------------------------------------
+
+
+def test_a_worker_with_old_code_leaves_newer_tasks(rings: Rings) -> None:
+    """What a newer site enqueued waits for a newer pool, and nothing is written."""
+    ring = rings.attach()
+    serial = ring.registry.serial
+    mine = put(ring)
+    newer = rings.attach()
+    theirs = put(newer, priority=5)
+    assert ring.claim(cleared=serial) is None
+    assert ring.blocked
+    assert not ring.words[9]
+    assert ring.counts().waiting == 2
+    taken = ring.claim(cleared=newer.registry.serial)
+    assert taken is not None
+    assert taken.result_id == theirs
+    taken = ring.claim(cleared=serial)
+    assert taken is not None
+    assert taken.result_id == mine
+    assert not ring.blocked
+    assert ring.claim(cleared=serial) is None
+    assert not ring.blocked

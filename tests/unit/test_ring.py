@@ -1,0 +1,318 @@
+"""Enqueue, claim, finish, and looking at what is there."""
+
+import os
+import signal
+from array import array
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from django.tasks.exceptions import TaskResultDoesNotExist
+
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.store import Ring, Role
+from django_tasks_local.store import layout as at
+from tests import rings as peers
+from tests.rings import LIMITS, META, Rings, done, put, ring_address, run
+
+# One step and no growth: 200 slots.
+SMALL = replace(LIMITS, shm_size=135_168 + 8 * 4096 + 200 * (256 + 49))
+STEP_BYTES = at.STEP * 256
+
+
+def payload(slots: int) -> Any:
+    """Arguments that need a chain of exactly so many slots of 256 bytes."""
+    return (b"x" * (256 * slots - 100),), {}
+
+
+# --- payloads ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 20, 24, 25, 100, 256, 257, 5000, 300_000])
+@pytest.mark.parametrize("slot_size", [256, 1024, 65536])
+def test_payloads_of_every_size(rings: Rings, size: int, slot_size: int) -> None:
+    """Arguments and return values come back as they were, inline or chained."""
+    ring = rings.attach(replace(LIMITS, slot_size=slot_size, shm_size=8 * 2**20))
+    arguments = ((os.urandom(size),), {"n": size})
+    outcome = os.urandom(size)
+    result_id = put(ring, arguments)
+    assert ring.get(result_id).arguments() == arguments
+    claim = ring.claim()
+    assert claim is not None
+    assert claim.meta == META
+    assert claim.arguments() == arguments
+    ring.finish(claim, successful=True, outcome=ring.encode(outcome))
+    found = ring.get(result_id)
+    assert found.outcome is not None
+    assert found.outcome() == outcome
+    assert found.arguments() == arguments
+    assert found.meta == META
+    assert ring.check() == []
+
+
+def test_a_fragmented_ring_takes_large_payloads(rings: Rings) -> None:
+    """Slots that lie apart are chained in whatever pieces there are."""
+    ring = rings.attach(replace(SMALL, max_pending=1000, max_results=1000))
+    ids = [put(ring) for _ in range(60)]
+    while len(ids) > 30:
+        run(ring)
+        ids.pop(0)
+    large = os.urandom(256 * 60)
+    result_id = put(ring, ((large,), {}), priority=9)
+    assert ring.check() == []
+    assert ring.get(result_id).arguments() == ((large,), {})
+    run(ring, large)
+    outcome = ring.get(result_id).outcome
+    assert outcome is not None
+    assert outcome() == large
+    assert ring.check() == []
+
+
+def test_what_was_left_by_the_last_record_is_not_seen(ring: Ring) -> None:
+    """A recycled head slot starts with every word of its own."""
+    ring.words[at.H_CURSOR] = 1
+    first = put(ring)
+    slot = ring_address(first)[0]
+    offset = ring._table.offset(slot)
+    run(ring)
+    ring._mutex.run(ring._table.evict_oldest)
+    ring.segment.bytes[offset : offset + 256] = b"\xff" * 256
+    ring.words[at.H_CURSOR] = slot
+    second = put(ring)
+    assert ring_address(second)[0] == slot
+    found = ring.get(second)
+    assert (found.started_at_ns, found.finished_at_ns, found.progress) == (0, 0, None)
+    claim = ring.claim()
+    assert claim is not None
+    ring.finish(claim, successful=True, outcome=ring.encode("new"))
+    assert ring.check() == []
+
+
+# --- interruptions of an enqueue or an end -------------------------------------------------
+
+
+def test_an_interrupted_copy_is_taken_back(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of a large enqueue leaves no task and no slot behind."""
+    before = ring.counts()
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ring._table.slots, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        put(ring, payload(5))
+    assert ring.counts() == before
+    assert ring.check() == []
+
+
+def test_a_task_that_others_took_for_dead_is_not_published(
+    rings: Rings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever lost his record locks is told so; what he was writing is gone."""
+    peer = rings.peer()
+    ring = rings.attach()
+    with pytest.raises(StoreUnavailable, match="taken for dead"):
+        peer.do(lose_locks_while_copying, ring.registry.index)
+    assert ring.check() == []
+
+
+def lose_locks_while_copying(mine: Any, other: int) -> None:
+    ring = mine.ring
+    write = ring._table.slots.write
+
+    def slow(*args: Any) -> None:
+        write(*args)
+        # What another process would do that finds the lock of this one gone.
+        ring.segment.entries.clear()
+        ring.reap(ring.registry.index)
+        ring.registry.index = other
+
+    ring._table.slots.write = slow
+    put(ring, payload(3))
+
+
+def test_a_second_attempt_to_finish_gives_back_the_first_ones_slots(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An end that was interrupted while it copied its result is begun anew."""
+    result_id = put(ring)
+    claim = ring.claim()
+    assert claim is not None
+    free = ring.counts().free_slots
+    write = ring._table.slots.write
+
+    def interrupted(*_: Any) -> None:
+        monkeypatch.setattr(ring._table.slots, "write", write)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ring._table.slots, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ring.finish(claim, successful=True, outcome=b"y" * 3000)
+    assert ring.counts().free_slots < free
+    assert ring.check() == []
+    ring.finish(claim, successful=True, outcome=ring.encode(1))
+    assert ring.counts().free_slots == free
+    assert ring.get(result_id).status.name == "SUCCESSFUL"
+    assert ring.check() == []
+
+
+# --- whose task it is ----------------------------------------------------------------------
+
+
+def test_a_worker_that_lost_its_descriptor_ends(rings: Rings) -> None:
+    """A task closed all descriptors: the process may be taken for dead, so it writes nothing."""
+    ring = rings.attach()
+    result_id = put(ring)
+    peer = rings.peer(role=Role.WORKER)
+    peer.do(peers.claim)
+    peer.start(close_and_finish, result_id)
+    assert peer.wait() == 113
+    assert ring.get(result_id).status.name == "FAILED"
+    assert ring.check() == []
+
+
+def close_and_finish(mine: Any, result_id: str) -> None:
+    os.close(mine.ring.segment.fd)
+    mine.claims[result_id].report(1, 2, "nowhere")
+    peers.finish(mine, result_id)
+
+
+def test_a_child_that_comes_back_from_a_task_ends(rings: Rings) -> None:
+    """The task forked and did not exit: only the parent finishes it."""
+    ring = rings.attach()
+    result_id = put(ring)
+    peer = rings.peer(role=Role.WORKER)
+    peer.do(peers.claim)
+    assert peer.do(fork_and_finish, result_id) == 113
+    assert ring.get(result_id).status.name == "SUCCESSFUL"
+
+
+def fork_and_finish(mine: Any, result_id: str) -> int:
+    child = os.fork()
+    if child == 0:
+        peers.finish(mine, result_id, "child")
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    peers.finish(mine, result_id, "parent")
+    return os.waitstatus_to_exitcode(status)
+
+
+def test_a_task_is_claimed_once(rings: Rings) -> None:
+    """Several processes claim at the same time; each task goes to one of them."""
+    ring = rings.attach(replace(LIMITS, max_pending=1000, max_results=1000))
+    ids = [put(ring) for _ in range(300)]
+    workers = [rings.peer(role=Role.WORKER) for _ in range(3)]
+    for worker in workers:
+        worker.start(work_all)
+    ran = [each for worker in workers for each in worker.result()]
+    assert sorted(ran) == sorted(ids)
+    assert ring.counts().kept == 300
+    assert ring.check() == []
+
+
+def work_all(mine: Any) -> list[str]:
+    ran = []
+    while (result_id := peers.claim(mine)) is not None:
+        peers.finish(mine, result_id)
+        ran.append(result_id)
+    return ran
+
+
+def test_a_damaged_task_is_not_run(ring: Ring, caplog: pytest.LogCaptureFixture) -> None:
+    """It is never unpickled; the next one is claimed, and the ring stays sound but for it."""
+    broken, whole = put(ring), put(ring)
+    ring.segment.bytes[ring._table.offset(ring_address(broken)[0]) + at.HEAD_BYTES + 3] ^= 1
+    claim = ring.claim()
+    assert claim is not None
+    assert claim.result_id == whole
+    assert "can't run" in caplog.text
+    with pytest.raises(StoreUnavailable):
+        ring.get(broken)
+
+
+# --- waking, looking -----------------------------------------------------------------------
+
+
+def test_an_enqueue_wakes_a_worker(rings: Rings) -> None:
+    """Whoever waits for work goes on at once; a deferred task wakes nobody."""
+    ring = rings.attach()
+    put(ring, due_ns=2**62)
+    assert ring._work.value == 0
+    peer = rings.peer()
+    peer.start(wait_and_claim)
+    result_id = put(ring)
+    assert peer.result() == result_id
+
+
+def wait_and_claim(mine: Any) -> str | None:
+    mine.ring.wait_for_work(10)
+    return peers.claim(mine)
+
+
+def test_waiting_ends_with_time_or_a_signal(ring: Ring) -> None:
+    """It returns without a word, and mends a lost token on the way."""
+    ring._mutex.semaphore.acquire(0)
+    ring.wait_for_work(0.01)
+    assert ring._mutex.semaphore.value == 1
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    ring.wait_for_work(10)
+
+
+def test_lost_wake_ups_are_replaced(ring: Ring) -> None:
+    """A killed worker took its wake-up with it: the semaphore is filled up to what waits."""
+    for _ in range(3):
+        put(ring)
+    while ring._work.value:
+        ring.wait_for_work(0)
+    ring.top_up()
+    ring.top_up()
+    assert ring._work.value == 3
+
+
+def test_the_running_tasks_are_listed(rings: Rings) -> None:
+    """Those of all processes; who is dead is buried on the way."""
+    ring = rings.attach()
+    ids = [put(ring) for _ in range(4)]
+    living, dead = rings.peer(), rings.peer()
+    living.do(peers.claim)
+    dead.do(peers.claim)
+    dead.kill()
+    assert [each.result_id for each in ring.running()] == [ids[0]]
+    assert ring.get(ids[1]).status.name == "FAILED"
+
+
+def test_counts_tell_what_is_there(ring: Ring) -> None:
+    """Tasks by state, slots and bytes."""
+    put(ring)
+    put(ring, due_ns=2**62)
+    done(ring)
+    put(ring, priority=1)
+    ring.claim()
+    counts = ring.counts()
+    assert counts[:6] == (1, 1, 1, 1, 0, 0)
+    assert counts.free_slots == 1023 - 4
+    assert (counts.reserved_slots, counts.slots) == (1024, LIMITS.geometry.slots)
+    assert STEP_BYTES < counts.reserved_bytes < counts.segment_bytes
+
+
+def test_work_that_is_due_is_seen(ring: Ring) -> None:
+    """A site asks before it starts a pool."""
+    assert not ring.work_is_due(10)
+    put(ring, due_ns=2**62)
+    assert not ring.work_is_due(10)
+    result_id = put(ring)
+    assert ring.work_is_due(0)
+    assert run(ring) == result_id
+    assert not ring.work_is_due(10)
+
+
+def test_a_script_can_follow_its_tasks(ring: Ring) -> None:
+    """What is unfinished is told from two words for each id."""
+    ids = [put(ring) for _ in range(3)]
+    addresses = array("Q", [word for each in ids for word in ring.address(each)])
+    assert ring.unfinished(addresses) == addresses
+    run(ring)
+    assert ring.unfinished(addresses) == addresses[2:]
+    with pytest.raises(TaskResultDoesNotExist):
+        ring.get("nonsense")

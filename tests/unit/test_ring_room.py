@@ -1,0 +1,207 @@
+"""What fits into a ring, what is refused, and what makes room."""
+
+import errno
+import os
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnavailable
+from django_tasks_local.store import Ring, Role
+from django_tasks_local.store import layout as at
+from tests import rings as peers
+from tests.rings import LIMITS, META, Rings, done, exists, put
+
+# One step and no growth: 200 slots.
+SMALL = replace(LIMITS, shm_size=135_168 + 8 * 4096 + 200 * (256 + 49))
+
+
+def payload(slots: int) -> Any:
+    """Arguments that need a chain of exactly so many slots of 256 bytes."""
+    return (b"x" * (256 * slots - 100),), {}
+
+
+def fill(ring: Ring) -> list[str]:
+    """Waiting tasks until nothing more is accepted."""
+    ids = []
+    for slots in (40, 20, 10, 5, 2, 0):
+        while True:
+            try:
+                ids.append(put(ring, payload(slots) if slots else ((), {})))
+            except QueueFull:
+                break
+    return ids
+
+
+# --- limits --------------------------------------------------------------------------------
+
+
+def test_max_pending_is_exact(ring: Ring) -> None:
+    """The one too many is refused, with the facts; running and finished ones do not count."""
+    for number in range(LIMITS.max_pending):
+        put(ring, due_ns=0 if number % 2 else 2**62)
+    with pytest.raises(QueueFull, match="MAX_PENDING") as caught:
+        put(ring)
+    assert (caught.value.waiting, caught.value.limit) == (12, 12)
+    assert ring.claim() is not None
+    put(ring)
+    with pytest.raises(QueueFull):
+        put(ring, payload(3))
+    assert ring.check() == []
+
+
+def test_limits_of_the_latest_site_hold_for_all(rings: Rings) -> None:
+    """A lower MAX_PENDING applies at once, in every process."""
+    ring = rings.attach()
+    peer = rings.peer()
+    rings.attach(replace(LIMITS, max_pending=1)).become(Role.SITE)
+    peer.do(peers.enqueue)
+    with pytest.raises(QueueFull):
+        put(ring)
+
+
+def test_a_refusal_evicts_nothing(rings: Rings) -> None:
+    """What can't succeed leaves everything as it was."""
+    ring = rings.attach(SMALL)
+    waiting = put(ring, payload(150))
+    results = [done(ring) for _ in range(8)]
+    before = ring.counts()
+    with pytest.raises(QueueFull, match="SHM_SIZE"):
+        put(ring, payload(60))
+    with pytest.raises(PayloadTooLarge):
+        put(ring, payload(300))
+    assert ring.counts() == before
+    assert all(exists(ring, each) for each in [waiting, *results])
+    assert not ring.words[at.H_DIRTY]
+
+
+def test_the_largest_arguments_are_what_the_error_says(rings: Rings) -> None:
+    """A byte more than the limit is refused for good, the limit itself is accepted."""
+    ring = rings.attach(SMALL)
+    with pytest.raises(PayloadTooLarge) as caught:
+        put(ring, payload(500))
+    limit = caught.value.limit
+    data = b"x" * (limit - len(META))
+    result_id, _ = ring.enqueue(META, data, priority=0, due_ns=0)
+    assert ring.get(result_id).status.name == "READY"
+    assert ring.check() == []
+    with pytest.raises(PayloadTooLarge) as caught:
+        ring.enqueue(META, data + b"x", priority=0, due_ns=0)
+    assert caught.value.size == limit + 1
+    assert caught.value.option == "SHM_SIZE"
+    assert "tests.tasks.noop" in caught.value.what
+    assert isinstance(caught.value, ValueError)
+
+
+def test_results_make_room_for_tasks(rings: Rings) -> None:
+    """The least recently used go first, and only as many as are needed."""
+    ring = rings.attach(SMALL)
+    results = [done(ring, payload(19)) for _ in range(8)]
+    free = ring.counts().free_slots
+    assert free < 50
+    ring.get(results[0])
+    put(ring, payload(free + 15))
+    kept = [each for each in results if exists(ring, each)]
+    assert kept == [results[0], *results[2:]]
+    assert ring.check() == []
+
+
+# --- the reserve ---------------------------------------------------------------------------
+
+
+def test_a_full_ring_still_has_room_for_small_results(rings: Rings) -> None:
+    """Enqueue leaves MAX_WORKERS slots, so that every running task can end."""
+    ring = rings.attach(replace(SMALL, max_pending=1000))
+    ids = fill(ring)
+    assert ring.counts().free_slots == LIMITS.max_workers
+    claims = [ring.claim() for _ in range(LIMITS.max_workers)]
+    for claim in claims:
+        assert claim is not None
+        with pytest.raises(PayloadTooLarge, match=r"Return value of task tests\.tasks\.noop"):
+            ring.finish(claim, successful=True, outcome=ring.encode(b"y" * 20_000))
+    for claim in claims:
+        assert claim is not None
+        ring.finish(claim, successful=False, outcome=ring.encode(b"e" * 200))
+    assert [ring.get(each).status.name for each in ids[:2]] == ["FAILED", "FAILED"]
+    assert ring.check() == []
+
+
+def test_the_room_for_a_result_is_what_the_error_says(rings: Rings) -> None:
+    """The largest result that fits now is accepted; a byte more is not, and evicts nothing."""
+    ring = rings.attach(SMALL)
+    kept = done(ring)
+    put(ring, payload(100))
+    result_id = put(ring, priority=1)
+    claim = ring.claim()
+    assert claim is not None
+    with pytest.raises(PayloadTooLarge) as caught:
+        ring.finish(claim, successful=True, outcome=b"y" * 100_000)
+    limit = caught.value.limit
+    assert caught.value.option == "SHM_SIZE"
+    with pytest.raises(PayloadTooLarge):
+        ring.finish(claim, successful=True, outcome=b"y" * (limit + 1))
+    assert exists(ring, kept)
+    ring.finish(claim, successful=True, outcome=ring.encode(b"y" * (limit - 30)))
+    outcome = ring.get(result_id).outcome
+    assert outcome is not None
+    assert outcome() == b"y" * (limit - 30)
+    assert ring.check() == []
+
+
+# --- growth --------------------------------------------------------------------------------
+
+
+def test_memory_is_taken_before_results_are_given_up(rings: Rings) -> None:
+    """Up to SHM_SIZE the ring grows; only then it evicts."""
+    ring = rings.attach(replace(LIMITS, max_pending=100))
+    kept = done(ring)
+    put(ring, payload(1100))
+    assert ring.counts().reserved_slots == 2048
+    assert exists(ring, kept)
+    put(ring, payload(1200))
+    assert ring.counts().reserved_slots == ring.counts().slots
+    assert exists(ring, kept)
+    assert ring.check() == []
+
+
+def no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full /dev/shm from here on."""
+
+    def fallocate(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", fallocate)
+
+
+def test_a_full_file_system_is_earlier_eviction(
+    rings: Rings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as results can make room, nobody notices that /dev/shm is full."""
+    ring = rings.attach()
+    for _ in range(8):
+        done(ring, payload(100))
+    no_room(monkeypatch)
+    put(ring, payload(500))
+    assert ring.counts().reserved_slots == 1024
+    assert ring.counts().evicted > 0
+    assert ring.check() == []
+
+
+def test_a_full_file_system_is_named(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the error says what to change, and nothing was evicted in vain."""
+    ring = rings.attach()
+    put(ring, payload(700))
+    kept = done(ring)
+    no_room(monkeypatch)
+    with pytest.raises(StoreUnavailable, match="--shm-size"):
+        put(ring, payload(700))
+    assert exists(ring, kept)
+    claim = ring.claim()
+    assert claim is not None
+    with pytest.raises(PayloadTooLarge) as caught:
+        ring.finish(claim, successful=True, outcome=b"y" * 256 * 700)
+    assert caught.value.option == "the size of /dev/shm"
+    assert caught.value.limit < 256 * 700
+    assert put(ring)
+    assert ring.check() == []
