@@ -1,0 +1,169 @@
+"""The few figures that the package is judged by, taken out of the result files."""
+
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import Any
+
+from harness import text
+from results import rows
+
+OURS, THREADS = "ProcessPoolBackend", "ThreadPoolBackend"
+UPSTREAM = "upstream 2.0 "
+
+type Document = dict[str, Any]
+
+
+def key_figures(documents: dict[str, Document | None]) -> Iterator[str]:
+    """The section, empty where nothing has been run."""
+    lines = []
+    for what, goal, script, figure in FIGURES:
+        document = documents.get(script)
+        try:
+            found = figure(document) if document else "not run"
+        except (LookupError, ValueError):
+            found = "not measured"
+        lines.append(f"| {what} | {goal} | {found} |")
+    yield "## In short\n"
+    yield "The goals were set before the first measurement, for two cores and two workers.\n"
+    yield "\n".join(["| what | goal | measured |", "|---|---|---|", *lines]) + "\n"
+
+
+def value(document: Document, table: str, column: str = "median", **wanted: Any) -> float:
+    """One number of one row.
+
+    Raises:
+        IndexError: There is none.
+    """
+    return float(rows(document, table, **wanted)[0][column])
+
+
+def against(
+    table: str, metric: str, ours: str, theirs: str, *, more: bool = False, **wanted: Any
+) -> Callable[[Document], str]:
+    """Ours and theirs from `compare`, and the ratio between them within the rounds."""
+
+    def figure(document: Document) -> str:
+        mine = rows(document, table, metric=metric, backend=ours, **wanted)[0]
+        other = rows(document, table, metric=metric, backend=theirs, **wanted)[0]
+        ratio = median(a / b for a, b in zip(mine["rounds"], other["rounds"], strict=False))
+        times = f"{ratio:.1f} ×" if more else f"{ratio:.2f} ×"
+        return f"{times} ({text(mine['median'])} to {text(other['median'])})"
+
+    return figure
+
+
+def read_older(document: Document) -> str:
+    """Another process, and the same as a multiple of the floor."""
+    read = {"metric": "read_us", "reader": "another process"}
+    newest = value(document, "one reader", state="finished, newest", **read)
+    older = value(document, "one reader", state="finished, older", **read)
+    floor = value(document, "one reader", metric="read_us", backend="TaskResult(...) alone")
+    return f"{text(newest)} µs, {newest / floor:.1f} × (older ones {text(older)} µs)"
+
+
+def growth(document: Document) -> str:
+    """The worst ratio among the costs of the largest ring."""
+    metrics = ("enqueue_us", "round_trip_us", "read_newest_us", "read_older_us")
+    table = [row for row in rows(document, "a full ring") if row["metric"] in metrics]
+    largest = max(row["kept"] for row in table)
+    worst = max((row["ratio"], row["metric"]) for row in table if row["kept"] == largest)
+    return f"{worst[0]:.2f} × at {largest:,} (`{worst[1]}`)"
+
+
+def idle_cpu(document: Document) -> str:
+    """What the package adds to gunicorn itself."""
+    metric = {"metric": "idle_cpu_percent"}
+    bare = value(document, "a site of", backend="ImmediateBackend", **metric)
+    ours = value(document, "a site of", backend=OURS, max_workers=4, kept=0, **metric)
+    return f"{ours:.2f} % of a core, gunicorn's own {bare:.2f} % included"
+
+
+def milliseconds(table: str, column: str = "median", **wanted: Any) -> Callable[[Document], str]:
+    """One number of `recovery` or `latency`."""
+    return lambda document: f"{text(value(document, table, column, **wanted))} ms"
+
+
+RUN = "a burst of no-ops"
+LARGE = {"more": True, "data": "bytes"}
+FIGURES: list[tuple[str, str, str, Callable[[Document], str]]] = [
+    (
+        "No-ops per second, to upstream's ProcessPoolBackend",
+        "≥ 5 ×",
+        "compare",
+        against(RUN, "tasks_per_s", OURS, f"{UPSTREAM}{OURS}", more=True),
+    ),
+    (
+        "`enqueue` in a burst (mean), to ImmediateBackend running the no-op inline",
+        "≤ 0.4 ×",
+        "compare",
+        against(RUN, "enqueue_mean_us", OURS, "ImmediateBackend"),
+    ),
+    (
+        "the same, to upstream's",
+        "< 1 ×",
+        "compare",
+        against(RUN, "enqueue_mean_us", OURS, f"{UPSTREAM}{OURS}"),
+    ),
+    (
+        "Round trip of one task when idle, to upstream's",
+        "≤ 0.4 ×",
+        "compare",
+        against("one no-op", "round_trip_us", OURS, f"{UPSTREAM}{OURS}"),
+    ),
+    (
+        "`get_result` in another process, to constructing Django's `TaskResult`",
+        "≤ 10 µs and ≤ 2 ×",
+        "get_result",
+        read_older,
+    ),
+    (
+        "16 MiB result, `return` to `return_value`: upstream's time to ours",
+        "≥ 3 ×",
+        "compare",
+        against("a result of", "return_to_value_ms", f"{UPSTREAM}{OURS}", OURS, **LARGE),
+    ),
+    (
+        "ThreadPoolBackend's no-ops per second, to upstream's",
+        "≥ 1 ×",
+        "compare",
+        against(RUN, "tasks_per_s", THREADS, f"{UPSTREAM}{THREADS}", more=True),
+    ),
+    (
+        "ThreadPoolBackend's `enqueue` (mean), to upstream's",
+        "≤ 1 ×",
+        "compare",
+        against(RUN, "enqueue_mean_us", THREADS, f"{UPSTREAM}{THREADS}"),
+    ),
+    ("Growth of any cost from 1,000 to 1,000,000 kept results", "≤ 1.2 ×", "scaling", growth),
+    (
+        "First task on a cold host",
+        "≤ 500 ms",
+        "latency",
+        milliseconds("first task", metric="seen_ms"),
+    ),
+    ("CPU of an idle site, four web workers and four pool workers", "< 0.1 %", "memory", idle_cpu),
+    (
+        "After a kill of the lock's holder, the next one is inside (99 %)",
+        "≤ 50 ms",
+        "recovery",
+        milliseconds("lock holder", "p99", records=100),
+    ),
+    (
+        "Rebuild of a ring with 10,000 records",
+        "≤ 100 ms",
+        "recovery",
+        milliseconds("rebuild", records=10_000),
+    ),
+    (
+        "Pool worker killed: the next task starts in a new one",
+        "≤ 100 ms",
+        "recovery",
+        milliseconds("processes", killed="pool worker", metric="next_task_starts_ms"),
+    ),
+    (
+        "Pool killed: a worker of a new pool answers",
+        "≤ 2,000 ms",
+        "recovery",
+        milliseconds("processes", killed="pool", metric="new_worker_answers_ms"),
+    ),
+]

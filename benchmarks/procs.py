@@ -1,0 +1,58 @@
+"""What the kernel says about the processes of one site (Linux only)."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+POOL = "django_tasks_local.pool"
+
+
+@dataclass
+class Memory:
+    """The proportional set size of some processes: shared pages count by their share."""
+
+    private_mib: float = 0.0  # anonymous memory, and files such as the interpreter itself
+    shared_mib: float = 0.0  # the ring
+
+    @property
+    def pss_mib(self) -> float:
+        """All of it."""
+        return self.private_mib + self.shared_mib
+
+
+def of_site(mark: str) -> dict[str, list[int]]:
+    """Pids by role of all processes whose environment contains `mark`, but this one.
+
+    The roles are `web` and `pool`: a pool and its workers are one command line.
+    """
+    found: dict[str, list[int]] = {"web": [], "pool": []}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        try:
+            if mark.encode() in (folder / "environ").read_bytes():
+                role = "pool" if POOL.encode() in (folder / "cmdline").read_bytes() else "web"
+                found[role].append(int(folder.name))
+        except (PermissionError, FileNotFoundError, ProcessLookupError):
+            continue  # somebody else's, or just ended
+    return found
+
+
+def memory(pids: list[int]) -> Memory:
+    """Add up what the processes use."""
+    total = Memory()
+    for pid in pids:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+        kib = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+        total.private_mib += (kib["Pss"] - kib["Pss_Shmem"]) / 1024
+        total.shared_mib += kib["Pss_Shmem"] / 1024
+    return total
+
+
+def cpu_s(pids: list[int]) -> float:
+    """CPU seconds used so far by all threads that live, to the nanosecond."""
+    used_ns = 0
+    for pid in pids:
+        for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            used_ns += int(thread.read_text().split()[0])
+    return used_ns / 1e9
