@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from django_tasks_local.exceptions import LocalTasksError
 from django_tasks_local.options import Options
 from django_tasks_local.pool import preparation
 from django_tasks_local.pool.site import Site, Terms
-from django_tasks_local.store import Limits, Ring, ring_name, sweep_passing
+from django_tasks_local.store import Limits, Ring, ring_exists, ring_name, sweep_passing
 
 from .base import LocalBackend
 
@@ -110,9 +111,7 @@ def _terms(alias: str, options: Options) -> Terms:
         shm_size=options.shm_size,
         drain_timeout_s=options.drain_timeout,
     )
-    return Terms(
-        ring_name(alias, namespace), alias, limits, default, preparation.under_test()
-    )
+    return Terms(ring_name(alias, namespace), alias, limits, default, preparation.under_test())
 
 
 def _default_namespace() -> str:
@@ -141,16 +140,33 @@ def _secret_key() -> str:
 def _attach_at_first_request(**kwargs: Any) -> None:
     """A web process attaches before it enqueues: somebody must be there to run what waits."""
     pid = os.getpid()
-    if pid in _serving or preparation.under_test():
-        return
-    _serving.add(pid)
+    if pid not in _serving and not preparation.under_test():
+        _serving.add(pid)
+        _for_each_backend(lambda backend: backend.site().serve())
+
+
+def attach_where_work_is() -> None:
+    """A server that starts up keeps the pool of unfinished work alive before its first request.
+
+    After a reload that may come late, and by then DRAIN_TIMEOUT would have ended what runs.
+    """
+    if not preparation.under_test():
+        _for_each_backend(_expect_requests)
+
+
+def _expect_requests(backend: ProcessPoolBackend) -> None:
+    if ring_exists(backend.terms().name) and backend.site().ring.has_work():
+        backend.site().expect_requests()
+
+
+def _for_each_backend(do: Callable[[ProcessPoolBackend], None]) -> None:
     for alias in task_backends:
         try:
             backend = task_backends[alias]
             if isinstance(backend, ProcessPoolBackend):
-                backend.site().serve()
+                do(backend)
         except (LocalTasksError, ImproperlyConfigured) as error:
-            # The request itself may need no task at all.
+            # The process may need no task at all.
             logger.error("alias=%s can't attach: %s", alias, error)
 
 
@@ -183,7 +199,7 @@ def serve(alias: str, name: str, told: Preparation, pickled: bytes, cleared: int
         logger.exception("alias=%s a tasks module can't be imported", alias)
     serve_pool(
         terms, path=told.path, told=pickled, adopt=lambda ring: _adopt(terms, ring),
-        foreground=False, cleared=cleared,
+        foreground=False, cleared=cleared, lender=told.lender,
     )  # fmt: skip
 
 

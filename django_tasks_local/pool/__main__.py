@@ -35,6 +35,8 @@ def main(argv: list[str]) -> int:
         if leadership.pool_alive() and not leadership.successor_wanted(cleared):
             return 0
     told = sys.stdin.buffer.read()
+    if told[-1:] != pickle.STOP:
+        return 0  # whoever started us ended in the middle of telling
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)  # no task waits for input
     os.close(null)

@@ -4,6 +4,7 @@ import os
 import site
 import subprocess
 import sys
+from multiprocessing.util import _args_from_interpreter_flags  # type: ignore[attr-defined]
 from pathlib import Path
 
 from django_tasks_local.store import Ring
@@ -75,7 +76,7 @@ def interpreter() -> list[str]:
         executable = sys.executable
     else:
         executable = str(Path(sys.prefix, "bin", "python3"))
-    return [executable, *subprocess._args_from_interpreter_flags()]
+    return [executable, *_args_from_interpreter_flags()]
 
 
 def _environment() -> dict[str, str]:
@@ -85,6 +86,7 @@ def _environment() -> dict[str, str]:
     """
     here = str(Path(__file__).resolve().parents[2])
     environment = dict(os.environ)
+    environment.pop("RUN_MAIN", None)  # the pool is not what runserver's autoreload restarts
     if here not in site.getsitepackages():
         inherited = environment.get("PYTHONPATH")
         environment["PYTHONPATH"] = os.pathsep.join([here, inherited] if inherited else [here])

@@ -5,6 +5,7 @@ It goes through a pipe, not the command line: settings hold secrets.
 
 import os
 import pickle
+import stat
 import sys
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -27,6 +28,7 @@ class Preparation:
             ``multiprocessing`` uses for its own children.
         settings: The values of ``settings.configure()``, None where there is a settings module.
         databases: Under a test runner: the names of the test databases.
+        lender: The serial of the script whose output the pool inherits, where that is a pipe; 0.
     """
 
     namespace: str
@@ -34,11 +36,12 @@ class Preparation:
     main: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] | None = None
     databases: dict[str, str] = field(default_factory=dict)
+    lender: int = 0
 
     @classmethod
-    def of_this_process(cls, namespace: str, path: str) -> "Preparation":
+    def of_this_process(cls, namespace: str, path: str, lender: int = 0) -> "Preparation":
         """What a pool that this process starts must know."""
-        return cls(namespace, path, _main(), _configured_values(), test_databases())
+        return cls(namespace, path, _main(), _configured_values(), test_databases(), lender)
 
     def dumps(self) -> bytes:
         """For the pipe.
@@ -71,6 +74,12 @@ class Preparation:
         for alias, name in self.databases.items():
             settings.DATABASES[alias]["NAME"] = name
         django.setup()
+
+
+def output_is_piped() -> bool:
+    """Whether somebody reads what this process writes, and waits for the end of it."""
+    modes = [os.fstat(descriptor).st_mode for descriptor in (1, 2) if _is_open(descriptor)]
+    return any(stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) for mode in modes)
 
 
 def importing_main() -> bool:
@@ -141,9 +150,18 @@ def unshared_databases() -> list[str]:
     ]
 
 
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
 def _main() -> dict[str, Any]:
-    data = spawn.get_preparation_data("pool")
-    kept = {key: data[key] for key in ("sys_path", "sys_argv", "orig_dir", "dir") if key in data}
+    data: dict[str, Any] = {**spawn.get_preparation_data("pool")}
+    wanted = {"sys_path", "sys_argv", "orig_dir", "dir"}
+    kept = {key: value for key, value in data.items() if key in wanted}
     # The main script is imported only where tasks or settings come from it: that of a web
     # server would cost the pool the import of the server.
     if not settings_module() or main_has_tasks():

@@ -23,8 +23,9 @@ type Adopt = Callable[[Ring], None]
 
 
 def serve(
-    terms: Terms, *, path: str, told: bytes, adopt: Adopt, foreground: bool, cleared: int
-) -> None:
+    terms: Terms, *, path: str, told: bytes, adopt: Adopt, foreground: bool, cleared: int,
+    lender: int = 0,
+) -> None:  # fmt: skip
     """Runs a pool in this process until it ends.
 
     Args:
@@ -34,13 +35,12 @@ def serve(
         adopt: Makes the backend use a worker's own attachment.
         foreground: Whether it stays when no site is left.
         cleared: The newest site's serial when this process had loaded nothing yet.
+        lender: See `Preparation`.
 
     Raises:
         StoreUnavailable: The ring can't be used.
     """
-    ring = Ring(
-        terms.name, terms.alias, terms.limits, Role.POOL, path=path, passing=terms.passing
-    )
+    ring = Ring(terms.name, terms.alias, terms.limits, Role.POOL, path=path, passing=terms.passing)
     _close_connections()
 
     def start_worker(life: int, bell: int, to_close: list[int]) -> int:
@@ -54,7 +54,7 @@ def serve(
         return _fork(post, adopt, to_close)
 
     try:
-        Supervisor(ring, start_worker, foreground=foreground, cleared=cleared).run()
+        Supervisor(ring, start_worker, foreground=foreground, cleared=cleared, lender=lender).run()
     finally:
         ring.detach()
 

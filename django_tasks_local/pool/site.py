@@ -22,9 +22,9 @@ from .preparation import Preparation
 
 logger = logging.getLogger("django_tasks_local")
 
-# How often a site looks whether all is well: half of what a killed pool's successor may take
-# beyond its own start. Four web workers that do it use 0.02 % of a core.
-TICK_S: Final = 0.5
+# How often a site looks whether all is well, and with that how long a killed pool may stay
+# unnoticed where nobody enqueues.
+TICK_S: Final = 1.0
 TICK_NS: Final = int(TICK_S * 1e9)
 # The pause after a pool that did not come up; it doubles each time, up to a minute.
 FIRST_PAUSE_S: Final = 0.5
@@ -116,6 +116,15 @@ class Site:
         self._mine = None
         self._become_site()
 
+    def expect_requests(self) -> None:
+        """This process is about to serve: until its first request it only keeps a pool alive.
+
+        No thread yet: it may be a master that forks.
+        """
+        with self._lead:
+            if not self._is_site:
+                self.ring.become(Role.SITE)
+
     def _become_site(self) -> None:
         if self._guest:
             return
@@ -202,8 +211,12 @@ class Site:
             FIRST_PAUSE_S, LONGEST_PAUSE_S
         ):
             return
+        # A script's pool may outlive it; who reads the script's output must not have to wait.
+        lends = not (self.serves or self._guest) and preparation.output_is_piped()
+        lender = ring.registry.serial if lends else 0
         try:
-            start_pool(ring, Preparation.of_this_process(self.terms.namespace, ring.path))
+            told = Preparation.of_this_process(self.terms.namespace, ring.path, lender)
+            start_pool(ring, told)
         except (StoreUnavailable, OSError) as error:
             logger.error("alias=%s no pool can be started: %s", self.terms.alias, error)
 

@@ -21,8 +21,8 @@ from .code import LoadedFiles
 
 logger = logging.getLogger("django_tasks_local")
 
-TICK_S: Final = 0.5
-HAND_OVER_TICK_S: Final = 0.05
+TICK_S: Final = 1.0
+SHORT_TICK_S: Final = 0.05  # while it is about to leave
 # How often a pool that waits for its predecessor looks whether it has gone.
 TURN_S: Final = 0.01
 # No site for this long: gunicorn may be between two workers, or the machine busy.
@@ -50,6 +50,7 @@ class Supervisor:
             what a forked child must close, returns the pid.
         foreground: ``local_worker``: stays when no site is left.
         cleared: The newest site's serial when this process had loaded nothing yet.
+        lender: The serial of the script whose piped output is ours too, 0 for none.
     """
 
     def __init__(
@@ -59,13 +60,16 @@ class Supervisor:
         *,
         foreground: bool,
         cleared: int,
+        lender: int = 0,
     ) -> None:
         self._ring = ring
         self._foreground = foreground
         self._start_worker = start_worker
         self._files = LoadedFiles()
         self._children: dict[int, Child] = {}
+        self._entries: list[Attachment] = []  # who was attached when this tick began
         self._cleared = cleared
+        self._lender = lender
         self._asked = False  # for a successor
         self._leaving = False
         self._stop_requests = 0
@@ -113,6 +117,7 @@ class Supervisor:
         """Waits for the pool's place; False where there is nothing left to wait for."""
         ring = self._ring
         while not ring.leadership.take_pool():
+            self._entries = list(ring.registry.attachments())
             if self._stop_requests or not (self._foreground or self._sites()):
                 return False
             time.sleep(TURN_S)
@@ -125,11 +130,13 @@ class Supervisor:
         ring.heal()
         ring.promote()
         ring.reap_dead()
+        self._entries = list(ring.registry.attachments())
         sites = self._sites()
         if not self._leaving:
             current = self._compare_code(sites)
-            if current and self._stop_requests and sites:
-                self._ask_for_successor(0, "told to stop")
+            if current and sites and (self._stop_requests or self._lender_gone(sites)):
+                why = "told to stop" if self._stop_requests else "its script has ended"
+                self._ask_for_successor(0, why)
             if self._successor_ready():
                 self._leave()
         if self._stop_requests > 1:
@@ -174,13 +181,17 @@ class Supervisor:
             )
         self._ring.leadership.ask_for_successor(serial)
 
+    def _lender_gone(self, sites: list[Attachment]) -> bool:
+        """Whether who reads a script's output (cron, ssh, a pipe) waits for us alone."""
+        return self._lender > 0 and all(site.serial != self._lender for site in sites)
+
     def _successor_ready(self) -> bool:
         return any(
             entry.role is Role.POOL
             and entry.state == PoolState.STARTING
             and entry.index != self._ring.registry.index
             and entry.alive
-            for entry in self._ring.registry.attachments()
+            for entry in self._entries
         )
 
     def _leave(self) -> None:
@@ -191,19 +202,24 @@ class Supervisor:
 
     def _mind_being_alone(self, company: bool) -> None:
         now = time.monotonic()
-        if company or (self._foreground and not self._stop_requests):
+        ring = self._ring
+        removed = not ring.intact()
+        if not removed and (company or (self._foreground and not self._stop_requests)):
             self._alone_since = None
             return
         if self._alone_since is None:
             self._alone_since = now
         alone_s = now - self._alone_since
-        ring = self._ring
         drain_s = ring.drain_timeout_s()
-        if ring.passing and not ring.intact():
+        if removed and ring.passing:
             drain_s = 0.0  # the test run has ended
+        elif company:
+            drain_s = None  # nothing more comes through a removed ring, but what came is done
         if drain_s is not None and alone_s >= max(drain_s, ALONE_S):
             self._abandon()
-        elif not self._leaving and alone_s >= ALONE_S and not ring.has_work():
+        elif not (self._leaving or ring.has_work()) and (
+            alone_s >= ALONE_S or self._lender_gone([])
+        ):
             self._leave()
 
     def _abandon(self) -> None:
@@ -257,8 +273,10 @@ class Supervisor:
             word = loss_word(Loss.SIGNAL, -code)
         else:
             word = loss_word(Loss.EXIT, code)
-        entry = next((w for w in self._workers(alive=False) if w.pid == child.pid), None)
-        lost = self._ring.reap(entry.index, word) if entry is not None else 0
+        index = self._ring.registry.index
+        entries = self._ring.registry.attachments()
+        mine = (e for e in entries if e.pool == index and e.pid == child.pid)
+        lost = sum(self._ring.reap(entry.index, word) for entry in list(mine))
         if lost:
             self._early_deaths = 0
             logger.error(
@@ -269,29 +287,24 @@ class Supervisor:
             self._early_deaths += 1
             pause_s = min(FIRST_PAUSE_S * 2**self._early_deaths, LONGEST_PAUSE_S)
             self._pause_until = time.monotonic() + pause_s
+        else:
+            self._early_deaths = 0
 
-    def _workers(self, alive: bool = True) -> list[Attachment]:
-        return [
-            entry
-            for entry in self._ring.registry.attachments()
-            if entry.role is Role.WORKER
-            and (entry.alive if alive else entry.pool == self._ring.registry.index)
-        ]
+    def _workers(self) -> list[Attachment]:
+        return [entry for entry in self._entries if entry.role is Role.WORKER and entry.alive]
 
     def _count_workers(self) -> int:
         index = self._ring.registry.index
         return len(self._children) + sum(worker.pool != index for worker in self._workers())
 
     def _sites(self) -> list[Attachment]:
-        return [
-            entry
-            for entry in self._ring.registry.attachments()
-            if entry.role is Role.SITE and entry.alive
-        ]
+        return [entry for entry in self._entries if entry.role is Role.SITE and entry.alive]
 
     def _sleep(self) -> None:
         """Waits for a signal, a worker's bell, the next due task or the next tick."""
-        timeout_s = HAND_OVER_TICK_S if self._asked else TICK_S
+        timeout_s = TICK_S
+        if self._asked or self._alone_since is not None:
+            timeout_s = SHORT_TICK_S
         if due_ns := self._ring.next_due_ns():
             timeout_s = min(timeout_s, max(0.0, (due_ns - time.time_ns()) / 1e9))
         if select.select([self._bell], [], [], timeout_s)[0]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from types import FrameType
+from functools import partial
 from typing import Final
 
 from django_tasks_local.execution import run
@@ -23,6 +23,7 @@ IDLE_S: Final = 5.0
 # within milliseconds, or newer code is on its way (0.5 s), or it has a mistake in it (who knows).
 BLOCKED_S: Final = 0.01
 LONGEST_BLOCKED_S: Final = 0.5
+FOR_THE_POOL: Final = (signal.SIGINT, signal.SIGTERM)
 F_SETSIG: Final = 10  # of Linux; the fcntl module does not name it
 
 
@@ -61,9 +62,7 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
     """
     _lead_own_group()
     _die_with_the_pool(post.life)
-    ring = Ring(
-        post.name, post.alias, post.limits, Role.WORKER, path=post.path, pool=post.pool
-    )
+    ring = Ring(post.name, post.alias, post.limits, Role.WORKER, path=post.path, pool=post.pool)
     adopt(ring)
     files = LoadedFiles(later_only=True)
     blocked_s = BLOCKED_S
@@ -77,6 +76,8 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
             if files.changed():
                 break
             seen = newest
+        if ring.leadership.workers() > ring.max_workers():
+            break  # MAX_WORKERS was lowered; the pool starts anew those that it may have
         claim = ring.claim(cleared=cleared)
         if claim is None:
             if ring.blocked:
@@ -84,7 +85,7 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
                 time.sleep(blocked_s)
                 blocked_s = min(2 * blocked_s, LONGEST_BLOCKED_S)
             else:
-                ring.wait_for_work(IDLE_S)
+                ring.wait_for_work(_idle_s(ring))
             continue
         blocked_s = BLOCKED_S
         if ring.leadership.crowded():
@@ -92,6 +93,12 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
         run(ring, claim, alias=post.alias, backend_class=post.backend_class)
         files.look()
     ring.detach()
+
+
+def _idle_s(ring: Ring) -> float:
+    """How long to wait for work: not beyond the moment at which a deferred task falls due."""
+    due_ns = ring.next_due_ns()
+    return min(IDLE_S, max(0.0, (due_ns - time.time_ns()) / 1e9)) if due_ns else IDLE_S
 
 
 def _ring_bell(bell: int) -> None:
@@ -103,22 +110,26 @@ def _lead_own_group() -> None:
     """A group of our own, killed with us; and deaf to what is meant for the pool.
 
     systemd sends SIGTERM to every process of a service. A handler, not SIG_IGN: an ignored signal
-    stays ignored in programs that a task starts, and ``Process.terminate`` would not work on
-    a task's own children.
+    stays ignored in programs that a task starts. What a task forks hears them again, from its
+    first moment on: Python drops what a child is sent before it is ready, hence the mask.
     """
     os.setpgid(0, 0)
-    worker = os.getpid()
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != worker:  # a child that the task forked
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handler)
+    for number in FOR_THE_POOL:
+        signal.signal(number, lambda number, frame: None)
+    os.register_at_fork(
+        before=partial(signal.pthread_sigmask, signal.SIG_BLOCK, FOR_THE_POOL),
+        after_in_parent=partial(signal.pthread_sigmask, signal.SIG_UNBLOCK, FOR_THE_POOL),
+        after_in_child=_hear_again,
+    )
     signal.set_wakeup_fd(-1)  # the pool's
     for number in (signal.SIGCHLD, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+
+
+def _hear_again() -> None:
+    for number in FOR_THE_POOL:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FOR_THE_POOL)
 
 
 def _die_with_the_pool(life: int) -> None:

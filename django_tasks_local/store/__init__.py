@@ -1,8 +1,246 @@
-"""The one door to the stores.
+"""The one door to the stores, and the memory layout of the ring.
 
-Names are looked up when they are first asked for: a pool that loses the race to start must be
-able to end before it has imported Django.
+Several processes share one segment of POSIX shared memory. Any of them may be killed between any
+two instructions, and the others must go on. This page says what lies where, who may write it and
+when, and what a death leaves behind.
+
+## The segment
+
+```text
+byte 0          +----------------------------------------------+
+                | header           512 words                   |  4 KiB
+4,096           +----------------------------------------------+
+                | registry         512 entries of 256 bytes    |  128 KiB
+135,168         +----------------------------------------------+
+                | commit    W, one word for each slot          |  six columns of SLOTS words,
+                | sequence  place in FIFO or recency list      |  each rounded up to whole
+                | due       unix ns, 0: due, or not READY      |  pages of 4 KiB
+                | link      next slot in a list, next extent   |
+                | back      previous slot in the recency list  |
+                | heap      slots of deferred tasks            |
+map_at          +----------------------------------------------+
+                | free map         1 byte for each slot        |  0: free
+slots_at        +----------------------------------------------+
+                | slot 0           never used: 0 means "none"  |
+                | slot 1                                       |  SLOT_SIZE bytes each
+                | ...                                          |
+                | slot RESERVED-1                              |
+                + - - - - - - - - - - - - - - - - - - - - - - -+
+                | no memory yet: a hole in the file            |  no byte of it may be touched,
+                | slot SLOTS-1                                 |  in the columns as little as here
+segment_bytes   +----------------------------------------------+
+```
+
+Everything is made of 8-byte words in the machine's byte order. One item access of a
+`memoryview.cast("Q")` is one aligned load or store, so a word is seen old or new, never half.
+A whole column is read by one `.tolist()`, which is why fields stand in columns.
+
+Behind the file's end lie bytes that exist only as places for POSIX record locks; the kernel drops
+these with the process, whatever killed it:
+
+```text
+2**61       GUARD      held by whoever is inside the mutex
+2**61 + 1   SUCCESSOR  held by the pool that is on its way
+2**61 + 2   POOL       held by the pool
+2**62 + n   LIVENESS   held by the process that has entry n of the registry, as long as it lives
+```
+
+### W, the commit word
+
+```text
+bit 63      60 59            48 47                                             0
+   +----------+----------------+------------------------------------------------+
+   |  state   |  owner: entry  |  generation                                    |   a head slot
+   +----------+----------------+------------------------------------------------+
+   | CHAIN=7  |  head slot (24 bits)     |  low 36 bits of its generation       |   a chained slot
+   +----------+--------------------------+--------------------------------------+
+```
+
+The states are 0 FREE, 1 WRITING, 2 READY, 3 RUNNING, 4 SUCCESSFUL, 5 FAILED, 6 LOST and 7 CHAIN.
+Only WRITING and RUNNING have an owner.
+A record is one head slot and the chains that its fields name. A CHAIN word counts only if it is
+reached from a chain of the head that it names, in that generation: what a freed record leaves in
+its chained slots is never cleared.
+
+### The header, by byte
+
+The first eight words keep their places in every layout version.
+
+```text
+   0  MAGIC           "DTLRING" and a line feed, written last when a ring is made
+   8  VERSION         of this layout
+  16  SEGMENT_BYTES   the size of the file
+  24  SLOT_SIZE       bytes of a slot
+  32  SLOTS           how many there can be
+  40  ENTRIES         of the registry
+  48  GEOMETRY_CRC    CRC-32 of the five words before it
+  56  UNFINISHED      records that are WRITING, READY or RUNNING
+  64  RESERVED        slots that have memory; its complement in the upper half shows damage
+  72  DIRTY           not 0: somebody died or was interrupted between two writes
+  80  TICK            the next generation, and the next place in any order
+  88  FREE            free slots below RESERVED
+  96  WAITING         records in the FIFOs
+ 104  DEFERRED        records in the heap
+ 112  RUNNING         records that are RUNNING
+ 120  FINISHED        records in the recency list
+ 128  FINISHED_SLOTS  slots that these occupy, chains included
+ 136  OLDEST          the least recently used of them
+ 144  NEWEST          the most recently used
+ 152  CURSOR          where the next search for a free slot starts: a hint
+ 160  BITMAP          four words, a bit for each FIFO that is not empty
+ 192  EVICTED         since the ring was made: statistics, a death may lose a count
+ 200  LOST            the same
+ 208  SERIAL          the latest attachment's number
+ 216  ENTRIES_USED    no entry at or above this one was ever used
+ 224  PASSING         1: the ring of a test run
+ 232  SUCCESSOR       1 + the least site serial that may start a new pool, 0: no wish
+ 240  START_FAILURES  starts of pools in a row that led to none
+ 248  START_AFTER     CLOCK_MONOTONIC ns before which no pool is started
+ 256  POOL_WORKERS    worker processes there are
+ 264  SITE_SERIAL     the newest site's serial
+ 272  MAX_WORKERS     the options of the site that came last; they hold for all
+ 280  MAX_RESULTS     the same
+ 288  MAX_PENDING     the same
+ 296  DRAIN_MS        1 + DRAIN_TIMEOUT in ms, 0: until it is done
+ 512  FIFO_HEAD       201 words, priority -100 first
+2120  FIFO_TAIL       201 words
+```
+
+### An entry of the registry, by byte
+
+```text
+   0  COMMIT          role << 56 | serial; 0: the entry is free
+   8  PID             in that process's own pid namespace
+  16  SINCE           when it attached, unix ns
+  24  CURRENT         the slot that it claimed last; counts while that is RUNNING by this entry
+  32  OTHERS          at least the records that it is WRITING, or runs beside CURRENT
+  40  CLEARED         a pool: tasks of sites up to this serial may run on its code
+  48  POOL            a worker: 1 + its pool's entry
+  56  STATE           a pool: 1 starting, 2 serving, 3 leaving
+  64  PATH_BYTES      length of the path
+  72  PATH            the end of the settings file's path, UTF-8
+```
+
+### A head slot, by byte
+
+```text
+   0  ID_HIGH         the result id: 60 random bits,
+   8  ID_LOW          the slot's number and 38 random bits
+  16  GENERATION      as in W
+  24  ENQUEUED_AT     unix ns
+  32  ORIGIN          serial of the site that enqueued << 8 | priority + 100
+  40  META_BYTES      length of what names the task
+  48  ARGUMENTS_BYTES length of its pickled arguments
+  56  ARGUMENTS_CHAIN first extent of meta and arguments, where they do not fit here
+  64  REQUEST_CRC     bytes 0 to 63 and the payload
+  72  STARTED_AT      unix ns
+  80  WORKER          pid << 32 | serial
+  88  CLAIM_CRC       goes on from REQUEST_CRC
+  96  FINISHED_AT     unix ns
+ 104  OUTCOME_BYTES   length of the pickled outcome; in a LOST record why it was lost
+ 112  OUTCOME_CHAIN   first extent of the outcome, where it does not fit here
+ 120  OUTCOME_CRC     goes on from CLAIM_CRC
+ 128  meta, arguments, outcome: as far as each fits
+ ...
+ -88  progress        a sequence word (generation << 16 | number, odd while it is written),
+                      done and total as doubles, 64 bytes of UTF-8
+```
+
+An extent is a run of neighbouring slots, `length << 32 | first slot`; the link word of its first
+slot is the next extent. Every byte that a read returns is covered by a CRC-32, but for the
+progress, which its sequence word guards.
+
+## Access rules
+
+1. **Inside.** Header, columns, map and FREE slots are written inside the mutex only. The
+   exceptions are the words of rule 6 and rule 11.
+2. **W is the truth.** A record is what W says. Everything that helps to find one is derived and
+   can be made anew: FREE to CURSOR, FIFOs, bitmap, heap, recency list, free map. Two more columns
+   are needed for that: `sequence` and `due`.
+3. **Order.** DIRTY first; then whatever W is to cover; then W, by one store, the commit point;
+   then links and counts. The mutex clears DIRTY when the operation came to its end.
+4. **Reading.** Readers take no lock: W, copy, W again, CRC. If the two differ they try again. A
+   reader never writes; to make a result the most recent it goes inside and looks at W once more.
+5. **Bounds.** No slot at or above RESERVED is touched, whoever names it: result ids come from
+   strangers, links may be damaged, and a hole is a page or a SIGBUS. To grow, first the memory is
+   reserved, then RESERVED is stored.
+6. **Outside.** Only the owner of a WRITING or RUNNING record writes outside the mutex: payload and
+   outcome, and while it runs the progress. Before each such write it makes sure that it still is
+   the same process, with the same descriptor, and that W is still its own: whoever lost its record
+   locks counts as dead.
+7. **The living.** Nobody touches what a living process owns. What a dead one owned is settled
+   first, and its entry is freed last.
+8. **Refusals.** An operation that cannot succeed says so before its first write. An exception
+   inside means an interruption, and costs the next one a rebuild.
+9. **Quick.** Nobody inside pickles, logs, sends a signal, forks, waits, or copies a large payload.
+10. **Two views.** All writes are item or slice assignments to `Segment.words` and
+    `Segment.bytes`: the crash tests count them, and kill at each.
+11. **Hints.** The work semaphore, CURSOR, the statistics, START_AFTER to POOL_WORKERS and the
+    wishes of pools may be lost or stale. Whoever goes by one looks at the ring after all.
+
+## Invariants
+
+They hold whenever nobody is inside and DIRTY is 0. `Ring.check` verifies them all.
+
+```text
+1 < RESERVED <= SLOTS <= 2**24,  RESERVED a multiple of 1,024 or SLOTS itself
+FREE + slots of all records = RESERVED - 1
+FINISHED_SLOTS = slots of all records that are SUCCESSFUL, FAILED or LOST
+UNFINISHED = WRITING + READY + RUNNING
+WAITING + DEFERRED = READY
+FINISHED <= MAX_RESULTS                 after every end of a task
+UNFINISHED - RUNNING <= MAX_PENDING     after every enqueue
+FREE + FINISHED_SLOTS >= MAX_WORKERS    after every enqueue and every large result
+0 < generation < TICK and sequence < TICK, no generation twice
+sequence grows along every FIFO and along the recency list
+(due, sequence) of a record in the heap >= that of its parent
+bit n of BITMAP is set = FIFO n is not empty
+OTHERS >= records that are WRITING or RUNNING by the entry, but for CURRENT
+ENTRIES_USED > index of every entry in use
+every chained slot names one head, and one chain of that head reaches it
+```
+
+## What a death leaves behind
+
+Each line is a place where a process can be killed. "Next" is whoever goes inside next: he finds
+DIRTY and rebuilds, in about 2 us a record. "Reaper" is the dead process's pool, the pool of the
+ring, a site, or whoever asks for that very result.
+
+| Operation | killed | what is left | who repairs it |
+|---|---|---|---|
+| any | with the token, before GUARD | a semaphore at 0 | the next one goes in without, after 5 ms |
+| any | inside | GUARD is dropped by the kernel | next |
+| enqueue | before W | a FREE slot marked as used; nothing was accepted | next |
+| | after W = READY | a task in no FIFO; its caller was never told the id | next: it runs |
+| | before the wake-up | a task that nobody was woken for | the supervisor tops up |
+| large enqueue | before its chain is whole | WRITING without a chain | next: freed |
+| | while it copies | WRITING by a dead entry | reaper: freed |
+| claim | before W | READY; a start time that nobody reads | nobody needs to |
+| | after W = RUNNING | RUNNING by a dead entry | reaper: LOST |
+| promote | before due = 0 | a record in no heap | next: back into the heap |
+| | after due = 0 | a record in no FIFO | next: to its FIFO's end |
+| run | at any moment | RUNNING by a dead entry | reaper: LOST |
+| report | between two stores | an odd sequence word: no progress is shown | nobody needs to |
+| finish | before W | a result that nobody reads; chained slots | reaper: LOST, slots freed |
+| | after W | a finished record in no list | next |
+| read | between stamp and link | the old place in the list, the new sequence | next: by sequence |
+| evict | before W = FREE | a finished record in no list | next: kept |
+| | after W = FREE | slots marked as used | next |
+| grow | before RESERVED | memory that nobody knows of | whoever grows next |
+| reap | at any step | part of it done; the entry is still there | the next reaper goes on |
+| rebuild | at any step | DIRTY | next: begins again |
+| attach | before COMMIT | nothing: its liveness lock is gone | nobody needs to |
+| | making the ring | a file without MAGIC | whoever attaches next lays it out |
+
+An exception that a signal handler raises inside is like a death, but for one thing: its process
+lives, so what it is WRITING it frees itself.
+
+Bytes that somebody else wrote over are another matter: readers find them by CRC, `Ring.check` names
+them, and `Ring.repair` drops those records and keeps the rest.
 """
+
+# Names are looked up when they are first asked for: a pool that loses the race to start must be
+# able to end before it has imported Django.
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -114,12 +114,12 @@ S_OUTCOME_CRC: Final = 15  # words 12 to 14 and the outcome, from the claim's; i
 CRC_MASK: Final = 0xFFFFFFFF
 HEAD_WORDS: Final = 16
 HEAD_BYTES: Final = HEAD_WORDS * 8
-HEAD: Final = Struct("<16Q")
-REQUEST: Final = Struct("<8Q")
-CLAIM: Final = Struct("<2Q")
-OUTCOME: Final = Struct("<3Q")
+HEAD: Final = Struct("=16Q")
+REQUEST: Final = Struct("=8Q")
+CLAIM: Final = Struct("=2Q")
+OUTCOME: Final = Struct("=3Q")
 
-PROGRESS: Final = Struct("<2d64s")  # done, total (NaN: none), message
+PROGRESS: Final = Struct("=2d64s")  # done, total (NaN: none), message
 PROGRESS_BYTES: Final = 8 + PROGRESS.size  # the sequence word comes first
 PROGRESS_TEXT_BYTES: Final = 64
 
@@ -190,9 +190,7 @@ class Geometry:
 
     def ranges(self, first: int, end: int) -> list[tuple[int, int]]:
         """The byte ranges (offset, length) that the slots `first` to `end` - 1 occupy."""
-        columns = [
-            (self.column(name) * 8 + first * 8, (end - first) * 8) for name in COLUMNS
-        ]
+        columns = [(self.column(name) * 8 + first * 8, (end - first) * 8) for name in COLUMNS]
         return [
             *columns,
             (self.map_at + first, end - first),
@@ -218,9 +216,7 @@ def head_word(state: int, generation: int, owner: int = 0) -> int:
 
 def chain_word(head: int, generation: int) -> int:
     """The commit word of the slots that continue `head`."""
-    return (
-        CHAIN << STATE_SHIFT | head << CHAIN_SLOT_SHIFT | generation & CHAIN_GENERATION_MASK
-    )
+    return CHAIN << STATE_SHIFT | head << CHAIN_SLOT_SHIFT | generation & CHAIN_GENERATION_MASK
 
 
 def slots_for(size: int, slot_size: int) -> int:

@@ -1,7 +1,7 @@
 """Who runs the pool: two record locks that the kernel drops with their holder, and a few words.
 
-These words are no part of what the mutex guards: each is a hint or a wish, and a lost one costs a
-moment, never a task.
+These words are no part of what the mutex guards (rule 11): each is a hint or a wish, and a lost one
+costs a moment, never a task.
 """
 
 import time

@@ -192,7 +192,7 @@ class Mutex:
                     self.log(dropped)
 
     def log(self, dropped: list[str]) -> None:
-        """Says what a rebuild had to drop; outside, since a log handler may do anything."""
+        """Says what a rebuild had to drop; outside (rule 9): log handlers may do anything."""
         for sentence in dropped:
             logger.error("%s: %s", self._path, sentence)
 

@@ -1,7 +1,7 @@
 """What happens inside the mutex: each operation of the ring as its numbered writes.
 
-The table of writes and commit points is in the package's docstring. Rule 3 holds for all: set
-the dirty word first, commit with one store of W, then link.
+Rule 3 of the package's docstring holds for all: the dirty word first, then one store of W, then the
+links. Its table says what a death at each step leaves behind.
 """
 
 import time
@@ -19,7 +19,7 @@ from .table import Table
 from .trouble import inconsistent
 
 _REST_OF_HEAD = bytes(at.HEAD_BYTES - 72)
-_CRC_WORD = Struct("<Q")
+_CRC_WORD = Struct("=Q")
 # What `claim` says where the next task was enqueued by a site with newer code than the worker's.
 BLOCKED = -1
 
@@ -46,8 +46,8 @@ class Written:
 class Operations:
     """The operations, each to be run inside the mutex.
 
-    An operation that must refuse says so by its return value before it has written anything: an
-    exception would leave the ring dirty for the next one to rebuild.
+    An operation that must refuse says so by its return value before it has written anything (rule
+    8): an exception would leave the ring dirty for the next one to rebuild.
     """
 
     def __init__(self, table: Table, registry: Registry) -> None:

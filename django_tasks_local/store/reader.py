@@ -19,9 +19,9 @@ from .table import Head, Table
 # slot's number behind the variant. The id *is* the address; its random bits make it safe to show.
 _LOW_RANDOM_BITS = 38
 _VARIANT = 0b10 << 62
-_HALVES = Struct("<QQ")
+_HALVES = Struct("=QQ")
 _DIGITS = Struct(">QQ")
-_PROGRESS_WORD = Struct("<Q")
+_PROGRESS_WORD = Struct("=Q")
 
 
 def new_id_words(slot: int) -> tuple[int, int]:
@@ -81,7 +81,8 @@ class Found(NamedTuple):
 class Reader:
     """Copies records out of the ring while others write.
 
-    No lock: the commit word before and after the copy must be the same, and the CRCs must hold.
+    No lock: the commit word before and after the copy must be the same, and the CRCs must hold
+    (rule 4).
     """
 
     def __init__(self, table: Table) -> None:

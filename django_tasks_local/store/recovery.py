@@ -32,7 +32,7 @@ def reap(table: Table, registry: Registry, index: int, loss: int, keep: int) -> 
         lost = slot
     if registry.field(index, at.E_OTHERS):
         _settle_others(table, index, loss, keep)
-    registry.release(index)
+    registry.release(index)  # last: rule 7
     return lost
 
 

@@ -81,6 +81,7 @@ class Registry:
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
         self._words = segment.words
+        self._bytes: dict[int, ByteLock] = {}
         self.index = -1
         self.serial = 0
         self.origin = 0
@@ -133,7 +134,7 @@ class Registry:
         words[self._at(self.index)] = role << at.ROLE_SHIFT | self.serial
 
     def release(self, index: int) -> None:
-        """Frees an entry (in the lock): our own, or a dead one's after it was reaped."""
+        """Frees an entry (in the lock): our own, or a dead one's after it was reaped (rule 7)."""
         self._words[self._at(index)] = 0
         if index == self.index:
             self._byte(index).release()
@@ -215,4 +216,7 @@ class Registry:
         return at.REGISTRY_AT + index * at.ENTRY_WORDS
 
     def _byte(self, index: int) -> ByteLock:
-        return ByteLock(self._segment.fd, LIVENESS + index)
+        byte = self._bytes.get(index)
+        if byte is None:
+            byte = self._bytes[index] = ByteLock(self._segment.fd, LIVENESS + index)
+        return byte

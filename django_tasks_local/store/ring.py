@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from functools import partial
 from struct import Struct
-from typing import Any
+from typing import Any, Final
 
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
@@ -34,7 +34,10 @@ _STATUS = {
     at.FAILED: TaskResultStatus.FAILED,
     at.LOST: TaskResultStatus.FAILED,
 }
-_CRC_WORD = Struct("<Q")
+_CRC_WORD = Struct("=Q")
+# A task that falls due so soon wakes a worker, which then waits for its moment. For others the
+# pool's own look, twice a second, is in time.
+SOON_NS: Final = 1_000_000_000
 
 
 class Ring(Attached):
@@ -74,7 +77,7 @@ class Ring(Attached):
             high, low = self._enqueue_chained(request)
         if not high:
             raise self._refusal(request)
-        if due_ns <= now_ns:
+        if due_ns <= now_ns + SOON_NS:
             self._work.release()
         return format_id(high, low), now_ns
 

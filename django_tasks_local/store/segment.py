@@ -45,7 +45,7 @@ class Segment:
     Attributes:
         words: All of it as 8-byte words; one item access is one aligned load or store.
         bytes: All of it as bytes. Every write to the ring is an item or slice assignment to one
-            of these two views, and nothing else (the crash tests count on it).
+            of these two views, and nothing else (rule 10).
         mutexes: The mutex of each process, by pid; a forked child adds its own. One for all
             attachments of a process: record locks do not exclude its threads from each other.
         entries: Registry entries that attachments of a process hold, with its pid.

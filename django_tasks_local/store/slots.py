@@ -33,7 +33,7 @@ class Slots:
         self.total = geometry.slots
 
     def reserved(self) -> int:
-        """How many slots have memory; no slot at or above it may be touched."""
+        """How many slots have memory; no slot at or above it may be touched (rule 5)."""
         return min(at.unchecked(self._words[at.H_RESERVED]), self.total)
 
     def grow(self) -> bool:

@@ -23,6 +23,8 @@ def unavailable(error: Exception, path: str) -> StoreUnavailable:
         )
     elif number == errno.ELOOP:
         what, fix = "it is a symbolic link", "remove it: nothing of ours makes one"
+    elif isinstance(error, posix_ipc.ExistentialError):
+        what, fix = "it was removed", "the next site process that uses the backend makes it anew"
     elif not os.path.isdir(DIRECTORY):
         what, fix = f"there is no {DIRECTORY}", f"mount a tmpfs on {DIRECTORY}"
     else:
