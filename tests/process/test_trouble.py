@@ -1,0 +1,125 @@
+"""Pools that cannot start, modules that do not import, rings that go away, queues that are full."""
+
+import signal
+from pathlib import Path
+
+from tests.process.client import gone, reading, serving
+from tests.support import LONG_TIMEOUT, kill, unlink_shm, wait_for
+
+
+def test_a_pool_that_cannot_start(tmp_path: Path) -> None:
+    """Its traceback is in the site's log, tasks stay READY, and later it is tried again."""
+    broken = tmp_path / "broken"
+    broken.touch()
+    with serving(workers=1, env={"DTL_BROKEN_IF": str(broken)}) as client:
+        result_id = client.enqueue("add", 1, 2)
+        text = "RuntimeError: these settings are broken in the pool"
+        wait_for(lambda: client.site.log().count(text) >= 3, LONG_TIMEOUT)
+        assert "Traceback" in client.site.log()
+        assert "ended with status 1" in client.site.log()
+        assert client.status(result_id) == "READY"
+        broken.unlink()
+        assert client.value(result_id) == 3
+        # Three failures are some seconds: 0.5, 1, 2 and so on between them, not a storm.
+        assert client.site.log().count(text) <= 6
+
+
+def test_a_module_that_does_not_import_in_the_pool() -> None:
+    """That task is FAILED with the import's own traceback, and the pool goes on."""
+    with serving(workers=1) as client:
+        path, text = client.error(client.enqueue("tests.site.fragile.never_runs"))
+        assert path == "builtins.ImportError"
+        assert "this module does not import in a pool" in text
+        assert client.run("add", 1, 2) == 3
+        assert client.site.log().count("cannot be imported") == 1
+
+
+def test_a_ring_that_is_removed_while_in_use(tmp_path: Path) -> None:
+    """systemd's RemoveIPC, or rm: a critical line in the log, then service with a new ring."""
+    gate = tmp_path / "gate"
+    with serving(workers=2, options={"MAX_WORKERS": 1}) as client:
+        _, worker = client.hold(gate)
+        (old,) = client.supervisors()
+        unlink_shm(client.site.objects())
+        wait_for(lambda: "was removed while in use" in client.site.log(), LONG_TIMEOUT)
+        assert "CRITICAL" in client.site.log()
+        assert "RemoveIPC=no" in client.site.log()
+        result_id = client.enqueue("add", 1, 2)
+        assert client.value(result_id) == 3
+        assert len(client.every_answer(result_id)) == 2
+        gate.touch()
+        wait_for(lambda: gone(old, worker), LONG_TIMEOUT)
+
+
+def test_semaphores_that_are_removed() -> None:
+    """They hold no facts: they are made again, and nobody notices."""
+    with serving(workers=2) as client:
+        assert client.run("add", 1) == 1
+        unlink_shm({name for name in client.site.objects() if name.startswith("sem.")})
+        for number in range(5):
+            assert client.run("add", number) == number
+
+
+def test_a_full_queue(tmp_path: Path) -> None:
+    """QueueFull names MAX_PENDING; when tasks have run there is room again, and none is lost."""
+    gate, log = tmp_path / "gate", tmp_path / "log"
+    options = {"MAX_WORKERS": 1, "MAX_PENDING": 5}
+    with serving(workers=2, options=options) as client:
+        client.hold(gate)
+        ids = [client.enqueue("note", str(log)) for _ in range(5)]
+        refused = client.refused("note", str(log))
+        assert refused["error"] == "QueueFull"
+        assert "MAX_PENDING" in refused["text"]
+        gate.touch()
+        for result_id in ids:
+            client.value(result_id)
+        client.run("add", 1)
+        assert log.read_text().split() == ids
+
+
+def test_payloads_over_the_limit() -> None:
+    """In either direction: PayloadTooLarge, and the ring goes on."""
+    options = {"MAX_WORKERS": 1, "SHM_SIZE": 2 * 2**20, "MAX_PENDING": 10, "MAX_RESULTS": 10}
+    with serving(workers=1, options=options) as client:
+        refused = client.refused("take_anything", "x" * 3 * 2**20)
+        assert refused["error"] == "PayloadTooLarge"
+        assert "SHM_SIZE" in refused["text"]
+        path, text = client.fails("large", 3 * 2**20)
+        assert path == "django_tasks_local.exceptions.PayloadTooLarge"
+        assert "SHM_SIZE" in text
+        assert client.run("add", 1, 2) == 3
+
+
+def test_results_beyond_the_limit_are_evicted() -> None:
+    """MAX_RESULTS finished results are kept; an older id is unknown to every web worker."""
+    with serving(workers=2, options={"MAX_RESULTS": 3, "MAX_WORKERS": 1}) as client:
+        ids = []
+        for number in range(5):
+            ids.append(client.enqueue("add", number))
+            client.value(ids[-1])
+        assert [client.site.get(f"/result/{each}")[0] for each in ids] == [404, 404, 200, 200, 200]
+
+
+def test_a_worker_that_dies_before_it_works(tmp_path: Path) -> None:
+    """A worker killed while idle is replaced, and a task meanwhile is not lost."""
+    with serving(workers=1, options={"MAX_WORKERS": 2}) as client:
+        for _ in range(3):
+            assert client.run("add", 1) == 1
+            kill(client.workers()[0])
+        log = tmp_path / "log"
+        result_id = client.enqueue("note", str(log))
+        client.value(result_id)
+        assert log.read_text().split() == [result_id]
+
+
+def test_a_stopped_worker_is_killed_with_its_pool(tmp_path: Path) -> None:
+    """SIGSTOP does not keep a worker alive when its pool dies."""
+    gate = tmp_path / "gate"
+    with serving(workers=1) as client:
+        result_id, worker = client.hold(gate)
+        kill(worker, signal.SIGSTOP)
+        with reading(client.namespace) as ring:
+            assert ring.get_result(result_id).status == "RUNNING"
+        kill(client.supervisors()[0])
+        wait_for(lambda: gone(worker))
+        assert "together with its pool" in client.error(result_id)[1]

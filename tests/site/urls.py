@@ -1,0 +1,14 @@
+"""Every view of the tests' site."""
+
+from django.urls import path
+
+from . import views
+
+urlpatterns = [
+    path("", views.who_am_i),
+    path("enqueue", views.enqueue),
+    path("aenqueue", views.async_enqueue),
+    path("result/<str:result_id>", views.result),
+    path("aresult/<str:result_id>", views.async_result),
+    path("handles", views.handles),
+]
