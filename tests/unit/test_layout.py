@@ -1,12 +1,16 @@
 """Offsets and bit fields: nothing overlaps, nothing is out of bounds."""
 
+import re
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_tasks_local import store
 from django_tasks_local.store import layout as at
+from django_tasks_local.store import lock
+from tests.support import ROOT
 
 geometries = st.builds(
     at.Geometry.fitting,
@@ -139,3 +143,69 @@ def test_the_header_and_the_entries_do_not_overlap() -> None:
     assert len(set(singles)) == len(singles)
     assert not set(singles) & set(bitmap)
     assert max(*singles, *bitmap) < at.H_FIFO_HEAD
+
+
+# --- the page about it ---------------------------------------------------------------------
+
+TABLES = {
+    "The header, by byte": "H_",
+    "An entry of the registry, by byte": "E_",
+    "A head slot, by byte": "S_",
+}
+
+
+def offsets_in_text(title: str) -> dict[str, int]:
+    """What a table of the docstring says: byte offsets by name."""
+    assert store.__doc__
+    section = store.__doc__.partition(f"### {title}\n")[2].partition("\n#")[0]
+    return {name: int(byte) for byte, name in re.findall(r"(?m)^ *(\d+)  ([A-Z_]+) ", section)}
+
+
+@pytest.mark.parametrize("title", TABLES)
+def test_the_docstring_has_every_word_at_its_place(title: str) -> None:
+    """A word that is added or moved is so in the text as well."""
+    prefix = TABLES[title]
+    words = {
+        name.removeprefix(prefix): value * 8
+        for name, value in vars(at).items()
+        if name.startswith(prefix)
+    }
+    assert offsets_in_text(title) == words
+
+
+def test_the_drawing_has_the_right_numbers() -> None:
+    """Areas, states, lock bytes and record sizes."""
+    text = store.__doc__ or ""
+    for number in (at.REGISTRY_AT * 8, at.COLUMNS_AT):
+        assert f"\n{number:,} " in text
+    assert f"{at.ENTRIES} entries of {at.ENTRY_BYTES} bytes" in text
+    assert f"-{at.PROGRESS_BYTES}  progress" in text
+    assert [name for name in at.COLUMNS if f"| {name} " in text] == list(at.COLUMNS)
+    for name in ("FREE", "WRITING", "READY", "RUNNING", "SUCCESSFUL", "FAILED", "LOST", "CHAIN"):
+        assert f"{getattr(at, name)} {name}" in text
+    for name in ("GUARD", "SUCCESSOR", "POOL"):
+        offset = getattr(lock, name) - 2**61
+        assert re.search(rf"2\*\*61{rf' \+ {offset}' if offset else ''} +{name} ", text)
+    assert lock.LIVENESS == 2**62
+
+
+def test_the_page_is_the_docstring() -> None:
+    """Whoever reads the documentation on GitHub reads what stands in the code."""
+    page = (ROOT / "docs" / "explanation" / "memory-layout.md").read_text("utf-8")
+    text = (store.__doc__ or "").partition("\n\n")[2]
+    assert page.partition("-->\n\n")[2] == text, (
+        "copy the docstring of django_tasks_local/store/__init__.py, from its second paragraph on, "
+        "below the comment in docs/explanation/memory-layout.md"
+    )
+
+
+def test_cited_rules_exist() -> None:
+    """Every "rule N" in the code is one of the numbered access rules."""
+    numbers = set(re.findall(r"(?m)^(\d+)\. \*\*", store.__doc__ or ""))
+    cited = {
+        number
+        for path in (ROOT / "django_tasks_local" / "store").glob("*.py")
+        for number in re.findall(r"\brule\s+(\d+)", path.read_text("utf-8"))
+    }
+    assert cited
+    assert cited <= numbers

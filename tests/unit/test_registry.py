@@ -73,10 +73,10 @@ def test_a_new_role_has_a_new_serial(rings: Rings) -> None:
 
 def test_a_pools_words_are_read_by_others(rings: Rings) -> None:
     """State and clearance of a pool steer its workers and successors."""
+    peer = rings.peer()
     ring = rings.attach(role=Role.POOL)
     ring.registry.set_state(PoolState.SERVING)
     ring.registry.set_cleared(41)
-    peer = rings.peer()
     assert peer.do(pool_words, ring.registry.index) == (PoolState.SERVING, 41)
 
 

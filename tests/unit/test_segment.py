@@ -301,6 +301,14 @@ def test_a_full_file_system_is_named(rings: Rings, monkeypatch: pytest.MonkeyPat
     assert put(rings.attach())
 
 
+@pytest.mark.parametrize("role", [Role.POOL, Role.WORKER])
+def test_a_pool_makes_no_ring(rings: Rings, role: Role) -> None:
+    """A ring that was removed while its pool started must not come back without its sites."""
+    with pytest.raises(StoreUnavailable, match="was removed"):
+        rings.attach(role=role)
+    assert not ring_exists(rings.name)
+
+
 # --- half-made rings -----------------------------------------------------------------------
 
 

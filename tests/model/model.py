@@ -1,0 +1,158 @@
+"""What a ring promises, as plain dictionaries: no slots, no links, no lock."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from django_tasks_local.store import Limits
+from django_tasks_local.store import layout as at
+
+READY, RUNNING, SUCCESSFUL, FAILED = "READY", "RUNNING", "SUCCESSFUL", "FAILED"
+LOST: Final = "LOST"  # reads as FAILED
+
+
+@dataclass
+class Record:
+    """One accepted task."""
+
+    arguments: Any
+    request_bytes: int
+    priority: int
+    due_ns: int
+    place: int
+    status: str = READY
+    outcome: Any = None
+    slots: int = 1
+    owner: int = -1
+
+
+@dataclass
+class Model:
+    """All records of a ring that never grows (its slots fit into one step)."""
+
+    limits: Limits
+    records: dict[str, Record] = field(default_factory=dict)
+    kept: OrderedDict[str, None] = field(default_factory=OrderedDict)  # least recently used first
+    places: int = 0
+
+    # --- room -------------------------------------------------------------------------------
+
+    def inline(self) -> int:
+        """Payload bytes that fit a head slot."""
+        return self.limits.geometry.inline_bytes
+
+    def chained(self, size: int) -> int:
+        """Slots of a chain."""
+        return at.slots_for(size, self.limits.slot_size)
+
+    def free(self) -> int:
+        """Slots that nobody occupies."""
+        used = sum(record.slots for record in self.records.values())
+        return self.limits.geometry.slots - 1 - used
+
+    def make_room(self, count: int, keep: int) -> bool:
+        """Evicts as few as possible, the least recently used first; nothing in vain."""
+        spare = self.free() + sum(self.records[each].slots for each in self.kept)
+        if spare < count + keep:
+            return False
+        while self.free() < count:
+            self.evict()
+        return True
+
+    def evict(self) -> None:
+        """Forgets the least recently used result."""
+        result_id, _ = self.kept.popitem(last=False)
+        del self.records[result_id]
+
+    # --- tasks ------------------------------------------------------------------------------
+
+    def waiting(self) -> int:
+        """READY tasks, due or not."""
+        return sum(record.status == READY for record in self.records.values())
+
+    def running(self) -> list[str]:
+        """RUNNING tasks."""
+        return [key for key, record in self.records.items() if record.status == RUNNING]
+
+    def accepts(self, request_bytes: int) -> bool:
+        """Whether an enqueue succeeds; makes room for it if so."""
+        if self.waiting() >= self.limits.max_pending:
+            return False
+        workers = self.limits.max_workers
+        if request_bytes > self.inline():
+            return self.make_room(1 + self.chained(request_bytes), workers)
+        return self.free() > workers or self.make_room(1, workers)
+
+    def enqueue(self, result_id: str, record: Record) -> None:
+        """Adds what was accepted."""
+        record.slots = self.request_slots(record)
+        record.place = self.next_place()
+        self.records[result_id] = record
+
+    def request_slots(self, record: Record) -> int:
+        """Slots that a task occupies before its end."""
+        large = record.request_bytes > self.inline()
+        return 1 + (self.chained(record.request_bytes) if large else 0)
+
+    def drop_outcome(self, result_id: str) -> None:
+        """Whoever tries again to finish gives back what the first attempt had taken."""
+        self.records[result_id].slots = self.request_slots(self.records[result_id])
+
+    def next_place(self) -> int:
+        """The next place in any order."""
+        self.places += 1
+        return self.places
+
+    def promote(self, now_ns: int) -> None:
+        """What has fallen due takes its place, in the order of falling due."""
+        due = [each for each in self.records.values() if each.status == READY and each.due_ns]
+        for record in sorted(due, key=lambda each: (each.due_ns, each.place)):
+            if record.due_ns <= now_ns:
+                record.due_ns = 0
+                record.place = self.next_place()
+
+    def queue(self) -> list[str]:
+        """What is READY and due, in the order in which it is claimed."""
+        due = [
+            key for key, each in self.records.items() if each.status == READY and not each.due_ns
+        ]
+        return sorted(due, key=lambda key: (-self.records[key].priority, self.records[key].place))
+
+    def claim(self, owner: int, now_ns: int) -> str | None:
+        """The next task, RUNNING by `owner`."""
+        self.promote(now_ns)
+        queue = self.queue()
+        if not queue:
+            return None
+        self.records[queue[0]].status = RUNNING
+        self.records[queue[0]].owner = owner
+        return queue[0]
+
+    def outcome_slots(self, result_id: str, outcome_bytes: int) -> int:
+        """Slots that an outcome needs beyond the head slot."""
+        request_bytes = self.records[result_id].request_bytes
+        used = request_bytes if request_bytes <= self.inline() else 0
+        fits = used + outcome_bytes <= self.inline()
+        return 0 if fits else self.chained(outcome_bytes)
+
+    def has_room(self, result_id: str, outcome_bytes: int) -> bool:
+        """Whether an outcome fits; makes room for it if so."""
+        count = self.outcome_slots(result_id, outcome_bytes)
+        keep = self.limits.max_workers if count > 1 else 0
+        return count == 0 or self.make_room(count, keep)
+
+    def finish(self, result_id: str, status: str, outcome: Any, outcome_bytes: int) -> None:
+        """Ends a task; beyond MAX_RESULTS the least recently used result goes."""
+        record = self.records[result_id]
+        self.drop_outcome(result_id)
+        if status != LOST:
+            record.slots += self.outcome_slots(result_id, outcome_bytes)
+        record.status, record.outcome, record.owner = status, outcome, -1
+        self.kept[result_id] = None
+        while len(self.kept) > self.limits.max_results:
+            self.evict()
+
+    def read(self, result_id: str) -> None:
+        """Reading makes a result the most recently used."""
+        if result_id in self.kept:
+            self.kept.move_to_end(result_id)

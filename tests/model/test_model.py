@@ -1,0 +1,449 @@
+"""Random operations, deaths and interruptions: the ring does what the model does."""
+
+import os
+import pickle
+import signal
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, Final
+from uuid import uuid4
+
+import pytest
+from django.tasks.exceptions import TaskResultDoesNotExist
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
+from django_tasks_local.store import Limits, attached, operations, recovery, unlink_objects
+from django_tasks_local.store import layout as at
+from django_tasks_local.store import ring as rings
+from tests import rings as peers
+from tests.model.faults import Fault, attach_with_faults
+from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record
+from tests.rings import META, Peer
+
+# 3 workers, 6 results, 9 waiting, 46 slots: every limit is reached within a few steps.
+LIMITS: Final = Limits(3, 6, 9, 512, 194_000)
+SECOND_NS: Final = 1_000_000_000
+STATES: Final = {
+    at.READY: READY, at.RUNNING: RUNNING, at.SUCCESSFUL: SUCCESSFUL, at.FAILED: FAILED,
+    at.LOST: LOST,
+}  # fmt: skip
+
+# Sizes around every edge: inline or not, one slot or two, more than there is.
+sizes = st.one_of(
+    st.just(0), st.integers(200, 300), st.integers(400, 520), st.integers(0, 5000),
+    st.just(18_000), st.just(30_000),
+)  # fmt: skip
+interruptions = st.one_of(st.just(0), st.just(0), st.integers(1, 60))
+
+
+class Clock:
+    """A clock that the test sets, for this process and its children."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1_700_000_000 * SECOND_NS
+        self._real = time
+        for module in (operations, recovery, rings, attached):
+            module.time = SimpleNamespace(time_ns=lambda: self.now_ns)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Puts the real one back."""
+        for module in (operations, recovery, rings, attached):
+            module.time = self._real  # type: ignore[attr-defined]
+
+
+class RingMachine(RuleBasedStateMachine):
+    """One ring, this process and up to two others that can be killed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = rings_name()
+        self.clock = Clock()
+        self.model = Model(LIMITS)
+        self.claims: dict[str, Any] = {}
+        self.peers: list[Peer] = []
+        self.dead: list[int] = []
+
+    @initialize()
+    def attach(self) -> None:
+        self.ring, self.faults = attach_with_faults(self.name, LIMITS)
+
+    def teardown(self) -> None:
+        self.clock.close()
+        for peer in self.peers:
+            peer.kill()
+        unlink_objects(self.name)
+        os.close(self.ring.segment.fd)
+
+    def interrupted(self, writes: int, operation: Callable[[], object]) -> bool:
+        """Does an operation; True where it was interrupted at the given write."""
+        self.faults.arm(writes)
+        try:
+            operation()
+        except Fault:
+            return True
+        finally:
+            self.faults.arm(0)
+        return False
+
+    # --- enqueue ------------------------------------------------------------------------------
+
+    @rule(
+        size=sizes,
+        priority=st.sampled_from([-100, -1, 0, 0, 0, 63, 100]),
+        delay_s=st.one_of(st.just(0), st.just(0), st.integers(-5, 20)),
+        fault=interruptions,
+    )
+    def enqueue(self, size: int, priority: int, delay_s: int, fault: int) -> None:
+        """A task of any size, priority and time; it may be interrupted at any write."""
+        arguments = ((bytes(size), uuid4().hex[:4]), {})
+        data = self.ring.encode(arguments)
+        due_ns = self.clock.now_ns + delay_s * SECOND_NS if delay_s else 0
+        wanted = Record(arguments, len(META) + len(data), priority, max(due_ns, 0), 0)
+        if due_ns <= self.clock.now_ns:
+            wanted.due_ns = 0
+        told: list[str] = []
+
+        def operation() -> None:
+            result_id, _ = self.ring.enqueue(META, data, priority=priority, due_ns=due_ns)
+            told.append(result_id)
+
+        waiting = self.model.waiting()
+        try:
+            interrupted = self.interrupted(fault, operation)
+        except QueueFull:
+            assert not self.model.accepts(wanted.request_bytes)
+            return
+        except PayloadTooLarge:
+            assert not self.model.accepts(wanted.request_bytes)
+            return
+        if interrupted:
+            self.after_interruption()
+            told = [key for key in self.found_ids() if key not in self.model.records]
+            assert len(told) <= 1
+            if told:
+                self.model.enqueue(told[0], wanted)
+            return
+        assert waiting < LIMITS.max_pending
+        assert self.model.accepts(wanted.request_bytes)
+        self.model.enqueue(told[0], wanted)
+
+    # --- claim and finish -------------------------------------------------------------------
+
+    def may_claim(self) -> bool:
+        return len(self.model.running()) < LIMITS.max_workers
+
+    @precondition(may_claim)
+    @rule(fault=interruptions)
+    def claim(self, fault: int) -> None:
+        """This process takes the next task."""
+        taken: list[Any] = []
+        if self.interrupted(fault, lambda: taken.append(self.ring.claim())):
+            self.after_interruption()
+            self.adopt_promotions()
+            running = [key for key, state in self.found_states().items() if state == RUNNING]
+            new = [key for key in running if self.model.records[key].status == READY]
+            assert new == self.model.queue()[: len(new)]
+            for key in new:  # it runs until this process ends: nobody holds its claim
+                self.model.records[key].status = RUNNING
+                self.model.records[key].owner = self.ring.registry.index
+            return
+        expected = self.model.claim(self.ring.registry.index, self.clock.now_ns)
+        if expected is None:
+            assert taken == [None]
+        else:
+            assert taken[0].result_id == expected
+            assert taken[0].arguments() == self.model.records[expected].arguments
+            self.claims[expected] = taken[0]
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), size=sizes, successful=st.booleans(), fault=interruptions)
+    def finish(self, data: st.DataObject, size: int, successful: bool, fault: int) -> None:
+        """A result of any size; where it has no room a small error must have some."""
+        result_id = data.draw(st.sampled_from(list(self.claims)))
+        claim = self.claims[result_id]
+        status = SUCCESSFUL if successful else FAILED
+        outcome = os.urandom(size)
+        encoded = pickle.dumps(outcome)
+        self.model.drop_outcome(result_id)
+        try:
+            interrupted = self.interrupted(
+                fault,
+                lambda: self.ring.finish(claim, successful=successful, outcome=encoded),
+            )
+        except PayloadTooLarge:
+            assert not self.model.has_room(result_id, len(encoded))
+            status, outcome = FAILED, bytes(LIMITS.slot_size - 100)
+            encoded = pickle.dumps(outcome)
+            self.ring.finish(claim, successful=False, outcome=encoded)
+            interrupted = False
+        if interrupted:
+            self.after_interruption()
+            state = self.found_states().get(result_id)
+            if state == RUNNING:  # it may have chained the slots for its result already
+                record = self.model.records[result_id]
+                record.slots = self.ring._table.slots_of(slot_of(result_id))
+                return
+            # Its own end may have been what was interrupted in evicting.
+            assert state == status
+            self.model.finish(result_id, status, outcome, len(encoded))
+        else:
+            assert self.model.has_room(result_id, len(encoded))
+            self.model.finish(result_id, status, outcome, len(encoded))
+        del self.claims[result_id]
+
+    # --- reading ------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.model.records)
+    @rule(data=st.data(), fault=interruptions)
+    def get(self, data: st.DataObject, fault: int) -> None:
+        """Any record reads as the model has it; a finished one is then the most recent."""
+        result_id = data.draw(st.sampled_from(list(self.model.records)))
+        record = self.model.records[result_id]
+        lost = record.owner in self.dead
+        found: list[Any] = []
+        if self.interrupted(fault, lambda: found.append(self.ring.get(result_id))):
+            self.after_interruption()
+            self.adopt_deaths()
+            order = self.recency()
+            self.model.read(result_id)
+            assert order in (list(self.model.kept), self.kept_before)
+            self.model.kept = type(self.model.kept).fromkeys(order)
+            return
+        if lost:
+            self.reap_in_model(record.owner)
+            if result_id not in self.model.records:
+                return
+        self.model.read(result_id)
+        status = FAILED if record.status == LOST else record.status
+        assert found[0].status.name == status
+        assert found[0].meta == META
+        assert found[0].arguments() == record.arguments
+        if record.status in (SUCCESSFUL, FAILED):
+            assert found[0].outcome() == record.outcome
+        elif record.status == LOST:
+            assert found[0].outcome()[0].endswith(".WorkerLost")
+        else:
+            assert found[0].outcome is None
+
+    @rule(slot=st.integers(0, 2**24 - 1), low=st.integers(0, 2**38 - 1), high=st.integers(0, 2**60))
+    def get_nonsense(self, slot: int, low: int, high: int) -> None:
+        """An id that was never given out leads nowhere."""
+        with pytest.raises(TaskResultDoesNotExist):
+            self.ring.get(rings.format_id(high, 0b10 << 62 | slot << 38 | low))
+
+    # --- time, other processes, deaths ------------------------------------------------------
+
+    @rule(seconds=st.integers(1, 10))
+    def time_passes(self, seconds: int) -> None:
+        """Deferred tasks fall due."""
+        self.clock.now_ns += seconds * SECOND_NS
+
+    @rule(fault=interruptions)
+    def promote(self, fault: int) -> None:
+        """What has fallen due takes its place."""
+        if self.interrupted(fault, self.ring.promote):
+            self.after_interruption()
+            self.adopt_promotions()
+        else:
+            self.model.promote(self.clock.now_ns)
+
+    @precondition(lambda self: self.may_claim() and len(self.peers) - len(self.dead) < 4)
+    @rule(progress=st.booleans())
+    def worker_claims_and_dies(self, progress: bool) -> None:
+        """Another process takes the next task and is killed; nobody has noticed yet."""
+        peer = Peer(lambda: rings.Ring(self.name, "model", LIMITS, rings_role()))
+        self.peers.append(peer)
+        index = peer.result()
+        assert index not in self.dead
+        result_id = peer.do(peers.claim)
+        assert result_id == self.model.claim(index, self.clock.now_ns)
+        if result_id is not None and progress:
+            peer.do(peers.report, result_id, 3, 7, "half")
+            assert self.ring.get(result_id).progress.done == 3
+        peer.kill()
+        self.dead.append(index)
+
+    @rule(size=st.integers(400, 3000))
+    def site_enqueues_and_dies(self, size: int) -> None:
+        """Another process dies while it copies its arguments: nothing was accepted."""
+        peer = Peer(lambda: rings.Ring(self.name, "model", LIMITS, rings_role()))
+        self.peers.append(peer)
+        index = peer.result()
+        data = self.ring.encode(((bytes(size),), {}))
+        if self.model.accepts(len(META) + len(data)):
+            with pytest.raises(EOFError):
+                peer.do(half_an_enqueue, size)
+        else:
+            with pytest.raises(QueueFull):
+                peer.do(half_an_enqueue, size)
+        peer.kill()
+        self.dead.append(index)
+        assert self.ring.check() == []
+        self.reap()
+
+    @rule()
+    def reap(self) -> None:
+        """Somebody keeps house: what the dead ran is LOST, what they were writing is free."""
+        self.ring.reap_dead()
+        for index in sorted(self.dead):
+            self.reap_in_model(index)
+
+    @precondition(lambda self: self.dead)
+    @rule(fault=st.integers(1, 40))
+    def reap_interrupted(self, fault: int) -> None:
+        """Whoever reaps may be interrupted himself: the next one goes on."""
+        if self.interrupted(fault, self.ring.reap_dead):
+            assert self.ring.check() == []
+        self.reap()
+
+    @rule()
+    def rebuild(self) -> None:
+        """Everything derived is made anew, and nothing changes."""
+        self.ring.recover()
+
+    @rule(fault=st.integers(1, 40))
+    def rebuild_interrupted(self, fault: int) -> None:
+        """A rebuild may be interrupted too."""
+        self.interrupted(fault, self.ring.recover)
+
+    @rule()
+    def repair(self) -> None:
+        """There is nothing to repair."""
+        assert self.ring.repair() == []
+
+    # --- what must hold -----------------------------------------------------------------------
+
+    @invariant()
+    def sound(self) -> None:
+        """The audit finds nothing, and statuses, order, recency and counts are the model's."""
+        if not hasattr(self, "ring"):
+            return
+        assert self.ring.check() == []
+        model = self.model
+        assert self.found_states() == {key: each.status for key, each in model.records.items()}
+        assert self.recency() == list(model.kept)
+        assert self.queue() == model.queue()
+        counts = self.ring.counts()
+        assert counts.free_slots == model.free()
+        assert counts.waiting + counts.deferred == model.waiting()
+        assert counts.kept == len(model.kept) <= LIMITS.max_results
+
+    # --- after an interruption the model takes over what may have happened or not ---------------
+
+    def after_interruption(self) -> None:
+        """The next one rebuilds; evictions in progress may have happened, in their order."""
+        assert self.ring.check() == []
+        self.kept_before = list(self.model.kept)
+        self.adopt_evictions()
+
+    def adopt_evictions(self) -> None:
+        found = self.found_ids()
+        while self.model.kept and next(iter(self.model.kept)) not in found:
+            self.model.evict()
+        assert set(self.model.records) <= set(found)
+        self.kept_before = list(self.model.kept)
+
+    def adopt_promotions(self) -> None:
+        """Those that were promoted are the first that fell due."""
+        table = self.ring._table
+        for key in sorted(self.model.records, key=self.sequence):
+            record = self.model.records[key]
+            if (
+                record.status == READY
+                and record.due_ns
+                and not table.words[table.due + slot_of(key)]
+            ):
+                assert record.due_ns <= self.clock.now_ns
+                record.due_ns = 0
+                record.place = self.model.next_place()
+
+    def adopt_deaths(self) -> None:
+        """A reader may have reaped whom it found dead."""
+        for key, state in self.found_states().items():
+            if state == LOST and self.model.records[key].status == RUNNING:
+                self.reap_in_model(self.model.records[key].owner)
+        self.kept_before = list(self.model.kept)
+
+    def reap_in_model(self, index: int) -> None:
+        if index in self.dead:
+            self.dead.remove(index)
+        for key in self.model.running():
+            if self.model.records[key].owner == index:
+                self.model.finish(key, LOST, None, 0)
+
+    # --- what is in the ring, without using it --------------------------------------------------
+
+    def found_states(self) -> dict[str, str]:
+        """The status of every record, by id."""
+        table = self.ring._table
+        found = {}
+        for slot in range(1, table.slots.reserved()):
+            state = table.state(slot)
+            if state in STATES:
+                head = table.head(slot)
+                found[rings.format_id(head.id_high, head.id_low)] = STATES[state]
+        return found
+
+    def found_ids(self) -> list[str]:
+        """The ids of all records."""
+        return list(self.found_states())
+
+    def sequence(self, result_id: str) -> int:
+        table = self.ring._table
+        return int(table.words[table.sequence + slot_of(result_id)])
+
+    def recency(self) -> list[str]:
+        """Finished records by use."""
+        return self.follow(self.ring.words[at.H_OLDEST])
+
+    def queue(self) -> list[str]:
+        """Waiting records in the order of being claimed."""
+        heads = self.ring.words[at.H_FIFO_HEAD : at.H_FIFO_HEAD + at.PRIORITIES].tolist()
+        return [key for head in reversed(heads) for key in self.follow(head)]
+
+    def follow(self, slot: int) -> list[str]:
+        table = self.ring._table
+        link = table.geometry.column("link")
+        path = []
+        while slot:
+            head = table.head(slot)
+            path.append(rings.format_id(head.id_high, head.id_low))
+            slot = self.ring.words[link + slot]
+        return path
+
+
+def half_an_enqueue(mine: Any, size: int) -> None:
+    """Dies in the middle of the copy, outside the lock."""
+    mine.ring._table.slots.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    peers.put(mine.ring, ((bytes(size),), {}))
+
+
+def slot_of(result_id: str) -> int:
+    return peers.ring_address(result_id)[0]
+
+
+def rings_name() -> str:
+    return peers.ring_name("model", uuid4().hex)
+
+
+def rings_role() -> Any:
+    return peers.Role.WORKER
+
+
+TestRing = RingMachine.TestCase
+TestRing.settings = settings(
+    max_examples=int(os.environ.get("DTL_MODEL_EXAMPLES", "120")),
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)

@@ -1,0 +1,160 @@
+"""`local_tasks` and `local_worker`: what they print, and what they refuse."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.tasks import task_backends
+from django.test import override_settings
+
+from django_tasks_local.store import Limits, Ring, Role, segment
+from django_tasks_local.store import layout as at
+from tests.crash.steps import in_child
+from tests.settings import TASKS
+from tests.support import shm_objects
+
+PROCESS = "django_tasks_local.ProcessPoolBackend"
+
+
+@pytest.fixture
+def ring(namespace: str) -> Iterator[Callable[[], Ring]]:
+    """Settings with one process backend; makes its ring, and attaches as a site that enqueued."""
+    attached: list[Ring] = []
+
+    def attach() -> Ring:
+        backend: Any = task_backends["process"]
+        terms = backend.terms()
+        attached.append(Ring(terms.name, "process", terms.limits, Role.SITE, path="/a/settings.py"))
+        return attached[0]
+
+    options = {"NAMESPACE": namespace, "MAX_WORKERS": 2}
+    with override_settings(TASKS=TASKS | {"process": {"BACKEND": PROCESS, "OPTIONS": options}}):
+        yield attach
+        backend: Any = task_backends["process"]
+        backend.close()
+        for each in attached:
+            each.detach()
+
+
+def run(*arguments: str) -> str:
+    """What the command prints."""
+    out = io.StringIO()
+    call_command("local_tasks", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def enqueue(ring: Ring, due_ns: int = 0) -> str:
+    """One task."""
+    arguments = ring.encode(((), {}))
+    return ring.enqueue(b"tests.tasks:nothing", arguments, priority=0, due_ns=due_ns)[0]
+
+
+def test_nothing_to_see(ring: Callable[[], Ring]) -> None:
+    """Where nothing was enqueued the commands say so, and make nothing."""
+    before = shm_objects()
+    assert "no ring" in run("status")
+    assert json.loads(run("status", "--json")) == {"process": {"ring": None}}
+    assert "nothing to check" in run("check")
+    assert "there is no ring" in run("destroy", "--no-input")
+    assert shm_objects() - before == set()
+
+
+def test_status(ring: Callable[[], Ring]) -> None:
+    """Counts, the running task with its worker, memory, and who is attached."""
+    made = ring()
+    running, _ = enqueue(made), enqueue(made)
+    enqueue(made, due_ns=2**62)
+    assert made.claim() is not None
+    facts = json.loads(run("status", "--json"))["process"]
+    assert (facts["waiting"], facts["deferred"], len(facts["running"])) == (1, 1, 1)
+    (task,) = facts["running"]
+    assert task["id"] == running
+    assert task["task"] == "tests.tasks.nothing"
+    assert task["worker_pid"] == made.pid
+    assert task["age_s"] >= 0
+    assert (facts["kept_results"], facts["evicted"], facts["lost_workers"]) == (0, 0, 0)
+    assert 0 < facts["reserved_bytes"] < facts["shm_size"]
+    assert [(each["pid"], each["role"]) for each in facts["attached"]] == [(made.pid, "site")]
+    text = run("status", "--alias", "process")
+    assert "waiting 1   deferred 1   running 1" in text
+    assert f"running tests.tasks.nothing for 0.0 s in worker {made.pid} ({running})" in text
+    assert f"attached site {made.pid} since" in text
+
+
+def test_check(ring: Callable[[], Ring]) -> None:
+    """A sound ring; then a sentence and status 1 for a broken one, and --fix mends it."""
+    made = ring()
+    enqueue(made)
+    assert "every invariant holds" in run("check")
+    made.words[at.H_WAITING] = 7
+    out = io.StringIO()
+    with pytest.raises(CommandError, match="check --fix") as caught:
+        call_command("local_tasks", "check", stdout=out)
+    assert caught.value.returncode == 1
+    assert "7" in out.getvalue()
+    assert "every invariant holds" in run("check", "--fix")
+    assert "every invariant holds" in run("check")
+    assert made.counts().waiting == 1
+
+
+def test_destroy_refuses_while_processes_are_attached(ring: Callable[[], Ring]) -> None:
+    """--force does it all the same."""
+    made = ring()
+    name = made.name
+
+    def from_outside() -> None:
+        segment._segments.clear()
+        with pytest.raises(CommandError, match="processes are attached"):
+            run("destroy", "--no-input")
+        assert segment.ring_exists(name)
+        assert "removed" in run("destroy", "--no-input", "--force")
+        assert not segment.ring_exists(name)
+
+    in_child(from_outside)
+
+
+@pytest.mark.parametrize(("answer", "left"), [("y", False), ("no", True), ("", True)])
+def test_destroy_asks(
+    ring: Callable[[], Ring], monkeypatch: pytest.MonkeyPatch, answer: str, left: bool
+) -> None:
+    """Only a yes removes it."""
+    made = ring()
+    made.detach()
+    monkeypatch.setattr("builtins.input", lambda question: answer)
+    assert ("Left as it is" in run("destroy")) is left
+    assert segment.ring_exists(made.name) is left
+
+
+def test_aliases() -> None:
+    """An unknown one, one of another kind, none, and more than one where one is meant."""
+    with pytest.raises(CommandError, match="TASKS has no alias 'nobody'"):
+        run("status", "--alias", "nobody")
+    with pytest.raises(CommandError, match=r"TASKS\['thread'\] is no"):
+        run("status", "--alias", "thread")
+    with (
+        override_settings(TASKS={"default": TASKS["thread"]}),
+        pytest.raises(CommandError, match="There is no"),
+    ):
+        run("status")
+    two = {"default": {"BACKEND": PROCESS}, "other": {"BACKEND": PROCESS}}
+    with (
+        override_settings(TASKS=two),
+        pytest.raises(CommandError, match=r"default, other.*--alias"),
+    ):
+        call_command("local_worker")
+
+
+def test_a_store_that_cannot_be_used(
+    ring: Callable[[], Ring], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reason is the command's error, without a traceback."""
+    made = ring()
+    made.segment.words[at.H_MAGIC] = 1
+    made.detach()
+    monkeypatch.setattr(segment, "_segments", {})
+    with pytest.raises(CommandError, match="not a ring of django-tasks-local"):
+        run("status")
+    assert isinstance(made.limits, Limits)

@@ -1,0 +1,111 @@
+"""What a pool is told of its site."""
+
+import os
+import pickle
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.tasks import task
+from django.test import override_settings
+
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.pool import preparation
+from django_tasks_local.pool.preparation import Preparation
+from tests import settings as settings_file
+
+
+def test_the_settings_module() -> None:
+    """Also under override_settings, which puts another layer around it."""
+    assert preparation.settings_module() == "tests.settings"
+    with override_settings(USE_TZ=False), override_settings(SECRET_KEY="x"):
+        assert preparation.settings_module() == "tests.settings"
+    assert preparation.settings_path() == os.path.realpath(settings_file.__file__)
+
+
+def test_what_a_site_with_a_module_tells() -> None:
+    """Paths, and neither its main script nor its settings' values: they come from the module."""
+    told = Preparation.of_this_process("namespace", "path")
+    assert told.settings is None
+    assert set(told.main) <= {"sys_path", "sys_argv", "orig_dir", "dir"}
+    assert told.main["sys_path"]
+    assert told.databases == {}
+    assert pickle.loads(told.dumps()) == told
+
+
+def test_tasks_in_main(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Then the pool must import the main script."""
+    main = types.ModuleType("__main__")
+    main.__file__ = str(tmp_path / "script.py")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert not preparation.main_has_tasks()
+    assert "init_main_from_path" not in Preparation.of_this_process("", "").main
+
+    def job() -> None:
+        pass
+
+    job.__module__ = "__main__"
+    job.__qualname__ = "job"
+    main.job = task(job)  # type: ignore[attr-defined]
+    assert preparation.main_has_tasks()
+    assert preparation.main_path() == str(tmp_path / "script.py")
+    assert Preparation.of_this_process("", "").main["init_main_from_path"] == main.__file__
+
+
+def test_configured_values_are_told() -> None:
+    """Without a module: every value of settings.configure(), and no default."""
+    code = (
+        "from django.conf import settings\n"
+        "settings.configure(DEBUG=True, SECRET_KEY='k')\n"
+        "from django_tasks_local.pool.preparation import Preparation, settings_path\n"
+        "print(Preparation.of_this_process('', '').settings, repr(settings_path()))\n"
+    )
+    env = {key: value for key, value in os.environ.items() if key != "DJANGO_SETTINGS_MODULE"}
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert told == "{'DEBUG': True, 'SECRET_KEY': 'k'} ''"
+
+
+def test_a_value_that_cannot_be_pickled_is_named() -> None:
+    """It says which, and the way out."""
+    told = Preparation("", "", settings={"FINE": 1, "ODD": lambda: 1})
+    with pytest.raises(StoreUnavailable, match=r"settings\.ODD can't be pickled") as caught:
+        told.dumps()
+    assert "DJANGO_SETTINGS_MODULE" in str(caught.value)
+
+
+def test_test_databases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a test runner the pool is told their names; those in memory can't be shared."""
+    assert preparation.test_databases() == {}
+    assert preparation.unshared_databases() == []
+    monkeypatch.setattr(preparation, "under_test", lambda: True)
+    assert preparation.test_databases() == {"default": str(settings.DATABASES["default"]["NAME"])}
+    assert preparation.unshared_databases() == []
+
+
+@pytest.mark.parametrize("descriptor", [1, 2])
+def test_piped_output(descriptor: int) -> None:
+    """A pipe has a reader who waits for its end; a file, or nothing, has none."""
+    code = "from django_tasks_local.pool.preparation import *; import os\n"
+    code += "os._exit(10 + output_is_piped())"
+    command = [sys.executable, "-c", code]
+    redirects = {1: subprocess.DEVNULL, 2: subprocess.DEVNULL}
+
+    def run() -> int:
+        return subprocess.run(command, stdout=redirects[1], stderr=redirects[2]).returncode
+
+    assert run() == 10
+    redirects[descriptor] = subprocess.PIPE
+    assert run() == 11
+
+
+def test_closed_output() -> None:
+    """A daemon may have closed both."""
+    code = "import os; os.closerange(0, 3)\n"
+    code += "from django_tasks_local.pool.preparation import *; os._exit(10 + output_is_piped())"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=False)
+    assert done.returncode == 10
