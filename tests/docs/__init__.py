@@ -1,0 +1,1 @@
+"""The documentation holds: links lead somewhere, tables equal the code, examples run."""

@@ -1,0 +1,201 @@
+"""What the reference states is what the code says."""
+
+import argparse
+import ast
+import io
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command, get_commands, load_command_class
+from django.core.management.base import BaseCommand
+from django.tasks import task_backends
+from django.test import override_settings
+
+import django_tasks_local
+from django_tasks_local import exceptions, options, progress
+from django_tasks_local.store import layout, lock
+from tests.docs.pages import DOCS, PAGES, blocks, name_of, read, rows, section
+from tests.support import ROOT
+
+REFERENCE = DOCS / "reference"
+SETTINGS = REFERENCE / "settings.md"
+CHECKS = REFERENCE / "checks.md"
+ERRORS = REFERENCE / "errors.md"
+COMMANDS = REFERENCE / "commands.md"
+LIMITS = REFERENCE / "limits.md"
+RESULTS = REFERENCE / "results-and-progress.md"
+
+# What Django gives to every command.
+DJANGO_OPTIONS = {
+    option
+    for action in BaseCommand().create_parser("manage.py", "x")._actions
+    for option in action.option_strings
+}
+
+
+def _row_of(name: str, option: options.Option) -> list[str]:
+    """An option's row in the table, but for its meaning."""
+    default = "derived" if option.default is None else f"{option.default:,}"
+    values = f"{option.minimum:,} to {option.maximum:,}"
+    if name == "SLOT_SIZE":
+        values = f"a power of two, {values}"
+    elif str in option.types:
+        values = "a string"
+    if option.none_means:
+        values += ", or `None`"
+    backends = "both" if len(option.kinds) > 1 else option.kinds[0]
+    return [f"[`{name}`](#{name.lower()})", default, values, backends]
+
+
+def test_the_table_of_options_is_that_of_the_code() -> None:
+    """Names, defaults, bounds and backends of all options, and a section for each."""
+    documented = [row[:4] for row in rows(section(SETTINGS, "Options"))]
+    assert documented == [_row_of(name, option) for name, option in options.OPTIONS.items()]
+    for name in options.OPTIONS:
+        assert section(SETTINGS, name).strip()
+
+
+def test_the_formula_of_shm_size_is_that_of_the_code() -> None:
+    """The page on sizes and the settings derive SHM_SIZE as the code does."""
+    text = read(DOCS / "howto" / "size-the-segment.md")
+    formula = f"2 × (`MAX_RESULTS` + `MAX_PENDING`) × (`SLOT_SIZE` + {options.SLOT_OVERHEAD})"
+    assert formula in text
+    settings = options.Options.from_params({}, "docs", "process")
+    assert settings.shm_size == 32 * 2**20
+    assert f"in steps of {layout.STEP:,} slots" in text
+
+
+def test_every_check_id_is_documented() -> None:
+    """The ids of the checks are those of the page, and none is used twice."""
+    tree = ast.parse(read(ROOT / "django_tasks_local" / "options.py"))
+    numbers = {
+        argument.value
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "_error"
+        and isinstance(argument := call.args[0], ast.Constant)
+    }  # fmt: skip
+    documented = [row[0] for row in rows(read(CHECKS))]
+    assert sorted(documented) == [
+        f"`django_tasks_local.E{number:03}`" for number in sorted(numbers)
+    ]
+
+
+def _own_exceptions() -> list[type[Exception]]:
+    return exceptions.LocalTasksError.__subclasses__()
+
+
+def test_every_exception_is_documented() -> None:
+    """The page has a section for each exception, and no other in its first table."""
+    documented = [row[0] for row in rows(section(ERRORS, "Exceptions"))]
+    names = [cls.__name__ for cls in _own_exceptions()]
+    assert documented == [f"[`{name}`](#{name.lower()})" for name in names]
+
+
+@pytest.mark.parametrize("cls", _own_exceptions(), ids=lambda cls: cls.__name__)
+def test_the_attributes_of_exceptions_are_documented(cls: type[Exception]) -> None:
+    """Each fact that an exception carries is in the page's table, and nothing else."""
+    documented = {
+        name
+        for row in rows(section(ERRORS, cls.__name__))
+        for name in re.findall(r"`(\w+)`", row[0])
+    }
+    attributes = (cls.__doc__ or "").partition("Attributes:")[2]
+    assert documented == set(re.findall(r"^ {8}(\w+):", attributes, re.MULTILINE))
+
+
+def test_every_public_name_is_documented() -> None:
+    """What can be imported from the package is in the reference."""
+    reference = "".join(read(page) for page in REFERENCE.glob("*.md"))
+    assert not [
+        name for name in django_tasks_local.__all__ if not re.search(rf"\b{name}\b", reference)
+    ]
+
+
+def _parser(command: str) -> argparse.ArgumentParser:
+    loaded = load_command_class(get_commands()[command], command)
+    parser: argparse.ArgumentParser = loaded.create_parser("manage.py", command)
+    return parser
+
+
+def _actions_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def _options_of(parser: argparse.ArgumentParser) -> set[str]:
+    return {name for action in parser._actions for name in action.option_strings} - DJANGO_OPTIONS
+
+
+def _documented_options(title: str) -> set[str]:
+    cells = [row[0] for row in rows(section(COMMANDS, title))]
+    return {name for cell in cells for name in re.findall(r"`(--[\w-]+)", cell)}
+
+
+def test_the_options_of_the_commands_are_documented() -> None:
+    """Each option of each command is in the page, and no other."""
+    common = _documented_options("local_tasks")
+    actions = _actions_of(_parser("local_tasks"))
+    for name, parser in actions.items():
+        assert _options_of(parser) == common | _documented_options(f"local_tasks {name}"), name
+    assert _options_of(_parser("local_worker")) == _documented_options("local_worker")
+    titles = re.findall(r"^### local_tasks (\w+)$", read(COMMANDS), re.MULTILINE)
+    assert titles == list(actions)
+
+
+def test_the_keys_of_the_status_are_documented(namespace: str) -> None:
+    """The keys that `local_tasks status --json` prints are those of the page."""
+    params = {
+        "BACKEND": "django_tasks_local.ProcessPoolBackend",
+        "OPTIONS": {"NAMESPACE": namespace},
+    }
+    with override_settings(TASKS={"default": params}):
+        backend = task_backends["default"]
+        assert isinstance(backend, django_tasks_local.ProcessPoolBackend)
+        backend.site()
+        output = io.StringIO()
+        call_command("local_tasks", "status", "--json", stdout=output)
+        backend.close()
+    documented = [row[0].strip("`") for row in rows(section(COMMANDS, "local_tasks status"))]
+    assert list(json.loads(output.getvalue())["default"]) == documented[1:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_in_examples_exist(page: Path) -> None:
+    """Commands of the package and make targets that a page shows are real."""
+    makefile = read(ROOT / "Makefile")
+    for block in blocks(page):
+        for line in re.findall(r"^\$ (.+)$", block.text, re.MULTILINE):
+            words = shlex.split(line)
+            if words[:2] == ["python", "manage.py"] and words[2] in ("local_tasks", "local_worker"):
+                _parser(words[2]).parse_args(words[3:])
+            elif words[0] == "make":
+                assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), line
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    """Numbers in the reference that come from the code."""
+    limits = {row[0]: row[1] for row in rows(section(LIMITS, "Numbers"))}
+    entries = limits["Processes attached to one ring (web workers, pool, its workers, readers)"]
+    assert entries == str(layout.ENTRIES)
+    assert limits["Slots in one ring"] == f"{layout.MAX_SLOTS - 1:,}"
+    assert limits["Progress message"] == f"{progress.MESSAGE_BYTES} bytes of UTF-8"
+    frozen = limits["A live process that is frozen inside the lock"]
+    assert f"{lock.FROZEN_S:.0f} seconds" in frozen
+    interval = f"every {progress.TRACK_INTERVAL_S * 1000:.0f} milliseconds"
+    assert interval in section(RESULTS, 'track(rows, total=None, message="")')
+
+
+def test_the_size_of_a_slot_is_that_of_the_code() -> None:
+    """What a slot holds beside its payload, and what is left by default."""
+    default = options.OPTIONS["SLOT_SIZE"].default
+    inline = layout.Geometry(default, 2).inline_bytes
+    text = section(SETTINGS, "SLOT_SIZE")
+    assert f"{default - inline} bytes are for the record itself" in text
+    assert f"{inline} bytes by default" in text
+    size_page = read(DOCS / "howto" / "size-the-segment.md")
+    assert f"less {default - inline} bytes ({inline} bytes by default)" in size_page
