@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 from uuid import uuid4
 
 from django_tasks_local.store import Limits, Ring, Role, ring_name, unlink_objects
+from django_tasks_local.store import layout as at
 from tests import support
 
 META: Final = b"tests.tasks:noop"
@@ -98,9 +99,13 @@ class Peer:
             raise error
         return value
 
-    def busy(self) -> bool:
-        """Whether what was started has not ended."""
-        return not self._pipe.poll(0)
+    def busy(self, for_s: float = 0) -> bool:
+        """Whether what was started has not ended, and does not within so many seconds."""
+        return not self._pipe.poll(for_s)
+
+    def signal(self, number: int) -> None:
+        """Sends it a signal."""
+        os.kill(self.pid, number)
 
     def stop(self) -> None:
         """Freezes it, and waits until it is frozen."""
@@ -229,3 +234,22 @@ def ring_address(result_id: str) -> tuple[int, int, int]:
     number = int(result_id.replace("-", ""), 16)
     low = number & (1 << 64) - 1
     return low >> 38 & (1 << 24) - 1, number >> 64, low
+
+
+# --- the lock ----------------------------------------------------------------------------------
+
+
+def increment(ring: Ring, times: int) -> None:
+    """Adds to a word in two steps that others must not come between."""
+
+    def body() -> None:
+        word = ring.words[at.H_EVICTED]
+        ring.words[at.H_EVICTED] = word + 1
+
+    for _ in range(times):
+        ring._mutex.run(body)
+
+
+def increment_here(mine: Any, times: int) -> None:
+    """The same in a peer."""
+    increment(mine.ring, times)

@@ -200,6 +200,8 @@ class Site:
             self.terms.name,
         )
         self.ring = self._attach()
+        if self._mine is not None:
+            self._mine = array("Q")  # slots of the old ring
         if self._is_site:
             self.ring.become(Role.SITE)
 

@@ -133,7 +133,6 @@ class Reader:
     def arguments(self, found: Found) -> Any:
         """What unpickles the arguments: at once from what is in hand, a chain on demand."""
         head = found.head
-        data: bytes | bytearray
         if head.meta_bytes + head.arguments_bytes <= self._inline:
             start = at.HEAD_BYTES + head.meta_bytes
             data = found.raw[start : start + head.arguments_bytes]
@@ -148,7 +147,7 @@ class Reader:
         """What unpickles the return value or the error."""
         head = found.head
         if head.outcome_chain:
-            data: bytes | bytearray = self.chain(
+            data = self.chain(
                 found, head.outcome_chain, 0, head.outcome_bytes, head.outcome_crc >> 32
             )
         else:
@@ -167,9 +166,9 @@ class Reader:
             head.arguments_chain, self._owner_word(found), 0, head.meta_bytes
         )
         self._must_hold(found, zlib.crc32(data, zlib.crc32(found.raw[:64])), head.request_crc)
-        return bytes(data)
+        return data
 
-    def chain(self, found: Found, chain: int, offset: int, size: int, crc: int) -> bytearray:
+    def chain(self, found: Found, chain: int, offset: int, size: int, crc: int) -> bytes:
         """Copies a chained payload of a record and checks it.
 
         Raises:

@@ -6,7 +6,7 @@ import pickle
 import time
 import zlib
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 from struct import Struct
 from typing import Any, Final
 
@@ -36,7 +36,7 @@ _STATUS = {
 }
 _CRC_WORD = Struct("=Q")
 # A task that falls due so soon wakes a worker, which then waits for its moment. For others the
-# pool's own look, twice a second, is in time.
+# pool's own look, once a second, is in time.
 SOON_NS: Final = 1_000_000_000
 
 
@@ -108,7 +108,7 @@ class Ring(Attached):
             head.enqueued_at_ns,
             head.started_at_ns if state != at.READY else 0,
             head.finished_at_ns if state in at.FINISHED else 0,
-            self._worker_id(head.worker) if state != at.READY else "",
+            _worker_id(self.alias, head.worker) if state != at.READY else "",
             partial(self._reader.arguments, found),
             outcome,
             found.progress,
@@ -136,7 +136,9 @@ class Ring(Attached):
             found = Found(slot, words[self._commit + slot], head, raw, None)
             problem = self._reader.problem(head, raw, at.RUNNING)
             if not problem:
-                return RingClaim(self.segment, self._reader, found, self._worker_id(head.worker))
+                return RingClaim(
+                    self.segment, self._reader, found, _worker_id(self.alias, head.worker)
+                )
             # Never unpickled. Whoever asks for the result is told what is wrong.
             self._mutex.run(self._do.lose, found)
             logger.error("%s: a task in slot %d can't run: %s", self.segment.path, slot, problem)
@@ -269,5 +271,7 @@ class Ring(Attached):
         usable = self._table.slots.total - self.words[at.H_MAX_WORKERS] - 2
         return max(self._inline, usable * self._table.geometry.slot_size)
 
-    def _worker_id(self, worker: int) -> str:
-        return f"{self.alias}-{worker >> 32}-{worker & 0xFFFFFFFF}"
+
+@lru_cache(1024)  # arbitrary: a ring has far fewer workers at a time
+def _worker_id(alias: str, worker: int) -> str:
+    return f"{alias}-{worker >> 32}-{worker & 0xFFFFFFFF}"

@@ -173,24 +173,27 @@ class Slots:
                 place += part
                 offset += part
 
-    def read(self, chain: int, owner_word: int, offset: int, size: int) -> tuple[bytearray, int]:
+    def read(self, chain: int, owner_word: int, offset: int, size: int) -> tuple[bytes, int]:
         """`size` bytes of a chain from `offset` on, and their CRC (outside the lock).
 
         Fewer bytes where the chain is shorter than that.
         """
         view = self._bytes
-        data = bytearray()
+        pieces = []
+        left = size
         for start, length in self.extents(chain, owner_word):
             held = length * self.size
             if offset >= held:
                 offset -= held
                 continue
             place = self._slots_at + start * self.size
-            part = min(held - offset, size - len(data))
-            data += view[place + offset : place + offset + part]
+            part = min(held - offset, left)
+            pieces.append(view[place + offset : place + offset + part])
+            left -= part
             offset = 0
-            if len(data) == size:
+            if not left:
                 break
+        data = b"".join(pieces)  # the one copy, also where there is but one piece
         return data, zlib.crc32(data)
 
     def _find_run(self, count: int) -> int:

@@ -84,6 +84,11 @@ class Table:
 
     def free(self, slot: int) -> int:
         """Frees a record with its chains, which nothing links any more; says how many slots."""
+        word = self.offset(slot) // 8
+        if not (self.words[word + at.S_ARGUMENTS_CHAIN] or self.words[word + at.S_OUTCOME_CHAIN]):
+            self.words[self.commit + slot] &= at.GENERATION_MASK
+            self.slots.give_back(slot)
+            return 1
         chains, owner_word = self.chains(slot), self.owner_word(slot)
         self.words[self.commit + slot] &= at.GENERATION_MASK  # FREE; its chained slots with it
         freed = sum(self.slots.give_back_chain(chain, owner_word) for chain in chains)

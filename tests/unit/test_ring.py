@@ -2,8 +2,10 @@
 
 import os
 import signal
+import threading
 from array import array
 from dataclasses import replace
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -254,9 +256,14 @@ def test_waiting_ends_with_time_or_a_signal(ring: Ring) -> None:
     ring._mutex.semaphore.acquire(0)
     ring.wait_for_work(0.01)
     assert ring._mutex.semaphore.value == 1
-    signal.signal(signal.SIGALRM, lambda *_: None)
-    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    handler = signal.signal(signal.SIGUSR1, lambda *_: None)
+    timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGUSR1))
+    started = monotonic()
+    timer.start()
     ring.wait_for_work(10)
+    timer.join()
+    signal.signal(signal.SIGUSR1, handler)
+    assert monotonic() - started < 5
 
 
 def test_lost_wake_ups_are_replaced(ring: Ring) -> None:
