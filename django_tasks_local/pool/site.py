@@ -143,6 +143,7 @@ class Site:
                 "file: DATABASES[...]['TEST']['NAME']."
             )
         self.ring.become(Role.SITE)
+        self.ring.leadership.forget_failures()
         self._warn_of_strangers()
         threading.Thread(target=self._watch, name="django-tasks-local", daemon=True).start()
         atexit.register(self._at_exit)
@@ -247,7 +248,8 @@ class Site:
         ours = self.ring.path.partition(":")[0]
         for entry in self.ring.registry.attachments():
             theirs = entry.path.partition(":")[0]
-            if entry.alive and entry.role is Role.SITE and theirs != ours[-len(theirs) :]:
+            strange = bool(ours and theirs) and not ours.endswith(theirs)
+            if strange and entry.alive and entry.role is Role.SITE:
                 logger.warning(
                     "alias=%s the process %d shares this ring and has its settings at %s, this one "
                     "at %s. If these are two sites, give each its own NAMESPACE in OPTIONS.",

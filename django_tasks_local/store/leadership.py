@@ -71,6 +71,10 @@ class Leadership:
         words[at.H_START_AFTER] = now_ns + int(min(first_s * 2**failures, longest_s) * 1e9)
         return True
 
+    def forget_failures(self) -> None:
+        """Lets the next pool be started without a pause: a new site may bring what it lacked."""
+        self._words[at.H_START_FAILURES] = self._words[at.H_START_AFTER] = 0
+
     def set_workers(self, count: int) -> None:
         """Notes how many workers there are, for `crowded`."""
         self._words[at.H_POOL_WORKERS] = count

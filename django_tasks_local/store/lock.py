@@ -69,6 +69,7 @@ class ByteLock:
     It is gone as well when this process closes any descriptor of that file.
 
     Attributes:
+        attempt: Takes the lock; returns 0 if it could, and never waits.
         release: Drops the lock; harmless where it is not held.
     """
 
@@ -76,15 +77,16 @@ class ByteLock:
         self._fd = fd
         self._offset = offset
         # Built once: the hot path then makes no objects.
-        self._lock = ctypes.byref(_Flock(fcntl.F_WRLCK, 0, offset, 1, 0))
+        lock = ctypes.byref(_Flock(fcntl.F_WRLCK, 0, offset, 1, 0))
         unlock = ctypes.byref(_Flock(fcntl.F_UNLCK, 0, offset, 1, 0))
         # No method: Python runs signal handlers when it enters a function written in Python, and
         # one that raises there would keep the lock. After a call of C it comes too late for that.
+        self.attempt: Callable[[], int] = partial(_fcntl, fd, fcntl.F_SETLK, lock)
         self.release: Callable[[], object] = partial(_fcntl, fd, fcntl.F_SETLK, unlock)
 
     def acquire(self) -> bool:
         """Takes the lock and says whether it could; never waits."""
-        return bool(_fcntl(self._fd, fcntl.F_SETLK, self._lock) == 0)
+        return self.attempt() == 0
 
     def usable(self) -> bool:
         """Whether the descriptor is open at all."""
@@ -147,7 +149,7 @@ class Mutex:
         self._threads = threading.RLock()
         self._inside = False
 
-    def run[**P, R](self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def run[*A, R](self, function: Callable[[*A], R], *args: *A) -> R:
         """Calls `function` inside and returns what it returns.
 
         It blocks while others are inside (microseconds each). Any exception, one that a signal
@@ -170,10 +172,16 @@ class Mutex:
             dropped = None
             try:
                 self._inside = True
-                self._enter()
+                try:
+                    self.semaphore.acquire(0)
+                    token = True
+                except (posix_ipc.BusyError, posix_ipc.SignalError):
+                    token = self._wait_for_token()
+                if token and self._guard.attempt():
+                    self._wait_for_guard()
                 if self._words[H_DIRTY]:
                     dropped = self._rebuild()
-                result = function(*args, **kwargs)
+                result = function(*args)
                 self._words[H_DIRTY] = 0
                 return result
             except (IndexError, ValueError) as error:
@@ -205,27 +213,18 @@ class Mutex:
         if self.semaphore.value == 0 and not self._inside and not self._guard.held():
             self.semaphore.release()
 
-    def _enter(self) -> None:
-        try:
-            self.semaphore.acquire(0)
-        except (posix_ipc.BusyError, posix_ipc.SignalError):
-            if self._wait_for_token():
-                return  # the guard came first
-        if not self._guard.acquire():
-            self._wait_for_guard()
-
     def _wait_for_token(self) -> bool:
-        """Waits for the token; True where the guard was free instead: the token is lost."""
+        """Waits for the token; False where the guard was free and is ours: the token is lost."""
         give_up = monotonic() + FROZEN_S
         while monotonic() < give_up:
             try:
                 self.semaphore.acquire(CHUNK_S)
-                return False
+                return True
             except posix_ipc.SignalError:
                 continue  # a handler ran; posix_ipc swallowed what it raised
             except posix_ipc.BusyError:
                 if self._guard.acquire():
-                    return True
+                    return False
                 self._must_be_usable()
         raise frozen(self._guard.holder(), self._path, FROZEN_S)
 

@@ -3,9 +3,7 @@
 import os
 import pickle
 import signal
-import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any, Final
 from uuid import uuid4
 
@@ -13,30 +11,19 @@ import pytest
 from django.tasks.exceptions import TaskResultDoesNotExist
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
-from django_tasks_local.store import Limits, attached, operations, recovery, unlink_objects
-from django_tasks_local.store import layout as at
-from django_tasks_local.store import ring as rings
+from django_tasks_local.store import Limits, Ring, Role, ring_name, unlink_objects
+from django_tasks_local.store.reader import format_id
 from tests import rings as peers
 from tests.model.faults import Fault, attach_with_faults
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record
+from tests.model.world import SECOND_NS, Clock, Look
 from tests.rings import META, Peer
 
 # 3 workers, 6 results, 9 waiting, 46 slots: every limit is reached within a few steps.
 LIMITS: Final = Limits(3, 6, 9, 512, 194_000)
-SECOND_NS: Final = 1_000_000_000
-STATES: Final = {
-    at.READY: READY, at.RUNNING: RUNNING, at.SUCCESSFUL: SUCCESSFUL, at.FAILED: FAILED,
-    at.LOST: LOST,
-}  # fmt: skip
 
 # Sizes around every edge: inline or not, one slot or two, more than there is.
 sizes = st.one_of(
@@ -46,27 +33,12 @@ sizes = st.one_of(
 interruptions = st.one_of(st.just(0), st.just(0), st.integers(1, 60))
 
 
-class Clock:
-    """A clock that the test sets, for this process and its children."""
-
-    def __init__(self) -> None:
-        self.now_ns = 1_700_000_000 * SECOND_NS
-        self._real = time
-        for module in (operations, recovery, rings, attached):
-            module.time = SimpleNamespace(time_ns=lambda: self.now_ns)  # type: ignore[attr-defined]
-
-    def close(self) -> None:
-        """Puts the real one back."""
-        for module in (operations, recovery, rings, attached):
-            module.time = self._real  # type: ignore[attr-defined]
-
-
 class RingMachine(RuleBasedStateMachine):
     """One ring, this process and up to two others that can be killed."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.name = rings_name()
+        self.name = ring_name("model", uuid4().hex)
         self.clock = Clock()
         self.model = Model(LIMITS)
         self.claims: dict[str, Any] = {}
@@ -76,6 +48,7 @@ class RingMachine(RuleBasedStateMachine):
     @initialize()
     def attach(self) -> None:
         self.ring, self.faults = attach_with_faults(self.name, LIMITS)
+        self.look = Look(self.ring)
 
     def teardown(self) -> None:
         self.clock.close()
@@ -128,7 +101,7 @@ class RingMachine(RuleBasedStateMachine):
             return
         if interrupted:
             self.after_interruption()
-            told = [key for key in self.found_ids() if key not in self.model.records]
+            told = [key for key in self.look.found_ids() if key not in self.model.records]
             assert len(told) <= 1
             if told:
                 self.model.enqueue(told[0], wanted)
@@ -150,7 +123,7 @@ class RingMachine(RuleBasedStateMachine):
         if self.interrupted(fault, lambda: taken.append(self.ring.claim())):
             self.after_interruption()
             self.adopt_promotions()
-            running = [key for key, state in self.found_states().items() if state == RUNNING]
+            running = [key for key, state in self.look.found_states().items() if state == RUNNING]
             new = [key for key in running if self.model.records[key].status == READY]
             assert new == self.model.queue()[: len(new)]
             for key in new:  # it runs until this process ends: nobody holds its claim
@@ -188,10 +161,10 @@ class RingMachine(RuleBasedStateMachine):
             interrupted = False
         if interrupted:
             self.after_interruption()
-            state = self.found_states().get(result_id)
+            state = self.look.found_states().get(result_id)
             if state == RUNNING:  # it may have chained the slots for its result already
                 record = self.model.records[result_id]
-                record.slots = self.ring._table.slots_of(slot_of(result_id))
+                record.slots = self.look.slots(result_id)
                 return
             # Its own end may have been what was interrupted in evicting.
             assert state == status
@@ -214,7 +187,7 @@ class RingMachine(RuleBasedStateMachine):
         if self.interrupted(fault, lambda: found.append(self.ring.get(result_id))):
             self.after_interruption()
             self.adopt_deaths()
-            order = self.recency()
+            order = self.look.recency()
             self.model.read(result_id)
             assert order in (list(self.model.kept), self.kept_before)
             self.model.kept = type(self.model.kept).fromkeys(order)
@@ -239,7 +212,7 @@ class RingMachine(RuleBasedStateMachine):
     def get_nonsense(self, slot: int, low: int, high: int) -> None:
         """An id that was never given out leads nowhere."""
         with pytest.raises(TaskResultDoesNotExist):
-            self.ring.get(rings.format_id(high, 0b10 << 62 | slot << 38 | low))
+            self.ring.get(format_id(high, 0b10 << 62 | slot << 38 | low))
 
     # --- time, other processes, deaths ------------------------------------------------------
 
@@ -261,7 +234,7 @@ class RingMachine(RuleBasedStateMachine):
     @rule(progress=st.booleans())
     def worker_claims_and_dies(self, progress: bool) -> None:
         """Another process takes the next task and is killed; nobody has noticed yet."""
-        peer = Peer(lambda: rings.Ring(self.name, "model", LIMITS, rings_role()))
+        peer = Peer(lambda: Ring(self.name, "model", LIMITS, Role.WORKER))
         self.peers.append(peer)
         index = peer.result()
         assert index not in self.dead
@@ -276,7 +249,7 @@ class RingMachine(RuleBasedStateMachine):
     @rule(size=st.integers(400, 3000))
     def site_enqueues_and_dies(self, size: int) -> None:
         """Another process dies while it copies its arguments: nothing was accepted."""
-        peer = Peer(lambda: rings.Ring(self.name, "model", LIMITS, rings_role()))
+        peer = Peer(lambda: Ring(self.name, "model", LIMITS, Role.WORKER))
         self.peers.append(peer)
         index = peer.result()
         data = self.ring.encode(((bytes(size),), {}))
@@ -330,9 +303,9 @@ class RingMachine(RuleBasedStateMachine):
             return
         assert self.ring.check() == []
         model = self.model
-        assert self.found_states() == {key: each.status for key, each in model.records.items()}
-        assert self.recency() == list(model.kept)
-        assert self.queue() == model.queue()
+        assert self.look.found_states() == {key: each.status for key, each in model.records.items()}
+        assert self.look.recency() == list(model.kept)
+        assert self.look.queue() == model.queue()
         counts = self.ring.counts()
         assert counts.free_slots == model.free()
         assert counts.waiting + counts.deferred == model.waiting()
@@ -347,7 +320,7 @@ class RingMachine(RuleBasedStateMachine):
         self.adopt_evictions()
 
     def adopt_evictions(self) -> None:
-        found = self.found_ids()
+        found = self.look.found_ids()
         while self.model.kept and next(iter(self.model.kept)) not in found:
             self.model.evict()
         assert set(self.model.records) <= set(found)
@@ -355,21 +328,16 @@ class RingMachine(RuleBasedStateMachine):
 
     def adopt_promotions(self) -> None:
         """Those that were promoted are the first that fell due."""
-        table = self.ring._table
-        for key in sorted(self.model.records, key=self.sequence):
+        for key in sorted(self.model.records, key=self.look.sequence):
             record = self.model.records[key]
-            if (
-                record.status == READY
-                and record.due_ns
-                and not table.words[table.due + slot_of(key)]
-            ):
+            if record.status == READY and record.due_ns and not self.look.due(key):
                 assert record.due_ns <= self.clock.now_ns
                 record.due_ns = 0
                 record.place = self.model.next_place()
 
     def adopt_deaths(self) -> None:
         """A reader may have reaped whom it found dead."""
-        for key, state in self.found_states().items():
+        for key, state in self.look.found_states().items():
             if state == LOST and self.model.records[key].status == RUNNING:
                 self.reap_in_model(self.model.records[key].owner)
         self.kept_before = list(self.model.kept)
@@ -381,63 +349,11 @@ class RingMachine(RuleBasedStateMachine):
             if self.model.records[key].owner == index:
                 self.model.finish(key, LOST, None, 0)
 
-    # --- what is in the ring, without using it --------------------------------------------------
-
-    def found_states(self) -> dict[str, str]:
-        """The status of every record, by id."""
-        table = self.ring._table
-        found = {}
-        for slot in range(1, table.slots.reserved()):
-            state = table.state(slot)
-            if state in STATES:
-                head = table.head(slot)
-                found[rings.format_id(head.id_high, head.id_low)] = STATES[state]
-        return found
-
-    def found_ids(self) -> list[str]:
-        """The ids of all records."""
-        return list(self.found_states())
-
-    def sequence(self, result_id: str) -> int:
-        table = self.ring._table
-        return int(table.words[table.sequence + slot_of(result_id)])
-
-    def recency(self) -> list[str]:
-        """Finished records by use."""
-        return self.follow(self.ring.words[at.H_OLDEST])
-
-    def queue(self) -> list[str]:
-        """Waiting records in the order of being claimed."""
-        heads = self.ring.words[at.H_FIFO_HEAD : at.H_FIFO_HEAD + at.PRIORITIES].tolist()
-        return [key for head in reversed(heads) for key in self.follow(head)]
-
-    def follow(self, slot: int) -> list[str]:
-        table = self.ring._table
-        link = table.geometry.column("link")
-        path = []
-        while slot:
-            head = table.head(slot)
-            path.append(rings.format_id(head.id_high, head.id_low))
-            slot = self.ring.words[link + slot]
-        return path
-
 
 def half_an_enqueue(mine: Any, size: int) -> None:
     """Dies in the middle of the copy, outside the lock."""
     mine.ring._table.slots.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     peers.put(mine.ring, ((bytes(size),), {}))
-
-
-def slot_of(result_id: str) -> int:
-    return peers.ring_address(result_id)[0]
-
-
-def rings_name() -> str:
-    return peers.ring_name("model", uuid4().hex)
-
-
-def rings_role() -> Any:
-    return peers.Role.WORKER
 
 
 TestRing = RingMachine.TestCase

@@ -31,7 +31,7 @@ def test_an_idle_pool_goes_with_its_site(how: str) -> None:
     """Two to three seconds after the web server there is no process left, however it ended."""
     with serving(workers=2) as client:
         client.run("add", 1)
-        assert client.workers()
+        assert 1 <= len(client.workers()) <= 2  # of four: one that worked, one to spare
         stop(client, how)
         wait_for(lambda: not set(client.site.pids()) - set(client.site.pool_pids()))
         ended = monotonic()
@@ -51,6 +51,7 @@ def test_a_busy_pool_goes_after_drain_timeout(tmp_path: Path, drain_s: int, how:
         waiting = client.enqueue("note", str(log))
         stopped = monotonic()
         stop(client, how)
+        wait_for(lambda: gone(client.site.pid), 10)  # no web process waits for a task
         if drain_s:
             stays(lambda: alive(worker), drain_s * 0.75)
         wait_for(lambda: gone(worker), LONG_TIMEOUT)

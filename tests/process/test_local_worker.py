@@ -16,16 +16,17 @@ from tests.process.client import (
     reading,
     serving,
 )
+from tests.process.project import Project
 from tests.support import LONG_TIMEOUT, ROOT, alive, children_of, kill, stays, wait_for
 
 
 @contextmanager
 def local_worker(
-    namespace: str, *arguments: str, **options: object
+    namespace: str, *, env: dict[str, str] | None = None, **options: object
 ) -> Iterator[subprocess.Popen[str]]:
     """The command, as systemd starts it."""
-    env = os.environ | environment(namespace, **options) | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "django", "local_worker", "--alias", "default", *arguments]
+    env = env or os.environ | environment(namespace, **options) | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "django", "local_worker", "--alias", "default"]
     with subprocess.Popen(
         command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
@@ -135,3 +136,19 @@ def test_a_second_one_waits_for_the_first() -> None:
             assert first.wait(LONG_TIMEOUT) == 0
             second.send_signal(signal.SIGTERM)
             assert second.wait(LONG_TIMEOUT) == 0
+
+
+def test_new_code_ends_it(tmp_path: Path) -> None:
+    """It does not reload: it leaves to a pool with the new code, and who supervises restarts it."""
+    project = Project(tmp_path / "shop")
+    with serving(workers=1, env=project.env) as client:
+        env = {**os.environ, **environment(client.namespace), **project.env}
+        with local_worker(client.namespace, env=env) as process:
+            wait_for(lambda: serves(process), LONG_TIMEOUT)
+            assert client.run("shop.tasks.version") == "one"
+            project.change("two")
+            (web,) = client.site.worker_pids()
+            kill(client.site.pid, signal.SIGHUP)
+            wait_for(lambda: gone(web) and client.site.worker_pids(), LONG_TIMEOUT)
+            assert client.run("shop.tasks.version") == "two"
+            assert process.wait(LONG_TIMEOUT) == 0

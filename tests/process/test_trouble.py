@@ -38,10 +38,12 @@ def test_a_ring_that_is_removed_while_in_use(tmp_path: Path) -> None:
     """systemd's RemoveIPC, or rm: a critical line in the log, then service with a new ring."""
     gate = tmp_path / "gate"
     with serving(workers=2, options={"MAX_WORKERS": 1}) as client:
-        _, worker = client.hold(gate)
+        running, worker = client.hold(gate)
+        client.every_answer(running)
         (old,) = client.supervisors()
         unlink_shm(client.site.objects())
-        wait_for(lambda: "was removed while in use" in client.site.log(), LONG_TIMEOUT)
+        text = "was removed while in use"  # two web workers, two aliases
+        wait_for(lambda: client.site.log().count(text) == 4, LONG_TIMEOUT)
         assert "CRITICAL" in client.site.log()
         assert "RemoveIPC=no" in client.site.log()
         result_id = client.enqueue("add", 1, 2)

@@ -38,10 +38,6 @@ def leave_behind(rings: Rings, *functions: Callable[..., Any], limits: Any = LIM
     peer.kill()
 
 
-def reap_all(mine: Any) -> None:
-    mine.ring.reap_dead()
-
-
 # --- names ---------------------------------------------------------------------------------
 
 
