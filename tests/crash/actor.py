@@ -1,0 +1,305 @@
+"""One process of the fuzzer: random operations on a ring, each result compared with the ledger."""
+
+import os
+import random
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Final
+
+from django.tasks.exceptions import TaskResultDoesNotExist
+
+from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
+from django_tasks_local.store import Limits, Ring, Role, recovery
+from django_tasks_local.store.lock import Mutex
+from django_tasks_local.store.reader import format_id
+from tests.crash.ledger import ENDED, INSIDE, NEXT, PLACE_WORDS, STARTED, STOPS, Ledger
+
+META: Final = b"tests.tasks:noop"
+LIMITS: Final = Limits(4, 150, 300, 512, 4 * 2**20)
+# No wait of a process that nobody stopped may be longer. Several stops of the longest kind can fall
+# into one wait, and ten processes share two cores; a ring that hangs, hangs for ever.
+PAUSE_BOUND_S: Final = 5.0
+
+
+class Interrupted(BaseException):
+    """What the handler of SIGUSR1 raises, wherever the main thread is."""
+
+
+def value_of(task: int) -> tuple[int, bytes]:
+    """The argument of a task: its number, and bytes that only it has; mostly few."""
+    size = (0, 10, 40, 100, 700, 3000, 20_000)[task % 7] if task % 3 == 0 else task % 90
+    return task, task.to_bytes(8, "little") * (size // 8)
+
+
+def outcome_of(task: int) -> tuple[str, int, bytes]:
+    """What a task returns."""
+    return "outcome", task, value_of(task * 5 + 1)[1]
+
+
+class Monitor:
+    """Watches, from inside the mutex, that nobody else is inside."""
+
+    def __init__(self, ledger: Ledger, place: int) -> None:
+        self._ledger = ledger
+        self._place = place
+        self._local = threading.local()
+        self._run = Mutex.run
+        self._rebuild = recovery.rebuild
+        self._lose = recovery.lose
+        self._rebuilt = False
+
+    def install(self) -> None:
+        """Puts this between the callers and the store's own functions, in this process."""
+        monitor = self
+
+        def run(mutex: Mutex, function: Callable[..., Any], *args: Any) -> Any:
+            return monitor.enter(mutex, function, args)
+
+        def rebuild(*args: Any) -> Any:
+            monitor._rebuilt = True
+            return monitor.inside(monitor._rebuild, args)
+
+        def lose(table: Any, slot: int, *args: Any) -> None:
+            monitor._ledger.lose(monitor._place, table.head(slot).id_high)
+            monitor._lose(table, slot, *args)
+
+        Mutex.run = run  # type: ignore[method-assign]
+        recovery.rebuild = rebuild
+        recovery.lose = lose
+
+    def enter(self, mutex: Mutex, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """`Mutex.run`, with the wait measured."""
+        ledger, place = self._ledger, self._place
+        stops = ledger.stops
+        began_ns = time.monotonic_ns()
+
+        def inside() -> Any:
+            waited_ns = time.monotonic_ns() - began_ns
+            rebuilt, self._rebuilt = self._rebuilt, False
+            ledger.add(place, "entries")
+            if rebuilt:
+                ledger.add(place, "rebuilds")
+            # A wait while somebody, this process perhaps, was stopped says nothing of the ring.
+            if ledger.stops == stops and stops % 2 == 0:
+                ledger.note_wait(place, "waits", waited_ns)
+                if rebuilt:
+                    ledger.note_wait(place, "waits_after_death", waited_ns)
+            if waited_ns > PAUSE_BOUND_S * 1e9 and ledger.field(place, STOPS) == own_stops:
+                ledger.violation(f"waited {waited_ns / 1e9:.1f} s to get inside")
+            return self.inside(function, args)
+
+        own_stops = ledger.field(place, STOPS)
+        return self._run(mutex, inside)
+
+    def inside(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Calls `function` with this place marked as being inside."""
+        if getattr(self._local, "inside", False):
+            return function(*args)
+        ledger, place = self._ledger, self._place
+        try:
+            self._local.inside = True
+            if ledger.field(place, INSIDE):
+                ledger.violation("two threads of one process are inside")
+            ledger.set_field(place, INSIDE, 1)
+            self._look_around("on the way in")
+            result = function(*args)
+            self._look_around("on the way out")
+            return result
+        finally:
+            self._local.inside = False
+            ledger.words[place * PLACE_WORDS + INSIDE] = 0  # no call: see `ByteLock.release`
+
+    def _look_around(self, when: str) -> None:
+        ledger = self._ledger
+        for other in range(ledger.places):
+            # Marks of the dead stay, and who takes the place of a dead one takes back its mark
+            # before it counts as living: hence the second look at the mark.
+            if (
+                other != self._place
+                and ledger.field(other, INSIDE)
+                and ledger.lives(other)
+                and ledger.field(other, INSIDE)
+            ):
+                ledger.violation(f"place {other} is inside too, {when}")
+
+
+class Actor:
+    """Random operations of one thread."""
+
+    def __init__(self, ring: Ring, ledger: Ledger, place: int, rng: random.Random) -> None:
+        self.ring = ring
+        self.ledger = ledger
+        self.place = place
+        self.rng = rng
+        self._numbers = threading.Lock()
+
+    def act(self) -> None:
+        """One random operation."""
+        operations: tuple[tuple[Callable[[], object], int], ...] = (
+            (self.enqueue, 30), (self.work, 34), (self.read, 24), (self.ring.reap_dead, 3),
+            (self.ring.promote, 2), (self.ring.top_up, 1), (self.ring.heal, 2),
+            (self.ring.recover, 1), (self.check, 1), (self.ring.counts, 1),
+        )  # fmt: skip
+        pick = self.rng.choices([each for each, _ in operations], [n for _, n in operations])[0]
+        pick()
+
+    def enqueue(self) -> None:
+        """Enqueues a task of its own kind."""
+        with self._numbers:
+            task = self.ledger.new_task(self.place)
+        if task < 0:
+            return
+        due_ns = time.time_ns() + self.rng.randrange(40_000_000) if self.rng.random() < 0.2 else 0
+        arguments = self.ring.encode(((*value_of(task),), {}))
+        with suppress(QueueFull, PayloadTooLarge):
+            result_id, _ = self.ring.enqueue(
+                META, arguments, priority=self.rng.choice((-100, 0, 0, 0, 7, 100)), due_ns=due_ns
+            )
+            number = int(result_id.replace("-", ""), 16)
+            self.ledger.accepted(task, number >> 64, number & 0xFFFFFFFFFFFFFFFF)
+            self.ledger.add(self.place, "enqueued")
+
+    def work(self) -> None:
+        """Claims a task and finishes it."""
+        claim = self.ring.claim()
+        if claim is None:
+            return
+        self.ledger.add(self.place, "claimed")
+        (task, data), _ = claim.arguments()
+        before = self.ledger.note(task, STARTED, self.place)
+        if before:
+            self.ledger.violation(f"task {task} was started by place {before - 1} already")
+        if (task, data) != value_of(task) or claim.meta != META:
+            self.ledger.violation(f"task {task} got wrong arguments")
+        if self.rng.random() < 0.3:
+            claim.report(1, 2, "half")
+        self.ledger.note(task, ENDED, self.place)
+        outcome = self.ring.encode(outcome_of(task))
+        try:
+            self.ring.finish(claim, successful=task % 4 != 0, outcome=outcome)
+        except PayloadTooLarge:
+            self.ring.finish(claim, successful=False, outcome=self.ring.encode(("too", "large")))
+        self.ledger.add(self.place, "finished")
+
+    def read(self) -> None:
+        """Reads some task's result."""
+        place = self.rng.randrange(self.ledger.places)
+        many = self.ledger.field(place, NEXT)
+        if many:
+            # Mostly a new one: the old ones are evicted.
+            back = min(int(self.rng.expovariate(0.05)), many - 1)
+            self.compare(place * self.ledger.tasks_each + many - 1 - back)
+
+    def compare(self, task: int) -> str:
+        """Compares a task's result with what it must be; returns its status, "" for none."""
+        halves = self.ledger.id_of(task)
+        if halves is None:
+            return ""
+        self.ledger.add(self.place, "reads")
+        try:
+            found = self.ring.get(format_id(*halves))
+            (number, data), _ = found.arguments()
+            outcome = found.outcome() if found.outcome else None
+        except TaskResultDoesNotExist:
+            return "GONE"
+        if (number, data) != value_of(task) or number != task or found.meta != META:
+            self.ledger.violation(f"task {task} shows wrong arguments")
+        status = found.status.name
+        right = {
+            "READY": outcome is None,
+            "RUNNING": outcome is None,
+            "SUCCESSFUL": outcome == outcome_of(task) and task % 4 != 0,
+            "FAILED": outcome is not None and (
+                outcome[0].endswith("WorkerLost")
+                or outcome == ("too", "large")
+                or (outcome == outcome_of(task) and task % 4 == 0)
+            ),
+        }  # fmt: skip
+        if not right[status]:
+            self.ledger.violation(f"task {task} is {status} with a wrong outcome")
+        return status
+
+    def check(self) -> None:
+        """Audits the living ring."""
+        for problem in self.ring.check():
+            self.ledger.violation(f"the audit says: {problem}")
+
+
+def live(name: str, ledger: Ledger, place: int, seed: str, until: float) -> None:
+    """The life of one process; it ends by a kill, or with the round."""
+    rng = random.Random(seed)
+    ledger.take_place(place)
+    Monitor(ledger, place).install()
+    ring = Ring(name, "fuzz", LIMITS, rng.choice((Role.SITE, Role.WORKER)))
+    actor = Actor(ring, ledger, place, rng)
+    for number in range(rng.choice((0, 0, 1, 2))):
+        sibling = Actor(ring, ledger, place, random.Random(f"{seed} {number}"))
+        sibling._numbers = actor._numbers
+        threading.Thread(target=_repeat, args=(sibling, until), daemon=True).start()
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        if _armed:
+            _armed.clear()
+            ledger.add(place, "interrupts")
+            raise Interrupted
+
+    signal.signal(signal.SIGUSR1, interrupt)
+    while time.monotonic() < until:
+        with suppress(Interrupted):
+            _armed[:] = [True]
+            _repeat(actor, until, lambda: _fork(name, seed, actor))
+            _armed.clear()
+
+
+# Whether the handler may raise. It clears this, so that one exception at a time is on its way.
+_armed: list[bool] = []
+
+
+def _repeat(actor: Actor, until: float, fork: Callable[[], None] = lambda: None) -> None:
+    try:
+        while time.monotonic() < until:
+            actor.act()
+            if actor.rng.random() < 0.004:
+                fork()
+    except Exception:
+        actor.ledger.violation(traceback.format_exc())
+        os._exit(1)
+
+
+def _fork(name: str, seed: str, actor: Actor) -> None:
+    """Forks while siblings may be inside; the child attaches anew, and is killed after a while."""
+    ledger, place = actor.ledger, actor.place
+    if place >= ledger.places // 2:
+        return
+    _armed.clear()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            Mutex.run = _ORIGINAL_RUN  # type: ignore[method-assign]
+            recovery.rebuild, recovery.lose = _ORIGINALS
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            seed = f"{seed} {actor.rng.random()}"
+            live(name, ledger, place + ledger.places // 2, seed, time.monotonic() + 0.5)
+            code = 0
+        finally:
+            os._exit(code)
+    ledger.add(place, "forks")
+    for _ in range(actor.rng.randrange(1, 60)):
+        actor.act()
+    os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        ledger.add(place, "fork_kills")
+    elif status:
+        ledger.violation(f"a forked child ended with status {status}")
+    _armed[:] = [True]
+
+
+_ORIGINAL_RUN = Mutex.run
+_ORIGINALS = recovery.rebuild, recovery.lose

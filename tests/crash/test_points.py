@@ -1,0 +1,201 @@
+"""A SIGKILL at every write step of every operation of the ring, from several start states."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from django_tasks_local.store import Ring, Role
+from django_tasks_local.store import layout as at
+from django_tasks_local.store.reader import format_id
+from tests.crash.scene import (
+    FAILED,
+    LOST,
+    META,
+    READY,
+    SMALL,
+    STATES,
+    SUCCESSFUL,
+    Scene,
+    large_value,
+    small_value,
+)
+from tests.crash.steps import Steps, kill_everywhere
+
+NEW = small_value(900)
+NEW_LARGE = large_value(901, 4)
+OUTCOME = ["the", "outcome"]
+LARGE_OUTCOME = bytes(range(250)) * 3
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What a child does, step by step, until it is killed.
+
+    Attributes:
+        act: The operation, with what `prepare` returned.
+        prepare: What comes before it, uncounted.
+        extra: Arguments of the task that may be there afterwards without anybody having its id.
+        ends: How the claimed task may end, where the operation is a finish.
+    """
+
+    act: Callable[[Ring, Any], object]
+    prepare: Callable[[Ring], Any] = lambda ring: None
+    extra: Any = None
+    ends: str = ""
+    claims: bool = False
+    states: tuple[str, ...] = tuple(STATES)
+
+
+def put(value: Any, delay_ns: int = 0) -> Callable[[Ring, Any], object]:
+    """Enqueues a value."""
+
+    def act(ring: Ring, _: Any) -> object:
+        due_ns = time.time_ns() + delay_ns if delay_ns else 0
+        return ring.enqueue(META, ring.encode(value), priority=0, due_ns=due_ns)
+
+    return act
+
+
+def end(outcome: Any, successful: bool = True) -> Callable[[Ring, Any], object]:
+    """Finishes a claim."""
+
+    def act(ring: Ring, claim: Any) -> object:
+        return ring.finish(claim, successful=successful, outcome=ring.encode(outcome))
+
+    return act
+
+
+def oldest_result(ring: Ring) -> str:
+    """The id of the least recently used result."""
+    head = ring._table.head(ring.words[at.H_OLDEST])
+    return format_id(head.id_high, head.id_low)
+
+
+WITH_WORK = ("waiting", "running", "full", "deferred", "chained")
+OPERATIONS = {
+    "enqueue": Operation(put(NEW), extra=NEW),
+    "enqueue_deferred": Operation(put(NEW, 10**15), extra=NEW),
+    "enqueue_large": Operation(put(NEW_LARGE), extra=NEW_LARGE),
+    "claim": Operation(lambda ring, _: ring.claim(), claims=True, states=WITH_WORK),
+    "finish": Operation(
+        end(OUTCOME), lambda ring: ring.claim(), ends=SUCCESSFUL, claims=True, states=WITH_WORK
+    ),
+    "finish_failed": Operation(
+        end(OUTCOME, False), lambda ring: ring.claim(), ends=FAILED, claims=True, states=WITH_WORK
+    ),
+    "finish_large": Operation(
+        end(LARGE_OUTCOME), lambda ring: ring.claim(), ends=SUCCESSFUL, claims=True,
+        states=WITH_WORK,
+    ),
+    "progress": Operation(
+        lambda ring, claim: [claim.report(n, None, "text") for n in range(2)],
+        lambda ring: ring.claim(), claims=True, states=("waiting",),
+    ),
+    "read": Operation(
+        lambda ring, oldest: ring.get(oldest), oldest_result,
+        states=("waiting", "full", "chained"),
+    ),
+    "bury": Operation(lambda ring, _: list(ring.running()), states=("running", "chained")),
+    "reap": Operation(lambda ring, _: ring.reap_dead(), states=("running", "chained")),
+    "rebuild": Operation(lambda ring, _: ring.recover()),
+    "repair": Operation(lambda ring, _: ring.repair(), states=("running", "chained")),
+    "limits": Operation(lambda ring, _: ring.set_limits(ring.limits), states=("waiting",)),
+    "promote": Operation(lambda ring, _: ring.promote(), states=("deferred",)),
+    "become": Operation(lambda ring, _: ring.become(Role.VISITOR), states=("waiting",)),
+    "detach": Operation(lambda ring, _: ring.detach(), states=("waiting",)),
+}  # fmt: skip
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    """A ring of 46 slots."""
+    made = Scene(SMALL)
+    yield made
+    made.close()
+
+
+def verification(scene: Scene, operation: Operation) -> Callable[[bool], None]:
+    """What must hold after a death in `operation`."""
+    next_up = scene.next_up()
+
+    def verify(completed: bool) -> None:
+        allowed: dict[str, set[str]] = {}
+        if operation.claims and next_up:
+            ends = {operation.ends} if operation.ends else {LOST}
+            allowed[next_up[0]] = ends if completed else {READY, LOST, *ends}
+            if operation.ends:
+                allowed[next_up[0]] -= {READY}
+            scene.records[next_up[0]].outcome = None
+        scene.verify(allowed, operation.extra)
+
+    return verify
+
+
+def body_of(scene: Scene, operation: Operation) -> Callable[[Steps], None]:
+    """The child's part of `operation`."""
+
+    def body(steps: Steps) -> None:
+        ring = scene.attach(Role.WORKER if operation.claims else Role.SITE)
+        prepared = operation.prepare(ring)
+        steps.arm()
+        operation.act(ring, prepared)
+
+    return body
+
+
+CASES = [
+    pytest.param(name, state, id=f"{name}-{state}")
+    for name, operation in OPERATIONS.items()
+    for state in operation.states
+]
+
+
+@pytest.mark.parametrize(("name", "state"), CASES)
+def test_death_at_every_step(scene: Scene, name: str, state: str) -> None:
+    """Whatever step a process is killed at, nothing accepted is lost, torn or run twice."""
+    operation = OPERATIONS[name]
+    STATES[state](scene)
+    scene.save()
+
+    deaths = kill_everywhere(
+        scene.restore, body_of(scene, operation), verification(scene, operation)
+    )
+    assert deaths
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("enqueue", "full"),
+        ("enqueue_large", "chained"),
+        ("claim", "deferred"),
+        ("finish_large", "full"),
+        ("reap", "running"),
+    ],
+)
+def test_second_death_in_the_recovery(scene: Scene, name: str, state: str) -> None:
+    """Whoever dies while repairing what a death left, the next one still repairs it."""
+    operation = OPERATIONS[name]
+    STATES[state](scene)
+    scene.save()
+    first = Steps()
+    verify = verification(scene, operation)
+
+    def repair(steps: Steps) -> None:
+        ring = scene.attach()
+        steps.arm()
+        ring.reap_dead()
+        ring.become(Role.SITE)
+
+    kill_at = 0
+    while not first.run(kill_at := kill_at + 1, False, body_of(scene, operation)).completed:
+        # The audit has no second opinion on a clean ring, so only dirty ones are worth the time;
+        # every fifth of them, since neighbours differ by one store.
+        if kill_at % 5 == 0 and scene.dirty():
+            original = scene.save()
+            kill_everywhere(scene.restore, repair, lambda _: verify(False))
+            scene.save(original)
+        scene.restore()
