@@ -49,7 +49,7 @@ class Rings:
     def close(self) -> None:
         """Ends the peers and removes the ring."""
         for peer in self._peers:
-            peer.kill()
+            peer.end()
         unlink_objects(self.name)
         for fd in {ring.segment.fd for ring in self._rings}:
             os.close(fd)
@@ -72,6 +72,7 @@ class Peer:
         ours, theirs = Pipe()
         self._pipe = ours
         self._ended = False
+        self._asked = 1  # it answers when it is attached
         self.pid = os.fork()
         if self.pid == 0:
             ours.close()
@@ -88,12 +89,14 @@ class Peer:
 
     def start(self, function: Callable[..., Any], *args: Any) -> None:
         """Has the child call `function` while this process goes on."""
+        self._asked += 1
         self._pipe.send((function, args))
 
     def result(self) -> Any:
         """Waits for what was started last."""
         assert self._pipe.poll(support.SHORT_TIMEOUT), "the peer does not answer"
         value, error, text = self._pipe.recv()
+        self._asked -= 1
         if error is not None:
             error.add_note(text)
             raise error
@@ -115,6 +118,14 @@ class Peer:
     def resume(self) -> None:
         """Lets it go on."""
         os.kill(self.pid, signal.SIGCONT)
+
+    def end(self) -> None:
+        """Has it end in an orderly way, or kills it if it is busy."""
+        if self._ended or self._asked:
+            self.kill()
+        else:
+            self._pipe.send(None)
+            assert self.wait() == 0
 
     def kill(self) -> Self:
         """Kills it, whatever it does, and waits for its end."""
@@ -151,10 +162,10 @@ class Peer:
 
         answer(begin)
         while True:
-            try:
-                function, args = pipe.recv()
-            except EOFError:
+            order = pipe.recv()
+            if order is None:
                 return
+            function, args = order
             answer(lambda function=function, args=args: function(mine, *args))
 
 

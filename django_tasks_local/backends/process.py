@@ -192,11 +192,7 @@ def serve(alias: str, name: str, told: Preparation, pickled: bytes, cleared: int
     from django_tasks_local.pool.serve import serve as serve_pool
 
     terms = _told_terms(alias, name, told)
-    # Imported before the fork: once instead of in every worker, and compared with the disk.
-    try:
-        autodiscover_modules("tasks")
-    except Exception:
-        logger.exception("alias=%s a tasks module can't be imported", alias)
+    _import_tasks(alias)
     serve_pool(
         terms, path=told.path, told=pickled, adopt=lambda ring: _adopt(terms, ring),
         foreground=False, cleared=cleared, lender=told.lender,
@@ -220,7 +216,16 @@ def serve_in_foreground(backend: ProcessPoolBackend) -> None:
 
     terms = backend.terms()
     _told_namespace[:] = [terms.namespace]
+    _import_tasks(backend.alias)
     serve_pool(terms, lambda ring: _adopt(terms, ring))
+
+
+def _import_tasks(alias: str) -> None:
+    """Before the fork: once instead of in every worker, and then compared with the disk."""
+    try:
+        autodiscover_modules("tasks")
+    except Exception:
+        logger.exception("alias=%s a tasks module can't be imported", alias)
 
 
 def _told_terms(alias: str, name: str, told: Preparation) -> Terms:

@@ -188,9 +188,13 @@ class Site:
         path = preparation.settings_path()
         if not preparation.settings_module() or preparation.main_has_tasks():
             path = f"{path}:{preparation.main_path()}"
-        return Ring(
-            terms.name, terms.alias, terms.limits, Role.VISITOR, path=path, passing=terms.passing
-        )  # fmt: skip
+        while True:
+            ring = Ring(
+                terms.name, terms.alias, terms.limits, Role.VISITOR,
+                path=path, passing=terms.passing,
+            )  # fmt: skip
+            if ring.intact():  # nobody removed it, or laid it out anew, before we were registered
+                return ring
 
     def _reattach(self) -> None:
         """The objects were removed under us (RemoveIPC, an operator), or our descriptor closed."""

@@ -176,9 +176,12 @@ class Supervisor:
     def _ask_for_successor(self, serial: int, why: str) -> None:
         if not self._asked:
             self._asked = True
-            logger.info(
-                "alias=%s pool pid=%d asks for a successor: %s", self._ring.alias, os.getpid(), why
-            )
+            # In the foreground it is the reason why the command ends.
+            level = logging.WARNING if self._foreground else logging.INFO
+            logger.log(
+                level, "alias=%s pool pid=%d asks for a successor: %s",
+                self._ring.alias, os.getpid(), why,
+            )  # fmt: skip
         self._ring.leadership.ask_for_successor(serial)
 
     def _lender_gone(self, sites: list[Attachment]) -> bool:

@@ -144,9 +144,9 @@ class Audit:
             problem = problem or self._payload_problem(slot, chain)
             if problem:
                 return f"the chain of its {chain.name} {problem}"
-        for each in taken:
-            if self.owner[each]:
-                return f"slot {each} belongs to the record of slot {self.owner[each]} as well"
+        # A chained slot names one head, so no other record can have it.
+        if len(set(taken)) != len(taken):
+            return "its chains have a slot in common"
         for each in taken:
             self.owner[each] = slot
         return ""

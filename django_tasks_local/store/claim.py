@@ -5,11 +5,16 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from . import layout as at
 from .reader import Found, Reader, format_id
 from .segment import Segment
+
+
+# A report takes microseconds. Shorter: one that waits for its turn on a busy machine could write
+# into another's slot; longer: the end of a task waits for nothing.
+LEFT_LOCKED_S: Final = 1.0
 
 
 class RingClaim:
@@ -81,8 +86,12 @@ class RingClaim:
 
     def close(self) -> None:
         """From here on a thread that outlives its task reports nowhere."""
-        with self._lock:  # no report is half-way when the slot may go to others
-            self._open = False
+        # No report may be half-way when the slot goes to others. Not for ever: a handler that raised
+        # between taking the lock and the `try` in `report` has left it locked.
+        taken = self._lock.acquire(timeout=LEFT_LOCKED_S)
+        self._open = False
+        if taken:
+            self._lock.release()
 
     def _write(self, done: float, total: float, message: str) -> None:
         geometry, words = self._segment.geometry, self._segment.words

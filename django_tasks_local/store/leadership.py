@@ -84,8 +84,10 @@ class Leadership:
         return int(self._words[at.H_POOL_WORKERS])
 
     def crowded(self) -> bool:
-        """Whether every worker is busy, as far as the words tell."""
-        return bool(self._words[at.H_RUNNING] >= self._words[at.H_POOL_WORKERS])
+        """Whether every worker is busy and there may be more of them, as far as the words tell."""
+        words = self._words
+        workers = words[at.H_POOL_WORKERS]
+        return bool(words[at.H_RUNNING] >= workers and workers < words[at.H_MAX_WORKERS])
 
     def newest_site(self) -> int:
         """The serial of the site process that attached last."""

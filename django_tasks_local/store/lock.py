@@ -20,7 +20,9 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from os import sched_yield
 from time import monotonic, sleep
 from typing import Any, Final
 
@@ -42,6 +44,10 @@ LIVENESS: Final = 1 << 62  # + the index of the registry entry
 # How long to wait for a token before asking whether its holder is dead. Shorter: more system calls
 # under load; longer: a longer pause after a kill (this is nearly all of it).
 CHUNK_S: Final = 0.005
+# How often to look again before sleeping: who is inside leaves within 5 to 10 us, and a sleep costs
+# 50. Two workers and a busy site on two cores: 19,400 tasks a second without, 21,400 with 5 to 20,
+# 20,300 with 100 (medians of one run).
+SPINS: Final = 10
 # How long somebody may be inside before the others stop waiting for a frozen process.
 FROZEN_S: Final = 30.0
 
@@ -215,6 +221,12 @@ class Mutex:
 
     def _wait_for_token(self) -> bool:
         """Waits for the token; False where the guard was free and is ours: the token is lost."""
+        for _ in range(SPINS):
+            sched_yield()
+            if self.semaphore.value:
+                with suppress(posix_ipc.BusyError, posix_ipc.SignalError):
+                    self.semaphore.acquire(0)
+                    return True
         give_up = monotonic() + FROZEN_S
         while monotonic() < give_up:
             try:

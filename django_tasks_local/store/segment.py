@@ -286,7 +286,8 @@ def _prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geome
         return _lay_out(fd, wanted, passing, path)
     # pread, no mapping: closing a mapping closes a descriptor of the file, and drops the guard.
     head = memoryview(os.pread(fd, at.PAGE, 0)).cast("Q")
-    if head[at.H_MAGIC] == 0:  # its maker died before the last step
+    # Its maker died before the last step, or, with somebody attached, it is damaged.
+    if head[at.H_MAGIC] == 0 and not any_held(fd, LIVENESS):
         return _lay_out(fd, wanted, passing, path)
     if head[at.H_MAGIC] != at.MAGIC:
         raise StoreUnavailable("this is not a ring of django-tasks-local", path=path, fix=DESTROY)

@@ -152,3 +152,5 @@ def test_new_code_ends_it(tmp_path: Path) -> None:
             wait_for(lambda: gone(web) and client.site.worker_pids(), LONG_TIMEOUT)
             assert client.run("shop.tasks.version") == "two"
             assert process.wait(LONG_TIMEOUT) == 0
+            assert process.stdout is not None
+            assert "asks for a successor" in process.stdout.read()

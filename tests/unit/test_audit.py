@@ -204,6 +204,20 @@ def test_a_chain_through_a_foreign_slot_is_found(
     assert exists(ring, ids["large result"])
 
 
+def test_wrong_chains_of_a_running_task_are_found(rings: Rings) -> None:
+    """One that leads nowhere, and one that has the slots of the other."""
+    ring = rings.attach()
+    for number in range(2):
+        slot = ring_address(put(ring, LARGE))[0]
+        ring.claim()
+        words = ring.words[ring._table.offset(slot) // 8 :]
+        words[at.S_OUTCOME_CHAIN] = [5, words[at.S_ARGUMENTS_CHAIN]][number]
+        text = ["outcome has no slots", "have a slot in common"][number]
+        assert any(text in each for each in ring.check())
+        ring.repair()
+        assert ring.check() == []
+
+
 def test_a_flipped_bit_in_a_payload_is_found(furnished: tuple[Ring, dict[str, str]]) -> None:
     """The audit reads every byte that a read would return."""
     ring, ids = furnished

@@ -163,6 +163,24 @@ def test_waiters_get_in_when_the_holder_dies(rings: Rings) -> None:
     assert ring.words[at.H_EVICTED] == 30
 
 
+def test_signals_do_not_end_the_wait(rings: Rings) -> None:
+    """posix_ipc swallows what a handler raises while it waits; the waiter waits on."""
+    ring = rings.attach()
+    holder = inside(rings)
+    handled = []
+    handler = signal.signal(signal.SIGUSR1, lambda *_: handled.append(True))
+    timers = [threading.Timer(n / 100, os.kill, (os.getpid(), signal.SIGUSR1)) for n in range(5)]
+    timers.append(threading.Timer(0.1, holder.kill))
+    for timer in timers:
+        timer.start()
+    put(ring)
+    for timer in timers:
+        timer.join()
+    signal.signal(signal.SIGUSR1, handler)
+    assert handled
+    assert ring.check() == []
+
+
 # --- freezes -------------------------------------------------------------------------------
 
 

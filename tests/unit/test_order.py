@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from django_tasks_local.store import Ring, attached, operations
+from django_tasks_local.store import layout as at
 from django_tasks_local.store import ring as rooms
 from tests.rings import FAR_NS, Rings, put, run
 
@@ -53,6 +54,13 @@ def test_every_word_of_the_bitmap(ring: Ring, priority: int) -> None:
     lower = put(ring, priority=max(-100, priority - 1))
     higher = put(ring, priority=priority)
     assert claimed(ring) == ([lower, higher] if priority == -100 else [higher, lower])
+
+
+def test_bits_of_priorities_that_do_not_exist_lead_nowhere(ring: Ring) -> None:
+    """A damaged bitmap must not lead behind the FIFOs."""
+    result_id = put(ring)
+    ring.words[at.H_BITMAP + 3] |= 1 << 60
+    assert claimed(ring) == [result_id]
 
 
 def test_an_arrival_overtakes_lower_ones_only(ring: Ring) -> None:

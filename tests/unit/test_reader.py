@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.store import Ring
+from django_tasks_local.store import claim as claims
 from django_tasks_local.store import layout as at
 from django_tasks_local.store.reader import format_id, new_id_words, parse_id
 from tests import rings as peers
@@ -335,6 +336,20 @@ def test_the_progress_of_another_record_is_not_shown(ring: Ring) -> None:
     again = put(ring)
     assert ring_address(again)[0] == ring_address(result_id)[0]
     assert ring.get(again).progress is None
+
+
+def test_a_report_that_left_its_lock_does_not_block_the_end(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler may raise at the worst moment: the task ends all the same."""
+    monkeypatch.setattr(claims, "LEFT_LOCKED_S", 0.01)
+    result_id = put(ring)
+    claim = ring.claim()
+    assert claim is not None
+    claim._lock.acquire()
+    claim.report(1, 2, "given up")
+    ring.finish(claim, successful=True, outcome=ring.encode(None))
+    assert ring.get(result_id).status.name == "SUCCESSFUL"
 
 
 def test_a_report_after_the_end_goes_nowhere(ring: Ring) -> None:

@@ -337,6 +337,18 @@ def test_a_wrong_recency_list_is_noticed(ring: Ring, slot: int) -> None:
     assert done(ring)
 
 
+@pytest.mark.parametrize("column", ["link", "back"])
+def test_a_link_that_leads_out_of_the_segment_is_noticed(ring: Ring, column: str) -> None:
+    """Whatever an operation stumbles over, the next one finds everything made anew."""
+    ids = [done(ring) for _ in range(3)]
+    slot = ring_address(ids[1])[0]
+    ring.words[ring._table.geometry.column(column) + slot] = 2**62
+    with pytest.raises(StoreUnavailable, match="made anew"):
+        ring.get(ids[1])
+    assert ring.get(ids[1]).status.name == "SUCCESSFUL"
+    assert ring.check() == []
+
+
 def test_a_wrong_count_of_free_slots_is_noticed(ring: Ring) -> None:
     """An enqueue that finds none where some should be fails once."""
     map_at = ring._table.geometry.map_at

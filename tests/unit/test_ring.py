@@ -14,6 +14,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.store import Ring, Role
 from django_tasks_local.store import layout as at
+from django_tasks_local.store.claim import RingClaim
 from tests import rings as peers
 from tests.rings import LIMITS, META, Rings, done, put, ring_address, run
 
@@ -179,6 +180,36 @@ def close_and_finish(mine: Any, result_id: str) -> None:
     peers.finish(mine, result_id)
 
 
+def test_a_worker_that_was_taken_for_dead_ends(rings: Rings) -> None:
+    """Its task is LOST already when it comes with the result: the result is not stored."""
+    ring = rings.attach()
+    for function in (reaped_and_finish, finish_and_reaped):
+        result_id = put(ring)
+        peer = rings.peer(role=Role.WORKER)
+        peer.do(peers.claim)
+        peer.start(function, result_id)
+        assert peer.wait() == 113
+        assert ring.get(result_id).status.name == "FAILED"
+    assert ring.check() == []
+
+
+def reaped(mine: Any) -> None:
+    """What another process would do that finds the locks of this one gone."""
+    mine.ring.segment.entries.clear()
+    mine.ring.reap(mine.ring.registry.index)
+
+
+def reaped_and_finish(mine: Any, result_id: str) -> None:
+    reaped(mine)
+    peers.finish(mine, result_id)
+
+
+def finish_and_reaped(mine: Any, result_id: str) -> None:
+    """In the moment between looking and storing."""
+    RingClaim.close = lambda _: reaped(mine)  # type: ignore[method-assign]
+    peers.finish(mine, result_id)
+
+
 def test_a_child_that_comes_back_from_a_task_ends(rings: Rings) -> None:
     """The task forked and did not exit: only the parent finishes it."""
     ring = rings.attach()
@@ -287,6 +318,39 @@ def test_the_running_tasks_are_listed(rings: Rings) -> None:
     dead.kill()
     assert [each.result_id for each in ring.running()] == [ids[0]]
     assert ring.get(ids[1]).status.name == "FAILED"
+
+
+def test_a_task_that_ended_meanwhile_is_not_listed(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list is read without the lock."""
+    put(ring)
+    ring.claim()
+    listed = ring.running()
+
+    def evicted(result_id: str) -> None:
+        raise TaskResultDoesNotExist
+
+    monkeypatch.setattr(ring, "get", evicted)
+    assert list(listed) == []
+
+
+def test_what_a_pool_asks(rings: Rings) -> None:
+    """What waits, what runs, who is busy, and the limits that hold."""
+    ring = rings.attach(replace(LIMITS, drain_timeout_s=2.5))
+    assert (ring.has_work(), ring.waiting(), ring.passing) == (False, 0, False)
+    assert (ring.max_workers(), ring.drain_timeout_s()) == (2, 2.5)
+    ring.set_limits(replace(LIMITS, max_workers=7))
+    assert (ring.max_workers(), ring.drain_timeout_s()) == (7, None)
+    put(ring)
+    assert (ring.has_work(), ring.waiting()) == (True, 1)
+    worker = rings.peer(role=Role.WORKER)
+    entry = next(each for each in ring.registry.attachments() if each.index == worker.index)
+    assert not ring.busy(entry)
+    worker.do(peers.claim)
+    entry = next(each for each in ring.registry.attachments() if each.index == worker.index)
+    assert ring.busy(entry)
+    assert (ring.has_work(), ring.waiting()) == (True, 0)
 
 
 def test_counts_tell_what_is_there(ring: Ring) -> None:

@@ -165,6 +165,15 @@ def test_memory_is_taken_before_results_are_given_up(rings: Rings) -> None:
     assert ring.check() == []
 
 
+def test_small_tasks_grow_the_ring_too(rings: Rings) -> None:
+    """One step at a time, when the one before is used up."""
+    ring = rings.attach(replace(LIMITS, max_pending=10_000))
+    for _ in range(1100):
+        put(ring)
+    assert ring.counts().reserved_slots == 2048
+    assert ring.check() == []
+
+
 def no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """A full /dev/shm from here on."""
 

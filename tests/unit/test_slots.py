@@ -189,6 +189,19 @@ def test_a_short_chain_reads_short(slots: Slots) -> None:
     assert len(data) == 2 * slots.size - 100
 
 
+def test_a_part_of_a_later_extent_is_read(slots: Slots) -> None:
+    """Arguments begin behind meta, which may fill the first pieces of a chain."""
+    taken = [slots.take_one() for _ in range(slots.reserved() - 1)]
+    for slot in taken[10:20:2]:
+        slots.give_back(slot)
+    chain = slots.take_chain(5, OWNER)
+    assert len(extents(slots, chain)) == 5
+    data = os.urandom(5 * slots.size)
+    slots.write(chain, OWNER, [memoryview(data)])
+    for start in (0, slots.size - 1, slots.size, 3 * slots.size + 7, 5 * slots.size):
+        assert slots.read(chain, OWNER, start, len(data) - start)[0] == data[start:]
+
+
 def test_writing_to_a_chain_that_is_gone_is_refused(slots: Slots) -> None:
     """A process that was taken for dead must not write over what others have there now."""
     chain = slots.take_chain(2, OWNER)
