@@ -1,0 +1,87 @@
+"""What a model needs of the real ring: a clock to set, and a look that uses nothing."""
+
+import time
+from types import SimpleNamespace
+from typing import Final
+
+from django_tasks_local.store import Ring, attached, operations, recovery
+from django_tasks_local.store import layout as at
+from django_tasks_local.store import ring as rings
+from django_tasks_local.store.reader import format_id
+from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL
+from tests.rings import ring_address
+
+SECOND_NS: Final = 1_000_000_000
+STATES: Final = {
+    at.READY: READY, at.RUNNING: RUNNING, at.SUCCESSFUL: SUCCESSFUL, at.FAILED: FAILED,
+    at.LOST: LOST,
+}  # fmt: skip
+
+
+class Clock:
+    """A clock that the test sets, for this process and its children."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1_700_000_000 * SECOND_NS
+        self._real = time
+        for module in (operations, recovery, rings, attached):
+            module.time = SimpleNamespace(time_ns=lambda: self.now_ns)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Puts the real one back."""
+        for module in (operations, recovery, rings, attached):
+            module.time = self._real  # type: ignore[attr-defined]
+
+
+class Look:
+    """What is in a ring, read without using it."""
+
+    def __init__(self, ring: Ring) -> None:
+        self._words = ring.words
+        self._table = ring._table
+
+    def found_states(self) -> dict[str, str]:
+        """The status of every record, by id."""
+        found = {}
+        for slot in range(1, self._table.slots.reserved()):
+            state = self._table.state(slot)
+            if state in STATES:
+                found[self._id_of(slot)] = STATES[state]
+        return found
+
+    def found_ids(self) -> list[str]:
+        """The ids of all records."""
+        return list(self.found_states())
+
+    def sequence(self, result_id: str) -> int:
+        """A record's place in any order."""
+        return int(self._words[self._table.sequence + ring_address(result_id)[0]])
+
+    def due(self, result_id: str) -> int:
+        """When a record falls due, 0 for now."""
+        return int(self._words[self._table.due + ring_address(result_id)[0]])
+
+    def slots(self, result_id: str) -> int:
+        """How many slots a record occupies."""
+        return self._table.slots_of(ring_address(result_id)[0])
+
+    def recency(self) -> list[str]:
+        """Finished records by use."""
+        return self._follow(self._words[at.H_OLDEST])
+
+    def queue(self) -> list[str]:
+        """Waiting records in the order of being claimed."""
+        heads = self._words[at.H_FIFO_HEAD : at.H_FIFO_HEAD + at.PRIORITIES].tolist()
+        return [key for head in reversed(heads) for key in self._follow(head)]
+
+    def _follow(self, slot: int) -> list[str]:
+        link = self._table.geometry.column("link")
+        path = []
+        while slot:
+            path.append(self._id_of(slot))
+            slot = self._words[link + slot]
+        return path
+
+    def _id_of(self, slot: int) -> str:
+        head = self._table.head(slot)
+        return format_id(head.id_high, head.id_low)

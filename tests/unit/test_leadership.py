@@ -1,0 +1,104 @@
+"""Who runs the pool, and who may start one."""
+
+from typing import Any
+
+from django_tasks_local.store import Ring, Role
+from django_tasks_local.store import layout as at
+from tests.rings import Rings, put
+from tests.support import wait_for
+
+
+def take_successor(mine: Any) -> bool:
+    return bool(mine.ring.leadership.take_successor())
+
+
+def take_pool(mine: Any) -> bool:
+    return bool(mine.ring.leadership.take_pool())
+
+
+def leave_pool(mine: Any) -> None:
+    mine.ring.leadership.leave_pool()
+
+
+def test_there_is_one_pool_and_one_on_its_way(rings: Rings) -> None:
+    """Both places are taken once, and given free in turn."""
+    ring = rings.attach()
+    first, second = rings.peer(), rings.peer()
+    leadership = ring.leadership
+    assert not leadership.pool_alive()
+    assert first.do(take_successor)
+    assert leadership.successor_alive()
+    assert not second.do(take_successor)
+    assert first.do(take_pool)
+    assert leadership.pool_alive()
+    assert not leadership.successor_alive()
+    assert second.do(take_successor)
+    assert not second.do(take_pool)
+    first.do(leave_pool)
+    assert second.do(take_pool)
+    assert leadership.pool_alive()
+
+
+def test_a_killed_pool_leaves_its_place(rings: Rings) -> None:
+    """The kernel takes it away, whatever killed the pool."""
+    ring = rings.attach()
+    pool = rings.peer()
+    pool.do(take_pool)
+    pool.kill()
+    wait_for(lambda: not ring.leadership.pool_alive())
+    assert ring.leadership.take_pool()
+
+
+def test_a_wish_for_a_successor_names_who_may_start_it(ring: Ring) -> None:
+    """Only a site as new as the code that is wanted; a new pool clears the wish."""
+    leadership = ring.leadership
+    assert not leadership.successor_wanted(10)
+    leadership.ask_for_successor(10)
+    assert not leadership.successor_wanted(9)
+    assert leadership.successor_wanted(10)
+    assert leadership.successor_wanted(11)
+    assert leadership.take_pool()
+    assert not leadership.successor_wanted(11)
+
+
+def test_starts_that_lead_nowhere_are_tried_with_growing_pauses(ring: Ring) -> None:
+    """Twice as long each time, up to a limit; all sites share the count."""
+    leadership, words = ring.leadership, ring.words
+    pauses = []
+    for _ in range(6):
+        assert leadership.may_start_pool(100, 1000)
+        assert not leadership.may_start_pool(100, 1000)
+        pauses.append(words[at.H_START_AFTER])
+        words[at.H_START_AFTER] = 1  # long ago
+    steps = [round((after - pauses[0]) / 1e9, -2) for after in pauses]
+    assert steps == [0, 100, 300, 700, 900, 900]
+    leadership.may_start_pool(100, 1000)
+    leadership.forget_failures()
+    assert leadership.may_start_pool(100, 1000)
+    assert words[at.H_START_FAILURES] == 1
+
+
+def test_a_pause_from_before_a_reboot_does_not_last(ring: Ring) -> None:
+    """A time that lies further ahead than any pause is no pause."""
+    ring.words[at.H_START_AFTER] = 2**63
+    assert ring.leadership.may_start_pool(1, 60)
+
+
+def test_sites_see_whether_workers_are_left(rings: Rings) -> None:
+    """As far as the words tell."""
+    ring = rings.attach()
+    assert ring.leadership.crowded()
+    ring.leadership.set_workers(1)
+    assert ring.leadership.workers() == 1
+    assert not ring.leadership.crowded()
+    put(ring)
+    ring.claim()
+    assert ring.leadership.crowded()
+
+
+def test_the_newest_site_is_known(rings: Rings) -> None:
+    """Its serial tells a worker that somebody with newer code may have come."""
+    ring = rings.attach(role=Role.VISITOR)
+    assert ring.leadership.newest_site() == 0
+    site = rings.attach()
+    assert ring.leadership.newest_site() == site.registry.serial

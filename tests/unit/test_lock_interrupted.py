@@ -1,0 +1,155 @@
+"""The mutex and its own process: interruptions by signals, and forks."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from django_tasks_local.store import Ring
+from django_tasks_local.store import layout as at
+from tests import rings as peers
+from tests.rings import LIMITS, Rings, done, increment, increment_here, put
+from tests.support import stays
+
+
+class Interruption(BaseException):
+    """What a signal handler raises."""
+
+
+@pytest.fixture
+def on_alarm() -> Iterator[Callable[[Callable[[], object]], None]]:
+    """Sets what SIGUSR1 does."""
+
+    def set_handler(function: Callable[[], object]) -> None:
+        def handler(number: int, frame: FrameType | None) -> None:
+            function()
+
+        signal.signal(signal.SIGUSR1, handler)
+
+    yield set_handler
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
+# --- interruptions -------------------------------------------------------------------------
+
+
+def test_an_exception_inside_leaves_the_ring_dirty_and_free(ring: Ring) -> None:
+    """Like a death: the next one rebuilds what is derived."""
+    put(ring)
+
+    def body() -> None:
+        ring.words[at.H_DIRTY] = 1
+        ring.words[at.H_WAITING] = 77
+        raise Interruption
+
+    with pytest.raises(Interruption):
+        ring._mutex.run(body)
+    assert ring.words[at.H_DIRTY]
+    assert ring._mutex.semaphore.value == 1
+    assert ring.check() == []
+    assert ring.words[at.H_WAITING] == 1
+
+
+def test_a_refusal_leaves_it_clean(ring: Ring) -> None:
+    """An exception before the first write costs nobody a rebuild."""
+    with pytest.raises(Interruption):
+        ring._mutex.run(raise_interruption)
+    assert not ring.words[at.H_DIRTY]
+
+
+def raise_interruption() -> None:
+    raise Interruption
+
+
+def test_a_handler_that_comes_back_in_is_told_so(
+    ring: Ring, on_alarm: Callable[[Callable[[], object]], None]
+) -> None:
+    """A signal handler that uses a backend inside would wait for itself; it gets an error."""
+    told = []
+
+    def use_backend() -> None:
+        with pytest.raises(RuntimeError, match="signal handler"):
+            put(ring)
+        told.append(True)
+
+    on_alarm(use_backend)
+    ring._mutex.run(interrupt)
+    assert told
+    assert put(ring)
+
+
+def test_a_handler_may_use_the_backend_outside(
+    ring: Ring, on_alarm: Callable[[Callable[[], object]], None]
+) -> None:
+    """Only the inside is closed to it."""
+    ids = []
+    on_alarm(lambda: ids.append(put(ring)))
+    interrupt()
+    assert ring.get(ids[0]).status.name == "READY"
+
+
+def test_exceptions_of_handlers_at_any_moment(rings: Rings) -> None:
+    """Signals whose handler raises, thousands of them: the mutex stays free and the ring sound."""
+    limits = replace(LIMITS, max_pending=100_000, shm_size=2**26)
+    ring = rings.attach(limits)
+    peer = rings.peer(limits)
+    peer.start(be_interrupted, 1000)
+    while peer.busy(for_s=0.0002):
+        peer.signal(signal.SIGUSR1)
+    assert peer.result() > 0
+    assert put(ring)
+    assert ring.check() == []
+    assert ring._mutex.semaphore.value == 1
+
+
+def be_interrupted(mine: Any, times: int) -> int:
+    """Uses the ring until it was interrupted so many times; how often it was not."""
+    now = False
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        nonlocal now
+        if now:
+            now = False
+            raise Interruption
+
+    signal.signal(signal.SIGUSR1, handler)
+    interrupted = completed = 0
+    while interrupted < times or not completed:
+        try:
+            now = True
+            with suppress(AssertionError):  # it claimed what an interruption had left waiting
+                done(mine.ring, ((b"x" * (completed % 7 * 100),), {}), b"y" * (completed % 5 * 200))
+            now = False
+            completed += 1
+        except Interruption:
+            interrupted += 1
+    return completed
+
+
+# --- forks ---------------------------------------------------------------------------------
+
+
+def test_a_forked_child_does_not_believe_it_is_inside(rings: Rings) -> None:
+    """A child of a process that is inside waits like everybody else, with locks of its own."""
+    ring = rings.attach()
+
+    def fork_inside() -> peers.Peer:
+        peer = rings.late_peer()
+        stays(peer.busy, for_s=0.1)
+        return peer
+
+    peer = ring._mutex.run(fork_inside)
+    assert peer.result() != ring.registry.index
+    peer.start(increment_here, 100)
+    increment(ring, 100)
+    peer.result()
+    assert ring.words[at.H_EVICTED] == 200

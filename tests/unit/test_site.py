@@ -1,0 +1,228 @@
+"""A site process's side of the pool: what it starts, what it remembers, what it says."""
+
+import logging
+import threading
+from array import array
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.pool import preparation
+from django_tasks_local.pool import site as module
+from django_tasks_local.pool.site import Site, Terms
+from django_tasks_local.store import Ring, Role
+from tests.rings import LIMITS, Rings
+from tests.support import wait_for
+
+type Make = Callable[..., Site]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Instead of starting pools: what each would have been told."""
+    calls: list[Any] = []
+    monkeypatch.setattr(module, "start_pool", lambda ring, told: calls.append(told))
+    return calls
+
+
+@pytest.fixture
+def make(rings: Rings, started: list[Any]) -> Iterator[Make]:
+    """Makes sites of a ring of the test's own."""
+    made: list[Site] = []
+
+    def site(*, passing: bool = False, **more: Any) -> Site:
+        terms = Terms(rings.name, "alias", LIMITS, "namespace", passing)
+        made.append(Site(terms, **more))
+        return made[-1]
+
+    yield site
+    for each in made:
+        each.close()
+    wait_for(lambda: threading.active_count() == 1, message="the end of the sites' threads")
+
+
+def enqueue(site: Site, due_ns: int = 0) -> str:
+    """One task."""
+    meta = b"tests.tasks:nothing"
+    return site.enqueue(meta, site.encode(((), {})), priority=0, due_ns=due_ns)[0]
+
+
+def finish_all(ring: Ring) -> None:
+    """Runs what waits."""
+    while (claim := ring.claim()) is not None:
+        ring.finish(claim, successful=True, outcome=ring.encode(None))
+
+
+def role(site: Site) -> Role:
+    """What it is to the ring right now."""
+    index = site.ring.registry.index
+    return next(e.role for e in site.ring.registry.attachments() if e.index == index)
+
+
+def test_who_only_reads_starts_nothing(make: Make, started: list[Any]) -> None:
+    """A visitor has no thread, and keeps no pool alive; the first enqueue makes it a site."""
+    site = make()
+    assert role(site) is Role.VISITOR
+    assert threading.active_count() == 1
+    result_id = enqueue(site)
+    assert role(site) is Role.SITE
+    assert len(started) == 1
+    assert site.get(result_id).status == "READY"
+
+
+def test_pools_are_started_with_pauses(make: Make, started: list[Any]) -> None:
+    """Ten enqueues without a pool start one, not ten."""
+    site = make()
+    for _ in range(10):
+        enqueue(site)
+    assert len(started) == 1
+
+
+def test_a_new_site_tries_again_at_once(make: Make, started: list[Any]) -> None:
+    """It may bring the code that the last pool could not start without."""
+    first = make()
+    for _ in range(2):
+        enqueue(first)
+    assert len(started) == 1
+    second = make()
+    second.serve()
+    second.tick()
+    assert len(started) == 2
+
+
+def test_a_task_for_later_needs_no_pool_yet(make: Make, started: list[Any]) -> None:
+    """The thread starts one when it falls due."""
+    site = make()
+    enqueue(site, due_ns=2**62)
+    site.tick()
+    assert started == []
+
+
+def test_a_tick_starts_what_is_missing(make: Make, started: list[Any]) -> None:
+    """Waiting work without a pool, whoever enqueued it."""
+    site = make()
+    site.serve()
+    site.tick()
+    assert started == []
+    site.ring.enqueue(b"tests.tasks:nothing", site.encode(((), {})), priority=0, due_ns=0)
+    site.tick()
+    assert len(started) == 1
+
+
+def test_a_guest_keeps_nothing_alive(make: Make, started: list[Any]) -> None:
+    """A worker that enqueues elsewhere starts that pool, but is no site of it."""
+    site = make(guest=True)
+    enqueue(site)
+    assert role(site) is Role.VISITOR
+    assert len(started) == 1
+    assert threading.active_count() == 1
+
+
+def test_a_script_remembers_what_is_unfinished(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a number it forgets what is done; a web process remembers nothing."""
+    monkeypatch.setattr(module, "REMEMBERED", 4)
+    site = make()
+    for _ in range(4):
+        enqueue(site)
+    finish_all(site.ring)
+    last = enqueue(site)
+    assert site._mine == array("Q", site.ring.address(last))
+    site.serve()
+    enqueue(site)
+    assert site._mine is None
+
+
+def test_it_waits_for_its_own_tasks(
+    make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At exit, saying so on standard error; not where another site is there to take over."""
+    site = make()
+    enqueue(site)
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: finish_all(site.ring))
+    site._at_exit()
+    assert "waiting for 1 tasks of 'alias'" in capsys.readouterr().err
+    assert site.closed
+    second, other = make(), make()
+    other.serve()
+    enqueue(second)
+    second._at_exit()
+    assert capsys.readouterr().err == ""
+    finish_all(other.ring)
+
+
+def test_a_test_runs_ring_goes_with_it(make: Make, rings: Rings) -> None:
+    """A passing ring is removed at exit."""
+    site = make(passing=True)
+    enqueue(site)
+    site._at_exit()
+    assert site.ring.segment.unlinked()
+
+
+def test_what_is_wrong_is_logged(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A pool that can't be started or ended badly is an error in the log, not for the caller."""
+
+    def fail(ring: Ring, told: Any) -> None:
+        raise StoreUnavailable("settings.ODD can't be pickled")
+
+    monkeypatch.setattr(module, "start_pool", fail)
+    site = make()
+    enqueue(site)
+    assert "no pool can be started: settings.ODD" in caplog.text
+    monkeypatch.setattr(module, "bury_pools", lambda: [(4711, "alias", 1), (4712, "alias", 0)])
+    site.tick()
+    assert "the pool (pid 4711) ended with status 1" in caplog.text
+    assert "4712" not in caplog.text
+
+
+def test_settings_elsewhere_are_warned_of(
+    make: Make, rings: Rings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two checkouts with one key: it names NAMESPACE."""
+    other = Ring(rings.name, "alias", LIMITS, Role.SITE, path="/elsewhere/settings.py")
+    with caplog.at_level(logging.WARNING):
+        make().serve()
+    assert "/elsewhere/settings.py" in caplog.text
+    assert "NAMESPACE" in caplog.text
+    other.detach()
+
+
+def test_a_script_lends_its_piped_output(
+    make: Make, started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pool is told, so that it does not keep the pipe's reader waiting."""
+    monkeypatch.setattr(preparation, "output_is_piped", lambda: True)
+    site = make()
+    enqueue(site)
+    assert started[0].lender == site.ring.registry.serial
+
+
+def test_a_web_process_lends_nothing(
+    make: Make, started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log may be a pipe as well, and stays the pool's."""
+    monkeypatch.setattr(preparation, "output_is_piped", lambda: True)
+    site = make()
+    site.serve()
+    enqueue(site)
+    assert started[0].lender == 0
+
+
+def test_an_unguarded_main_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a pool imports its site's main script, no backend may be used."""
+    monkeypatch.setitem(preparation._state, "importing main", True)
+    with pytest.raises(RuntimeError, match='if __name__ == "__main__":'):
+        make()
+
+
+def test_tests_need_databases_that_others_can_open(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite in memory: the error names the alias, the database and the backend to use."""
+    monkeypatch.setattr(preparation, "unshared_databases", lambda: ["default"])
+    with pytest.raises(ImproperlyConfigured, match=r"'alias'.*default is SQLite.*ImmediateBackend"):
+        enqueue(make())
