@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from django_tasks_local import ProcessPoolBackend
 from tests.leaks import remove_objects
-from tests.support import LONG_TIMEOUT, Site, alive, command_of, wait_for
+from tests.support import LONG_TIMEOUT, Site, alive, command_of, unlink_shm, wait_for
 
 FINISHED = ("SUCCESSFUL", "FAILED")
 
@@ -137,6 +137,15 @@ def worker_at(gate: Path) -> int:
 def gone(*pids: int) -> bool:
     """Whether all of them have ended."""
     return not any(map(alive, pids))
+
+
+def unlink_rings(objects: set[str]) -> None:
+    """Removes rings, given their mapped objects.
+
+    Who makes a semaphore has it mapped under a name that is gone, so those go by the segments'.
+    """
+    rings = {name[:-1] for name in objects if name.startswith("dtl-")}
+    unlink_shm(objects | {f"sem.{ring}{letter}" for ring in rings for letter in "mw"})
 
 
 @contextmanager

@@ -11,8 +11,15 @@ from textwrap import dedent
 
 import pytest
 
-from tests.process.client import environment, fresh_namespace, reading, serving, worker_at
-from tests.support import LONG_TIMEOUT, MARK, ROOT, marked_pids, wait_for
+from tests.process.client import (
+    environment,
+    fresh_namespace,
+    reading,
+    serving,
+    worker_at,
+    workers_at,
+)
+from tests.support import LONG_TIMEOUT, MARK, ROOT, marked_pids, stays, wait_for
 
 CONFIGURE = """
 from django.conf import settings
@@ -249,6 +256,25 @@ def test_a_script_beside_a_site_does_not_wait(namespace: str, tmp_path: Path) ->
         assert client.status(out.strip()) in ("READY", "RUNNING")
         gate.touch()
         client.value(out.strip())
+
+
+def test_two_scripts_that_end_at_a_time(namespace: str, tmp_path: Path) -> None:
+    """Neither leaves its tasks to the other."""
+    gate, path = tmp_path / "gate", tmp_path / "main.py"
+    path.write_text(
+        "import django\n"
+        "django.setup()\n"
+        "from tests.site.tasks import hold\n"
+        f"hold.enqueue({str(gate)!r})\n"
+    )
+    with running(namespace, [str(path)]) as one, running(namespace, [str(path)]) as two:
+        wait_for(lambda: len(workers_at(gate)) == 2, LONG_TIMEOUT)
+        stays(lambda: one.poll() is None and two.poll() is None, 1)
+        gate.touch()
+        for process in (one, two):
+            _, err = process.communicate(timeout=LONG_TIMEOUT)
+            assert "waiting for 1 tasks" in err
+            assert process.returncode == 0
 
 
 def test_the_shell(namespace: str, tmp_path: Path) -> None:

@@ -2,9 +2,17 @@
 
 from pathlib import Path
 
-from tests.process.client import environment, fresh_namespace, gone, serving, worker_at, workers_at
+from tests.process.client import (
+    environment,
+    fresh_namespace,
+    gone,
+    serving,
+    unlink_rings,
+    worker_at,
+    workers_at,
+)
 from tests.process.project import Project
-from tests.support import LONG_TIMEOUT, Site, kill, stays, unlink_shm, wait_for
+from tests.support import LONG_TIMEOUT, Site, kill, stays, wait_for
 
 DERIVED = {"DTL_TASKS": '{"default": {"BACKEND": "django_tasks_local.ProcessPoolBackend",'
            ' "QUEUES": [], "OPTIONS": {"MAX_WORKERS": 1, "MAX_PENDING": 100}}}'}  # fmt: skip
@@ -20,7 +28,7 @@ def test_two_sites_with_two_keys(tmp_path: Path) -> None:
         assert one.value(result_id) == 3
         assert two.site.get(f"/result/{result_id}")[0] == 404
         objects = one.site.objects() | two.site.objects()
-    unlink_shm(objects)
+    unlink_rings(objects)
 
 
 def test_one_site_from_two_directories(tmp_path: Path) -> None:
@@ -35,7 +43,7 @@ def test_one_site_from_two_directories(tmp_path: Path) -> None:
             assert "give each its own NAMESPACE" in second.site.log()
             assert str(one.folder) in second.site.log()
         objects = first.site.objects()
-    unlink_shm(objects)
+    unlink_rings(objects)
 
 
 def test_limits_apply_at_once(tmp_path: Path) -> None:

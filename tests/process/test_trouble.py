@@ -3,7 +3,7 @@
 import signal
 from pathlib import Path
 
-from tests.process.client import gone, reading, serving
+from tests.process.client import gone, reading, serving, unlink_rings
 from tests.support import LONG_TIMEOUT, kill, unlink_shm, wait_for
 
 
@@ -41,7 +41,7 @@ def test_a_ring_that_is_removed_while_in_use(tmp_path: Path) -> None:
         running, worker = client.hold(gate)
         client.every_answer(running)
         (old,) = client.supervisors()
-        unlink_shm(client.site.objects())
+        unlink_rings(client.site.objects())
         text = "was removed while in use"  # two web workers, two aliases
         wait_for(lambda: client.site.log().count(text) == 4, LONG_TIMEOUT)
         assert "CRITICAL" in client.site.log()
@@ -57,7 +57,8 @@ def test_semaphores_that_are_removed() -> None:
     """They hold no facts: they are made again, and nobody notices."""
     with serving(workers=2) as client:
         assert client.run("add", 1) == 1
-        unlink_shm({name for name in client.site.objects() if name.startswith("sem.")})
+        rings = {name[:-1] for name in client.site.objects() if name.startswith("dtl-")}
+        unlink_shm({f"sem.{ring}{letter}" for ring in rings for letter in "mw"})
         for number in range(5):
             assert client.run("add", number) == number
 
