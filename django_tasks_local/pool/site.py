@@ -13,7 +13,7 @@ from typing import Final
 from django.core.exceptions import ImproperlyConfigured
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Limits, Ring, Role, unlink_objects
+from django_tasks_local.store import Limits, PoolState, Ring, Role, unlink_objects
 from django_tasks_local.store.records import Snapshot
 
 from . import preparation
@@ -279,6 +279,8 @@ class Site:
         """A script that ends now would take its own tasks' pool with it."""
         mine = self._mine or array("Q")
         said = False
+        # Two scripts that end at a time must not both leave it to the other.
+        self.ring.registry.set_state(PoolState.LEAVING)
         while (mine := self.ring.unfinished(mine)) and not self._other_sites():
             if not said:
                 said = True
@@ -294,7 +296,10 @@ class Site:
 
     def _other_sites(self) -> bool:
         return any(
-            entry.role is Role.SITE and entry.index != self.ring.registry.index and entry.alive
+            entry.role is Role.SITE
+            and entry.alive
+            and entry.state != PoolState.LEAVING
+            and entry.index != self.ring.registry.index
             for entry in self.ring.registry.attachments()
         )
 

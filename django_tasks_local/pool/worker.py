@@ -16,7 +16,7 @@ from django_tasks_local.store import Limits, PoolState, Ring, Role
 
 from .code import LoadedFiles
 
-# How long an idle worker sleeps when nothing wakes it. The pool replaces lost wake-ups every half
+# How long an idle worker sleeps when nothing wakes it. The pool replaces lost wake-ups every
 # second, so this is only a second net.
 IDLE_S: Final = 5.0
 # The pause of a worker that may not run what is next, doubled each time: the pool compares its code
