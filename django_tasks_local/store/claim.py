@@ -11,7 +11,6 @@ from . import layout as at
 from .reader import Found, Reader, format_id
 from .segment import Segment
 
-
 # A report takes microseconds. Shorter: one that waits for its turn on a busy machine could write
 # into another's slot; longer: the end of a task waits for nothing.
 LEFT_LOCKED_S: Final = 1.0
@@ -86,8 +85,8 @@ class RingClaim:
 
     def close(self) -> None:
         """From here on a thread that outlives its task reports nowhere."""
-        # No report may be half-way when the slot goes to others. Not for ever: a handler that raised
-        # between taking the lock and the `try` in `report` has left it locked.
+        # No report may be half-way when the slot goes to others. Not for ever: a handler that
+        # raised between taking the lock and the `try` in `report` has left it locked.
         taken = self._lock.acquire(timeout=LEFT_LOCKED_S)
         self._open = False
         if taken:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -107,6 +108,7 @@ def test_exceptions_of_handlers_at_any_moment(rings: Rings) -> None:
         peer.signal(signal.SIGUSR1)
     assert peer.result() > 0
     assert put(ring)
+    peer.kill()  # nothing that belongs to the test itself is fit for use in it
     assert ring.check() == []
     assert ring._mutex.semaphore.value == 1
 
@@ -114,6 +116,7 @@ def test_exceptions_of_handlers_at_any_moment(rings: Rings) -> None:
 def be_interrupted(mine: Any, times: int) -> int:
     """Uses the ring until it was interrupted so many times; how often it was not."""
     now = False
+    sys.settrace(None)  # coverage's own lock would be left locked
 
     def handler(number: int, frame: FrameType | None) -> None:
         nonlocal now
