@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import inspect
 import io
 import json
 import re
@@ -102,8 +103,8 @@ def test_the_attributes_of_exceptions_are_documented(cls: type[Exception]) -> No
         for row in rows(section(ERRORS, cls.__name__))
         for name in re.findall(r"`(\w+)`", row[0])
     }
-    attributes = (cls.__doc__ or "").partition("Attributes:")[2]
-    assert documented == set(re.findall(r"^ {8}(\w+):", attributes, re.MULTILINE))
+    attributes = (inspect.getdoc(cls) or "").partition("Attributes:")[2]
+    assert documented == set(re.findall(r"^ {4}(\w+):", attributes, re.MULTILINE))
 
 
 def test_every_public_name_is_documented() -> None:
