@@ -114,6 +114,8 @@ class Site:
         """This process serves requests: it keeps a pool alive, and never waits at exit."""
         self.serves = True
         self._mine = None
+        if self._is_site:
+            self.ring.registry.set_state(PoolState.SERVING)
         self._become_site()
 
     def expect_requests(self) -> None:
@@ -123,7 +125,12 @@ class Site:
         """
         with self._lead:
             if not self._is_site:
-                self.ring.become(Role.SITE)
+                self._take_part(serves=True)
+
+    def _take_part(self, *, serves: bool) -> None:
+        self.ring.become(Role.SITE)
+        if serves:  # a script may leave its tasks to us
+            self.ring.registry.set_state(PoolState.SERVING)
 
     def _become_site(self) -> None:
         if self._guest:
@@ -142,7 +149,7 @@ class Site:
                 "tests use django.tasks.backends.immediate.ImmediateBackend, or give it a "
                 "file: DATABASES[...]['TEST']['NAME']."
             )
-        self.ring.become(Role.SITE)
+        self._take_part(serves=self.serves)
         self.ring.leadership.forget_failures()
         self._warn_of_strangers()
         threading.Thread(target=self._watch, name="django-tasks-local", daemon=True).start()
@@ -208,7 +215,7 @@ class Site:
         if self._mine is not None:
             self._mine = array("Q")  # slots of the old ring
         if self._is_site:
-            self.ring.become(Role.SITE)
+            self._take_part(serves=self.serves)
 
     def _start_pool(self) -> None:
         """Starts a pool unless one is on its way, or the last one's failure is too fresh."""
@@ -279,9 +286,7 @@ class Site:
         """A script that ends now would take its own tasks' pool with it."""
         mine = self._mine or array("Q")
         said = False
-        # Two scripts that end at a time must not both leave it to the other.
-        self.ring.registry.set_state(PoolState.LEAVING)
-        while (mine := self.ring.unfinished(mine)) and not self._other_sites():
+        while (mine := self.ring.unfinished(mine)) and not self._others_serve():
             if not said:
                 said = True
                 print(
@@ -294,12 +299,10 @@ class Site:
                 self.tick()
             time.sleep(0.01)
 
-    def _other_sites(self) -> bool:
+    def _others_serve(self) -> bool:
+        """Whether a web process is there to take over; another script may end before our tasks."""
         return any(
-            entry.role is Role.SITE
-            and entry.alive
-            and entry.state != PoolState.LEAVING
-            and entry.index != self.ring.registry.index
+            entry.role is Role.SITE and entry.state == PoolState.SERVING and entry.alive
             for entry in self.ring.registry.attachments()
         )
 

@@ -49,7 +49,7 @@ class Attachment:
         path: The end of the settings file's path.
         slot: A worker's latest slot.
         pool: A worker's pool (its entry's index), -1 for none.
-        state: A pool's state, a `PoolState`; LEAVING for a script that ends, too; or 0.
+        state: A pool's state, a `PoolState`; SERVING for a web process, too; or 0.
         cleared: A pool: tasks from sites up to this serial may run on its code.
     """
 

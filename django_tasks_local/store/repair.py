@@ -74,7 +74,7 @@ def _repair_registry(table: Table, registry: Registry) -> None:
 def _settle(table: Table, slot: int) -> None:
     if table.state(slot) == at.RUNNING:
         recovery.lose(table, slot, loss_word(Loss.UNKNOWN), table.slots.total)
-    elif table.state(slot) == at.WRITING:
+    else:
         table.free(slot)
         table.words[at.H_UNFINISHED] -= 1
 

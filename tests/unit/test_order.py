@@ -131,6 +131,13 @@ def test_those_that_fall_due_together_come_in_the_order_of_their_times(
     assert claimed(ring) == sorted(ids, key=lambda each: ids[each])
 
 
+def test_keeping_house_without_deferred_tasks_does_nothing(ring: Ring) -> None:
+    """It is called every second or so."""
+    tick = ring.words[at.H_TICK]
+    ring.promote()
+    assert ring.words[at.H_TICK] == tick
+
+
 def test_keeping_house_promotes(ring: Ring, clock: SimpleNamespace) -> None:
     """Somebody who only looks moves what is due, and wakes workers for it."""
     put(ring, due_ns=clock.now_ns + 5)

@@ -62,6 +62,7 @@ def test_any_string_may_be_asked_for(ring: Ring, text: str) -> None:
         str.upper,
         lambda each: each.replace("-", ""),
         lambda each: f" {each[1:]}",
+        lambda each: f"  {each[2:]}",
         lambda each: f"{each[:-1]}\n",
         lambda each: f"{{{each[1:-1]}}}",
         lambda each: each.replace("-", "_"),

@@ -134,6 +134,17 @@ def test_two_records_never_share_a_slot(ring: Ring) -> None:
     assert [exists(ring, each) for each in (first, second)] == [True, False]
 
 
+def test_a_record_never_has_a_slot_twice(ring: Ring) -> None:
+    """Not even as the chain of its arguments and that of its outcome."""
+    result_id = put(ring, LARGE)
+    ring.claim()
+    word = ring._table.offset(ring_address(result_id)[0]) // 8
+    ring.words[word + at.S_OUTCOME_CHAIN] = ring.words[word + at.S_ARGUMENTS_CHAIN]
+    ring.recover()
+    assert not exists(ring, result_id)
+    assert ring.check() == []
+
+
 def test_a_sequence_that_can_not_be_is_replaced(ring: Ring) -> None:
     """It must not push the counter of generations out of its field."""
     ids = [put(ring) for _ in range(3)]

@@ -8,6 +8,7 @@ import pytest
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.store import Attachment, Loss, PoolState, Ring, Role, loss_word
 from django_tasks_local.store import layout as at
+from django_tasks_local.store.lock import LIVENESS, ByteLock
 from tests import rings as peers
 from tests.rings import Rings, put
 from tests.support import wait_for
@@ -144,6 +145,25 @@ def test_a_process_with_work_in_hand_does_not_free_its_entry(rings: Rings) -> No
     assert ring.get(result_id).status.name == "FAILED"
 
 
+def test_a_process_that_copies_does_not_free_its_entry(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread detaches while one copies its arguments: they would be freed under it."""
+    slots = ring._table.slots
+    write = slots.write
+
+    def slow(*args: Any) -> None:
+        ring.detach()
+        write(*args)
+
+    monkeypatch.setattr(slots, "write", slow)
+    result_id = put(ring, LARGE)
+    assert ring.get(result_id).arguments() == LARGE
+    assert ring.check() == []
+    ring.detach()
+    assert not list(ring.registry.attachments())
+
+
 def test_an_entry_is_reused_only_after_it_was_reaped(rings: Rings) -> None:
     """Else the next owner would inherit the dead one's tasks."""
     ring = rings.attach()
@@ -189,6 +209,7 @@ def test_a_dead_ones_task_is_lost(rings: Rings) -> None:
         (loss_word(Loss.SIGNAL, 250), "killed by signal 250"),
         (loss_word(Loss.DRAINED), "DRAIN_TIMEOUT"),
         (loss_word(Loss.POOL_DIED), "together with its pool"),
+        (loss_word(Loss.DAMAGED), "found its record damaged"),
         (loss_word(Loss.UNKNOWN), " died"),
         (99 << 32, " died"),
     ],
@@ -298,6 +319,27 @@ def test_a_full_registry_says_what_to_do(rings: Rings, monkeypatch: pytest.Monke
     assert put(ring)
     assert peer.do(peers.enqueue)
     assert ring.check() == []
+
+
+def test_an_entry_that_somebody_is_taking_is_left_to_him(rings: Rings) -> None:
+    """A newcomer takes the lock first and commits the entry last."""
+    ring = rings.attach()
+    peer = rings.peer()
+    peer.do(take_liveness, peer.index + 1)
+    late = rings.peer()
+    assert late.index == peer.index + 2
+    assert ring.check() == []
+
+
+def take_liveness(mine: Any, index: int) -> None:
+    assert ByteLock(mine.ring.segment.fd, LIVENESS + index).acquire()
+    mine.ring.words[at.H_ENTRIES_USED] = index + 1
+
+
+def test_a_role_can_be_given_up(ring: Ring) -> None:
+    """A visitor keeps no pool alive."""
+    ring.become(Role.VISITOR)
+    assert entry_of(ring, ring.registry.index).role is Role.VISITOR
 
 
 def test_the_dead_make_room(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,22 +1,17 @@
 """Enqueue, claim, finish, and looking at what is there."""
 
 import os
-import signal
-import threading
-from array import array
 from dataclasses import replace
-from time import monotonic
 from typing import Any
 
 import pytest
-from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.store import Ring, Role
 from django_tasks_local.store import layout as at
 from django_tasks_local.store.claim import RingClaim
 from tests import rings as peers
-from tests.rings import LIMITS, META, Rings, done, put, ring_address, run
+from tests.rings import LIMITS, META, Rings, done, exists, put, ring_address, run
 
 # One step and no growth: 200 slots.
 SMALL = replace(LIMITS, shm_size=135_168 + 8 * 4096 + 200 * (256 + 49))
@@ -43,6 +38,7 @@ def test_payloads_of_every_size(rings: Rings, size: int, slot_size: int) -> None
     claim = ring.claim()
     assert claim is not None
     assert claim.meta == META
+    assert claim.enqueued_at_ns == ring.get(result_id).enqueued_at_ns
     assert claim.arguments() == arguments
     ring.finish(claim, successful=True, outcome=ring.encode(outcome))
     found = ring.get(result_id)
@@ -105,6 +101,40 @@ def test_an_interrupted_copy_is_taken_back(ring: Ring, monkeypatch: pytest.Monke
     with pytest.raises(KeyboardInterrupt):
         put(ring, payload(5))
     assert ring.counts() == before
+    assert ring.check() == []
+
+
+def test_an_interruption_before_anything_was_taken_leaves_nothing(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing to give back then."""
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = ring.counts()
+    monkeypatch.setattr(ring._do, "begin_chained", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        put(ring, payload(5))
+    assert ring.counts() == before
+
+
+def test_what_comes_too_late_changes_nothing(ring: Ring) -> None:
+    """Between a look and the lock a record may be finished or evicted by others."""
+    result_id = put(ring)
+    claim = ring.claim()
+    assert claim is not None
+    ring.finish(claim, successful=True, outcome=ring.encode(b"y" * 2000))
+    slot = ring_address(result_id)[0]
+    newest = done(ring)
+    for operation, arguments in (
+        (ring._do.drop_outcome_chain, (claim.found,)),
+        (ring._do.lose, (claim.found,)),
+        (ring._do.touch, (slot, claim.found.word)),
+    ):
+        ring._mutex.run(operation, *arguments)
+    assert ring.get(result_id).status.name == "SUCCESSFUL"
+    assert exists(ring, newest)
     assert ring.check() == []
 
 
@@ -261,129 +291,3 @@ def test_a_damaged_task_is_not_run(ring: Ring, caplog: pytest.LogCaptureFixture)
     assert "can't run" in caplog.text
     with pytest.raises(StoreUnavailable):
         ring.get(broken)
-
-
-# --- waking, looking -----------------------------------------------------------------------
-
-
-def test_an_enqueue_wakes_a_worker(rings: Rings) -> None:
-    """Whoever waits for work goes on at once; a deferred task wakes nobody."""
-    ring = rings.attach()
-    put(ring, due_ns=2**62)
-    assert ring._work.value == 0
-    peer = rings.peer()
-    peer.start(wait_and_claim)
-    result_id = put(ring)
-    assert peer.result() == result_id
-
-
-def wait_and_claim(mine: Any) -> str | None:
-    mine.ring.wait_for_work(10)
-    return peers.claim(mine)
-
-
-def test_waiting_ends_with_time_or_a_signal(ring: Ring) -> None:
-    """It returns without a word, and mends a lost token on the way."""
-    ring._mutex.semaphore.acquire(0)
-    ring.wait_for_work(0.01)
-    assert ring._mutex.semaphore.value == 1
-    handler = signal.signal(signal.SIGUSR1, lambda *_: None)
-    timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGUSR1))
-    started = monotonic()
-    timer.start()
-    ring.wait_for_work(10)
-    timer.join()
-    signal.signal(signal.SIGUSR1, handler)
-    assert monotonic() - started < 5
-
-
-def test_lost_wake_ups_are_replaced(ring: Ring) -> None:
-    """A killed worker took its wake-up with it: the semaphore is filled up to what waits."""
-    for _ in range(3):
-        put(ring)
-    while ring._work.value:
-        ring.wait_for_work(0)
-    ring.top_up()
-    ring.top_up()
-    assert ring._work.value == 3
-
-
-def test_the_running_tasks_are_listed(rings: Rings) -> None:
-    """Those of all processes; who is dead is buried on the way."""
-    ring = rings.attach()
-    ids = [put(ring) for _ in range(4)]
-    living, dead = rings.peer(), rings.peer()
-    living.do(peers.claim)
-    dead.do(peers.claim)
-    dead.kill()
-    assert [each.result_id for each in ring.running()] == [ids[0]]
-    assert ring.get(ids[1]).status.name == "FAILED"
-
-
-def test_a_task_that_ended_meanwhile_is_not_listed(
-    ring: Ring, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The list is read without the lock."""
-    put(ring)
-    ring.claim()
-    listed = ring.running()
-
-    def evicted(result_id: str) -> None:
-        raise TaskResultDoesNotExist
-
-    monkeypatch.setattr(ring, "get", evicted)
-    assert list(listed) == []
-
-
-def test_what_a_pool_asks(rings: Rings) -> None:
-    """What waits, what runs, who is busy, and the limits that hold."""
-    ring = rings.attach(replace(LIMITS, drain_timeout_s=2.5))
-    assert (ring.has_work(), ring.waiting(), ring.passing) == (False, 0, False)
-    assert (ring.max_workers(), ring.drain_timeout_s()) == (2, 2.5)
-    ring.set_limits(replace(LIMITS, max_workers=7))
-    assert (ring.max_workers(), ring.drain_timeout_s()) == (7, None)
-    put(ring)
-    assert (ring.has_work(), ring.waiting()) == (True, 1)
-    worker = rings.peer(role=Role.WORKER)
-    entry = next(each for each in ring.registry.attachments() if each.index == worker.index)
-    assert not ring.busy(entry)
-    worker.do(peers.claim)
-    entry = next(each for each in ring.registry.attachments() if each.index == worker.index)
-    assert ring.busy(entry)
-    assert (ring.has_work(), ring.waiting()) == (True, 0)
-
-
-def test_counts_tell_what_is_there(ring: Ring) -> None:
-    """Tasks by state, slots and bytes."""
-    put(ring)
-    put(ring, due_ns=2**62)
-    done(ring)
-    put(ring, priority=1)
-    ring.claim()
-    counts = ring.counts()
-    assert counts[:6] == (1, 1, 1, 1, 0, 0)
-    assert counts.free_slots == 1023 - 4
-    assert (counts.reserved_slots, counts.slots) == (1024, LIMITS.geometry.slots)
-    assert STEP_BYTES < counts.reserved_bytes < counts.segment_bytes
-
-
-def test_work_that_is_due_is_seen(ring: Ring) -> None:
-    """A site asks before it starts a pool."""
-    assert not ring.work_is_due(10)
-    put(ring, due_ns=2**62)
-    assert not ring.work_is_due(10)
-    result_id = put(ring)
-    assert ring.work_is_due(0)
-    assert run(ring) == result_id
-    assert not ring.work_is_due(10)
-
-
-def test_a_script_can_follow_its_tasks(ring: Ring) -> None:
-    """What is unfinished is told from two words for each id."""
-    ids = [put(ring) for _ in range(3)]
-    addresses = array("Q", [word for each in ids for word in ring.address(each)])
-    assert ring.unfinished(addresses) == addresses
-    run(ring)
-    assert ring.unfinished(addresses) == addresses[2:]
-    with pytest.raises(TaskResultDoesNotExist):
-        ring.get("nonsense")

@@ -138,6 +138,38 @@ def test_an_unlinked_segment_is_never_handed_out_again(rings: Rings) -> None:
     assert new.segment.inode != old.segment.inode
 
 
+def test_a_pool_keeps_a_removed_ring(rings: Rings) -> None:
+    """It works off what is in it: its workers attach to the same one, and make no new names."""
+    rings.peer()
+    pool = rings.attach(role=Role.POOL)
+    rooms.unlink_objects(rings.name)
+    rooms._segments[rings.name] = pool.segment
+    worker = rings.attach(role=Role.WORKER)
+    assert worker.segment is pool.segment
+    assert not ring_exists(rings.name)
+    assert not Path(rooms.semaphore_path(f"{rings.name}m")).exists()
+
+
+def test_a_name_that_is_removed_while_we_attach(
+    rings: Rings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opened a segment that was made anew meanwhile opens the new one."""
+    real = rooms._open
+    opened = []
+
+    def slow(*args: Any) -> int:
+        fd = real(*args)
+        opened.append(fd)
+        if len(opened) == 1:
+            path_of(rings).unlink()
+        return fd
+
+    monkeypatch.setattr(rooms, "_open", slow)
+    ring = rings.attach()
+    assert len(opened) == 2
+    assert ring.intact()
+
+
 def test_a_closed_descriptor_is_noticed(rings: Rings) -> None:
     """A task can close all descriptors it finds: attaching opens the ring anew."""
     peer = rings.peer()
@@ -228,6 +260,38 @@ def test_a_directory_is_refused(rings: Rings) -> None:
         refused(rings)
     finally:
         path_of(rings).rmdir()
+
+
+def test_a_pipe_is_refused(rings: Rings) -> None:
+    """Nothing but a regular file is mapped."""
+    os.mkfifo(path_of(rings), 0o600)
+    assert "not a regular file" in str(refused(rings))
+
+
+def test_no_memory_for_the_mapping(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit of the process ends in StoreUnavailable, and keeps nobody else out."""
+    real = rooms.mmap.mmap
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(rooms.mmap, "mmap", full)
+    assert "Cannot allocate memory" in str(refused(rings))
+    monkeypatch.setattr(rooms.mmap, "mmap", real)
+    assert rings.peer().do(peers.enqueue)
+
+
+@pytest.mark.parametrize("what", ["SharedMemory", "Semaphore"])
+def test_what_another_user_made_is_named(
+    rings: Rings, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Where the kernel refuses, the error says whose it may be."""
+
+    def denied(*_: Any, **__: Any) -> None:
+        raise rooms.posix_ipc.PermissionsError("No permission")
+
+    monkeypatch.setattr(rooms.posix_ipc, what, denied)
+    assert "permission denied" in str(refused(rings))
 
 
 def test_garbage_is_refused(rings: Rings) -> None:
