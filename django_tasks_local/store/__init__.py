@@ -115,7 +115,7 @@ The first eight words keep their places in every layout version.
   24  CURRENT         the slot that it claimed last; counts while that is RUNNING by this entry
   32  OTHERS          at least the records that it is WRITING, or runs beside CURRENT
   40  CLEARED         a pool: tasks of sites up to this serial may run on its code
-  48  POOL            a worker: 1 + its pool's entry
+  48  POOL            a worker: its pool's serial << 32 | 1 + its pool's entry
   56  STATE           a pool: 1 starting, 2 serving, 3 leaving
   64  PATH_BYTES      length of the path
   72  PATH            the end of the settings file's path, UTF-8

@@ -269,10 +269,10 @@ class Attached:
         registry = self.registry
         if index >= at.ENTRIES or registry.alive(index):
             return False
-        pool = registry.field(index, at.E_POOL) - 1
-        if 0 <= pool < at.ENTRIES and registry.alive(pool):
+        pool = registry.pool_of(index)
+        if pool >= 0 and registry.alive(pool):
             return False
-        loss = Loss.POOL_DIED if pool >= 0 else Loss.UNKNOWN
+        loss = Loss.POOL_DIED if registry.has_pool(index) else Loss.UNKNOWN
         return bool(self.reap(index, loss_word(loss)))
 
     def _shared_mutex(self) -> Mutex:

@@ -48,7 +48,7 @@ class Attachment:
         alive: Whether it lives.
         path: The end of the settings file's path.
         slot: A worker's latest slot.
-        pool: A worker's pool (its entry's index), -1 for none.
+        pool: A worker's pool (its entry's index), -1 for none or one that has gone.
         state: A pool's state, a `PoolState`; SERVING for a web process, too; or 0.
         cleared: A pool: tasks from sites up to this serial may run on its code.
     """
@@ -116,7 +116,7 @@ class Registry:
         words[entry + at.E_SINCE] = time.time_ns()
         for field in (at.E_CURRENT, at.E_OTHERS, at.E_CLEARED, at.E_STATE):
             words[entry + field] = 0
-        words[entry + at.E_POOL] = pool + 1
+        words[entry + at.E_POOL] = self._named(pool)
         words[entry + at.E_PATH_BYTES] = len(tail)
         start = (entry + at.E_PATH) * 8
         self._segment.bytes[start : start + len(tail)] = tail
@@ -171,7 +171,7 @@ class Registry:
                 alive=self.alive(index),
                 path=bytes(self._segment.bytes[start : start + length]).decode(errors="replace"),
                 slot=words[entry + at.E_CURRENT],
-                pool=words[entry + at.E_POOL] - 1,
+                pool=self.pool_of(index),
                 state=words[entry + at.E_STATE],
                 cleared=words[entry + at.E_CLEARED],
             )
@@ -184,6 +184,24 @@ class Registry:
         """One word of an entry."""
         word: int = self._words[self._at(index) + which]
         return word
+
+    def pool_of(self, index: int) -> int:
+        """The entry of a worker's pool; -1 for none, and where somebody else has that entry now."""
+        word = self.field(index, at.E_POOL)
+        pool = (word & at.SERIAL_MASK) - 1
+        return pool if 0 <= pool < at.ENTRIES and self._named(pool) == word else -1
+
+    def has_pool(self, index: int) -> bool:
+        """Whether an entry is that of a pool's worker, be the pool there or not."""
+        return self.field(index, at.E_POOL) != 0
+
+    def _named(self, pool: int) -> int:
+        # With its serial: a dead pool's entry may be given to another process before its workers'
+        # entries are reaped.
+        if pool < 0:
+            return 0
+        serial = self._words[self._at(pool) + at.E_COMMIT] & at.SERIAL_MASK
+        return int(serial << 32 | pool + 1)
 
     def state(self, index: int) -> int:
         """A pool's state, a `PoolState`."""
