@@ -103,6 +103,7 @@ def test_exceptions_of_handlers_at_any_moment(rings: Rings) -> None:
     limits = replace(LIMITS, max_pending=100_000, shm_size=2**26)
     ring = rings.attach(limits)
     peer = rings.peer(limits)
+    peer.do(survive_early_signals)
     peer.start(be_interrupted, 1000)
     while peer.busy(for_s=0.0002):
         peer.signal(signal.SIGUSR1)
@@ -111,6 +112,11 @@ def test_exceptions_of_handlers_at_any_moment(rings: Rings) -> None:
     peer.kill()  # nothing that belongs to the test itself is fit for use in it
     assert ring.check() == []
     assert ring._mutex.semaphore.value == 1
+
+
+def survive_early_signals(mine: Any) -> None:
+    """The first ones come before `be_interrupted` has set its handler."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def be_interrupted(mine: Any, times: int) -> int:
