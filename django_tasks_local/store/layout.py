@@ -163,6 +163,7 @@ class Geometry:
 
     @cached_property
     def column_bytes(self) -> int:
+        """How far the columns' starts lie apart."""
         return _pages(self.slots * 8)
 
     def column(self, name: str) -> int:
@@ -181,6 +182,7 @@ class Geometry:
 
     @cached_property
     def segment_bytes(self) -> int:
+        """The size of the whole segment."""
         return self.slots_at + _pages(self.slots * self.slot_size)
 
     @cached_property

@@ -59,8 +59,9 @@ def test_an_installed_package_needs_no_way(monkeypatch: pytest.MonkeyPatch) -> N
     assert launcher.ADDED_PATH not in launcher._environment()
 
 
-def test_ended_pools_are_buried_once() -> None:
+def test_ended_pools_are_buried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """With their status; one that somebody else has waited for counts as ended."""
+    monkeypatch.setattr(launcher, "_started", {})
     done = subprocess.Popen([sys.executable, "-c", "import sys; sys.exit(3)"])
     lost = subprocess.Popen([sys.executable, "-c", ""])
     os.waitpid(lost.pid, 0)
