@@ -78,16 +78,15 @@ class _Run:
     def run(self) -> None:
         current_result_id.set(self.claim.result_id)
         _close_old_connections()
+        path = "(unreadable)"  # a damaged record does not say
         try:
-            task = load_task(self.claim.meta)
+            meta = self.claim.meta
+            path = task_path(meta)
+            task = load_task(meta)
         except BaseException as error:
             # No signals: they carry a task result, and there is no task to make one for.
             self._finish_failed(error)
-            logger.exception(
-                "Task id=%s path=%s cannot be imported",
-                self.claim.result_id,
-                task_path(self.claim.meta),
-            )
+            logger.exception("Task id=%s path=%s cannot be imported", self.claim.result_id, path)
         else:
             self._run_task(task)
         _close_old_connections()

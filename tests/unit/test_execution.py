@@ -157,6 +157,26 @@ def test_task_that_cannot_be_imported(events: list[Any], caplog: pytest.LogCaptu
     assert "path=no_such_module_at_all.f cannot be imported" in caplog.text
 
 
+def test_record_that_does_not_say_its_task(
+    events: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A damaged record costs its task alone: FAILED, and the worker goes on."""
+
+    class Damaged(Claim):
+        @property
+        def meta(self) -> bytes:
+            raise StoreUnavailable("its payload does not match its CRC")
+
+        @meta.setter
+        def meta(self, value: bytes) -> None:
+            pass
+
+    with caplog.at_level(logging.ERROR, "django_tasks_local"):
+        go(WatchedStore(events), Damaged(tasks.add))
+    assert events[1][2][0].endswith("StoreUnavailable")
+    assert "path=(unreadable) cannot be imported" in caplog.text
+
+
 def test_connections_that_cannot_be_closed(
     events: list[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
