@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from django.tasks import TaskResult, TaskResultStatus, task_backends
 
@@ -109,8 +110,10 @@ def kill_pool(alias: str) -> dict[str, int]:
     old_worker, old_pool = wait(job.enqueue()).return_value
     begin = time.monotonic_ns()
     os.kill(old_pool, signal.SIGKILL)
-    while (result := wait(job.enqueue())).errors or result.return_value[0] == old_worker:
-        pass
+    worker = old_worker
+    while worker == old_worker:
+        with suppress(RuntimeError):
+            worker = wait(job.enqueue()).return_value[0]
     return {"new_worker_answers": time.monotonic_ns() - begin}
 
 
