@@ -147,10 +147,6 @@ class Registry:
         # pass for dead.
         return self._ours(index) or self._byte(index).held()
 
-    def pid_of_holder(self, index: int) -> int:
-        """The pid of a living entry in *our* pid namespace, 0 where there is none."""
-        return max(0, self._byte(index).holder())
-
     def attachments(self) -> Iterator[Attachment]:
         """All entries in use, the dead ones among them included."""
         words = self._words
