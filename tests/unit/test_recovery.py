@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from django_tasks_local.exceptions import StoreUnavailable
@@ -177,6 +177,7 @@ def test_a_damaged_reserved_heals(ring: Ring) -> None:
     ),
     seed=st.integers(0, 2**32),
 )
+@example(damage=[(1, at.READY, at.GENERATION_MASK)], seed=0)
 def test_any_commit_words_make_a_ring(
     rings: Rings, damage: list[tuple[int, int, int]], seed: int
 ) -> None:
@@ -301,7 +302,7 @@ def test_a_lost_task_keeps_only_its_request(
 
 
 def half_a_result(mine: Any, result_id: str, size: int) -> None:
-    found = mine.claims[result_id].found
+    found = mine.claims[result_id]
     if size > 100:
         mine.ring._mutex.run(mine.ring._do.take_outcome_chain, found, 12)
     offset = mine.ring._table.offset(found.slot) + at.S_FINISHED_AT * 8
@@ -314,7 +315,7 @@ def test_losing_counts_as_a_result(ring: Ring) -> None:
     lost = put(ring)
     claim = ring.claim()
     assert claim is not None
-    ring._mutex.run(ring._do.lose, claim.found)
+    ring._mutex.run(ring._do.lose, claim)
     assert not exists(ring, ids[0])
     assert exists(ring, lost)
     assert ring.words[at.H_NEWEST] == ring_address(lost)[0]
