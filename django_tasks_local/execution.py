@@ -32,7 +32,7 @@ from django_tasks_local.exceptions import PayloadTooLarge, describe
 from django_tasks_local.naming import load_task
 from django_tasks_local.progress import start_reporting
 from django_tasks_local.results import LocalTaskResult
-from django_tasks_local.store.records import Claim, Snapshot, Store, task_path
+from django_tasks_local.store.records import Claim, Store, ended, task_path
 
 if TYPE_CHECKING:
     from django_tasks_local.naming import AnyTask
@@ -78,21 +78,21 @@ class _Run:
     def run(self) -> None:
         current_result_id.set(self.claim.result_id)
         _close_old_connections()
-        path = "(unreadable)"  # a damaged record does not say
+        meta = None
         try:
             meta = self.claim.meta
-            path = task_path(meta)
             task = load_task(meta)
         except BaseException as error:
             # No signals: they carry a task result, and there is no task to make one for.
             self._finish_failed(error)
+            path = "(unreadable)" if meta is None else task_path(meta)  # a damaged record
             logger.exception("Task id=%s path=%s cannot be imported", self.claim.result_id, path)
         else:
             self._run_task(task)
         _close_old_connections()
 
     def _run_task(self, task: AnyTask) -> None:
-        result = LocalTaskResult.from_record(self._snapshot(), self.alias, task)
+        result = LocalTaskResult.from_record(self.claim, self.alias, task)
         self._send(task_started, result)
         try:
             value = self._call(task, result)
@@ -108,21 +108,6 @@ class _Run:
             return
         self._show(result, TaskResultStatus.SUCCESSFUL, finished_at_ns, value)
         self._send(task_finished, result)
-
-    def _snapshot(self) -> Snapshot:
-        claim = self.claim
-        return Snapshot(
-            result_id=claim.result_id,
-            status=TaskResultStatus.RUNNING,
-            meta=claim.meta,
-            enqueued_at_ns=claim.enqueued_at_ns,
-            started_at_ns=claim.started_at_ns,
-            finished_at_ns=0,
-            worker_id=claim.worker_id,
-            arguments=claim.arguments,
-            outcome=None,
-            progress=None,
-        )
 
     def _call(self, task: AnyTask, result: LocalTaskResult) -> Any:
         pid = os.getpid()
@@ -174,11 +159,7 @@ class _Run:
         self, result: LocalTaskResult, status: TaskResultStatus, finished_at_ns: int, outcome: Any
     ) -> None:
         # In the object that task_started and the task's context got, as in Django's own backend.
-        snapshot = result.snapshot
-        snapshot.status = status
-        snapshot.finished_at_ns = finished_at_ns
-        snapshot.outcome = lambda: outcome
-        result.show(snapshot)
+        result.show(ended(self.claim, status, finished_at_ns, outcome))
 
     def _send(self, signal: Signal, result: LocalTaskResult) -> None:
         try:

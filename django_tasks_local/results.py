@@ -16,7 +16,7 @@ from django.tasks.base import TaskError
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.naming import copy_task, decode_task, encode_task, load_task
-from django_tasks_local.store.records import Snapshot, task_path
+from django_tasks_local.store.records import PlainSnapshot, Snapshot, task_path
 
 if TYPE_CHECKING:
     from django_tasks_local.naming import AnyTask
@@ -150,7 +150,6 @@ class LocalTaskResult(_TaskResult):
 
     def _load_outcome(self) -> Any:
         if self._outcome is None:
-            assert self._snapshot.outcome is not None  # finished, or nobody would ask
             _set(self, "_outcome", (self._snapshot.outcome(),))
         assert self._outcome is not None
         return self._outcome[0]
@@ -190,7 +189,7 @@ class LocalTaskResult(_TaskResult):
             snapshot.finished_at_ns,
             snapshot.worker_id,
             self._load_arguments(),
-            None if snapshot.outcome is None else (self._load_outcome(),),
+            (self._load_outcome(),) if snapshot.finished_at_ns else None,
             snapshot.progress,
         )
         return _unpickle, (type(self), self.backend, state)
@@ -200,7 +199,7 @@ def _unpickle(cls: type[LocalTaskResult], alias: str, state: tuple[Any, ...]) ->
     result_id, status, meta, enqueued, started, finished, worker_id, arguments, value, progress = (
         state
     )
-    snapshot = Snapshot(
+    snapshot = PlainSnapshot(
         result_id=result_id,
         status=TaskResultStatus(status),
         meta=meta,
@@ -208,9 +207,9 @@ def _unpickle(cls: type[LocalTaskResult], alias: str, state: tuple[Any, ...]) ->
         started_at_ns=started,
         finished_at_ns=finished,
         worker_id=worker_id,
-        arguments=lambda: arguments,
-        outcome=None if value is None else lambda: value[0],
         progress=progress,
+        arguments=lambda: arguments,
+        outcome=lambda: value[0],
     )
     return cls.from_snapshot(snapshot, alias)
 

@@ -26,7 +26,7 @@ from django_tasks_local.exceptions import describe
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.options import Kind, Options, check
 from django_tasks_local.results import LocalTaskResult
-from django_tasks_local.store.records import Arguments, Snapshot, StoreClient
+from django_tasks_local.store.records import Arguments, PlainSnapshot, StoreClient
 
 if TYPE_CHECKING:
     from django_tasks_local.naming import AnyTask
@@ -122,8 +122,8 @@ class LocalBackend(BaseTaskBackend):
         )
         self._enqueued(due_ns)
         ready = TaskResultStatus.READY
-        snapshot = Snapshot(
-            result_id, ready, meta, enqueued_at_ns, 0, 0, "", lambda: arguments, None, None
+        snapshot = PlainSnapshot(
+            result_id, ready, meta, enqueued_at_ns, 0, 0, "", None, lambda: arguments, lambda: None
         )
         result = LocalTaskResult.from_record(snapshot, self.alias, task)
         # Robust: the task is on its way, and the caller must get its id whatever a receiver does.

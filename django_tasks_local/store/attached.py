@@ -12,12 +12,13 @@ from django_tasks_local.exceptions import StoreUnavailable
 
 from . import audit, recovery, repair
 from . import layout as at
+from .ids import parse_id
 from .leadership import Leadership
 from .limits import Limits, shared_drain_timeout_s
 from .lock import GUARD, ByteLock, Mutex
 from .loss import Loss, loss_word
 from .operations import Operations
-from .reader import Reader, parse_id
+from .reader import Reader
 from .registry import Attachment, Registry, Role
 from .segment import Segment, attach_segment, inode_of, open_semaphore, semaphore_path
 from .table import Table
@@ -93,7 +94,7 @@ class Attached:
         self._inline = self._table.geometry.inline_bytes
         self.registry = Registry(self.segment)
         self.leadership = Leadership(self.segment)
-        self._reader = Reader(self._table)
+        self._reader = Reader(self._table, alias)
         self._do = Operations(self._table, self.registry)
         self._mutex = self._shared_mutex()
         self._work = self._semaphore("w", 0)

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from . import layout as at
 from .derived import derived_problems
-from .reader import Reader, slot_of_id
+from .ids import slot_of_id
+from .reader import Reader
 from .recovery import is_owned
 from .registry import Registry, Role
 from .segment import geometry_crc

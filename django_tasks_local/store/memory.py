@@ -19,7 +19,6 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -28,7 +27,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import QueueFull
 from django_tasks_local.progress import Progress
-from django_tasks_local.store.records import Arguments, Snapshot
+from django_tasks_local.store.records import Arguments, PlainSnapshot, Snapshot
 
 # A deferred task falls due by the clock on the wall, a wait ends by one that nobody sets: after at
 # most this long a changed clock is noticed.
@@ -40,10 +39,10 @@ class Record:
 
     __slots__ = (
         "_arguments",
+        "ending",
         "enqueued_at_ns",
         "finished_at_ns",
         "meta",
-        "outcome",
         "priority",
         "reported",
         "result_id",
@@ -62,12 +61,21 @@ class Record:
         self.started_at_ns = 0
         self.finished_at_ns = 0
         self.worker_id = ""
-        self.outcome: Any = None
+        self.ending: Any = None
         self.reported: tuple[float, float | None, str] | None = None
 
     def arguments(self) -> Arguments:
         """Return the objects that were passed, unchanged."""
         return self._arguments
+
+    def outcome(self) -> Any:
+        """Return the object that the task returned, or the error's class path and traceback."""
+        return self.ending
+
+    @property
+    def progress(self) -> Progress | None:
+        """What the task has reported."""
+        return None if self.reported is None else Progress(*self.reported)
 
     def report(self, done: float, total: float | None, message: str) -> None:
         """Keep the task's progress: one store of one reference, so a reader needs no lock."""
@@ -76,7 +84,7 @@ class Record:
 
     def snapshot(self) -> Snapshot:
         """Return the record as it is now. The store's lock must be held."""
-        return Snapshot(
+        return PlainSnapshot(
             self.result_id,
             self.status,
             self.meta,
@@ -84,14 +92,10 @@ class Record:
             self.started_at_ns,
             self.finished_at_ns,
             self.worker_id,
+            self.progress,
             self.arguments,
-            _constant(self.outcome) if self.finished_at_ns else None,
-            None if self.reported is None else Progress(*self.reported),
+            self.outcome,
         )
-
-
-def _constant(value: Any) -> Callable[[], Any]:
-    return lambda: value
 
 
 class MemoryStore:
@@ -184,7 +188,7 @@ class MemoryStore:
         """See ``records.Store``. Nothing is too large here."""
         evicted = []  # until the lock is free
         with self._lock:
-            claim.outcome = outcome
+            claim.ending = outcome
             # A clock that was set back must not make a task end before it began.
             claim.finished_at_ns = max(time.time_ns(), claim.started_at_ns)
             claim.status = TaskResultStatus.SUCCESSFUL if successful else TaskResultStatus.FAILED

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from . import layout as at
 from . import recovery
+from .ids import new_id_words
 from .loss import Loss, loss_word
-from .reader import Found, new_id_words
+from .reader import Found
 from .registry import Registry
 from .table import Table
 from .trouble import inconsistent

@@ -1,81 +1,107 @@
-"""Reading records without the lock, and what their result ids look like."""
+"""Reading records without the lock."""
 
 import math
-import os
 import pickle
 import zlib
-from struct import Struct
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any
 
+from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.progress import Progress
 
 from . import layout as at
+from .ids import parse_id
+from .loss import loss_error
 from .table import Head, Table
 
-# A result id is a UUID of version 8 (RFC 9562: layout of our own): 60 + 38 random bits, and the
-# slot's number behind the variant. The id *is* the address; its random bits make it safe to show.
-_LOW_RANDOM_BITS = 38
-_VARIANT = 0b10 << 62
-_HALVES = Struct("=QQ")
-_DIGITS = Struct(">QQ")
-_PROGRESS_WORD = Struct("=Q")
+_STATUS = {
+    at.READY: TaskResultStatus.READY,
+    at.RUNNING: TaskResultStatus.RUNNING,
+    at.SUCCESSFUL: TaskResultStatus.SUCCESSFUL,
+    at.FAILED: TaskResultStatus.FAILED,
+    at.LOST: TaskResultStatus.FAILED,
+}
 
 
-def new_id_words(slot: int) -> tuple[int, int]:
-    """The two halves of a fresh id for a slot."""
-    high, low = _HALVES.unpack(os.urandom(16))
-    return (
-        high & ~0xF000 | 0x8000,
-        _VARIANT | slot << _LOW_RANDOM_BITS | low & ((1 << _LOW_RANDOM_BITS) - 1),
-    )
+class Found:
+    """One record as copied at one moment, checked; a `Snapshot`.
 
+    What a poll for the status does not ask for is not computed.
 
-def format_id(high: int, low: int) -> str:
-    """The one spelling of an id."""
-    digits = f"{high:016x}{low:016x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    Attributes:
+        result_id: Its id.
+        slot: Its head slot.
+        word: Its commit word then.
+        head: The head slot's words.
+        raw: The whole head slot.
+        progress: What its task had reported, None for nothing.
+    """
 
+    __slots__ = ("_reader", "head", "progress", "raw", "result_id", "slot", "word")
 
-def parse_id(result_id: object) -> tuple[int, int, int]:
-    """(slot, high, low) of anything that could be one of our ids; slot 0 for what can't be."""
-    # Only the one spelling that `format_id` gives: whoever compares ids as text must be right.
-    if (
-        not isinstance(result_id, str)
-        or len(result_id) != 36
-        or result_id[8:24:5] != "----"
-        or result_id != result_id.lower()
-    ):
-        return 0, 0, 0
-    try:
-        digits = bytes.fromhex(result_id.replace("-", ""))
-    except ValueError:
-        return 0, 0, 0
-    if len(digits) != _DIGITS.size:
-        return 0, 0, 0
-    high, low = _DIGITS.unpack(digits)
-    return slot_of_id(low), high, low
-
-
-def slot_of_id(low: int) -> int:
-    """The slot's number in the lower half of an id."""
-    return low >> _LOW_RANDOM_BITS & at.MAX_SLOTS - 1
-
-
-class Found(NamedTuple):
-    """One record as copied at one moment, checked."""
-
-    slot: int
-    word: int  # its commit word then
-    head: Head
-    raw: bytes  # the whole head slot
-    progress: Progress | None
+    def __init__(
+        self,
+        reader: "Reader",
+        result_id: str,
+        slot: int,
+        word: int,
+        head: Head,
+        raw: bytes,
+        progress: Progress | None = None,
+    ) -> None:
+        self._reader = reader
+        self.result_id = result_id
+        self.slot = slot
+        self.word = word
+        self.head = head
+        self.raw = raw
+        self.progress = progress
 
     @property
     def state(self) -> int:
+        """The state in the commit word."""
         return self.word >> at.STATE_SHIFT
+
+    @property
+    def status(self) -> TaskResultStatus:
+        """What Django calls the state."""
+        return _STATUS[self.word >> at.STATE_SHIFT]
+
+    @property
+    def meta(self) -> bytes:
+        """What names the task."""
+        return self._reader.meta(self)
+
+    @property
+    def enqueued_at_ns(self) -> int:
+        """When it was enqueued, unix ns."""
+        return self.head.enqueued_at_ns
+
+    @property
+    def started_at_ns(self) -> int:
+        """When it was claimed, unix ns; 0 before that."""
+        return self.head.started_at_ns if self.state != at.READY else 0
+
+    @property
+    def finished_at_ns(self) -> int:
+        """When it ended, unix ns; 0 before that."""
+        return self.head.finished_at_ns if self.state in at.FINISHED else 0
+
+    @property
+    def worker_id(self) -> str:
+        """Who claimed it, "" before that."""
+        return _worker_id(self._reader.alias, self.head.worker) if self.state != at.READY else ""
+
+    def arguments(self) -> Any:
+        """Unpickles the arguments."""
+        return self._reader.arguments(self)
+
+    def outcome(self) -> Any:
+        """Unpickles the return value, or the error: (exception class path, text)."""
+        return loss_error(self.head) if self.state == at.LOST else self._reader.outcome(self)
 
 
 class Reader:
@@ -83,10 +109,14 @@ class Reader:
 
     No lock: the commit word before and after the copy must be the same, and the CRCs must hold
     (rule 4).
+
+    Attributes:
+        alias: The alias of the backend, for worker ids.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, alias: str = "") -> None:
         geometry = table.geometry
+        self.alias = alias
         self._table = table
         self._words = table.words
         self._bytes = table.bytes
@@ -127,7 +157,13 @@ class Reader:
                 raise does_not_exist(result_id)
             problem = self.problem(head, raw, state)
             if not problem:
-                return Found(slot, word, head, raw, self._progress(offset, raw, head.generation))
+                progress = None
+                if words[(offset + size - at.PROGRESS_BYTES) // 8] >> 16 == head.generation:
+                    progress = self._progress(offset, head.generation)
+                found = Found(self, result_id, slot, word, head, raw, progress)
+                if head.meta_bytes + head.arguments_bytes > self._inline:
+                    self.meta(found)  # the CRC of the head's request covers its meta, too
+                return found
         raise damaged(self._table, slot, problem)
 
     def arguments(self, found: Found) -> Any:
@@ -184,7 +220,7 @@ class Reader:
             return
         now = self._words[self._commit + found.slot]
         if now & at.GENERATION_MASK != found.word & at.GENERATION_MASK or now >> 60 < at.READY:
-            raise does_not_exist(format_id(found.head.id_high, found.head.id_low))
+            raise does_not_exist(found.result_id)
         raise damaged(self._table, found.slot, "its payload does not match its CRC")
 
     def _owner_word(self, found: Found) -> int:
@@ -216,22 +252,20 @@ class Reader:
             crc = zlib.crc32(raw[end : end + head.outcome_bytes], crc)
         return "" if crc == head.outcome_crc else "its outcome does not match its CRC"
 
-    def _progress(self, offset: int, raw: bytes, generation: int) -> Progress | None:
-        place = self._size - at.PROGRESS_BYTES
-        (sequence,) = _PROGRESS_WORD.unpack_from(raw, place)
-        if sequence >> 16 != generation:
-            return None
-        word = (offset + place) // 8
+    def _progress(self, offset: int, generation: int) -> Progress | None:
+        place = offset + self._size - at.PROGRESS_BYTES
         for _ in range(100):
-            if not sequence & 1 and self._words[word] == sequence:
-                done, total, text = at.PROGRESS.unpack_from(raw, place + 8)
+            sequence = self._words[place // 8]
+            raw = bytes(self._bytes[place + 8 : place + at.PROGRESS_BYTES])
+            if sequence >> 16 != generation:
+                return None
+            if not sequence & 1 and self._words[place // 8] == sequence:
+                done, total, text = at.PROGRESS.unpack(raw)
                 return Progress(
                     _plain(done),
                     None if math.isnan(total) else _plain(total),
                     text.rstrip(b"\0").decode(errors="replace"),
                 )
-            sequence = self._words[word]
-            raw = bytes(self._bytes[offset : offset + self._size])
         return None  # its writer died in the middle, or never stops
 
 
@@ -254,3 +288,8 @@ def damaged(table: Table, slot: int, problem: str) -> StoreUnavailable:
 
 def _plain(number: float) -> float:
     return int(number) if number.is_integer() else number
+
+
+@lru_cache(1024)  # arbitrary: a ring has far fewer workers at a time
+def _worker_id(alias: str, worker: int) -> str:
+    return f"{alias}-{worker >> 32}-{worker & 0xFFFFFFFF}"

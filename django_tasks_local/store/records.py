@@ -18,18 +18,54 @@ if TYPE_CHECKING:
 type Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-@dataclass(slots=True)
-class Snapshot:
-    """One record as a reader saw it at one moment. Times are Unix ns, 0 where not reached yet.
+class Snapshot(Protocol):
+    """One record as a reader saw it at one moment. Times are Unix ns, 0 where not reached yet."""
 
-    Attributes:
-        meta: what names the task, see ``naming.encode_task``.
-        worker_id: the worker that claimed it, ``""`` until then.
-        arguments: unpickles the arguments. A poll for the status never calls it.
-        outcome: ``None`` while unfinished. SUCCESSFUL: gives the return value. FAILED: gives the
-            exception's class path and the traceback.
-        progress: what the task reported last, ``None`` if nothing.
-    """
+    @property
+    def result_id(self) -> str:
+        """The id of its result."""
+
+    @property
+    def status(self) -> TaskResultStatus:
+        """READY, RUNNING, SUCCESSFUL or FAILED."""
+
+    @property
+    def meta(self) -> bytes:
+        """What names the task, see ``naming.encode_task``."""
+
+    @property
+    def enqueued_at_ns(self) -> int:
+        """When it was enqueued."""
+
+    @property
+    def started_at_ns(self) -> int:
+        """When it was claimed."""
+
+    @property
+    def finished_at_ns(self) -> int:
+        """When it ended."""
+
+    @property
+    def worker_id(self) -> str:
+        """The worker that claimed it, ``""`` until then."""
+
+    @property
+    def progress(self) -> Progress | None:
+        """What the task reported last, ``None`` if nothing."""
+
+    def arguments(self) -> Arguments:
+        """Unpickle the arguments. A poll for the status never calls it."""
+
+    def outcome(self) -> Any:
+        """Give the return value, or the exception's class path and the traceback.
+
+        Only for a record that is SUCCESSFUL or FAILED.
+        """
+
+
+@dataclass(slots=True)
+class PlainSnapshot:
+    """A `Snapshot` with nothing left to compute."""
 
     result_id: str
     status: TaskResultStatus
@@ -38,37 +74,31 @@ class Snapshot:
     started_at_ns: int
     finished_at_ns: int
     worker_id: str
-    arguments: Callable[[], Arguments]
-    outcome: Callable[[], Any] | None
     progress: Progress | None
+    arguments: Callable[[], Arguments]
+    outcome: Callable[[], Any]
 
 
-class Claim(Protocol):
+def ended(
+    running: Snapshot, status: TaskResultStatus, finished_at_ns: int, outcome: object
+) -> Snapshot:
+    """Return the snapshot of a task that was `running` and has ended."""
+    return PlainSnapshot(
+        running.result_id,
+        status,
+        running.meta,
+        running.enqueued_at_ns,
+        running.started_at_ns,
+        finished_at_ns,
+        running.worker_id,
+        running.progress,
+        running.arguments,
+        lambda: outcome,
+    )
+
+
+class Claim(Snapshot, Protocol):
     """One task that a worker has claimed and must bring to its end."""
-
-    @property
-    def result_id(self) -> str:
-        """The id of its result."""
-
-    @property
-    def meta(self) -> bytes:
-        """What names the task, see ``naming.encode_task``."""
-
-    @property
-    def enqueued_at_ns(self) -> int:
-        """When it was enqueued, Unix ns."""
-
-    @property
-    def started_at_ns(self) -> int:
-        """When it was claimed, Unix ns."""
-
-    @property
-    def worker_id(self) -> str:
-        """Who claimed it."""
-
-    @property
-    def arguments(self) -> Callable[[], Arguments]:
-        """Unpickles the arguments."""
 
     def report(self, done: float, total: float | None, message: str) -> None:
         """Store the task's progress. Cheap, no lock; does nothing once the task has ended."""

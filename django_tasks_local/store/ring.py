@@ -6,11 +6,9 @@ import pickle
 import time
 import zlib
 from collections.abc import Iterator
-from functools import lru_cache, partial
 from struct import Struct
-from typing import Any, Final
+from typing import Final
 
-from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
@@ -18,22 +16,16 @@ from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from . import layout as at
 from .attached import Attached
 from .claim import RingClaim
-from .loss import EXIT_DETACHED, loss_error
+from .ids import format_id
+from .loss import EXIT_DETACHED
 from .operations import BLOCKED, Request, Written
-from .reader import Found, format_id
-from .records import Snapshot, task_path
+from .reader import Found
+from .records import task_path
 from .table import Head
 from .trouble import lost_hold, no_space
 
 logger = logging.getLogger("django_tasks_local")
 
-_STATUS = {
-    at.READY: TaskResultStatus.READY,
-    at.RUNNING: TaskResultStatus.RUNNING,
-    at.SUCCESSFUL: TaskResultStatus.SUCCESSFUL,
-    at.FAILED: TaskResultStatus.FAILED,
-    at.LOST: TaskResultStatus.FAILED,
-}
 _CRC_WORD = Struct("=Q")
 # A task that falls due so soon wakes a worker, which then waits for its moment. For others the
 # pool's own look, once a second, is in time.
@@ -81,7 +73,7 @@ class Ring(Attached):
             self._work.release()
         return format_id(high, low), now_ns
 
-    def get(self, result_id: str) -> Snapshot:
+    def get(self, result_id: str) -> Found:
         """The record as it is now; reading a finished one makes it the most recently used.
 
         Raises:
@@ -95,24 +87,7 @@ class Ring(Attached):
                 return self.get(result_id)
         elif state != at.READY and self.words[at.H_NEWEST] != found.slot:
             self._mutex.run(self._do.touch, found.slot, found.word)
-        head = found.head
-        outcome: Any = None
-        if state == at.LOST:
-            outcome = partial(loss_error, head)
-        elif state in at.FINISHED:
-            outcome = partial(self._reader.outcome, found)
-        return Snapshot(
-            result_id,
-            _STATUS[state],
-            self._reader.meta(found),
-            head.enqueued_at_ns,
-            head.started_at_ns if state != at.READY else 0,
-            head.finished_at_ns if state in at.FINISHED else 0,
-            _worker_id(self.alias, head.worker) if state != at.READY else "",
-            partial(self._reader.arguments, found),
-            outcome,
-            found.progress,
-        )
+        return found
 
     def claim(self, cleared: int | None = None) -> RingClaim | None:
         """Makes the next task RUNNING by this process.
@@ -123,24 +98,22 @@ class Ring(Attached):
         Returns:
             None where nothing is due, or what is next was enqueued by a newer site.
         """
-        words = self.words
+        words, table = self.words, self._table
         self.blocked = False
         while words[at.H_WAITING] or words[at.H_DEFERRED] or words[at.H_DIRTY]:
             slot = self._mutex.run(self._do.claim, cleared)
             self.blocked = slot == BLOCKED
             if slot <= 0:
                 break
-            offset = self._table.offset(slot)
-            raw = bytes(self._bytes[offset : offset + self._table.geometry.slot_size])
+            offset = table.offset(slot)
+            raw = bytes(self._bytes[offset : offset + table.geometry.slot_size])
             head = Head._make(at.HEAD.unpack_from(raw))
-            found = Found(slot, words[self._commit + slot], head, raw, None)
+            claim = RingClaim(self._reader, table, slot, words[self._commit + slot], head, raw)
             problem = self._reader.problem(head, raw, at.RUNNING)
             if not problem:
-                return RingClaim(
-                    self.segment, self._reader, found, _worker_id(self.alias, head.worker)
-                )
+                return claim
             # Never unpickled. Whoever asks for the result is told what is wrong.
-            self._mutex.run(self._do.lose, found)
+            self._mutex.run(self._do.lose, claim)
             logger.error("%s: a task in slot %d can't run: %s", self.segment.path, slot, problem)
         return None
 
@@ -158,46 +131,45 @@ class Ring(Attached):
         """
         if not claim.ours():
             os._exit(EXIT_DETACHED)
-        found = claim.found
-        head = found.head
-        word = self._table.offset(found.slot) // 8 + at.S_OUTCOME_CHAIN
-        if self.words[word]:  # an earlier attempt was interrupted
-            self._mutex.run(self._do.drop_outcome_chain, found)
-        request_bytes = head.meta_bytes + head.arguments_bytes
-        used = request_bytes if request_bytes <= self._inline else 0
-        slots = 1 + (0 if used else at.slots_for(request_bytes, self._table.geometry.slot_size))
-        chain = 0
+        head, table = claim.head, self._table
+        offset = table.offset(claim.slot)
+        if self.words[offset // 8 + at.S_OUTCOME_CHAIN]:  # an earlier attempt was interrupted
+            self._mutex.run(self._do.drop_outcome_chain, claim)
+        used, slots, chain = head.meta_bytes + head.arguments_bytes, 1, 0
+        if used > self._inline:
+            slots += at.slots_for(used, table.geometry.slot_size)
+            used = 0
         if used + len(outcome) <= self._inline:
-            start = self._table.offset(found.slot) + at.HEAD_BYTES + used
+            start = offset + at.HEAD_BYTES + used
             self._bytes[start : start + len(outcome)] = outcome
         else:
-            count = at.slots_for(len(outcome), self._table.geometry.slot_size)
-            chain = self._write_outcome(found, outcome, count)
+            count = at.slots_for(len(outcome), table.geometry.slot_size)
+            chain = self._write_outcome(claim, outcome, count)
             slots += count
         now_ns = time.time_ns()
         fields = at.OUTCOME.pack(now_ns, len(outcome), chain)
         crc = zlib.crc32(fields, head.claim_crc)
         crc = zlib.crc32(outcome) << 32 | crc if chain else zlib.crc32(outcome, crc)
-        start = self._table.offset(found.slot) + at.S_FINISHED_AT * 8
+        start = offset + at.S_FINISHED_AT * 8
         self._bytes[start : start + 32] = fields + _CRC_WORD.pack(crc)
         claim.close()
         state = at.SUCCESSFUL if successful else at.FAILED
-        if not self._mutex.run(self._do.finish, found, state, slots):
+        if not self._mutex.run(self._do.finish, claim, state, slots):
             os._exit(EXIT_DETACHED)  # taken for dead, and reaped
         return now_ns
 
-    def running(self) -> Iterator[Snapshot]:
+    def running(self) -> Iterator[Found]:
         """The tasks that run now. It reads every slot's commit word: for people, not for polls."""
         reserved = self._table.slots.reserved()
         column = self.words[self._commit : self._commit + reserved].tolist()
         for slot in [s for s, word in enumerate(column) if word >> at.STATE_SHIFT == at.RUNNING]:
             head = self._table.head(slot)
             try:
-                snapshot = self.get(format_id(head.id_high, head.id_low))
+                found = self.get(format_id(head.id_high, head.id_low))
             except TaskResultDoesNotExist:
                 continue  # finished and evicted meanwhile
-            if snapshot.status == TaskResultStatus.RUNNING:
-                yield snapshot
+            if found.state == at.RUNNING:
+                yield found
 
     def _enqueue_chained(self, request: Request) -> tuple[int, int]:
         size = len(request.meta) + len(request.arguments)
@@ -224,7 +196,7 @@ class Ring(Attached):
         self._grow_for(count)
         chain = self._mutex.run(self._do.take_outcome_chain, found, count)
         if not chain:
-            what = f"return value of task {task_path(self._reader.meta(found))}"
+            what = f"return value of task {task_path(found.meta)}"
             raise PayloadTooLarge(what, len(outcome), *self._room(count))
         owner_word = at.chain_word(found.slot, found.head.generation)
         self._table.slots.write(chain, owner_word, [memoryview(outcome)])
@@ -270,8 +242,3 @@ class Ring(Attached):
         """The largest payload that an empty ring would take."""
         usable = self._table.slots.total - self.words[at.H_MAX_WORKERS] - 2
         return max(self._inline, usable * self._table.geometry.slot_size)
-
-
-@lru_cache(1024)  # arbitrary: a ring has far fewer workers at a time
-def _worker_id(alias: str, worker: int) -> str:
-    return f"{alias}-{worker >> 32}-{worker & 0xFFFFFFFF}"

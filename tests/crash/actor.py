@@ -15,8 +15,8 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from django_tasks_local.store import Limits, Ring, Role, recovery
+from django_tasks_local.store.ids import format_id
 from django_tasks_local.store.lock import Mutex
-from django_tasks_local.store.reader import format_id
 from tests.crash.ledger import ENDED, INSIDE, NEXT, PLACE_WORDS, STARTED, STOPS, Ledger
 
 META: Final = b"tests.tasks:noop"
@@ -204,7 +204,7 @@ class Actor:
         try:
             found = self.ring.get(format_id(*halves))
             (number, data), _ = found.arguments()
-            outcome = found.outcome() if found.outcome else None
+            outcome = found.outcome() if found.finished_at_ns else None
         except TaskResultDoesNotExist:
             return "GONE"
         if (number, data) != value_of(task) or number != task or found.meta != META:

@@ -222,7 +222,7 @@ class Scene:
             return GONE
         assert found.meta == META
         assert found.arguments() == record.arguments
-        if found.outcome is None:
+        if not found.finished_at_ns:
             return str(found.status.name)
         outcome = found.outcome()
         if found.status.name == "FAILED" and outcome[0].endswith(".WorkerLost"):
@@ -312,7 +312,7 @@ def chained(scene: Scene) -> None:
     scene.enqueue(large_value(3))
 
     def half_a_result(ring: Ring, claim: Any) -> None:
-        ring._do.take_outcome_chain(claim.found, 3)
+        ring._do.take_outcome_chain(claim, 3)
 
     scene.lose_a_worker(half_a_result)
     scene.enqueue(large_value(4, 2))

@@ -12,8 +12,8 @@ import pytest
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnavailable
+from django_tasks_local.store import ids, reader
 from django_tasks_local.store import layout as at
-from django_tasks_local.store import reader
 from tests.crash.scene import FAR_NS, GONE, LOST, RUNNING, SMALL, Scene, large_value, small_value
 from tests.crash.steps import in_child
 
@@ -106,7 +106,7 @@ def untouched(scene: Scene) -> set[str]:
     words = memoryview(before).cast("Q")
     column = words[table.commit : table.commit + table.slots.total].tolist()
     for result_id in scene.records:
-        head, _, _ = reader.parse_id(result_id)
+        head, _, _ = ids.parse_id(result_id)
         owner_word = at.chain_word(head, column[head] & at.GENERATION_MASK)
         slots[result_id] = {head} | {n for n, word in enumerate(column) if word == owner_word}
     places = [(at.H_RESERVED * 8, 8)]

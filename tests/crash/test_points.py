@@ -9,7 +9,7 @@ import pytest
 
 from django_tasks_local.store import Ring, Role
 from django_tasks_local.store import layout as at
-from django_tasks_local.store.reader import format_id
+from django_tasks_local.store.ids import format_id
 from tests.crash.scene import (
     FAILED,
     LOST,

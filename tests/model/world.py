@@ -7,7 +7,7 @@ from typing import Final
 from django_tasks_local.store import Ring, attached, operations, recovery
 from django_tasks_local.store import layout as at
 from django_tasks_local.store import ring as rings
-from django_tasks_local.store.reader import format_id
+from django_tasks_local.store.ids import format_id
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL
 from tests.rings import ring_address
 

@@ -21,9 +21,12 @@ class Claim:
     """A claimed task."""
 
     result_id = "an id"
+    status = TaskResultStatus.RUNNING
     enqueued_at_ns = 1
     started_at_ns = 2
+    finished_at_ns = 0
     worker_id = "w"
+    progress = None
 
     def __init__(self, task: Any, *args: Any, meta: bytes | None = None) -> None:
         self.meta = meta or encode_task(task)

@@ -12,16 +12,16 @@ from django.test import override_settings
 from django_tasks_local import Progress
 from django_tasks_local.naming import encode_task
 from django_tasks_local.results import LocalTaskResult
-from django_tasks_local.store.records import Snapshot
+from django_tasks_local.store.records import PlainSnapshot
 from tests import tasks
 
 NS = 1_800_000_000_000_000_000
 
 
-def snapshot(**changes: Any) -> Snapshot:
+def snapshot(**changes: Any) -> PlainSnapshot:
     """A record that has finished well, with changes."""
     return replace(
-        Snapshot(
+        PlainSnapshot(
             result_id="an id",
             status=TaskResultStatus.SUCCESSFUL,
             meta=encode_task(tasks.add),

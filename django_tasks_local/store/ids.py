@@ -1,0 +1,58 @@
+"""Result ids: what they look like, and where they lead.
+
+A result id is a UUID of version 8 (RFC 9562: layout of our own): 60 + 38 random bits, and the
+slot's number behind the variant. The id *is* the address; its random bits make it safe to show.
+"""
+
+import os
+from functools import lru_cache
+from struct import Struct
+from typing import Final
+
+from .layout import MAX_SLOTS
+
+ID_LENGTH: Final = 36
+_LOW_RANDOM_BITS = 38
+_VARIANT = 0b10 << 62
+_HALVES = Struct("=QQ")
+_DIGITS = Struct(">QQ")
+
+
+def new_id_words(slot: int) -> tuple[int, int]:
+    """The two halves of a fresh id for a slot."""
+    high, low = _HALVES.unpack(os.urandom(16))
+    return (
+        high & ~0xF000 | 0x8000,
+        _VARIANT | slot << _LOW_RANDOM_BITS | low & ((1 << _LOW_RANDOM_BITS) - 1),
+    )
+
+
+def format_id(high: int, low: int) -> str:
+    """The one spelling of an id."""
+    digits = _DIGITS.pack(high, low).hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def parse_id(result_id: object) -> tuple[int, int, int]:
+    """(slot, high, low) of anything that could be one of our ids; slot 0 for what can't be."""
+    if not isinstance(result_id, str) or len(result_id) != ID_LENGTH:
+        return 0, 0, 0
+    return _parse(result_id)
+
+
+@lru_cache(1024)  # arbitrary: a page polls a few ids, many times
+def _parse(result_id: str) -> tuple[int, int, int]:
+    # Only the one spelling that `format_id` gives: whoever compares ids as text must be right.
+    try:
+        digits = bytes.fromhex(result_id.replace("-", ""))
+    except ValueError:
+        return 0, 0, 0
+    if len(digits) != _DIGITS.size:
+        return 0, 0, 0
+    high, low = _DIGITS.unpack(digits)
+    return (slot_of_id(low), high, low) if format_id(high, low) == result_id else (0, 0, 0)
+
+
+def slot_of_id(low: int) -> int:
+    """The slot's number in the lower half of an id."""
+    return low >> _LOW_RANDOM_BITS & MAX_SLOTS - 1
