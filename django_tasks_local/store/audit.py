@@ -120,6 +120,8 @@ class Audit:
         owner = word >> at.OWNER_SHIFT & at.OWNER_MASK
         if state > at.CHAIN:
             return f"there is no state {state}"
+        if generation >= at.BEYOND_ANY_TICK:
+            return "no ring ever comes to its generation"
         if generation in generations:
             return f"slot {generations[generation]} has the same generation"
         if owner and state not in (at.WRITING, at.RUNNING):

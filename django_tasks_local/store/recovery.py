@@ -6,15 +6,10 @@ Both run inside the mutex, and both may die half-way themselves: the next one st
 import time
 import zlib
 from array import array
-from typing import Final
 
 from . import layout as at
 from .registry import Registry
 from .table import Table
-
-# No ring ever gets here, at 100,000 tasks a second in 40 years: damage, which must not make the
-# counter of generations overflow its 48 bits.
-_BEYOND_ANY_TICK: Final = 1 << 47
 
 
 def reap(table: Table, registry: Registry, index: int, loss: int, keep: int) -> int:
@@ -86,7 +81,7 @@ def rebuild(table: Table) -> list[str]:
         state = word >> at.STATE_SHIFT
         if state in (at.FREE, at.CHAIN) or slot == 0:
             continue
-        known = state in by_state and word & at.GENERATION_MASK < _BEYOND_ANY_TICK
+        known = state in by_state and word & at.GENERATION_MASK < at.BEYOND_ANY_TICK
         size = _claim_slots(table, slot, column, used) if known else 0
         if size:
             by_state[state].append(slot)
@@ -111,11 +106,11 @@ def _next_tick(table: Table, heads: list[int]) -> int:
     """A number above every generation and every place in an order."""
     words = table.words
     tick: int = words[at.H_TICK]
-    if not 0 < tick <= _BEYOND_ANY_TICK:
+    if not 0 < tick <= at.BEYOND_ANY_TICK:
         tick = 1
     for slot in heads:
         generation = words[table.commit + slot] & at.GENERATION_MASK
-        if words[table.sequence + slot] >= _BEYOND_ANY_TICK:  # damage, and no longer a place
+        if words[table.sequence + slot] >= at.BEYOND_ANY_TICK:  # damage, and no longer a place
             words[table.sequence + slot] = generation
         tick = max(tick, generation + 1, words[table.sequence + slot] + 1)
     return tick
