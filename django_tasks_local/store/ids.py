@@ -18,13 +18,15 @@ _HALVES = Struct("=QQ")
 _DIGITS = Struct(">QQ")
 
 
-def new_id_words(slot: int) -> tuple[int, int]:
-    """The two halves of a fresh id for a slot."""
+def new_id_words() -> tuple[int, int]:
+    """The two halves of a fresh id, without its slot; `with_slot` completes the second."""
     high, low = _HALVES.unpack(os.urandom(16))
-    return (
-        high & ~0xF000 | 0x8000,
-        _VARIANT | slot << _LOW_RANDOM_BITS | low & ((1 << _LOW_RANDOM_BITS) - 1),
-    )
+    return high & ~0xF000 | 0x8000, _VARIANT | low & ((1 << _LOW_RANDOM_BITS) - 1)
+
+
+def with_slot(low: int, slot: int) -> int:
+    """The lower half of an id that leads to a slot."""
+    return low | slot << _LOW_RANDOM_BITS
 
 
 def format_id(high: int, low: int) -> str:

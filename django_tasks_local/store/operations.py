@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from . import layout as at
 from . import recovery
-from .ids import new_id_words
+from .ids import with_slot
 from .loss import Loss, loss_word
 from .reader import Found
 from .registry import Registry
@@ -33,6 +33,8 @@ class Request(NamedTuple):
     queue: int  # priority + 100
     due_ns: int  # 0: now
     now_ns: int
+    id_high: int
+    id_low: int  # without its slot
 
 
 @dataclass(slots=True)
@@ -59,21 +61,22 @@ class Operations:
         self._slots_at = table.geometry.slots_at
         self._size = table.geometry.slot_size
 
-    def enqueue(self, request: Request) -> tuple[int, int]:
-        """Stores a request that fits its head slot; the id's halves, zeros where refused."""
+    def enqueue(self, request: Request) -> int:
+        """Stores a request that fits its head slot; its slot, 0 where refused."""
         words = self._words
         if self._full() or (
             words[at.H_FREE] <= words[at.H_MAX_WORKERS]
             and not self._table.make_room(1, words[at.H_MAX_WORKERS])
         ):
-            return 0, 0
+            return 0
         words[at.H_DIRTY] = 1
         slot = self._table.slots.take_one()
         generation = words[at.H_TICK]
         words[at.H_TICK] = generation + 1
         words[at.H_UNFINISHED] += 1
         payload = request.meta + request.arguments
-        return self._publish(request, Written(slot, generation, 0), payload, generation)
+        self._publish(request, Written(slot, generation, 0), payload, generation)
+        return slot
 
     def begin_chained(self, request: Request, count: int, written: Written) -> bool:
         """Takes a head slot and `count` chained ones, WRITING by us; False where refused.
@@ -100,19 +103,19 @@ class Operations:
         words[at.H_UNFINISHED] += 1
         return True
 
-    def publish_chained(self, request: Request, written: Written) -> tuple[int, int]:
-        """Makes READY what we have been WRITING; zeros where somebody took it from us."""
+    def publish_chained(self, request: Request, written: Written) -> bool:
+        """Makes READY what we have been WRITING; False where somebody took it from us."""
         word = self._words[self._table.commit + written.slot]
         if word != at.head_word(at.WRITING, written.generation, self._registry.index):
-            return 0, 0
+            return False
         words = self._words
         words[at.H_DIRTY] = 1
         # Its place in the queue is that of its publication: others have passed while we copied.
         tick = words[at.H_TICK]
         words[at.H_TICK] = tick + 1
-        halves = self._publish(request, written, b"", tick)
+        self._publish(request, written, b"", tick)
         self._registry.set_field(at.E_OTHERS, self._others() - 1)
-        return halves
+        return True
 
     def abandon(self, written: Written) -> None:
         """Frees what we have been WRITING, if there is any."""
@@ -222,15 +225,13 @@ class Operations:
             return 0
         return recovery.reap(self._table, registry, index, loss, self._words[at.H_MAX_RESULTS])
 
-    def _publish(
-        self, request: Request, written: Written, payload: bytes, sequence: int
-    ) -> tuple[int, int]:
+    def _publish(self, request: Request, written: Written, payload: bytes, sequence: int) -> None:
         """Fills the head slot, commits it as READY and links it."""
         slot, generation, chain = written.slot, written.generation, written.chain
         words, table = self._words, self._table
-        high, low = new_id_words(slot)
         fields = at.REQUEST.pack(
-            high, low, generation, request.now_ns, self._registry.origin << 8 | request.queue,
+            request.id_high, with_slot(request.id_low, slot), generation, request.now_ns,
+            self._registry.origin << 8 | request.queue,
             len(request.meta), len(request.arguments), chain,
         )  # fmt: skip
         if payload:
@@ -251,7 +252,6 @@ class Operations:
             table.order.defer(slot)
         else:
             table.order.append(slot, request.queue)
-        return high, low
 
     def _full(self) -> bool:
         words = self._words

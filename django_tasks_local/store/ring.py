@@ -16,7 +16,7 @@ from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from . import layout as at
 from .attached import Attached
 from .claim import RingClaim
-from .ids import format_id
+from .ids import format_id, new_id_words, with_slot
 from .loss import EXIT_DETACHED
 from .operations import BLOCKED, Request, Written
 from .reader import Found
@@ -62,16 +62,16 @@ class Ring(Attached):
         """
         now_ns = time.time_ns()
         queue = priority - at.LOWEST_PRIORITY
-        request = Request(meta, arguments, queue, due_ns, now_ns)
+        request = Request(meta, arguments, queue, due_ns, now_ns, *new_id_words())
         if len(meta) + len(arguments) <= self._inline:
-            high, low = self._mutex.run(self._do.enqueue, request)
+            slot = self._mutex.run(self._do.enqueue, request)
         else:
-            high, low = self._enqueue_chained(request)
-        if not high:
+            slot = self._enqueue_chained(request)
+        if not slot:
             raise self._refusal(request)
         if due_ns <= now_ns + SOON_NS:
             self._work.release()
-        return format_id(high, low), now_ns
+        return format_id(request.id_high, with_slot(request.id_low, slot)), now_ns
 
     def get(self, result_id: str) -> Found:
         """The record as it is now; reading a finished one makes it the most recently used.
@@ -171,26 +171,26 @@ class Ring(Attached):
             if found.state == at.RUNNING:
                 yield found
 
-    def _enqueue_chained(self, request: Request) -> tuple[int, int]:
+    def _enqueue_chained(self, request: Request) -> int:
         size = len(request.meta) + len(request.arguments)
         count = at.slots_for(size, self._table.geometry.slot_size)
         self._grow_for(count)
         written = Written()
         try:
             if not self._mutex.run(self._do.begin_chained, request, count, written):
-                return 0, 0
+                return 0
             self._table.slots.write(
                 written.chain,
                 at.chain_word(written.slot, written.generation),
                 [memoryview(request.meta), memoryview(request.arguments)],
             )
-            halves = self._mutex.run(self._do.publish_chained, request, written)
+            published = self._mutex.run(self._do.publish_chained, request, written)
         except BaseException:
             self._mutex.run(self._do.abandon, written)
             raise
-        if not any(halves):
+        if not published:
             raise lost_hold(self.segment.path)
-        return halves
+        return written.slot
 
     def _write_outcome(self, found: Found, outcome: bytes, count: int) -> int:
         self._grow_for(count)
