@@ -32,7 +32,7 @@ from django_tasks_local.exceptions import PayloadTooLarge, describe
 from django_tasks_local.naming import load_task
 from django_tasks_local.progress import start_reporting
 from django_tasks_local.results import LocalTaskResult
-from django_tasks_local.store.records import Claim, Store, ended, task_path
+from django_tasks_local.store.records import Claim, Ended, Store, task_path
 
 if TYPE_CHECKING:
     from django_tasks_local.naming import AnyTask
@@ -159,7 +159,7 @@ class _Run:
         self, result: LocalTaskResult, status: TaskResultStatus, finished_at_ns: int, outcome: Any
     ) -> None:
         # In the object that task_started and the task's context got, as in Django's own backend.
-        result.show(ended(self.claim, status, finished_at_ns, outcome))
+        result.show(Ended(self.claim, status, finished_at_ns, outcome))
 
     def _send(self, signal: Signal, result: LocalTaskResult) -> None:
         try:

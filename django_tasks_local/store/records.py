@@ -79,22 +79,28 @@ class PlainSnapshot:
     outcome: Callable[[], Any]
 
 
-def ended(
-    running: Snapshot, status: TaskResultStatus, finished_at_ns: int, outcome: object
-) -> Snapshot:
-    """Return the snapshot of a task that was `running` and has ended."""
-    return PlainSnapshot(
-        running.result_id,
-        status,
-        running.meta,
-        running.enqueued_at_ns,
-        running.started_at_ns,
-        finished_at_ns,
-        running.worker_id,
-        running.progress,
-        running.arguments,
-        lambda: outcome,
-    )
+class Ended:
+    """The `Snapshot` of a task that has just ended: what has changed, and for the rest ``running``.
+
+    Made once for each task, mostly for nobody: hence no copy of fields.
+    """
+
+    __slots__ = ("_outcome", "_running", "finished_at_ns", "status")
+
+    def __init__(
+        self, running: Snapshot, status: TaskResultStatus, finished_at_ns: int, outcome: object
+    ) -> None:
+        self._running = running
+        self.status = status
+        self.finished_at_ns = finished_at_ns
+        self._outcome = outcome
+
+    def outcome(self) -> Any:
+        """Give what it was made with."""
+        return self._outcome
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._running, name)
 
 
 class Claim(Snapshot, Protocol):
