@@ -93,13 +93,19 @@ FIGURES: list[tuple[str, str, str, Callable[[Document], str]]] = [
         against(RUN, "tasks_per_s", OURS, f"{UPSTREAM}{OURS}", more=True),
     ),
     (
-        "`enqueue` in a burst (mean), to ImmediateBackend running the no-op inline",
+        "`enqueue` in a burst, to ImmediateBackend running the no-op inline (median call)",
+        "≤ 0.4 ×",
+        "compare",
+        against(RUN, "enqueue_us", OURS, "ImmediateBackend"),
+    ),
+    (
+        "the same, the mean of all calls",
         "≤ 0.4 ×",
         "compare",
         against(RUN, "enqueue_mean_us", OURS, "ImmediateBackend"),
     ),
     (
-        "the same, to upstream's",
+        "the mean, to upstream's",
         "< 1 ×",
         "compare",
         against(RUN, "enqueue_mean_us", OURS, f"{UPSTREAM}{OURS}"),

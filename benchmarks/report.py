@@ -23,6 +23,7 @@ SCRIPTS = {
     "payload": ("Large payloads", ["bench-payload"]),
     "scaling": ("Growth", ["bench-scaling"]),
     "memory": ("Memory, and an idle site", ["bench-memory"]),
+    "floors": ("What stands in the way", []),
     "recovery": ("After a kill", []),
     "gunicorn_site": ("A site under gunicorn", []),
     "compare": (
