@@ -48,6 +48,7 @@ def main() -> None:
 
 
 FLOOR = {"backend": "TaskResult(...) alone", "state": "", "reader": ""}
+RING = {"backend": "the ring alone", "state": "finished, newest", "reader": "another process"}
 
 
 def single(site: Actor, other: Actor, states: dict[str, list[str]], times: int) -> list[Case]:
@@ -69,6 +70,9 @@ def single(site: Actor, other: Actor, states: dict[str, list[str]], times: int) 
         for name, reader in {"enqueued it": site, "another process": other}.items():
             params = {"backend": "ProcessPoolBackend", "state": state, "reader": name}
             cases.append(Case(params, reading(reader, "process", ids)))
+    newest = states["finished, newest"]
+    ring = {"alias": "process", "ids": newest, "times": times}
+    cases.append(Case(dict(RING), lambda: {"read_us": us(other.call("readers.read_ring", **ring))}))
     return cases
 
 

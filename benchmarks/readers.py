@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from random import Random
 
@@ -66,13 +67,22 @@ def construct(times: int) -> list[int]:
     return spans
 
 
-def read(alias: str, ids: list[str], times: int, seed: int = 0) -> list[int]:
+def read(alias: str, ids: list[str], times: int) -> list[int]:
     """`times` calls of get_result, over `ids` in random order."""
-    order = Random(seed).choices(ids, k=times)
-    get_result, spans, clock = task_backends[alias].get_result, [], time.perf_counter_ns
-    for result_id in order:
+    return timed(task_backends[alias].get_result, ids, times)
+
+
+def read_ring(alias: str, ids: list[str], times: int) -> list[int]:
+    """The same of the store below it, which makes no result of Django's."""
+    return timed(task_backends[alias].site().ring.get, ids, times)
+
+
+def timed(get: Callable[[str], object], ids: list[str], times: int) -> list[int]:
+    """Each call's nanoseconds."""
+    spans, clock = [], time.perf_counter_ns
+    for result_id in Random(0).choices(ids, k=times):
         begin = clock()
-        get_result(result_id)
+        get(result_id)
         spans.append(clock() - begin)
     return spans
 

@@ -161,7 +161,7 @@ class Reader:
                 if words[(offset + size - at.PROGRESS_BYTES) // 8] >> 16 == head.generation:
                     progress = self._progress(offset, head.generation)
                 found = Found(self, result_id, slot, word, head, raw, progress)
-                if head.meta_bytes + head.arguments_bytes > self._inline:
+                if head.arguments_chain:
                     self.meta(found)  # the CRC of the head's request covers its meta, too
                 return found
         raise damaged(self._table, slot, problem)

@@ -81,12 +81,13 @@ class Ring(Attached):
             StoreUnavailable: The record is damaged.
         """
         found = self._reader.find(result_id)
-        state = found.state
+        word = found.word
+        state = word >> at.STATE_SHIFT
         if state == at.RUNNING:
-            if self._bury(found.word >> at.OWNER_SHIFT & at.OWNER_MASK):
+            if self._bury(word >> at.OWNER_SHIFT & at.OWNER_MASK):
                 return self.get(result_id)
         elif state != at.READY and self.words[at.H_NEWEST] != found.slot:
-            self._mutex.run(self._do.touch, found.slot, found.word)
+            self._mutex.run(self._do.touch, found.slot, word)
         return found
 
     def claim(self, cleared: int | None = None) -> RingClaim | None:
