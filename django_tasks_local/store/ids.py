@@ -2,6 +2,7 @@
 
 A result id is a UUID of version 8 (RFC 9562: layout of our own): 60 + 38 random bits, and the
 slot's number behind the variant. The id *is* the address; its random bits make it safe to show.
+Ids of the store in memory have slot 0 and lead nowhere.
 """
 
 import os

@@ -17,7 +17,6 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-import uuid
 from collections import OrderedDict
 from itertools import count
 from typing import Any
@@ -27,6 +26,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import QueueFull
 from django_tasks_local.progress import Progress
+from django_tasks_local.store.ids import format_id, new_id_words
 from django_tasks_local.store.records import Arguments, PlainSnapshot, Snapshot
 
 # A deferred task falls due by the clock on the wall, a wait ends by one that nobody sets: after at
@@ -52,7 +52,7 @@ class Record:
     )
 
     def __init__(self, meta: bytes, arguments: Arguments, priority: int) -> None:
-        self.result_id = str(uuid.uuid4())
+        self.result_id = format_id(*new_id_words())
         self.meta = meta
         self._arguments = arguments
         self.priority = priority

@@ -109,7 +109,8 @@ class Ring(Attached):
             offset = table.offset(slot)
             raw = bytes(self._bytes[offset : offset + table.geometry.slot_size])
             head = Head._make(at.HEAD.unpack_from(raw))
-            claim = RingClaim(self._reader, table, slot, words[self._commit + slot], head, raw)
+            word = words[self._commit + slot]
+            claim = RingClaim(self._reader, table, slot, word, head, raw, self.pid)
             problem = self._reader.problem(head, raw, at.RUNNING)
             if not problem:
                 return claim
