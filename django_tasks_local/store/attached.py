@@ -198,7 +198,7 @@ class Attached:
 
     def intact(self) -> bool:
         """Whether our objects are still those that others find, and our descriptor still open."""
-        return self.segment.still_open() and not self.segment.unlinked()
+        return self.segment.intact()
 
     @property
     def passing(self) -> bool:

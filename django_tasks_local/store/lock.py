@@ -24,7 +24,7 @@ from contextlib import suppress
 from functools import partial
 from os import sched_yield
 from time import monotonic, sleep
-from typing import Any, Final
+from typing import Final
 
 import posix_ipc
 
@@ -81,7 +81,7 @@ class ByteLock:
 
     def __init__(self, fd: int, offset: int) -> None:
         self._fd = fd
-        self._offset = offset
+        self._question = bytes(_Flock(fcntl.F_WRLCK, 0, offset, 1, 0))
         # Built once: the hot path then makes no objects.
         lock = ctypes.byref(_Flock(fcntl.F_WRLCK, 0, offset, 1, 0))
         unlock = ctypes.byref(_Flock(fcntl.F_UNLCK, 0, offset, 1, 0))
@@ -107,14 +107,15 @@ class ByteLock:
 
         -1 or 0 stand for a holder in another pid namespace, hence `held`.
         """
-        return self._query().l_pid if self.held() else 0
+        answer = self._query()
+        return answer.l_pid if answer.l_type != fcntl.F_UNLCK else 0
 
     def held(self) -> bool:
         """Whether another process holds the lock (0.4 us)."""
         return bool(self._query().l_type != fcntl.F_UNLCK)
 
-    def _query(self) -> Any:
-        answer = _Flock(fcntl.F_WRLCK, 0, self._offset, 1, 0)
+    def _query(self) -> _Flock:
+        answer = _Flock.from_buffer_copy(self._question)
         _fcntl(self._fd, fcntl.F_GETLK, ctypes.byref(answer))
         return answer
 

@@ -76,6 +76,14 @@ class Segment:
         except OSError:
             return False
 
+    def intact(self) -> bool:
+        """Whether it is still open and not unlinked, by one call."""
+        try:
+            found = os.fstat(self.fd)
+        except OSError:
+            return False
+        return found.st_ino == self.inode and found.st_nlink > 0
+
     def reserve(self, first: int, end: int) -> None:
         """Reserves memory for the slots `first` to `end` - 1, so that no write can be a SIGBUS.
 
