@@ -102,6 +102,7 @@ The first eight words keep their places in every layout version.
  280  MAX_RESULTS     the same
  288  MAX_PENDING     the same
  296  DRAIN_MS        1 + DRAIN_TIMEOUT in ms, 0: until it is done
+ 304  SEMAPHORES      the inodes of those that were opened last, mixed
  512  FIFO_HEAD       201 words, priority -100 first
 2120  FIFO_TAIL       201 words
 ```
@@ -175,8 +176,9 @@ progress, which its sequence word guards.
 9. **Quick.** Nobody inside pickles, logs, sends a signal, forks, waits, or copies a large payload.
 10. **Two views.** All writes are item or slice assignments to `Segment.words` and
     `Segment.bytes`: the crash tests count them, and kill at each.
-11. **Hints.** The work semaphore, CURSOR, the statistics, START_AFTER to POOL_WORKERS and the
-    wishes of pools may be lost or stale. Whoever goes by one looks at the ring after all.
+11. **Hints.** The work semaphore, CURSOR, the statistics, START_AFTER to POOL_WORKERS,
+    SEMAPHORES and the wishes of pools may be lost or stale. Whoever goes by one looks at the ring
+    after all.
 
 ## Invariants
 

@@ -98,7 +98,7 @@ class Attached:
         self._do = Operations(self._table, self.registry)
         self._mutex = self._shared_mutex()
         self._work = self._semaphore("w", 0)
-        self._inodes = self._semaphore_inodes()
+        self._opened = self._show_semaphores()
         if not self.words[at.H_MAX_WORKERS]:  # just made, and no site has come yet
             limits.share(self.words)
         self._mutex.run(self._register, role, path, pool)
@@ -127,11 +127,14 @@ class Attached:
         return self._mutex.run(self._table.order.next_due_ns) if self.words[at.H_DEFERRED] else 0
 
     def heal(self) -> None:
-        """Mends the semaphores: a lost token, a removed name. Cheap; call it now and then."""
-        if self._semaphore_inodes() != self._inodes and not self.segment.unlinked():
+        """Mends the semaphores: a lost token, a removed name. Cheap; call it now and then.
+
+        Removed semaphores serve who has them open; only who attaches later makes others.
+        """
+        if self.words[at.H_SEMAPHORES] != self._opened and not self.segment.unlinked():
             self._mutex.semaphore = self._semaphore("m", 1)
             self._work = self._semaphore("w", 0)
-            self._inodes = self._semaphore_inodes()
+            self._opened = self._show_semaphores()
         self._mutex.heal()
 
     def reap(self, index: int, loss: int = 0) -> int:
@@ -294,5 +297,8 @@ class Attached:
             held[letter] = open_semaphore(f"{self.name}{letter}", value)
         return held[letter]
 
-    def _semaphore_inodes(self) -> tuple[int, int]:
-        return inode_of(semaphore_path(f"{self.name}m")), inode_of(semaphore_path(f"{self.name}w"))
+    def _show_semaphores(self) -> int:
+        """Tells the others which semaphores the names stand for, in one word."""
+        mutex, work = (inode_of(semaphore_path(self.name + letter)) for letter in "mw")
+        shown = self.words[at.H_SEMAPHORES] = (mutex << 32 ^ work) & at.WORD_MASK
+        return shown

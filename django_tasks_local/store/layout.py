@@ -53,6 +53,7 @@ H_MAX_WORKERS: Final = 34  # the options of the newest site process, see ``limit
 H_MAX_RESULTS: Final = 35
 H_MAX_PENDING: Final = 36
 H_DRAIN_MS: Final = 37
+H_SEMAPHORES: Final = 38  # the inodes of those that were opened last, mixed
 H_FIFO_HEAD: Final = 64  # one word for each priority
 PRIORITIES: Final = 201
 LOWEST_PRIORITY: Final = -100
@@ -77,6 +78,7 @@ E_PATH_BYTES: Final = 8
 E_PATH: Final = 9  # UTF-8 of the settings file's path, cut at the front
 PATH_BYTES: Final = ENTRY_BYTES - E_PATH * 8
 SERIAL_MASK: Final = (1 << 32) - 1
+WORD_MASK: Final = (1 << 64) - 1
 ROLE_SHIFT: Final = 56
 COLUMNS_AT: Final = HEADER_BYTES + ENTRIES * ENTRY_BYTES  # in bytes
 

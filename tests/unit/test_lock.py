@@ -125,6 +125,18 @@ def test_removed_semaphores_come_back(rings: Rings) -> None:
     assert other.result()
 
 
+def test_a_wrong_word_about_the_semaphores_is_set_right(rings: Rings) -> None:
+    """It is a hint: whoever finds another word there looks at the names."""
+    first, second = rings.attach(), rings.attach()
+    shown = first.words[at.H_SEMAPHORES]
+    first.words[at.H_SEMAPHORES] = 4711
+    first.heal()
+    assert first.words[at.H_SEMAPHORES] == shown
+    second.heal()
+    assert first.words[at.H_SEMAPHORES] == shown
+    assert put(second)
+
+
 # --- deaths --------------------------------------------------------------------------------
 
 
