@@ -19,12 +19,10 @@ from django_tasks_local.store.records import Snapshot
 from . import preparation
 from .launcher import bury_pools, start_pool
 from .preparation import Preparation
+from .ticks import TICK_S, until_tick_s
 
 logger = logging.getLogger("django_tasks_local")
 
-# How often a site looks whether all is well, and with that how long a killed pool may stay
-# unnoticed where nobody enqueues.
-TICK_S: Final = 1.0
 TICK_NS: Final = int(TICK_S * 1e9)
 # The pause after a pool that did not come up; it doubles each time, up to a minute.
 FIRST_PAUSE_S: Final = 0.5
@@ -77,7 +75,6 @@ class Site:
         self._guest = guest
         self._mine: array[int] | None = None if guest else array("Q")
         self._next_tick = time.monotonic() + TICK_S
-        self._stop = threading.Event()
         self._lead = threading.Lock()
         self._is_site = False
         self._borrowed = ring is not None
@@ -185,7 +182,6 @@ class Site:
         if self.closed or self.pid != os.getpid():
             return
         self.closed = True
-        self._stop.set()
         if not self._borrowed:
             self.ring.detach()
             atexit.unregister(self._at_exit)
@@ -243,7 +239,8 @@ class Site:
                 )  # fmt: skip
 
     def _watch(self) -> None:
-        while not self._stop.wait(TICK_S):
+        while not self.closed:
+            time.sleep(until_tick_s())
             try:
                 self.tick()
             except Exception:

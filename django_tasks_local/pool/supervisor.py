@@ -18,10 +18,10 @@ from typing import Final
 from django_tasks_local.store import Attachment, Loss, PoolState, Ring, Role, loss_word
 
 from .code import LoadedFiles
+from .ticks import until_tick_s
 
 logger = logging.getLogger("django_tasks_local")
 
-TICK_S: Final = 1.0
 SHORT_TICK_S: Final = 0.05  # while it is about to leave
 # How often a pool that waits for its predecessor looks whether it has gone.
 TURN_S: Final = 0.01
@@ -305,7 +305,7 @@ class Supervisor:
 
     def _sleep(self) -> None:
         """Waits for a signal, a worker's bell, the next due task or the next tick."""
-        timeout_s = TICK_S
+        timeout_s = until_tick_s()
         if self._asked or self._alone_since is not None:
             timeout_s = SHORT_TICK_S
         if due_ns := self._ring.next_due_ns():
