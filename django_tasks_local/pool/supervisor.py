@@ -67,7 +67,7 @@ class Supervisor:
         self._start_worker = start_worker
         self._files = LoadedFiles()
         self._children: dict[int, Child] = {}
-        self._entries: list[Attachment] = []  # who was attached when this tick began
+        self._entries: list[Attachment] = []  # who lived when this tick began
         self._cleared = cleared
         self._lender = lender
         self._asked = False  # for a successor
@@ -117,7 +117,7 @@ class Supervisor:
         """Waits for the pool's place; False where there is nothing left to wait for."""
         ring = self._ring
         while not ring.leadership.take_pool():
-            self._entries = list(ring.registry.attachments())
+            self._entries = ring.reap_dead()
             if self._stop_requests or not (self._foreground or self._sites()):
                 return False
             time.sleep(TURN_S)
@@ -129,11 +129,12 @@ class Supervisor:
         ring = self._ring
         ring.heal()
         ring.promote()
-        ring.reap_dead()
-        self._entries = list(ring.registry.attachments())
+        # Before the entries are read: the newest site is one of them, or has gone.
+        newest = ring.leadership.newest_site()
+        self._entries = ring.reap_dead()
         sites = self._sites()
         if not self._leaving:
-            current = self._compare_code(sites)
+            current = self._compare_code(sites, newest)
             if current and sites and (self._stop_requests or self._lender_gone(sites)):
                 why = "told to stop" if self._stop_requests else "its script has ended"
                 self._ask_for_successor(0, why)
@@ -147,13 +148,12 @@ class Supervisor:
             ring.wake(len(self._children))  # the idle ones, to see that we leave
         ring.top_up()
 
-    def _compare_code(self, sites: list[Attachment]) -> bool:
+    def _compare_code(self, sites: list[Attachment], newest: int) -> bool:
         """Clears the tasks of sites that attached since, or asks for a pool with their code.
 
         Returns:
             Whether our code is theirs.
         """
-        newest = self._ring.leadership.newest_site()
         if newest <= self._cleared:
             return True
         newcomers = [site for site in sites if site.serial > self._cleared]
@@ -193,7 +193,6 @@ class Supervisor:
             entry.role is Role.POOL
             and entry.state == PoolState.STARTING
             and entry.index != self._ring.registry.index
-            and entry.alive
             for entry in self._entries
         )
 
@@ -294,14 +293,14 @@ class Supervisor:
             self._early_deaths = 0
 
     def _workers(self) -> list[Attachment]:
-        return [entry for entry in self._entries if entry.role is Role.WORKER and entry.alive]
+        return [entry for entry in self._entries if entry.role is Role.WORKER]
 
     def _count_workers(self) -> int:
         index = self._ring.registry.index
         return len(self._children) + sum(worker.pool != index for worker in self._workers())
 
     def _sites(self) -> list[Attachment]:
-        return [entry for entry in self._entries if entry.role is Role.SITE and entry.alive]
+        return [entry for entry in self._entries if entry.role is Role.SITE]
 
     def _sleep(self) -> None:
         """Waits for a signal, a worker's bell, the next due task or the next tick."""

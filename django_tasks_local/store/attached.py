@@ -141,11 +141,17 @@ class Attached:
         """Settles what a dead process left; the slot of the task that was lost, 0 for none."""
         return self._mutex.run(self._do.reap, index, loss)
 
-    def reap_dead(self) -> None:
-        """Reaps every dead entry, but leaves a living pool's workers to that pool."""
-        for entry in list(self.registry.attachments()):
+    def reap_dead(self) -> list[Attachment]:
+        """Reaps every dead entry, but leaves a living pool's workers to that pool.
+
+        Returns:
+            The living.
+        """
+        entries = list(self.registry.attachments())
+        for entry in entries:
             if not entry.alive:
                 self._bury(entry.index)
+        return [entry for entry in entries if entry.alive]
 
     def become(self, role: Role) -> None:
         """Takes another role, and with it a new serial; a site's limits hold for all."""
