@@ -16,7 +16,7 @@ ADDED_PATH = "DJANGO_TASKS_LOCAL_ADDED_PATH"
 
 # The pools that this process has started and not buried yet: pid and alias. A forked child's
 # entries are its parent's children; waiting for them fails, which is as good as an end.
-_started: dict[int, str] = {}
+started: dict[int, str] = {}
 
 
 def start_pool(ring: Ring, preparation: Preparation) -> None:
@@ -48,20 +48,20 @@ def start_pool(ring: Ring, preparation: Preparation) -> None:
             pipe.write(told)
     except BrokenPipeError:
         pass  # it has ended already; its exit status tells
-    _started[process.pid] = ring.alias
+    started[process.pid] = ring.alias
     process.returncode = 0  # `bury_pools` waits for it: an object would complain when it is dropped
 
 
 def bury_pools() -> list[tuple[int, str, int]]:
     """Takes leave of pools that this process has started and that ended: (pid, alias, status)."""
     ended = []
-    for pid, alias in list(_started.items()):
+    for pid, alias in list(started.items()):
         try:
             gone, status = os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:  # the server has waited for it, or it is our parent's
             gone, status = pid, 0
         if gone:
-            _started.pop(pid, None)
+            started.pop(pid, None)
             ended.append((pid, alias, os.waitstatus_to_exitcode(status)))
     return ended
 

@@ -17,7 +17,7 @@ from django_tasks_local.store import Limits, PoolState, Ring, Role, unlink_objec
 from django_tasks_local.store.records import Snapshot
 
 from . import preparation
-from .launcher import bury_pools, start_pool
+from .launcher import bury_pools, start_pool, started
 from .preparation import Preparation
 from .ticks import TICK_S, until_tick_s
 
@@ -166,11 +166,13 @@ class Site:
         if not ring.intact():
             self._reattach()
             return
-        ring.heal()
-        self._bury_pools()
+        ring.renew_semaphores()
+        if started:
+            self._bury_pools()
         if not self._is_site:
             return
-        if not ring.leadership.pool_alive():
+        if not ring.leadership.pool_looks_alive():
+            ring.heal()
             ring.reap_dead()
             if ring.work_is_due(TICK_S):
                 self._start_pool()
@@ -255,7 +257,7 @@ class Site:
     def _warn_of_strangers(self) -> None:
         ours = self.ring.path.partition(":")[0]
         for entry in self.ring.registry.attachments():
-            theirs = entry.path.partition(":")[0]
+            theirs = self.ring.registry.path_of(entry.index).partition(":")[0]
             strange = bool(ours and theirs) and not ours.endswith(theirs)
             if strange and entry.alive and entry.role is Role.SITE:
                 logger.warning(

@@ -157,19 +157,20 @@ class Supervisor:
         if newest <= self._cleared:
             return True
         newcomers = [site for site in sites if site.serial > self._cleared]
-        own_path = self._ring.registry.path
-        stranger = next((site for site in newcomers if site.path != own_path), None)
+        registry = self._ring.registry
+        paths = (registry.path_of(site.index) for site in newcomers)
+        stranger = next((path for path in paths if path != registry.path), None)
         changed = self._files.changed()
         if stranger is None and not changed:
             self._cleared = newest
-            self._ring.registry.set_cleared(newest)
+            registry.set_cleared(newest)
             self._ring.top_up()
             return True
         # An older site would start a pool with its own settings. It may, where the newer ones have
         # gone: what they enqueued must not wait for ever.
         first = min((site.serial for site in newcomers), default=0)
         self._ask_for_successor(
-            first, f"{changed} changed" if changed else f"settings at {stranger and stranger.path}"
+            first, f"{changed} changed" if changed else f"settings at {stranger}"
         )
         return False
 

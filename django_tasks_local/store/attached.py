@@ -127,15 +127,16 @@ class Attached:
         return self._mutex.run(self._table.order.next_due_ns) if self.words[at.H_DEFERRED] else 0
 
     def heal(self) -> None:
-        """Mends the semaphores: a lost token, a removed name. Cheap; call it now and then.
+        """Mends the semaphores: a lost token, a removed name. Cheap; call it now and then."""
+        self.renew_semaphores()
+        self._mutex.heal()
 
-        Removed semaphores serve who has them open; only who attaches later makes others.
-        """
+    def renew_semaphores(self) -> None:
+        """Opens those that others use now: removed ones serve until a newcomer makes new ones."""
         if self.words[at.H_SEMAPHORES] != self._opened and not self.segment.unlinked():
             self._mutex.semaphore = self._semaphore("m", 1)
             self._work = self._semaphore("w", 0)
             self._opened = self._show_semaphores()
-        self._mutex.heal()
 
     def reap(self, index: int, loss: int = 0) -> int:
         """Settles what a dead process left; the slot of the task that was lost, 0 for none."""

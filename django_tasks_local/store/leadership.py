@@ -23,6 +23,10 @@ class Leadership:
         """Whether another process holds the pool's place (0.5 us)."""
         return self._pool.held()
 
+    def pool_looks_alive(self) -> bool:
+        """As `pool_alive`, for who looks once a second; see `ByteLock.looks_held`."""
+        return self._pool.looks_held()
+
     def successor_alive(self) -> bool:
         """Whether another process is on its way to the pool's place."""
         return self._successor.held()

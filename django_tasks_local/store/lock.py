@@ -64,6 +64,8 @@ class _Flock(ctypes.Structure):
     ]
 
 
+_UNLOCKED: Final = bytes(_Flock(fcntl.F_UNLCK))[:2]
+
 # PyDLL keeps the GIL. fcntl.fcntl gives it up for a call of 0.3 us, and under three busy sibling
 # threads takes 5 ms to get it back, with the ring locked: 5,156 us against 1.7 us (p90, measured).
 _fcntl: Final = ctypes.PyDLL(None).fcntl
@@ -113,6 +115,18 @@ class ByteLock:
     def held(self) -> bool:
         """Whether another process holds the lock (0.4 us)."""
         return bool(self._query().l_type != fcntl.F_UNLCK)
+
+    def looks_held(self) -> bool:
+        """As `held`, for who looks once a second.
+
+        With cold caches it takes half as long, but it gives up the GIL. A closed descriptor counts
+        as held, as it does for `held`.
+        """
+        try:
+            answer = fcntl.fcntl(self._fd, fcntl.F_GETLK, self._question)
+        except OSError:
+            return True
+        return answer[:2] != _UNLOCKED
 
     def _query(self) -> _Flock:
         answer = _Flock.from_buffer_copy(self._question)

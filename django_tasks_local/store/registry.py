@@ -50,7 +50,6 @@ class Attachment:
         serial: Counts attachments; a later one has a greater serial.
         since_ns: When it attached, unix ns.
         alive: Whether it lives.
-        path: The end of the settings file's path.
         slot: A worker's latest slot.
         pool: A worker's pool (its entry's index), -1 for none or one that has gone.
         state: A pool's state, a `PoolState`; SERVING for a web process, too; or 0.
@@ -63,7 +62,6 @@ class Attachment:
     serial: int
     since_ns: int
     alive: bool
-    path: str
     slot: int
     pool: int
     state: int
@@ -159,21 +157,24 @@ class Registry:
             commit = words[entry]
             if commit == 0:
                 continue
-            length = min(words[entry + at.E_PATH_BYTES], at.PATH_BYTES)
-            start = (entry + at.E_PATH) * 8
             yield Attachment(
                 index=index,
                 role=_ROLES.get(commit >> at.ROLE_SHIFT, Role.VISITOR),
                 pid=words[entry + at.E_PID],
                 serial=commit & at.SERIAL_MASK,
                 since_ns=words[entry + at.E_SINCE],
-                alive=self.alive(index),
-                path=bytes(self._segment.bytes[start : start + length]).decode(errors="replace"),
+                alive=self._ours(index) or self._byte(index).looks_held(),
                 slot=words[entry + at.E_CURRENT],
                 pool=self.pool_of(index),
                 state=words[entry + at.E_STATE],
                 cleared=words[entry + at.E_CLEARED],
             )
+
+    def path_of(self, index: int) -> str:
+        """The end of the settings file's path of an entry's process."""
+        length = min(self.field(index, at.E_PATH_BYTES), at.PATH_BYTES)
+        start = (self._at(index) + at.E_PATH) * 8
+        return bytes(self._segment.bytes[start : start + length]).decode(errors="replace")
 
     def in_use(self, index: int) -> bool:
         """Whether an entry is somebody's, dead or alive. Any number may be asked."""

@@ -61,11 +61,11 @@ def test_an_installed_package_needs_no_way(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_ended_pools_are_buried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """With their status; one that somebody else has waited for counts as ended."""
-    monkeypatch.setattr(launcher, "_started", {})
+    monkeypatch.setattr(launcher, "started", {})
     done = subprocess.Popen([sys.executable, "-c", "import sys; sys.exit(3)"])
     lost = subprocess.Popen([sys.executable, "-c", ""])
     os.waitpid(lost.pid, 0)
-    launcher._started.update({done.pid: "one", lost.pid: "two"})
+    launcher.started.update({done.pid: "one", lost.pid: "two"})
     os.waitid(os.P_PID, done.pid, os.WEXITED | os.WNOWAIT)
     for process in (done, lost):
         process.returncode = 0

@@ -178,6 +178,7 @@ def test_what_is_wrong_is_logged(
     site = make()
     enqueue(site)
     assert "no pool can be started: settings.ODD" in caplog.text
+    monkeypatch.setattr(module, "started", {4711: "alias", 4712: "alias"})
     monkeypatch.setattr(module, "bury_pools", lambda: [(4711, "alias", 1), (4712, "alias", 0)])
     site.tick()
     assert "the pool (pid 4711) ended with status 1" in caplog.text
