@@ -168,7 +168,7 @@ def test_the_heap_is_a_heap(
             assert run(ring) == result_id
         elif len(expected) < ring.limits.max_pending:
             number = next(count)
-            due = clock.now_ns + delay * 1000 + number  # no two fall due together
+            due = (clock.now_ns // 1000 + delay) * 1000 + number  # no two fall due together
             heapq.heappush(expected, (due, number, put(ring, due_ns=due)))
         assert ring.next_due_ns() == (expected[0][0] if expected else 0)
         assert ring.check() == []
