@@ -54,12 +54,12 @@ def enqueue(ring: Ring, due_ns: int = 0) -> str:
 
 def test_nothing_to_see(ring: Callable[[], Ring]) -> None:
     """Where nothing was enqueued the commands say so, and make nothing."""
-    before = shm_objects()
+    backend: Any = task_backends["process"]
     assert "no ring" in run("status")
     assert json.loads(run("status", "--json")) == {"process": {"ring": None}}
     assert "nothing to check" in run("check")
     assert "there is no ring" in run("destroy", "--no-input")
-    assert shm_objects() - before == set()
+    assert not [name for name in shm_objects() if backend.terms().name[1:] in name]
 
 
 def test_status(ring: Callable[[], Ring]) -> None:
