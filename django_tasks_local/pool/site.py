@@ -8,7 +8,7 @@ import threading
 import time
 from array import array
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -80,12 +80,12 @@ class Site:
         self._borrowed = ring is not None
         self.ring = ring or self._attach()
 
-    def encode(self, value: object) -> bytes:
+    def encode(self, value: object) -> Any:
         """Pickles a value; it may raise whatever pickling raises."""
         return self.ring.encode(value)
 
     def enqueue(
-        self, meta: bytes, arguments: bytes, *, priority: int, due_ns: int
+        self, meta: bytes, arguments: Any, *, priority: int, due_ns: int
     ) -> tuple[str, int]:
         """As `Ring.enqueue`, and sees to it that somebody runs what was enqueued."""
         if not self._is_site:

@@ -131,21 +131,36 @@ The first eight words keep their places in every layout version.
   24  ENQUEUED_AT     unix ns
   32  ORIGIN          serial of the site that enqueued << 8 | priority + 100
   40  META_BYTES      length of what names the task
-  48  ARGUMENTS_BYTES length of its pickled arguments
+  48  ARGUMENTS_BYTES length of its pickled arguments, if chained with their table
   56  ARGUMENTS_CHAIN first extent of meta and arguments, where they do not fit here
-  64  REQUEST_CRC     bytes 0 to 63 and the payload
+  64  REQUEST_CRC     bytes 0 to 63 and the payload; if that is chained bytes 0 to 63 and
+                      meta, and in the upper half the arguments' table
   72  STARTED_AT      unix ns
   80  WORKER          pid << 32 | serial
   88  CLAIM_CRC       goes on from REQUEST_CRC
   96  FINISHED_AT     unix ns
- 104  OUTCOME_BYTES   length of the pickled outcome; in a LOST record why it was lost
+ 104  OUTCOME_BYTES   length of the pickled outcome, if chained with its table; in a LOST
+                      record why it was lost
  112  OUTCOME_CHAIN   first extent of the outcome, where it does not fit here
- 120  OUTCOME_CRC     goes on from CLAIM_CRC
+ 120  OUTCOME_CRC     goes on from CLAIM_CRC; in the upper half the chained outcome's table
  128  meta, arguments, outcome: as far as each fits
  ...
  -88  progress        a sequence word (generation << 16 | number, odd while it is written),
                       done and total as doubles, 64 bytes of UTF-8
 ```
+
+### A chained payload, by byte
+
+```text
+   0  PIECES          how many there are
+   8  LENGTH          of the first piece
+  16  CRC             of the first piece: CRC-32
+  24  LENGTH, CRC     of the second, and so on
+ ...  the pieces: the pickle, cut before and behind all large bytes and text in it
+```
+
+Large bytes are a piece of their own, so that they are copied straight into the new object and
+checked there. Opcodes are copied to private memory, checked, and only then looked at.
 
 An extent is a run of neighbouring slots, `length << 32 | first slot`; the link word of its first
 slot is the next extent. Every byte that a read returns is covered by a CRC-32, but for the

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from . import layout as at
 from .derived import derived_problems
 from .ids import slot_of_id
+from .payload import is_whole
 from .reader import Reader
 from .recovery import is_owned
 from .registry import Registry, Role
@@ -33,22 +34,18 @@ def check(table: Table, registry: Registry) -> list[str]:
     return problems if audit.broken else problems + derived_problems(audit)
 
 
-class Piece(NamedTuple):
-    """A part of a chained payload, the CRC to start from, and the one that it must give."""
-
-    offset: int
-    size: int
-    start: int
-    crc: int
-
-
 class Chain(NamedTuple):
-    """A chain of a record; its size is None while its writer has not said."""
+    """A chain of a record: meta, whose CRC goes on from one, and a payload with its table's CRC.
+
+    Its size is None while its writer has not said, its CRC while it has not written.
+    """
 
     name: str
     word: int
     size: int | None
-    pieces: list[Piece]
+    crc: int | None
+    meta_bytes: int = 0
+    meta_start: int = 0
 
 
 class Audit:
@@ -156,21 +153,18 @@ class Audit:
 
     def _chains(self, head: Head, state: int) -> list[Chain]:
         chains = []
-        meta, size = head.meta_bytes, head.meta_bytes + head.arguments_bytes
+        size = head.meta_bytes + head.arguments_bytes
         if size > self.table.geometry.inline_bytes:
             start = zlib.crc32(at.REQUEST.pack(*head[:8]))
-            pieces = [
-                Piece(0, meta, start, head.request_crc & 0xFFFFFFFF),
-                Piece(meta, head.arguments_bytes, 0, head.request_crc >> 32),
-            ]
-            copied = state != at.WRITING
-            chains.append(Chain("arguments", head.arguments_chain, size, pieces if copied else []))
+            crc = None if state == at.WRITING else head.request_crc
+            chains.append(
+                Chain("arguments", head.arguments_chain, size, crc, head.meta_bytes, start)
+            )
         if state == at.RUNNING and head.outcome_chain:
-            chains.append(Chain("outcome", head.outcome_chain, None, []))
+            chains.append(Chain("outcome", head.outcome_chain, None, None))
         elif state in (at.SUCCESSFUL, at.FAILED) and head.outcome_chain:
-            size = head.outcome_bytes
-            piece = Piece(0, size, 0, head.outcome_crc >> 32)
-            chains.append(Chain("outcome", head.outcome_chain, size, [piece]))
+            crc = head.outcome_crc
+            chains.append(Chain("outcome", head.outcome_chain, head.outcome_bytes, crc))
         return chains
 
     def _extent_problem(self, slot: int, chain: Chain, taken: list[int]) -> str:
@@ -190,12 +184,15 @@ class Audit:
         return ""
 
     def _payload_problem(self, slot: int, chain: Chain) -> str:
-        owner_word = self.table.owner_word(slot)
-        for piece in chain.pieces:
-            data, _ = self.table.slots.read(chain.word, owner_word, piece.offset, piece.size)
-            if len(data) != piece.size or zlib.crc32(data, piece.start) != piece.crc:
+        if chain.size is None or chain.crc is None:
+            return ""
+        source = self.table.slots.source(chain.word, self.table.owner_word(slot), 0)
+        if chain.name == "arguments":
+            meta = b"".join(source.take(chain.meta_bytes))
+            if zlib.crc32(meta, chain.meta_start) != chain.crc & at.CRC_MASK:
                 return "does not match its CRC"
-        return ""
+        whole = is_whole(source, chain.size - chain.meta_bytes, chain.crc >> 32)
+        return "" if whole else "does not match its CRC"
 
 
 def header_problems(table: Table) -> list[str]:

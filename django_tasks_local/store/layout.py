@@ -10,7 +10,7 @@ from struct import Struct
 from typing import Final
 
 MAGIC: Final = int.from_bytes(b"DTLRING\n", "little")
-VERSION: Final = 1
+VERSION: Final = 2
 PAGE: Final = 4096
 WORD_BITS: Final = 64
 
@@ -108,14 +108,14 @@ S_ORIGIN: Final = 4  # serial of the site that enqueued << 8 | priority + 100
 S_META_BYTES: Final = 5
 S_ARGUMENTS_BYTES: Final = 6
 S_ARGUMENTS_CHAIN: Final = 7
-S_REQUEST_CRC: Final = 8  # words 0 to 7 and the payload; if chained: and meta, arguments << 32
+S_REQUEST_CRC: Final = 8  # words 0 to 7 and the payload; if chained: and meta, table << 32
 S_STARTED_AT: Final = 9
 S_WORKER: Final = 10  # pid << 32 | serial
 S_CLAIM_CRC: Final = 11  # words 9 and 10, going on from the request's CRC
 S_FINISHED_AT: Final = 12
 S_OUTCOME_BYTES: Final = 13  # in a LOST record: why (see ``ring.loss_word``)
 S_OUTCOME_CHAIN: Final = 14
-S_OUTCOME_CRC: Final = 15  # words 12 to 14 and the outcome, from the claim's; if chained: << 32
+S_OUTCOME_CRC: Final = 15  # words 12 to 14 and the outcome, from the claim's; table << 32
 CRC_MASK: Final = 0xFFFFFFFF
 HEAD_WORDS: Final = 16
 HEAD_BYTES: Final = HEAD_WORDS * 8

@@ -8,7 +8,7 @@ import time
 import zlib
 from dataclasses import dataclass
 from struct import Struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import layout as at
 from . import recovery
@@ -29,7 +29,7 @@ class Request(NamedTuple):
     """One task to enqueue, with all that can be computed outside the lock."""
 
     meta: bytes
-    arguments: bytes
+    arguments: Any  # bytes; `Pickled` where they are chained
     queue: int  # priority + 100
     due_ns: int  # 0: now
     now_ns: int
@@ -234,11 +234,10 @@ class Operations:
             self._registry.origin << 8 | request.queue,
             len(request.meta), len(request.arguments), chain,
         )  # fmt: skip
-        if payload:
-            crc = zlib.crc32(payload, zlib.crc32(fields))
+        if chain:
+            crc = zlib.crc32(request.meta, zlib.crc32(fields)) | request.arguments.crc << 32
         else:
-            crc = zlib.crc32(request.arguments) << 32
-            crc |= zlib.crc32(request.meta, zlib.crc32(fields))
+            crc = zlib.crc32(payload, zlib.crc32(fields))
         head = b"".join((fields, _CRC_WORD.pack(crc), _REST_OF_HEAD, payload))
         offset = self._slots_at + slot * self._size
         self._bytes[offset : offset + len(head)] = head

@@ -3,8 +3,8 @@
 import math
 import pickle
 import zlib
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NoReturn
 
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
@@ -15,6 +15,7 @@ from django_tasks_local.progress import Progress
 from . import layout as at
 from .ids import parse_id
 from .loss import loss_error
+from .payload import decode
 from .table import Head, Table
 
 _STATUS = {
@@ -171,27 +172,22 @@ class Reader:
         head = found.head
         if head.meta_bytes + head.arguments_bytes <= self._inline:
             start = at.HEAD_BYTES + head.meta_bytes
-            data = found.raw[start : start + head.arguments_bytes]
-        else:
-            data = self.chain(
-                found, head.arguments_chain, head.meta_bytes, head.arguments_bytes,
-                head.request_crc >> 32,
-            )  # fmt: skip
-        return pickle.loads(data)
+            return pickle.loads(found.raw[start : start + head.arguments_bytes])
+        return self._unpickled(
+            found, head.arguments_chain, head.meta_bytes, head.arguments_bytes, head.request_crc
+        )
 
     def outcome(self, found: Found) -> Any:
         """What unpickles the return value or the error."""
         head = found.head
         if head.outcome_chain:
-            data = self.chain(
-                found, head.outcome_chain, 0, head.outcome_bytes, head.outcome_crc >> 32
+            return self._unpickled(
+                found, head.outcome_chain, 0, head.outcome_bytes, head.outcome_crc
             )
-        else:
-            start = at.HEAD_BYTES
-            if head.meta_bytes + head.arguments_bytes <= self._inline:
-                start += head.meta_bytes + head.arguments_bytes
-            data = found.raw[start : start + head.outcome_bytes]
-        return pickle.loads(data)
+        start = at.HEAD_BYTES
+        if head.meta_bytes + head.arguments_bytes <= self._inline:
+            start += head.meta_bytes + head.arguments_bytes
+        return pickle.loads(found.raw[start : start + head.outcome_bytes])
 
     def meta(self, found: Found) -> bytes:
         """What names the task."""
@@ -201,23 +197,22 @@ class Reader:
         data, _ = self._table.slots.read(
             head.arguments_chain, self._owner_word(found), 0, head.meta_bytes
         )
-        self._must_hold(found, zlib.crc32(data, zlib.crc32(found.raw[:64])), head.request_crc)
+        if zlib.crc32(data, zlib.crc32(found.raw[:64])) != head.request_crc & at.CRC_MASK:
+            self._refuse(found)
         return data
 
-    def chain(self, found: Found, chain: int, offset: int, size: int, crc: int) -> bytes:
-        """Copies a chained payload of a record and checks it.
+    def _unpickled(self, found: Found, chain: int, offset: int, size: int, crc: int) -> Any:
+        """Unpickles a chained payload of a record, each piece once its CRC holds.
 
         Raises:
             TaskResultDoesNotExist: The record was recycled since it was found.
             StoreUnavailable: It is damaged.
         """
-        data, found_crc = self._table.slots.read(chain, self._owner_word(found), offset, size)
-        self._must_hold(found, found_crc if len(data) == size else ~crc, crc)
-        return data
+        source = self._table.slots.source(chain, self._owner_word(found), offset)
+        return decode(source, size, crc >> 32, partial(self._refuse, found))
 
-    def _must_hold(self, found: Found, crc: int, wanted: int) -> None:
-        if crc == wanted & 0xFFFFFFFF:
-            return
+    def _refuse(self, found: Found) -> NoReturn:
+        """Raises the reason why a CRC of a payload does not match."""
         now = self._words[self._commit + found.slot]
         if now & at.GENERATION_MASK != found.word & at.GENERATION_MASK or now >> 60 < at.READY:
             raise does_not_exist(found.result_id)
@@ -233,7 +228,7 @@ class Reader:
             crc = zlib.crc32(raw[at.HEAD_BYTES : end], zlib.crc32(raw[:64]))
             if crc != head.request_crc:
                 return "its request does not match its CRC"
-        else:  # `meta` and `chain` will see
+        else:  # `meta` and `arguments` will see
             end, crc = at.HEAD_BYTES, head.request_crc & at.CRC_MASK
         if state == at.READY:
             return ""

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import pickle
 import time
 import zlib
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from .claim import RingClaim
 from .ids import format_id, new_id_words, with_slot
 from .loss import EXIT_DETACHED
 from .operations import BLOCKED, Request, Written
+from .payload import Pickled, encode
 from .reader import Found
 from .records import task_path
 from .table import Head
@@ -41,12 +41,12 @@ class Ring(Attached):
 
     blocked = False
 
-    def encode(self, value: object) -> bytes:
+    def encode(self, value: object) -> bytes | Pickled:
         """Pickles a value; it may raise whatever pickling raises."""
-        return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        return encode(value, self._inline)
 
     def enqueue(
-        self, meta: bytes, arguments: bytes, *, priority: int, due_ns: int
+        self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int
     ) -> tuple[str, int]:
         """Stores a READY task and wakes a worker.
 
@@ -66,6 +66,7 @@ class Ring(Attached):
         if len(meta) + len(arguments) <= self._inline:
             slot = self._mutex.run(self._do.enqueue, request)
         else:
+            request = request._replace(arguments=Pickled.of(arguments))
             slot = self._enqueue_chained(request)
         if not slot:
             raise self._refusal(request)
@@ -119,7 +120,7 @@ class Ring(Attached):
             logger.error("%s: a task in slot %d can't run: %s", self.segment.path, slot, problem)
         return None
 
-    def finish(self, claim: RingClaim, *, successful: bool, outcome: bytes) -> int:
+    def finish(self, claim: RingClaim, *, successful: bool, outcome: bytes | Pickled) -> int:
         """Stores the outcome of a claimed task and makes it SUCCESSFUL or FAILED.
 
         A process that lost its hold on the ring (its task closed all descriptors, or forked and
@@ -141,17 +142,21 @@ class Ring(Attached):
         if used > self._inline:
             slots += at.slots_for(used, table.geometry.slot_size)
             used = 0
-        if used + len(outcome) <= self._inline:
+        if isinstance(outcome, bytes) and used + len(outcome) <= self._inline:
             start = offset + at.HEAD_BYTES + used
             self._bytes[start : start + len(outcome)] = outcome
         else:
+            outcome = Pickled.of(outcome)
             count = at.slots_for(len(outcome), table.geometry.slot_size)
             chain = self._write_outcome(claim, outcome, count)
             slots += count
         now_ns = time.time_ns()
         fields = at.OUTCOME.pack(now_ns, len(outcome), chain)
         crc = zlib.crc32(fields, head.claim_crc)
-        crc = zlib.crc32(outcome) << 32 | crc if chain else zlib.crc32(outcome, crc)
+        if isinstance(outcome, Pickled):
+            crc |= outcome.crc << 32
+        else:
+            crc = zlib.crc32(outcome, crc)
         start = offset + at.S_FINISHED_AT * 8
         self._bytes[start : start + 32] = fields + _CRC_WORD.pack(crc)
         claim.close()
@@ -184,7 +189,7 @@ class Ring(Attached):
             self._table.slots.write(
                 written.chain,
                 at.chain_word(written.slot, written.generation),
-                [memoryview(request.meta), memoryview(request.arguments)],
+                [request.meta, *request.arguments.parts],
             )
             published = self._mutex.run(self._do.publish_chained, request, written)
         except BaseException:
@@ -194,14 +199,16 @@ class Ring(Attached):
             raise lost_hold(self.segment.path)
         return written.slot
 
-    def _write_outcome(self, found: Found, outcome: bytes, count: int) -> int:
+    def _write_outcome(self, found: Found, outcome: Pickled, count: int) -> int:
         self._grow_for(count)
         chain = self._mutex.run(self._do.take_outcome_chain, found, count)
         if not chain:
             what = f"return value of task {task_path(found.meta)}"
-            raise PayloadTooLarge(what, len(outcome), *self._room(count))
+            room, option = self._room(count)
+            table = outcome.table_bytes
+            raise PayloadTooLarge(what, len(outcome) - table, room - table, option)
         owner_word = at.chain_word(found.slot, found.head.generation)
-        self._table.slots.write(chain, owner_word, [memoryview(outcome)])
+        self._table.slots.write(chain, owner_word, outcome.parts)
         return chain
 
     def _grow_for(self, count: int) -> None:
@@ -214,14 +221,14 @@ class Ring(Attached):
 
     def _refusal(self, request: Request) -> Exception:
         """Why an enqueue was refused."""
-        size = len(request.meta) + len(request.arguments)
-        words = self.words
+        arguments, words = request.arguments, self.words
+        size = len(request.meta) + len(arguments)
         pending = words[at.H_UNFINISHED] - words[at.H_RUNNING]
         if pending >= self.words[at.H_MAX_PENDING]:
             return QueueFull(self.alias, pending, self.words[at.H_MAX_PENDING])
         if size > self._largest():
-            what = f"arguments of task {task_path(request.meta)}"
-            return PayloadTooLarge(what, size, self._largest(), "SHM_SIZE")
+            what, table = f"arguments of task {task_path(request.meta)}", arguments.table_bytes
+            return PayloadTooLarge(what, size - table, self._largest() - table, "SHM_SIZE")
         slots = self._table.slots
         if slots.reserved() < slots.total and not self._mutex.run(slots.grow):
             return no_space(self.segment.path)

@@ -150,24 +150,22 @@ class Slots:
             yield start, length
             chain = words[self._link + start]
 
-    def write(self, chain: int, owner_word: int, pieces: list[memoryview]) -> None:
-        """Copies payload pieces, one after the other, into a chain (outside the lock).
+    def write(self, chain: int, owner_word: int, parts: list[bytes]) -> None:
+        """Copies the parts of a payload, one after the other, into a chain (outside the lock).
 
         Raises:
             StoreUnavailable: The chain is not ours any more: we were taken for dead.
         """
         view = self._bytes
-        extents = self.extents(chain, owner_word)
+        places = self._places(chain, owner_word)
         place = end = 0
-        for piece in pieces:
-            offset = 0
+        for data in parts:
+            piece, offset = memoryview(data), 0
             while offset < len(piece):
                 if place == end:
-                    start, length = next(extents, (0, 0))
-                    if not length:
+                    place, end = next(places, (0, 0))
+                    if not end:
                         raise lost_hold(self._segment.path)
-                    place = self._slots_at + start * self.size
-                    end = place + length * self.size
                 part = min(end - place, len(piece) - offset)
                 view[place : place + part] = piece[offset : offset + part]
                 place += part
@@ -178,23 +176,20 @@ class Slots:
 
         Fewer bytes where the chain is shorter than that.
         """
-        view = self._bytes
-        pieces = []
-        left = size
-        for start, length in self.extents(chain, owner_word):
-            held = length * self.size
-            if offset >= held:
-                offset -= held
-                continue
-            place = self._slots_at + start * self.size
-            part = min(held - offset, left)
-            pieces.append(view[place + offset : place + offset + part])
-            left -= part
-            offset = 0
-            if not left:
-                break
-        data = b"".join(pieces)  # the one copy, also where there is but one piece
+        data = b"".join(self.source(chain, owner_word, offset).take(size))
         return data, zlib.crc32(data)
+
+    def source(self, chain: int, owner_word: int, offset: int) -> "Source":
+        """The bytes of a chain from `offset` on, to be read once (outside the lock)."""
+        source = Source(self._bytes, self._places(chain, owner_word))
+        source.take(offset)
+        return source
+
+    def _places(self, chain: int, owner_word: int) -> Iterator[tuple[int, int]]:
+        """The runs of a chain as bytes of the segment: (start, end)."""
+        for start, length in self.extents(chain, owner_word):
+            place = self._slots_at + start * self.size
+            yield place, place + length * self.size
 
     def _find_run(self, count: int) -> int:
         """The first slot of `count` free neighbours, 0 where there are none."""
@@ -218,3 +213,26 @@ class Slots:
             self._words[at.H_CURSOR] = start + length
         else:
             self._words[at.H_FREE] += length
+
+
+class Source:
+    """What is left to read of a chain."""
+
+    def __init__(self, view: memoryview, places: Iterator[tuple[int, int]]) -> None:
+        self._view = view
+        self._places = places
+        self._place = self._end = 0
+
+    def take(self, size: int) -> list[memoryview]:
+        """Views of the next `size` bytes, which others may write to; fewer where the chain ends."""
+        views = []
+        while size > 0:
+            if self._place == self._end:
+                self._place, self._end = next(self._places, (0, 0))
+                if not self._end:
+                    break
+            part = min(size, self._end - self._place)
+            views.append(self._view[self._place : self._place + part])
+            self._place += part
+            size -= part
+        return views

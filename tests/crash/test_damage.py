@@ -12,7 +12,7 @@ import pytest
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnavailable
-from django_tasks_local.store import ids, reader
+from django_tasks_local.store import ids, payload, reader
 from django_tasks_local.store import layout as at
 from tests.crash.scene import FAR_NS, GONE, LOST, RUNNING, SMALL, Scene, large_value, small_value
 from tests.crash.steps import in_child
@@ -87,7 +87,7 @@ def trap_pickle(scene: Scene) -> None:
             assert bytes(data) in pickled, "unpickled what nobody pickled"
             return pickle.loads(data)
 
-    reader.pickle = Trap  # type: ignore[attr-defined]
+    reader.pickle = payload.pickle = Trap  # type: ignore[attr-defined]
 
 
 def look(scene: Scene, result_id: str) -> str:

@@ -42,8 +42,8 @@ class Model:
         return self.limits.geometry.inline_bytes
 
     def chained(self, size: int) -> int:
-        """Slots of a chain."""
-        return at.slots_for(size, self.limits.slot_size)
+        """Slots of a chain, which has a table for its one piece."""
+        return at.slots_for(size + 24, self.limits.slot_size)
 
     def free(self) -> int:
         """Slots that nobody occupies."""
