@@ -30,6 +30,7 @@ _dump = pickle.dump
 class _Sink(list[Any]):
     """A file for `pickle.dump`: one piece where nothing in the value is large."""
 
+    __slots__ = ()
     write = list.append
 
 
@@ -76,9 +77,11 @@ def encode(value: object, inline: int) -> bytes | Pickled:
     """
     sink = _Sink()
     _dump(value, sink, 5)
-    if len(sink) == 1:
-        return sink[0]  # type: ignore[no-any-return]
+    last: bytes = sink.pop()
+    if not sink:
+        return last
     pieces = [piece if type(piece) is bytes else _frozen(piece) for piece in sink]
+    pieces.append(last)
     if sum(map(len, pieces)) <= inline:
         return b"".join(pieces)
     return Pickled(pieces)
