@@ -24,11 +24,11 @@ class RingClaim(Found):
     __slots__ = ("_lock", "_open", "_pid", "_table")
 
     def __init__(
-        self, reader: Reader, table: Table, slot: int, word: int, head: Head, raw: bytes, pid: int
+        self, reader: Reader, table: Table, slot: int, word: int, head: Head, raw: bytes
     ) -> None:
         super().__init__(reader, format_id(head.id_high, head.id_low), slot, word, head, raw)
         self._table = table
-        self._pid = pid
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._open = True
 

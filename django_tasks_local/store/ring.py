@@ -111,7 +111,7 @@ class Ring(Attached):
             raw = bytes(self._bytes[offset : offset + table.geometry.slot_size])
             head = Head._make(at.HEAD.unpack_from(raw))
             word = words[self._commit + slot]
-            claim = RingClaim(self._reader, table, slot, word, head, raw, self.pid)
+            claim = RingClaim(self._reader, table, slot, word, head, raw)
             problem = self._reader.problem(head, raw, at.RUNNING)
             if not problem:
                 return claim
