@@ -10,7 +10,7 @@ from struct import Struct
 from typing import Final
 
 MAGIC: Final = int.from_bytes(b"DTLRING\n", "little")
-VERSION: Final = 2
+VERSION: Final = 1
 PAGE: Final = 4096
 WORD_BITS: Final = 64
 

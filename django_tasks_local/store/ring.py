@@ -181,7 +181,9 @@ class Ring(Attached):
     def _enqueue_chained(self, request: Request) -> int:
         size = len(request.meta) + len(request.arguments)
         count = at.slots_for(size, self._table.geometry.slot_size)
-        self._grow_for(count)
+        if self._do.full():  # before anything is evicted for it
+            return 0
+        self._make_room(count + 1)
         written = Written()
         try:
             if not self._mutex.run(self._do.begin_chained, request, count, written):
@@ -200,7 +202,7 @@ class Ring(Attached):
         return written.slot
 
     def _write_outcome(self, found: Found, outcome: Pickled, count: int) -> int:
-        self._grow_for(count)
+        self._make_room(count)
         chain = self._mutex.run(self._do.take_outcome_chain, found, count)
         if not chain:
             what = f"return value of task {task_path(found.meta)}"
@@ -211,12 +213,14 @@ class Ring(Attached):
         self._table.slots.write(chain, owner_word, outcome.parts)
         return chain
 
-    def _grow_for(self, count: int) -> None:
-        """Reserves memory step by step, so that nobody waits for more than one step's clearing."""
+    def _make_room(self, count: int) -> None:
+        """Reserves memory, or else evicts, step by step: nobody waits for more than one step."""
         slots = self._table.slots
-        wanted = count + self.words[at.H_MAX_WORKERS] + 1
+        wanted = count + self.words[at.H_MAX_WORKERS]
         if wanted < slots.total:
             while self.words[at.H_FREE] < wanted and self._mutex.run(slots.grow):
+                pass
+            while self.words[at.H_FREE] < count and self._mutex.run(self._do.evict_some, count):
                 pass
 
     def _refusal(self, request: Request) -> Exception:

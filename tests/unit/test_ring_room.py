@@ -107,6 +107,29 @@ def test_results_make_room_for_tasks(rings: Rings) -> None:
     assert ring.check() == []
 
 
+def test_many_records_are_evicted_in_steps(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits while one large payload takes the place of a thousand small results."""
+    ring = rings.attach(replace(LIMITS, max_results=5000))
+    while ring.counts().free_slots or ring.counts().reserved_slots < ring.counts().slots:
+        done(ring)
+    kept = ring.counts().kept
+    steps = []
+    run_inside = ring._mutex.run
+
+    def count_evictions(function: Any, *args: Any) -> Any:
+        before = ring.counts().evicted
+        result = run_inside(function, *args)
+        steps.append(ring.counts().evicted - before)
+        return result
+
+    monkeypatch.setattr(ring._mutex, "run", count_evictions)
+    put(ring, payload(kept // 2))
+    assert 0 < max(steps) <= 100
+    assert sum(steps) >= kept // 2
+    monkeypatch.undo()
+    assert ring.check() == []
+
+
 # --- the reserve ---------------------------------------------------------------------------
 
 
