@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from array import array
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -146,7 +147,15 @@ def test_it_waits_for_its_own_tasks(
     """At exit, saying so on standard error; not where another site is there to take over."""
     site = make()
     enqueue(site)
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: finish_all(site.ring))
+    sleep = time.sleep
+
+    def run_tasks_meanwhile(seconds: float) -> None:
+        if threading.current_thread() is threading.main_thread():
+            finish_all(site.ring)
+        else:  # the one that looks whether all is well
+            sleep(seconds)
+
+    monkeypatch.setattr(module.time, "sleep", run_tasks_meanwhile)
     site._at_exit()
     assert "waiting for 1 tasks of 'alias'" in capsys.readouterr().err
     assert site.closed
