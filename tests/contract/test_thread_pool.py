@@ -292,7 +292,8 @@ def test_a_task_that_forks() -> None:
 result = on(tasks.fork_and_return).enqueue()
 others = [on(tasks.note).enqueue("/dev/stdout", f"task {n}") for n in range(3)]
 from tests.support import wait_for
-wait_for(lambda: result.refresh() or result.is_finished)
+for each in [result, *others]:  # which print as well
+    wait_for(lambda: each.refresh() or each.is_finished)
 print("child exited with", result.return_value)
 """
     )

@@ -147,13 +147,13 @@ def test_it_waits_for_its_own_tasks(
     """At exit, saying so on standard error; not where another site is there to take over."""
     site = make()
     enqueue(site)
-    sleep = time.sleep
+    real = time.sleep
 
     def run_tasks_meanwhile(seconds: float) -> None:
         if threading.current_thread() is threading.main_thread():
             finish_all(site.ring)
         else:  # the one that looks whether all is well
-            sleep(seconds)
+            real(seconds)
 
     monkeypatch.setattr(module.time, "sleep", run_tasks_meanwhile)
     site._at_exit()
