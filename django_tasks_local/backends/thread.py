@@ -60,7 +60,7 @@ class ThreadPool:
         return self.store.close()
 
     def _wants_thread(self) -> bool:
-        return self.store.unattended > 0 and len(self._threads) < self.options.max_workers
+        return len(self._threads) < self.options.max_workers and self.store.unattended > 0
 
     def _start_thread(self) -> None:
         worker_id = f"{self.alias}-{self.pid}-t{len(self._threads) + 1}"

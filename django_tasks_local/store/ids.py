@@ -2,7 +2,7 @@
 
 A result id is a UUID of version 8 (RFC 9562: layout of our own): 60 + 38 random bits, and the
 slot's number behind the variant. The id *is* the address; its random bits make it safe to show.
-Ids of the store in memory have slot 0 and lead nowhere.
+Those of the store in memory lead nowhere: all of it is random.
 """
 
 import os
@@ -34,6 +34,12 @@ def format_id(high: int, low: int) -> str:
     """The one spelling of an id."""
     digits = _DIGITS.pack(high, low).hex()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def random_id() -> str:
+    """An id that leads nowhere."""
+    digits = os.urandom(16).hex()
+    return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-8{digits[17:20]}-{digits[20:]}"
 
 
 def parse_id(result_id: object) -> tuple[int, int, int]:

@@ -26,7 +26,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import QueueFull
 from django_tasks_local.progress import Progress
-from django_tasks_local.store.ids import format_id, new_id_words
+from django_tasks_local.store.ids import random_id
 from django_tasks_local.store.records import Arguments, PlainSnapshot, Snapshot
 
 # A deferred task falls due by the clock on the wall, a wait ends by one that nobody sets: after at
@@ -52,7 +52,7 @@ class Record:
     )
 
     def __init__(self, meta: bytes, arguments: Arguments, priority: int) -> None:
-        self.result_id = format_id(*new_id_words())
+        self.result_id = random_id()
         self.meta = meta
         self._arguments = arguments
         self.priority = priority
@@ -174,8 +174,9 @@ class MemoryStore:
         with self._lock:
             while not self._closed:
                 if (record := self._claim(worker_id)) is not None:
-                    # The thread that knew when the next deferred task falls due may be this one.
-                    self._work.notify()
+                    if self._deferred:
+                        # The thread that knew when the next one falls due may be this one.
+                        self._work.notify()
                     return record
                 self.idle += 1
                 try:
