@@ -71,11 +71,11 @@ def growth(document: Document) -> str:
 
 
 def idle_cpu(document: Document) -> str:
-    """What the package adds to gunicorn itself."""
+    """Of the whole site, and of the same one without this package."""
     metric = {"metric": "idle_cpu_percent"}
     bare = value(document, "a site of", backend="ImmediateBackend", **metric)
     ours = value(document, "a site of", backend=OURS, max_workers=4, kept=0, **metric)
-    return f"{ours:.2f} % of a core, gunicorn's own {bare:.2f} % included"
+    return f"{ours:.2f} % of a core; {bare:.2f} % of it are gunicorn's own"
 
 
 def milliseconds(table: str, column: str = "median", **wanted: Any) -> Callable[[Document], str]:
@@ -129,7 +129,7 @@ FIGURES: list[tuple[str, str, str, Callable[[Document], str]]] = [
         lambda d: f"{text(value(d, 'one reader', backend='the ring alone'))} µs",
     ),
     (
-        "16 MiB result, `return` to `return_value`: upstream's time to ours",
+        "16 MiB result of bytes, `return` to `return_value`: upstream's time to ours",
         "≥ 3 ×",
         "compare",
         against("a result of", "return_to_value_ms", f"{UPSTREAM}{OURS}", OURS, **LARGE),

@@ -1,7 +1,7 @@
 """Write the documentation's page on benchmarks from the result files alone.
 
 The prose of each section is the docstring of its script, so it says what that script does; what
-stands before the first section is in `introduction.md`.
+stands before and after the key figures is in `introduction.md` and `conclusions.md`.
 """
 
 import argparse
@@ -36,7 +36,10 @@ SCRIPTS = {
 def page(results: Path) -> str:
     """The whole page."""
     documents = {script: load(results, script) for script in SCRIPTS}
-    parts = [(HERE / "introduction.md").read_text(), *key_figures(documents)]
+    introduction, conclusions = (
+        (HERE / f"{name}.md").read_text() for name in ("introduction", "conclusions")
+    )
+    parts = [introduction, *key_figures(documents), conclusions]
     for script, (title, plots) in SCRIPTS.items():
         document = documents[script]
         parts.append(f"## {title}\n")
