@@ -168,7 +168,7 @@ class Reader:
         raise damaged(self._table, slot, problem)
 
     def arguments(self, found: Found) -> Any:
-        """What unpickles the arguments: at once from what is in hand, a chain on demand."""
+        """Unpickles the arguments: from what is in hand, or from their chain."""
         head = found.head
         if head.meta_bytes + head.arguments_bytes <= self._inline:
             start = at.HEAD_BYTES + head.meta_bytes
@@ -178,7 +178,7 @@ class Reader:
         )
 
     def outcome(self, found: Found) -> Any:
-        """What unpickles the return value or the error."""
+        """Unpickles the return value or the error, likewise."""
         head = found.head
         if head.outcome_chain:
             return self._unpickled(
