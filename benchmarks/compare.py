@@ -107,7 +107,7 @@ def large(rival: Rival, mib: int, data: str) -> Callable[[], Measured]:
 
     def run() -> Measured:
         size = mib * MIB
-        answer = rival.ask("returned", size_bytes=size, text=data == "text", times=3)
+        answer = rival.ask("returned", size_bytes=size, text=data == "text", times=7)
         return {
             "return_to_value_ms": [span / 1e6 for span in answer["transfer"]],
             "round_trip_ms": [span / 1e6 for span in answer["whole"]],
