@@ -112,7 +112,8 @@ class ThreadPoolBackend(LocalBackend):
         return self._pool().store
 
     def _enqueued(self, due_ns: int) -> None:
-        self._pool().grow()
+        if self._held is not None:  # as `_store` has left it
+            self._held.grow()
 
     def _pool(self) -> ThreadPool:
         pool = self._held

@@ -113,6 +113,7 @@ class MemoryStore:
         self.idle = 0
         self.running = 0
         self._closed = False
+        self._ending = False  # somebody waits until all is done
         self._lock = threading.Lock()
         # Two conditions: a notify meant for a thread that wants work must not wake one that waits
         # for the end of it.
@@ -151,7 +152,8 @@ class MemoryStore:
                 heapq.heappush(self._deferred, (due_ns, next(self._turn), record))
             else:
                 heapq.heappush(self._ready, (-priority, next(self._turn), record))
-            self._work.notify()
+            if self.idle:
+                self._work.notify()
         return record.result_id, record.enqueued_at_ns
 
     def get(self, result_id: str) -> Snapshot:
@@ -198,7 +200,8 @@ class MemoryStore:
             while len(self._finished) > self.max_results:
                 evicted.append(self._finished.popitem(last=False)[1])
                 del self._records[evicted[-1].result_id]
-            self._quiet.notify_all()
+            if self._ending:
+                self._quiet.notify_all()
         return claim.finished_at_ns
 
     def wait_until_done(self, timeout_s: float | None) -> bool:
@@ -212,6 +215,7 @@ class MemoryStore:
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._lock:
+            self._ending = True
             while True:
                 self._promote()
                 if not self.running and not self._ready:
