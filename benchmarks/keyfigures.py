@@ -55,10 +55,11 @@ def against(
 def read_older(document: Document) -> str:
     """Another process, and the same as a multiple of the floor."""
     read = {"metric": "read_us", "reader": "another process"}
-    newest = value(document, "one reader", state="finished, newest", **read)
+    newest = {"backend": OURS, "state": "finished, newest"} | read
+    spent = value(document, "one reader", **newest)
+    ratio = value(document, "one reader", "ratio", **newest)
     older = value(document, "one reader", state="finished, older", **read)
-    floor = value(document, "one reader", metric="read_us", backend="TaskResult(...) alone")
-    return f"{text(newest)} µs, {newest / floor:.1f} × (older ones {text(older)} µs)"
+    return f"{text(spent)} µs, {ratio:.1f} × (older ones {text(older)} µs)"
 
 
 def growth(document: Document) -> str:
