@@ -4,13 +4,16 @@ import os
 import signal
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, Self
 from uuid import uuid4
 
 from django_tasks_local.store import Limits, Ring, Role, ring_name, unlink_objects
 from django_tasks_local.store import layout as at
+from django_tasks_local.store.segment import segment_path
 from tests import support
 
 META: Final = b"tests.tasks:noop"
@@ -18,6 +21,7 @@ META: Final = b"tests.tasks:noop"
 LIMITS: Final = Limits(2, 8, 12, 256, 2 * 1024 * (256 + 49) + 300_000)
 # Never due while a test runs.
 FAR_NS: Final = 3_600_000_000_000
+OTHER_SIZES: Final = replace(LIMITS, slot_size=512)
 
 
 class Rings:
@@ -264,3 +268,23 @@ def increment(ring: Ring, times: int) -> None:
 def increment_here(mine: Any, times: int) -> None:
     """The same in a peer."""
     increment(mine.ring, times)
+
+
+def path_of(rings: Rings) -> Path:
+    """Where the segment lies."""
+    return Path(segment_path(rings.name))
+
+
+def write_word(rings: Rings, word: int, value: int) -> None:
+    """Changes a word of the header behind everybody's back."""
+    fd = os.open(path_of(rings), os.O_RDWR)
+    os.pwrite(fd, value.to_bytes(8, "little"), word * 8)
+    os.close(fd)
+
+
+def leave_behind(rings: Rings, *functions: Callable[..., Any], limits: Any = LIMITS) -> None:
+    """A process attaches, does these things, and is killed."""
+    peer = rings.peer(limits)
+    for function in functions:
+        peer.do(function)
+    peer.kill()

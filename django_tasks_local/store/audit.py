@@ -188,7 +188,7 @@ class Audit:
             return ""
         source = self.table.slots.source(chain.word, self.table.owner_word(slot), 0)
         if chain.name == "arguments":
-            meta = b"".join(source.take(chain.meta_bytes))
+            meta = source.copy(chain.meta_bytes)
             if zlib.crc32(meta, chain.meta_start) != chain.crc & at.CRC_MASK:
                 return "does not match its CRC"
         whole = is_whole(source, chain.size - chain.meta_bytes, chain.crc >> 32)

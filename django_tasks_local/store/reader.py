@@ -194,9 +194,8 @@ class Reader:
         head = found.head
         if head.meta_bytes + head.arguments_bytes <= self._inline:
             return found.raw[at.HEAD_BYTES : at.HEAD_BYTES + head.meta_bytes]
-        data, _ = self._table.slots.read(
-            head.arguments_chain, self._owner_word(found), 0, head.meta_bytes
-        )
+        source = self._table.slots.source(head.arguments_chain, self._owner_word(found), 0)
+        data = source.copy(head.meta_bytes)
         if zlib.crc32(data, zlib.crc32(found.raw[:64])) != head.request_crc & at.CRC_MASK:
             self._refuse(found)
         return data

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import zlib
 from array import array
 from collections.abc import Iterator
 
@@ -171,14 +170,6 @@ class Slots:
                 place += part
                 offset += part
 
-    def read(self, chain: int, owner_word: int, offset: int, size: int) -> tuple[bytes, int]:
-        """`size` bytes of a chain from `offset` on, and their CRC (outside the lock).
-
-        Fewer bytes where the chain is shorter than that.
-        """
-        data = b"".join(self.source(chain, owner_word, offset).take(size))
-        return data, zlib.crc32(data)
-
     def source(self, chain: int, owner_word: int, offset: int) -> "Source":
         """The bytes of a chain from `offset` on, to be read once (outside the lock)."""
         source = Source(self._bytes, self._places(chain, owner_word))
@@ -236,3 +227,7 @@ class Source:
             self._place += part
             size -= part
         return views
+
+    def copy(self, size: int) -> bytes:
+        """A private copy of the next `size` bytes; fewer where the chain ends."""
+        return b"".join(self.take(size))  # the one copy, also where there is but one view

@@ -2,7 +2,6 @@
 
 import errno
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,29 +13,7 @@ from django_tasks_local.store import Role, ring_exists, ring_name
 from django_tasks_local.store import layout as at
 from django_tasks_local.store import segment as rooms
 from tests import rings as peers
-from tests.rings import LIMITS, Rings, exists, put
-
-OTHER_SIZES = replace(LIMITS, slot_size=512)
-
-
-def path_of(rings: Rings) -> Path:
-    return Path(rooms.segment_path(rings.name))
-
-
-def write_word(rings: Rings, word: int, value: int) -> None:
-    """Changes a word of the header behind everybody's back."""
-    fd = os.open(path_of(rings), os.O_RDWR)
-    os.pwrite(fd, value.to_bytes(8, "little"), word * 8)
-    os.close(fd)
-
-
-def leave_behind(rings: Rings, *functions: Callable[..., Any], limits: Any = LIMITS) -> None:
-    """A process attaches, does these things, and is killed."""
-    peer = rings.peer(limits)
-    for function in functions:
-        peer.do(function)
-    peer.kill()
-
+from tests.rings import LIMITS, Rings, exists, leave_behind, path_of, put, write_word
 
 # --- names ---------------------------------------------------------------------------------
 

@@ -1,10 +1,7 @@
 """Rings that are found half-made, in another layout, of other sizes, or left by the dead."""
 
 import logging
-import os
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,29 +11,18 @@ from django_tasks_local.store import layout as at
 from django_tasks_local.store import ring_exists, ring_is_attached, sweep_passing
 from django_tasks_local.store import segment as rooms
 from tests import rings as peers
-from tests.rings import LIMITS, Rings, done, exists, put
+from tests.rings import (
+    LIMITS,
+    OTHER_SIZES,
+    Rings,
+    done,
+    exists,
+    leave_behind,
+    path_of,
+    put,
+    write_word,
+)
 from tests.support import kill, wait_for
-
-OTHER_SIZES = replace(LIMITS, slot_size=512)
-
-
-def path_of(rings: Rings) -> Path:
-    return Path(rooms.segment_path(rings.name))
-
-
-def write_word(rings: Rings, word: int, value: int) -> None:
-    """Changes a word of the header behind everybody's back."""
-    fd = os.open(path_of(rings), os.O_RDWR)
-    os.pwrite(fd, value.to_bytes(8, "little"), word * 8)
-    os.close(fd)
-
-
-def leave_behind(rings: Rings, *functions: Callable[..., Any], limits: Any = LIMITS) -> None:
-    """A process attaches, does these things, and is killed."""
-    peer = rings.peer(limits)
-    for function in functions:
-        peer.do(function)
-    peer.kill()
 
 
 def reap_all(mine: Any) -> None:
