@@ -13,14 +13,19 @@ from typing import Final
 MARK: Final = "DTL_TEST_MARK"
 SHM: Final = Path("/dev/shm")
 PROC: Final = Path("/proc")
+_THREADS: Final = 17  # of the fields that /proc/PID/stat has after the name
 
 
 # --- processes -----------------------------------------------------------------------------
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs. A zombie does not: it only waits to be reaped."""
-    return _state(pid) not in ("", "Z", "X")
+    """Whether the process runs, be it only to end. A zombie does not: it waits to be reaped.
+
+    A first thread that is a zombie says nothing of the others, which may still hold locks.
+    """
+    fields = _stat(pid)
+    return bool(fields) and (fields[0] not in ("Z", "X") or int(fields[_THREADS]) > 1)
 
 
 def parent_of(pid: int) -> int:
@@ -45,6 +50,9 @@ def command_of(pid: int) -> str:
 
 def marked_pids(mark: str, among: Iterable[int] | None = None) -> list[int]:
     """Live processes whose mark begins with `mark`, oldest first; never this one.
+
+    One that is ending shows no environment from some moment on, and is not found from then on,
+    while it may still hold its locks: `alive` tells.
 
     The environment that /proc shows is the one a program was started with, so a process that this
     one forked does not bear the mark; `descendants_of` finds those.

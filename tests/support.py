@@ -285,6 +285,20 @@ class Site:
         """Sends a signal to any process."""
         kill(pid, sig)
 
+    def kill_all(self) -> None:
+        """Kills every process that comes from this site, and waits until none holds anything."""
+        killed = {self.pid}
+        kill(self.pid)
+
+        def ended() -> bool:
+            pids = self.pids()
+            killed.update(pids)
+            for pid in pids:
+                kill(pid)
+            return not pids and not any(map(alive, killed))
+
+        wait_for(ended, message="the end of a site")
+
     def log(self) -> str:
         """What the site's processes have written to stdout and stderr so far."""
         if self._final_log is not None:

@@ -134,12 +134,6 @@ def runs_in(log: Path) -> tuple[Counter[str], int]:
     return starts, most
 
 
-def kill_all(site: Site) -> None:
-    """What a power cut leaves: nobody of the site."""
-    os.kill(site.pid, signal.SIGKILL)
-    wait_for(lambda: not [site.kill(pid) for pid in site.pids()], message="the end of a site")
-
-
 @pytest.mark.time_limit(300 + 3 * CHAOS_S)
 def test_everything_is_killed(tmp_path: Path) -> None:
     """Every id that a client was given ends: SUCCESSFUL after one run, or lost after at most one.
@@ -160,7 +154,7 @@ def test_everything_is_killed(tmp_path: Path) -> None:
                 chaos = Chaos(client, SEED)
                 chaos.run(CHAOS_S)
             wait_for(lambda: _enqueue_more(client, load, log), LONG_TIMEOUT)
-            kill_all(site)
+            site.kill_all()
         with Site(**settings, end_timeout_s=30.0), reading(namespace, **OPTIONS) as backend:
             left = set(load.ids)
             results = {}

@@ -101,9 +101,7 @@ def test_everything_is_killed_at_once(tmp_path: Path) -> None:
         running = [client.enqueue("hold", str(gate)) for _ in range(2)]
         wait_for(lambda: len(workers_at(gate)) == 2, LONG_TIMEOUT)
         waiting = client.enqueue("note", str(log))
-        for pid in client.site.pids():
-            kill(pid)
-        wait_for(lambda: not client.site.pids())
+        client.site.kill_all()
         with reading(client.namespace, **options) as ring:
             for result_id in running:
                 assert ring.get_result(result_id).errors[0].exception_class_path == LOST
