@@ -8,7 +8,10 @@ from django.core.checks import run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.tasks import task, task_backends
 from django.tasks.backends.base import BaseTaskBackend
+from django.tasks.exceptions import InvalidTask
 
+from django_tasks_local.backends import base
+from django_tasks_local.naming import copy_task
 from tests import tasks
 from tests.contract.conftest import Bench
 
@@ -49,6 +52,30 @@ def test_good_options_pass_the_check(bench: Bench) -> None:
     with bench.settings(OPTIONS=options, QUEUES=[]):
         assert run_checks() == []
         bench.on(tasks.nothing, queue_name="any queue, since the list is empty")
+
+
+def test_a_task_that_is_valid_stays_valid(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked at once by each backend object, one that is refused each time anew."""
+    monkeypatch.setattr(base, "_VALID_LIMIT", 3)
+    looked_at = []
+    validate = BaseTaskBackend.validate_task
+    monkeypatch.setattr(
+        BaseTaskBackend, "validate_task", lambda *args: looked_at.append(args) or validate(*args)
+    )
+    backend = type(bench.backend)(bench.alias, {})
+    valid = copy_task(tasks.nothing, backend=bench.alias)
+    for _ in range(3):
+        backend.validate_task(valid)
+    assert len(looked_at) == 1
+    refused = copy_task(valid, queue_name="nobody")
+    for _ in range(2):
+        with pytest.raises(InvalidTask, match="nobody"):
+            backend.validate_task(refused)
+    for number in range(5):  # tasks made in a loop are not kept for ever
+        backend.validate_task(copy_task(valid, priority=number))
+        assert len(backend._valid) <= 3
+    backend.validate_task(valid)
+    assert len(looked_at) == 9
 
 
 def test_supports_everything(bench: Bench) -> None:
