@@ -9,7 +9,7 @@ from contextlib import suppress
 from django.tasks import TaskResult, TaskResultStatus, task_backends
 
 from bench_tasks import noop, pids, stamp
-from django_tasks_local.results import encode_task
+from django_tasks_local.naming import encode_task
 from django_tasks_local.store import Ring, Role, unlink_objects
 from growth import NOTHING, add_finished
 from readers import held

@@ -12,7 +12,7 @@ from django.tasks.backends.base import BaseTaskBackend
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from bench_tasks import noop
-from django_tasks_local.results import encode_task
+from django_tasks_local.naming import encode_task
 from django_tasks_local.store import Ring
 from readers import held, read
 from workloads import UNFINISHED, round_trips, wait

@@ -15,7 +15,7 @@ from django.tasks import TaskResult, TaskResultStatus, task_backends
 from django.tasks.base import TaskError
 from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local.naming import copy_task, decode_task, encode_task, load_task
+from django_tasks_local.naming import decode_task
 from django_tasks_local.store.records import PlainSnapshot, Snapshot, task_path
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     _TaskResult = TaskResult[..., Any]
 else:
     _TaskResult = TaskResult
-
-__all__ = ["LocalTaskResult", "copy_task", "decode_task", "encode_task", "load_task"]
 
 
 def _computed(read: Callable[[Any], Any]) -> Any:
@@ -42,10 +40,9 @@ class LocalTaskResult(_TaskResult):
     and may then raise what unpickling raises.
     """
 
-    __slots__ = ("_arguments", "_outcome", "_snapshot")
+    __slots__ = ("_read", "_snapshot")
 
-    _arguments: tuple[list[Any], dict[str, Any]] | None
-    _outcome: tuple[Any] | None
+    _read: list[Any]  # (args, kwargs) and (outcome,), None until they are asked for
     _snapshot: Snapshot
 
     # A result is made by from_record and never by calling the class: Django's constructor
@@ -57,8 +54,8 @@ class LocalTaskResult(_TaskResult):
         _set(result, "task", task)
         _set(result, "id", snapshot.result_id)
         _set(result, "backend", alias)
-        _set(result, "_arguments", None)
-        result.show(snapshot)
+        _set(result, "_snapshot", snapshot)
+        _set(result, "_read", [None, None])
         return result
 
     @classmethod
@@ -76,9 +73,8 @@ class LocalTaskResult(_TaskResult):
         return self._snapshot
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show another state of the same record; its arguments stay what they were."""
+        """Show another state of the same record; what has been read of it stays what it was."""
         _set(self, "_snapshot", snapshot)
-        _set(self, "_outcome", None)
 
     @_computed
     def status(self) -> TaskResultStatus:
@@ -142,17 +138,16 @@ class LocalTaskResult(_TaskResult):
         return self._load_outcome()
 
     def _load_arguments(self) -> tuple[list[Any], dict[str, Any]]:
-        if self._arguments is None:
+        if self._read[0] is None:
             args, kwargs = self._snapshot.arguments()
-            _set(self, "_arguments", (list(args), dict(kwargs)))
-        assert self._arguments is not None
-        return self._arguments
+            self._read[0] = list(args), dict(kwargs)
+        arguments: tuple[list[Any], dict[str, Any]] = self._read[0]
+        return arguments
 
     def _load_outcome(self) -> Any:
-        if self._outcome is None:
-            _set(self, "_outcome", (self._snapshot.outcome(),))
-        assert self._outcome is not None
-        return self._outcome[0]
+        if self._read[1] is None:
+            self._read[1] = (self._snapshot.outcome(),)
+        return self._read[1][0]
 
     def __repr__(self) -> str:
         # Django's would unpickle everything, which may be megabytes in a line of a log, or raise.
