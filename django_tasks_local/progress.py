@@ -44,33 +44,18 @@ class Progress:
         return min(1.0, max(0.0, self.done / self.total))
 
 
-class _Handle:
-    """The running task's way to report. Closed when the task ends; threads may outlive it."""
+type Report = Callable[[float, float | None, str], None]
 
-    __slots__ = ("report",)
-
-    def __init__(self, report: Callable[[float, float | None, str], None]) -> None:
-        self.report: Callable[[float, float | None, str], None] | None = report
-
-    def close(self) -> None:
-        self.report = None
-
-    def send(self, done: float, total: float | None, message: str) -> None:
-        if (report := self.report) is not None:
-            report(done, total, message)
+_current: ContextVar[Report] = ContextVar("django_tasks_local_progress")
 
 
-_current: ContextVar[_Handle] = ContextVar("django_tasks_local_progress")
+def report_to(report: Report) -> None:
+    """Send what this context reports from here on to ``report``, and what its threads report.
 
-
-def start_reporting(report: Callable[[float, float | None, str], None]) -> _Handle:
-    """Send what this context reports from here on to ``report``, until the handle is closed.
-
-    So do threads that the context starts; after that they report nowhere.
+    Args:
+        report: does nothing once its task has ended; threads and generators may outlive it.
     """
-    handle = _Handle(report)
-    _current.set(handle)
-    return handle
+    _current.set(report)
 
 
 def report_progress(done: float, total: float | None = None, message: str = "") -> None:
@@ -92,9 +77,9 @@ def report_progress(done: float, total: float | None = None, message: str = "") 
     _check_number("done", done)
     if total is not None:
         _check_number("total", total)
-    handle = _current.get(None)
-    if handle is not None:
-        handle.send(done, total, _cut(message))
+    report = _current.get(None)
+    if report is not None:
+        report(done, total, _cut(message))
 
 
 def track[T](rows: Iterable[T], total: float | None = None, message: str = "") -> Iterator[T]:
@@ -111,14 +96,14 @@ def track[T](rows: Iterable[T], total: float | None = None, message: str = "") -
     Yields:
         Each row, unchanged.
     """
-    # The handle is taken once: a loop left early is closed whenever the interpreter gets to it,
+    # Looked up once: a loop left early is closed whenever the interpreter gets to it,
     # which may be in the middle of the next task.
-    handle = _current.get(None)
+    report = _current.get(None)
     if total is None and isinstance(rows, Sized):
         total = len(rows)
     elif total is not None:
         _check_number("total", total)
-    if handle is None:
+    if report is None:
         yield from rows
         return
     text = _cut(message)
@@ -127,12 +112,12 @@ def track[T](rows: Iterable[T], total: float | None = None, message: str = "") -
     try:
         for row in rows:
             if (now := time.monotonic()) >= next_report:
-                handle.send(done, total, text)
+                report(done, total, text)
                 next_report = now + TRACK_INTERVAL_S
             yield row
             done += 1
     finally:
-        handle.send(done, total, text)
+        report(done, total, text)
 
 
 def _check_number(name: str, value: object) -> None:

@@ -4,10 +4,11 @@ import logging
 import pickle
 import traceback
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import pytest
-from django.tasks import TaskResultStatus
+from django.tasks import Task, TaskResultStatus
 from django.tasks.signals import task_finished, task_started
 
 from django_tasks_local import current_result_id, execution
@@ -79,9 +80,9 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     task_finished.disconnect(finished)
 
 
-def go(store: Any, claim: Any) -> None:
+def go(store: Any, claim: Any, *, rested: bool = True) -> None:
     """Runs it."""
-    run(store, claim, alias="thread", backend_class=WatchedStore)
+    run(store, claim, alias="thread", backend_class=WatchedStore, rested=rested)
 
 
 def test_order_of_effects(events: list[Any]) -> None:
@@ -99,6 +100,14 @@ def test_order_of_effects(events: list[Any]) -> None:
     assert current_result_id.get(None) is None
 
 
+def test_connections_are_looked_at_once_between_two_tasks(events: list[Any]) -> None:
+    """A task that follows straight upon another finds them as that one left them."""
+    go(WatchedStore(events), Claim(tasks.add, 1, 2), rested=False)
+    assert events[0] == "started"
+    assert events.count("close connections") == 1
+    assert events[-1] == "close connections"
+
+
 def test_order_of_effects_of_a_failure(events: list[Any]) -> None:
     """The same with the error, as text only."""
     go(WatchedStore(events), Claim(tasks.fail, "Local"))
@@ -108,6 +117,23 @@ def test_order_of_effects_of_a_failure(events: list[Any]) -> None:
     assert class_path == "tests.tasks._local_class.<locals>.Local"
     assert text.startswith("Traceback")
     assert events[3:] == [("finished", TaskResultStatus.FAILED, True), "close connections"]
+
+
+class TwiceTask(Task):  # type: ignore[type-arg]
+    """A task of the project's own class."""
+
+    __slots__ = ()
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Whatever the function returns, twice."""
+        return [super().call(*args, **kwargs)] * 2
+
+
+def test_call_of_a_task_class(events: list[Any]) -> None:
+    """A task is run by its own `call` where its class has one."""
+    values = {f.name: getattr(tasks.add, f.name) for f in fields(tasks.add)}
+    go(WatchedStore(events), Claim(TwiceTask(**values), 1, 2))
+    assert ("finish", True, [3, 3]) in events
 
 
 def test_return_value_too_large(events: list[Any]) -> None:

@@ -1,9 +1,7 @@
 """report_progress and track, without a backend."""
 
 import math
-import threading
 from collections.abc import Iterator
-from contextlib import closing
 from contextvars import copy_context
 from dataclasses import FrozenInstanceError
 from types import SimpleNamespace
@@ -15,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_tasks_local import progress
-from django_tasks_local.progress import Progress, report_progress, start_reporting, track
+from django_tasks_local.progress import Progress, report_progress, report_to, track
 
 type Report = tuple[float, float | None, str]
 
@@ -24,8 +22,9 @@ type Report = tuple[float, float | None, str]
 def reports() -> Iterator[list[Report]]:
     """What is reported during the test, which counts as a task."""
     heard: list[Report] = []
-    with closing(start_reporting(lambda *report: heard.append(report))):
-        yield heard
+    token = progress._current.set(lambda *report: heard.append(report))
+    yield heard
+    progress._current.reset(token)
 
 
 @pytest.mark.parametrize(
@@ -97,26 +96,6 @@ def test_message_is_cut(text: str) -> None:
     assert len(text.encode("utf-8", "replace")) <= 64 or len(cut.encode()) > 60
 
 
-def test_handle_closes() -> None:
-    """A thread that still has the handle reports nowhere after the task's end."""
-    heard: list[Report] = []
-    begun, ended = threading.Event(), threading.Event()
-
-    def late() -> None:
-        report_progress(1)
-        begun.set()
-        ended.wait()
-        report_progress(2)
-
-    with closing(start_reporting(lambda *report: heard.append(report))):
-        thread = threading.Thread(target=copy_context().run, args=[late])
-        thread.start()
-        begun.wait()
-    ended.set()
-    thread.join()
-    assert heard == [(1, None, "")]
-
-
 def test_track_reports_first_and_last(reports: list[Report]) -> None:
     """The first and the last report are always made, whatever the time."""
     assert list(track("abc", message="m")) == ["a", "b", "c"]
@@ -164,12 +143,16 @@ def test_track_closed_in_another_task() -> None:
     """A loop left early in one task, and closed in the next, reports to the first only."""
     first: list[Report] = []
     second: list[Report] = []
-    with closing(start_reporting(lambda *report: first.append(report))):
+
+    def both() -> None:
+        report_to(lambda *report: first.append(report))
         rows = track(range(10))
         next(rows)
-    with closing(start_reporting(lambda *report: second.append(report))):
+        report_to(lambda *report: second.append(report))
         rows.close()  # type: ignore[attr-defined]
-    assert first == [(0, 10, "")]
+
+    copy_context().run(both)
+    assert first == [(0, 10, "")] * 2
     assert second == []
 
 
