@@ -65,18 +65,13 @@ class Slots:
     def take_one(self) -> int:
         """A free slot, marked as used (in the lock, dirty, with H_FREE > 0)."""
         words, view, base = self._words, self._bytes, self._map
-        start = max(1, words[at.H_CURSOR])
-        reserved = self.reserved()
-        # The cursor goes round, so that the map is read once for all slots that it hands out.
-        found = bytes(view[base + start : base + min(start + _WINDOW, reserved)]).find(0)
-        if found < 0:
-            found = bytes(view[base + start : base + reserved]).find(0)
-        if found < 0:
-            start = 1
-            found = bytes(view[base + 1 : base + reserved]).find(0)
-        if found < 0:
-            raise inconsistent(self._segment.path)
-        slot = start + found
+        slot: int = max(1, words[at.H_CURSOR])
+        # The cursor goes round, and records are evicted in about the order in which it passed: it
+        # mostly stands before a free slot.
+        if slot >= self.reserved() or view[base + slot]:
+            slot = self._find_run(1)
+            if not slot:
+                raise inconsistent(self._segment.path)
         view[base + slot] = 1
         words[at.H_FREE] -= 1
         words[at.H_CURSOR] = slot + 1
