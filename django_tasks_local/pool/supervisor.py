@@ -144,8 +144,8 @@ class Supervisor:
             self._abandon()
         else:
             self._mind_being_alone(bool(sites))
-        if self._leaving:
-            ring.wake(len(self._children))  # the idle ones, to see that we leave
+        if self._leaving or len(self._children) > ring.max_workers():
+            ring.wake(len(self._children))  # the idle ones, to see that they are to go
         ring.top_up()
 
     def _compare_code(self, sites: list[Attachment], newest: int) -> bool:

@@ -17,8 +17,8 @@ from django_tasks_local.store import Limits, PoolState, Ring, Role
 from .code import LoadedFiles
 
 # How long an idle worker sleeps when nothing wakes it. The pool replaces lost wake-ups every
-# second, so this is only a second net.
-IDLE_S: Final = 5.0
+# second, so this is only a second net; 20 us of code take 200 in a processor that has rested.
+IDLE_S: Final = 30.0
 # The pause of a worker that may not run what is next, doubled each time: the pool compares its code
 # within milliseconds, or newer code is on its way (0.5 s), or it has a mistake in it (who knows).
 BLOCKED_S: Final = 0.01

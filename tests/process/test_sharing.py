@@ -66,7 +66,7 @@ def test_limits_apply_at_once(tmp_path: Path) -> None:
 
 
 def test_fewer_workers_apply_at_once(tmp_path: Path) -> None:
-    """Idle workers beyond a lowered MAX_WORKERS take no further task."""
+    """Idle workers beyond a lowered MAX_WORKERS take no further task, and go."""
     first, second = tmp_path / "first", tmp_path / "second"
     with serving(workers=1, options={"MAX_WORKERS": 4}) as client:
         ids = [client.enqueue("hold", str(first)) for _ in range(4)]
@@ -80,6 +80,7 @@ def test_fewer_workers_apply_at_once(tmp_path: Path) -> None:
             ids = [other.enqueue("hold", str(second)) for _ in range(4)]
             worker_at(second)
             stays(lambda: len(workers_at(second)) == 1, 1)
+            assert len(client.site.pool_pids()) == 2  # the pool itself and this worker
             second.touch()
             for result_id in ids:
                 client.value(result_id)
