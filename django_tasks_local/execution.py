@@ -73,8 +73,10 @@ def run(store: Store, claim: Claim, *, alias: str, backend_class: type, rested: 
     """
     if rested:
         _close_old_connections()
-    copy_context().run(_Run(store, claim, alias, backend_class).run)
-    _close_old_connections()
+    try:
+        copy_context().run(_Run(store, claim, alias, backend_class).run)
+    finally:
+        _close_old_connections()
 
 
 class _Run:

@@ -161,7 +161,7 @@ def test_store_that_fails_is_not_the_task_s_failure(events: list[Any]) -> None:
     """What the store raises comes through, and nobody is told that the task ended."""
     with pytest.raises(StoreUnavailable):
         go(WatchedStore(events, StoreUnavailable("gone")), Claim(tasks.add, 1))
-    assert events == ["close connections", "started"]
+    assert events == ["close connections", "started", "close connections"]
 
 
 def test_arguments_that_cannot_be_unpickled(events: list[Any]) -> None:
