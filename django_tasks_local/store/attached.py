@@ -259,11 +259,7 @@ class Attached:
 
     def busy(self, worker: Attachment) -> bool:
         """Whether a worker runs a task right now."""
-        if not 0 < worker.slot < self._table.slots.reserved():
-            return False
-        running = at.head_word(at.RUNNING, 0, worker.index)
-        word: int = self.words[self._commit + worker.slot]
-        return word >> at.OWNER_SHIFT == running >> at.OWNER_SHIFT
+        return self._table.is_run_by(worker.slot, worker.index)
 
     def _register(self, role: Role, path: str, pool: int) -> None:
         try:

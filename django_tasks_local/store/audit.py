@@ -15,7 +15,6 @@ from .derived import derived_problems
 from .ids import slot_of_id
 from .payload import is_whole
 from .reader import Reader
-from .recovery import is_owned
 from .registry import Registry, Role
 from .segment import geometry_crc
 from .table import Head, Table
@@ -107,7 +106,7 @@ class Audit:
         )
         for index in owned:
             current = self.registry.field(index, at.E_CURRENT) if index < at.ENTRIES else 0
-            owned[index] -= is_owned(self.table, current, at.RUNNING, index)
+            owned[index] -= self.table.is_run_by(current, index)
         return owned
 
     def _record_problem(self, slot: int, word: int, generations: dict[int, int]) -> str:

@@ -147,9 +147,7 @@ class Operations:
         words[at.H_DIRTY] = 1
         generation = word & at.GENERATION_MASK
         registry = self._registry
-        if recovery.is_owned(
-            table, registry.field(registry.index, at.E_CURRENT), at.RUNNING, registry.index
-        ):
+        if table.is_run_by(registry.field(registry.index, at.E_CURRENT), registry.index):
             # A signal handler's exception came between its claim and its start, or its end.
             registry.set_field(at.E_OTHERS, self._others() + 1)
         worker = registry.pid << 32 | registry.serial
@@ -230,8 +228,7 @@ class Operations:
         """Frees our entry, unless a thread of ours is still at work: then it is reaped later."""
         index = self._registry.index
         slot = self._registry.field(index, at.E_CURRENT)
-        running = recovery.is_owned(self._table, slot, at.RUNNING, index)
-        if not (running or self._others()):
+        if not (self._table.is_run_by(slot, index) or self._others()):
             self._registry.release(index)
 
     def reap(self, index: int, loss: int) -> int:

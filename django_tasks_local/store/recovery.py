@@ -27,7 +27,7 @@ def reap(table: Table, registry: Registry, index: int, loss: int, keep: int) -> 
     """
     lost = 0
     slot = registry.field(index, at.E_CURRENT)
-    if is_owned(table, slot, at.RUNNING, index):
+    if table.is_run_by(slot, index):
         lose(table, slot, loss, keep)
         lost = slot
     if registry.field(index, at.E_OTHERS):
@@ -190,11 +190,3 @@ def _settle_others(table: Table, index: int, loss: int, keep: int) -> None:
         else:
             table.free(slot)
             words[at.H_UNFINISHED] -= 1
-
-
-def is_owned(table: Table, slot: int, state: int, owner: int) -> bool:
-    """Whether a slot is in a state by an entry; any number may be asked."""
-    if not 0 < slot < table.slots.reserved():
-        return False
-    word = table.words[table.commit + slot]
-    return bool(word >> at.OWNER_SHIFT == at.head_word(state, 0, owner) >> at.OWNER_SHIFT)

@@ -64,6 +64,13 @@ class Table:
         """The state in a slot's commit word."""
         return int(self.words[self.commit + slot] >> at.STATE_SHIFT)
 
+    def is_run_by(self, slot: int, owner: int) -> bool:
+        """Whether a slot's task is RUNNING by the process of an entry; any slot may be asked."""
+        if not 0 < slot < self.slots.reserved():
+            return False
+        running = at.head_word(at.RUNNING, 0, owner)
+        return bool(self.words[self.commit + slot] >> at.OWNER_SHIFT == running >> at.OWNER_SHIFT)
+
     def head(self, slot: int) -> Head:
         """The head slot's words as they stand."""
         offset = self.offset(slot)
