@@ -181,9 +181,9 @@ def test_the_tutorial_works(tmp_path: Path, namespace: str) -> None:
         status = json.loads(
             project.run("manage.py", "local_tasks", "status", "--json", settings="mysite.settings")
         )
-        assert {entry["role"] for entry in status["default"]["attached"]} == {
-            "site", "pool", "worker",
-        }  # fmt: skip
+        roles = {entry["role"] for entry in status["default"]["attached"]}
+        # A web worker that was slow to start is a visitor until its first request.
+        assert roles - {"visitor"} == {"site", "pool", "worker"}
     project.run("manage.py", "local_tasks", "destroy", "--no-input", settings="mysite.settings")
 
 

@@ -80,7 +80,8 @@ def test_fewer_workers_apply_at_once(tmp_path: Path) -> None:
             ids = [other.enqueue("hold", str(second)) for _ in range(4)]
             worker_at(second)
             stays(lambda: len(workers_at(second)) == 1, 1)
-            assert len(client.site.pool_pids()) == 2  # the pool itself and this worker
+            # The pool itself and this worker.
+            wait_for(lambda: len(client.site.pool_pids()) == 2)
             second.touch()
             for result_id in ids:
                 client.value(result_id)
