@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import posix_ipc
-from django.db import close_old_connections
 from django.tasks import Task, TaskResult, TaskResultStatus, task_backends
 from django.tasks.backends.base import BaseTaskBackend
 from django.tasks.signals import task_enqueued, task_finished, task_started
@@ -69,11 +68,6 @@ def log_records(times: int) -> list[int]:
         task_finished.send_robust(StoresNothing, task_result=RESULT)
 
     return timed(both, times)
-
-
-def check_of_connections(times: int) -> list[int]:
-    """Looking for old database connections between two tasks, where there are none."""
-    return timed(close_old_connections, times)
 
 
 def pickle_small(times: int) -> list[int]:

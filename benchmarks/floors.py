@@ -1,10 +1,9 @@
 """What stands in the way: the parts of a task's cost that are not this package's to save.
 
 What Django does for every task whatever its backend (the way to it and the signal of `enqueue`,
-the two log records of the default logging, the check of database connections), what the kernel
-takes to wake a process, and what it costs to move 16 MiB. Nobody's backend that keeps Django's
-signals and stores results for other processes can be faster than Django's and Python's lines
-together.
+the two log records of the default logging), what the kernel takes to wake a process, and what it
+costs to move 16 MiB. Nobody's backend that keeps Django's signals and stores results for other
+processes can be faster than Django's and Python's lines together.
 """
 
 from collections.abc import Callable
@@ -24,7 +23,7 @@ def main() -> None:
     with Project({"nothing": nothing, "process": process_pool()}) as project:
         site = project.actor()
         parts = {
-            "Django": ("enqueue", "log_records", "check_of_connections"),
+            "Django": ("enqueue", "log_records"),
             "Python": ("pickle_small", "unpickle_small"),
             "our lock": ("empty_operation",),
             "the kernel": ("wake_up", "sleep_20_us"),

@@ -81,19 +81,12 @@ class ThreadPool:
 
     # Of its own, so that a thread that waits holds nothing of the task before.
     def _run_next(self, worker_id: str) -> bool:
-        claim = self.store.claim(worker_id)
-        rested = claim is None
-        if claim is None and (claim := self.store.wait_for_claim(worker_id)) is None:
+        claim = self.store.wait_for_claim(worker_id)
+        if claim is None:
             return False
         self.grow()
         try:
-            run(
-                self.store,
-                claim,
-                alias=self.alias,
-                backend_class=self.backend_class,
-                rested=rested,
-            )
+            run(self.store, claim, alias=self.alias, backend_class=self.backend_class)
         except BaseException:
             logger.exception("Task id=%s: its outcome could not be stored", claim.result_id)
         return True

@@ -66,7 +66,6 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
     adopt(ring)
     files = LoadedFiles(later_only=True)
     blocked_s = BLOCKED_S
-    rested = True
     seen = ring.leadership.newest_site()
     while ring.registry.state(post.pool) != PoolState.LEAVING:
         # Read before the sites: a task that this allows is from a site that is seen below.
@@ -87,13 +86,11 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
                 blocked_s = min(2 * blocked_s, LONGEST_BLOCKED_S)
             else:
                 ring.wait_for_work(_idle_s(ring))
-            rested = True
             continue
         blocked_s = BLOCKED_S
         if ring.leadership.crowded():
             _ring_bell(post.bell)
-        run(ring, claim, alias=post.alias, backend_class=post.backend_class, rested=rested)
-        rested = False
+        run(ring, claim, alias=post.alias, backend_class=post.backend_class)
         files.look()
     ring.detach()
 

@@ -176,6 +176,9 @@ class MemoryStore:
         with self._lock:
             while not self._closed:
                 if (record := self._claim(worker_id)) is not None:
+                    if self._deferred:
+                        # The thread that knew when the next one falls due may be this one.
+                        self._work.notify()
                     return record
                 self.idle += 1
                 try:
@@ -242,9 +245,6 @@ class MemoryStore:
         record.started_at_ns = max(time.time_ns(), record.enqueued_at_ns)
         record.status = TaskResultStatus.RUNNING
         self.running += 1
-        if self._deferred:
-            # The thread that knew when the next one falls due may be this one.
-            self._work.notify()
         return record
 
     def _promote(self) -> None:

@@ -2,12 +2,14 @@
 
 import logging
 import pickle
+import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
 import pytest
+from django.db.backends.signals import connection_created
 from django.tasks import Task, TaskResultStatus
 from django.tasks.signals import task_finished, task_started
 
@@ -73,6 +75,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     monkeypatch.setattr(
         execution, "close_old_connections", lambda: happened.append("close connections")
     )
+    monkeypatch.setattr(execution._thread, "has_connected", True)
     task_started.connect(started)
     task_finished.connect(finished)
     yield happened
@@ -80,9 +83,9 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     task_finished.disconnect(finished)
 
 
-def go(store: Any, claim: Any, *, rested: bool = True) -> None:
+def go(store: Any, claim: Any) -> None:
     """Runs it."""
-    run(store, claim, alias="thread", backend_class=WatchedStore, rested=rested)
+    run(store, claim, alias="thread", backend_class=WatchedStore)
 
 
 def test_order_of_effects(events: list[Any]) -> None:
@@ -100,12 +103,20 @@ def test_order_of_effects(events: list[Any]) -> None:
     assert current_result_id.get(None) is None
 
 
-def test_connections_are_looked_at_once_between_two_tasks(events: list[Any]) -> None:
-    """A task that follows straight upon another finds them as that one left them."""
-    go(WatchedStore(events), Claim(tasks.add, 1, 2), rested=False)
-    assert events[0] == "started"
-    assert events.count("close connections") == 1
-    assert events[-1] == "close connections"
+def test_a_thread_without_connections(events: list[Any]) -> None:
+    """Where none was ever opened there is nothing to close; from the first one on there may be."""
+
+    def twice() -> None:
+        go(WatchedStore(events), Claim(tasks.add, 1, 2))
+        assert "close connections" not in events
+        connection_created.send(sender=None)
+        go(WatchedStore(events), Claim(tasks.add, 1, 2))
+
+    thread = threading.Thread(target=twice)
+    thread.start()
+    thread.join()
+    assert events.count("close connections") == 2
+    assert events[3] == events[-1] == "close connections"
 
 
 def test_order_of_effects_of_a_failure(events: list[Any]) -> None:
