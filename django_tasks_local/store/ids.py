@@ -6,6 +6,7 @@ Those of the store in memory lead nowhere: all of it is random.
 """
 
 import os
+from collections.abc import Iterator
 from functools import lru_cache
 from struct import Struct
 from typing import Final
@@ -17,11 +18,16 @@ _LOW_RANDOM_BITS = 38
 _VARIANT = 0b10 << 62
 _HALVES = Struct("=QQ")
 _DIGITS = Struct(">QQ")
+_PIECES = Struct("16s")
+_DRAWN_AT_ONCE = 256  # ids: one page
+
+# The process that drew them, and what is left of them.
+_drawn: tuple[int, Iterator[tuple[bytes]]] = (0, iter(()))
 
 
 def new_id_words() -> tuple[int, int]:
     """The two halves of a fresh id, without its slot; `with_slot` completes the second."""
-    high, low = _HALVES.unpack(os.urandom(16))
+    high, low = _HALVES.unpack(_random_bytes())
     return high & ~0xF000 | 0x8000, _VARIANT | low & ((1 << _LOW_RANDOM_BITS) - 1)
 
 
@@ -38,8 +44,23 @@ def format_id(high: int, low: int) -> str:
 
 def random_id() -> str:
     """An id that leads nowhere."""
-    digits = os.urandom(16).hex()
+    digits = _random_bytes().hex()
     return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-8{digits[17:20]}-{digits[20:]}"
+
+
+def _random_bytes() -> bytes:
+    """Sixteen bytes of the kernel's, drawn for many ids at once.
+
+    os.urandom gives up the GIL, and beside busy threads it takes milliseconds to get it back.
+    """
+    global _drawn
+    pid, pieces = _drawn
+    if pid == os.getpid():  # a forked child draws its own
+        for (piece,) in pieces:
+            return piece
+    pieces = _PIECES.iter_unpack(os.urandom(_DRAWN_AT_ONCE * _PIECES.size))
+    _drawn = os.getpid(), pieces
+    return next(pieces)[0]
 
 
 def parse_id(result_id: object) -> tuple[int, int, int]:

@@ -98,6 +98,28 @@ class Record:
         )
 
 
+class _Turn:
+    """The lock, for threads that run tasks: they wait for it with the GIL in hand, or not at all.
+
+    A thread that waits for a lock of C is given it without the GIL, and keeps it while it waits for
+    that; then the next one waits for the lock, and so on: every step is a switch of threads.
+
+    Not for the main thread: what a signal handler raises there, right after the lock was taken,
+    would leave it taken. `with` on the lock itself is safe.
+    """
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._take = lock.acquire
+        self._give = lock.release
+
+    def __enter__(self) -> None:
+        while not self._take(False):
+            time.sleep(0)  # whoever has it goes on
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._give()
+
+
 class MemoryStore:
     """Tasks and results of one alias in one process; see ``records.Store``.
 
@@ -115,6 +137,7 @@ class MemoryStore:
         self._closed = False
         self._ending = False  # somebody waits until all is done
         self._lock = threading.Lock()
+        self._turn_of_worker = _Turn(self._lock)
         # Two conditions: a notify meant for a thread that wants work must not wake one that waits
         # for the end of it.
         self._work = threading.Condition(self._lock)
@@ -144,6 +167,7 @@ class MemoryStore:
     ) -> tuple[str, int]:
         """See ``records.Store``."""
         record = Record(meta, arguments, priority)
+        self._let_workers_go()
         with self._lock:
             if self.waiting >= self.max_pending:
                 raise QueueFull(self.alias, self.waiting, self.max_pending)
@@ -158,6 +182,7 @@ class MemoryStore:
 
     def get(self, result_id: str) -> Snapshot:
         """See ``records.Store``. Reading a finished result makes it the most recent one."""
+        self._let_workers_go()
         with self._lock:
             record = self._records.get(result_id)
             if record is None:
@@ -173,7 +198,7 @@ class MemoryStore:
 
     def wait_for_claim(self, worker_id: str) -> Record | None:
         """Wait until a task is due and claim it; ``None`` once the store is closed."""
-        with self._lock:
+        with self._turn_of_worker:
             while not self._closed:
                 if (record := self._claim(worker_id)) is not None:
                     if self._deferred:
@@ -190,7 +215,7 @@ class MemoryStore:
     def finish(self, claim: Record, *, successful: bool, outcome: Any) -> int:
         """See ``records.Store``. Nothing is too large here."""
         evicted = []  # until the lock is free
-        with self._lock:
+        with self._turn_of_worker:
             claim.ending = outcome
             # A clock that was set back must not make a task end before it began.
             claim.finished_at_ns = max(time.time_ns(), claim.started_at_ns)
@@ -235,6 +260,11 @@ class MemoryStore:
             self._closed = True
             self._work.notify_all()
             return self.waiting
+
+    def _let_workers_go(self) -> None:
+        # What `_Turn` does, as far as the main thread may.
+        while self._lock.locked():
+            time.sleep(0)
 
     def _claim(self, worker_id: str) -> Record | None:
         self._promote()

@@ -1,5 +1,6 @@
 """The store of one process, without threads of a pool."""
 
+import sys
 import threading
 import time
 import weakref
@@ -137,6 +138,43 @@ def test_waiters_are_woken(store: MemoryStore) -> None:
     assert set(claimed) == ids
     assert time.time_ns() >= moment
     assert store.idle == 0
+
+
+def test_many_threads_at_once() -> None:
+    """Who enqueues, claims, finishes and reads at the same time never meets another inside."""
+    store = MemoryStore("memory", max_results=10_000, max_pending=10_000)
+    ids: list[str] = []
+    claimed: list[str] = []
+
+    def enqueue() -> None:
+        for _ in range(500):
+            ids.append(put(store))
+            store.get(ids[-1])
+
+    def work() -> None:
+        while (claim := store.wait_for_claim("w")) is not None:
+            claimed.append(claim.result_id)
+            store.finish(claim, successful=True, outcome=None)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # in the middle of everything
+    try:
+        workers = [threading.Thread(target=work) for _ in range(3)]
+        clients = [threading.Thread(target=enqueue) for _ in range(3)]
+        for each in workers + clients:
+            each.start()
+        for each in clients:
+            each.join()
+        assert store.wait_until_done(None)
+        store.close()
+        for each in workers:
+            each.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(set(ids)) == 1500
+    assert sorted(claimed) == sorted(ids)
+    assert {store.get(each).status for each in ids} == {TaskResultStatus.SUCCESSFUL}
+    assert (store.running, store.waiting, store.idle) == (0, 0, 0)
 
 
 def test_wait_until_done(store: MemoryStore) -> None:

@@ -1,5 +1,6 @@
 """Result ids from strangers, and reading while others write."""
 
+import os
 import pickle
 import uuid
 from typing import Any
@@ -13,7 +14,14 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.store import Ring
 from django_tasks_local.store import claim as claims
 from django_tasks_local.store import layout as at
-from django_tasks_local.store.ids import format_id, new_id_words, parse_id, with_slot
+from django_tasks_local.store.ids import (
+    ID_LENGTH,
+    format_id,
+    new_id_words,
+    parse_id,
+    random_id,
+    with_slot,
+)
 from tests import rings as peers
 from tests.rings import META, Rings, done, put, ring_address, run
 
@@ -47,6 +55,22 @@ def test_an_id_is_a_uuid_with_its_slot(slot: int) -> None:
 def test_ids_of_one_slot_differ() -> None:
     """98 random bits."""
     assert len({format_id(*new_id_words()) for _ in range(1000)}) == 1000
+
+
+def test_ids_of_a_forked_child_differ() -> None:
+    """Random bits are drawn for many ids at once, but each process draws its own."""
+    random_id()  # so that there are some left
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(write_end, "".join(random_id() for _ in range(10)).encode())
+        os._exit(0)
+    os.close(write_end)
+    with open(read_end) as pipe:
+        theirs = pipe.read()
+    os.waitpid(child, 0)
+    assert len(theirs) == 10 * ID_LENGTH
+    assert not [ours for ours in (random_id() for _ in range(10)) if ours in theirs]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
