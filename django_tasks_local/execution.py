@@ -18,7 +18,7 @@ import os
 import threading
 import traceback
 from contextvars import ContextVar, copy_context
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -182,9 +182,11 @@ class _Run:
 class _Thread(threading.local):
     """What is known of a thread, each thread for itself."""
 
-    def __init__(self) -> None:
-        opened = (connection.connection for connection in connections.all(initialized_only=True))
-        self.has_connected = any(each is not None for each in opened)
+    @cached_property
+    def has_connected(self) -> bool:
+        """Whether it has ever opened a database connection."""
+        # Not at import, which must do without settings. From the first look on the signal tells.
+        return any(each.connection is not None for each in connections.all(initialized_only=True))
 
 
 _thread = _Thread()
@@ -196,11 +198,10 @@ def _note_connection(**kwargs: Any) -> None:
 
 
 def _close_old_connections() -> None:
-    # Django's look takes 1.5 µs, and there are two for each task: not where there is nothing.
-    if not _thread.has_connected:
-        return
     try:
-        close_old_connections()
+        # Django's look takes 1.5 µs, and there are two for each task: not where there is nothing.
+        if _thread.has_connected:
+            close_old_connections()
     except Exception:
         logger.exception("Closing old database connections failed")
 

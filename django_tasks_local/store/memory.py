@@ -98,8 +98,8 @@ class Record:
         )
 
 
-class _Turn:
-    """The lock, for threads that run tasks: they wait for it with the GIL in hand, or not at all.
+class _PoliteLock:
+    """The lock, for threads that run tasks: they take it with the GIL in hand, or not yet.
 
     A thread that waits for a lock of C is given it without the GIL, and keeps it while it waits for
     that; then the next one waits for the lock, and so on: every step is a switch of threads.
@@ -137,7 +137,7 @@ class MemoryStore:
         self._closed = False
         self._ending = False  # somebody waits until all is done
         self._lock = threading.Lock()
-        self._turn_of_worker = _Turn(self._lock)
+        self._lock_of_workers = _PoliteLock(self._lock)
         # Two conditions: a notify meant for a thread that wants work must not wake one that waits
         # for the end of it.
         self._work = threading.Condition(self._lock)
@@ -198,7 +198,7 @@ class MemoryStore:
 
     def wait_for_claim(self, worker_id: str) -> Record | None:
         """Wait until a task is due and claim it; ``None`` once the store is closed."""
-        with self._turn_of_worker:
+        with self._lock_of_workers:
             while not self._closed:
                 if (record := self._claim(worker_id)) is not None:
                     if self._deferred:
@@ -215,7 +215,7 @@ class MemoryStore:
     def finish(self, claim: Record, *, successful: bool, outcome: Any) -> int:
         """See ``records.Store``. Nothing is too large here."""
         evicted = []  # until the lock is free
-        with self._turn_of_worker:
+        with self._lock_of_workers:
             claim.ending = outcome
             # A clock that was set back must not make a task end before it began.
             claim.finished_at_ns = max(time.time_ns(), claim.started_at_ns)
@@ -262,7 +262,7 @@ class MemoryStore:
             return self.waiting
 
     def _let_workers_go(self) -> None:
-        # What `_Turn` does, as far as the main thread may.
+        # What `_PoliteLock` does, as far as the main thread may.
         while self._lock.locked():
             time.sleep(0)
 

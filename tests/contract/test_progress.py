@@ -59,7 +59,7 @@ def test_none_reported(bench: Bench) -> None:
 
 
 def test_a_thread_that_outlives_its_task(bench: Bench) -> None:
-    """After the end of the task its handle is closed, whichever thread still holds it."""
+    """After the end of the task nothing is reported, whichever thread still tries."""
     bench.configure(MAX_WORKERS=1)
     gate = bench.gates / "gate"
     result = bench.run(tasks.outlived, str(gate))

@@ -231,6 +231,22 @@ def test_connections_that_cannot_be_closed(
     assert "broken pipe" in caplog.text
 
 
+def test_databases_that_cannot_be_looked_at(
+    events: list[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does a DATABASES setting that is broken, in a thread that runs its first task."""
+
+    def refuse(**_: Any) -> None:
+        raise OSError("no such engine")
+
+    monkeypatch.setattr(execution.connections, "all", refuse)
+    thread = threading.Thread(target=go, args=[WatchedStore(events), Claim(tasks.add, 1)])
+    thread.start()
+    thread.join()
+    assert ("finish", True, 1) in events
+    assert "no such engine" in caplog.text
+
+
 def test_traceback_that_cannot_be_formatted(
     events: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

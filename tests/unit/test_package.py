@@ -28,6 +28,19 @@ def test_the_package_imports_no_django() -> None:
         _ = django_tasks_local.nonsense
 
 
+def test_imports_need_no_settings() -> None:
+    """A settings file may import from the package, and so may code that runs before it is read."""
+    code = "import django_tasks_local as d; print(*[getattr(d, n).__class__ for n in d.__all__])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.count("class") == len(django_tasks_local.__all__), done.stderr
+
+
 @pytest.mark.parametrize("missing", ["posix_ipc", "fcntl"])
 def test_without_shared_memory(missing: str) -> None:
     """Where the system has none, threads still work and processes say what is missing."""

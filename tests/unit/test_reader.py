@@ -63,8 +63,10 @@ def test_ids_of_a_forked_child_differ() -> None:
     read_end, write_end = os.pipe()
     child = os.fork()
     if not child:
-        os.write(write_end, "".join(random_id() for _ in range(10)).encode())
-        os._exit(0)
+        try:
+            os.write(write_end, "".join(random_id() for _ in range(10)).encode())
+        finally:
+            os._exit(0)
     os.close(write_end)
     with open(read_end) as pipe:
         theirs = pipe.read()
