@@ -5,6 +5,7 @@
 #   make test DJANGO=6.0    the same with another Django, in an environment of its own
 #   make test PYTHON=...    with this interpreter
 #   make pytest ARGS="-k ring -x"
+#   make docs               the documentation site, in build/docs
 #   make demo               the example site under gunicorn
 #   make bench, fuzz, coverage, lint, types, format, clean
 
@@ -20,7 +21,7 @@ INSTALL = @.ci/venv.sh "$(VENV)" "$(1)" "$(DJANGO)" "$(PYTHON)"
 
 # Two targets at a time would install into one environment at a time.
 .NOTPARALLEL:
-.PHONY: test lint types pytest coverage format demo bench fuzz clean venv-dev venv-test venv-demo venv-bench
+.PHONY: test lint types pytest coverage format docs demo bench fuzz clean venv-dev venv-test venv-docs venv-demo venv-bench
 
 test: lint types pytest
 
@@ -44,6 +45,10 @@ coverage: venv-test
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
 
+docs: venv-docs
+	$(RUN) -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "open build/docs/index.html"
+
 demo: venv-demo
 	$(RUN) examples/demo.py $(ARGS)
 
@@ -57,6 +62,8 @@ venv-dev:
 	$(call INSTALL,test$(comma)lint)
 venv-test:
 	$(call INSTALL,test)
+venv-docs:
+	$(call INSTALL,docs)
 venv-demo:
 	$(call INSTALL,demo)
 venv-bench:

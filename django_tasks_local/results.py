@@ -93,7 +93,7 @@ class LocalTaskResult(_TaskResult):
 
     @_computed
     def last_attempted_at(self) -> datetime | None:
-        """As ``started_at``: a task is started once."""
+        """The same as ``started_at``, since a task is started once."""
         return _moment(self._snapshot.started_at_ns)
 
     @_computed
