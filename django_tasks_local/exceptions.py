@@ -60,31 +60,41 @@ class PayloadTooLarge(LocalTasksError, ValueError):
 class WorkerLost(LocalTasksError):
     """The worker process that ran the task died before the task had ended.
 
+    Never raised: it is the error of a task, and `LocalTaskResult.loss` holds it with its facts.
+
     Attributes:
-        pid: process id of the worker, ``None`` if unknown.
-        cause: the signal or exit code in words, ``None`` if unknown.
-        ran_s: seconds that the task had been running, ``None`` if unknown.
+        pid: process id of the worker, in its own pid namespace.
+        cause: what ended the worker, in words that follow "Worker process 7".
+        ran_s: seconds from the start of the task to the moment at which the death was noticed.
+        signal: number of the signal that killed the worker, ``None`` if it was none or is unknown.
+        exit_code: exit code of the worker, ``None`` if a signal killed it or it is unknown.
     """
 
     def __init__(
         self,
-        message: str,
+        pid: int,
+        cause: str,
+        ran_s: float,
         *,
-        pid: int | None = None,
-        cause: str | None = None,
-        ran_s: float | None = None,
+        signal: int | None = None,
+        exit_code: int | None = None,
     ) -> None:
         self.pid = pid
         self.cause = cause
         self.ran_s = ran_s
-        super().__init__(message)
+        self.signal = signal
+        self.exit_code = exit_code
+        super().__init__(
+            f"Worker process {pid} {cause}, {ran_s:.1f} s after the task had started. It was not "
+            "run again: part of its work may have been done."
+        )
 
 
 class StoreUnavailable(LocalTasksError):
     """The place where tasks and results are kept cannot be used.
 
     Attributes:
-        what: what is wrong, a full sentence.
+        what: what is wrong.
         path: the object concerned, ``None`` where there is no single one.
         fix: what to do about it, ``None`` where nothing general can be said.
     """
@@ -93,12 +103,8 @@ class StoreUnavailable(LocalTasksError):
         self.what = what
         self.path = path
         self.fix = fix
-        parts = [what]
-        if path is not None:
-            parts.append(f"({path})")
-        if fix is not None:
-            parts.append(fix)
-        super().__init__(" ".join(parts))
+        where = [] if path is None else [f"{path}:"]
+        super().__init__(" ".join([*where, *map(_sentence, filter(None, (what, fix)))]))
 
 
 def describe(error: BaseException) -> str:
@@ -109,6 +115,13 @@ def describe(error: BaseException) -> str:
         text = "<its str() failed>"
     name = type(error).__name__
     return f"{name}: {text}" if text else name
+
+
+def _sentence(text: str) -> str:
+    # A name such as settings.X keeps its small letter.
+    first = text.split(maxsplit=1)[0]
+    start = text[:1].upper() if first.strip(",:;").isalpha() else text[:1]
+    return start + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _rebuild(

@@ -19,6 +19,7 @@ from django_tasks_local.naming import decode_task
 from django_tasks_local.store.records import PlainSnapshot, Snapshot, task_path
 
 if TYPE_CHECKING:
+    from django_tasks_local.exceptions import WorkerLost
     from django_tasks_local.naming import AnyTask
     from django_tasks_local.progress import Progress
 
@@ -112,6 +113,11 @@ class LocalTaskResult(_TaskResult):
         """What the task reported last, ``None`` if it reported nothing."""
         return self._snapshot.progress
 
+    @property
+    def loss(self) -> WorkerLost | None:
+        """How the worker died in the middle of the task, with facts; ``None`` if it did not."""
+        return self._snapshot.loss
+
     @_computed
     def args(self) -> list[Any]:
         """The positional arguments, as they were passed."""
@@ -186,14 +192,14 @@ class LocalTaskResult(_TaskResult):
             self._load_arguments(),
             (self._load_outcome(),) if snapshot.finished_at_ns else None,
             snapshot.progress,
+            snapshot.loss,
         )
         return _unpickle, (type(self), self.backend, state)
 
 
 def _unpickle(cls: type[LocalTaskResult], alias: str, state: tuple[Any, ...]) -> LocalTaskResult:
-    result_id, status, meta, enqueued, started, finished, worker_id, arguments, value, progress = (
-        state
-    )
+    result_id, status, meta, enqueued, started, finished, worker_id, arguments, value = state[:9]
+    progress, loss = state[9:]
     snapshot = PlainSnapshot(
         result_id=result_id,
         status=TaskResultStatus(status),
@@ -205,6 +211,7 @@ def _unpickle(cls: type[LocalTaskResult], alias: str, state: tuple[Any, ...]) ->
         progress=progress,
         arguments=lambda: arguments,
         outcome=lambda: value[0],
+        loss=loss,
     )
     return cls.from_snapshot(snapshot, alias)
 

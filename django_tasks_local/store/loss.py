@@ -4,6 +4,8 @@ import signal
 from enum import IntEnum
 from typing import Final
 
+from django_tasks_local.exceptions import WorkerLost
+
 from .table import Head
 
 _SHIFT: Final = 32
@@ -28,14 +30,21 @@ def loss_word(loss: Loss, number: int = 0) -> int:
     return loss << _SHIFT | number
 
 
-def loss_error(head: Head) -> tuple[str, str]:
-    """The error of a LOST record: (exception class path, text)."""
-    ran_s = max(0, head.finished_at_ns - head.started_at_ns) / 1e9
-    how = _how(head.outcome_bytes >> _SHIFT, head.outcome_bytes & 0xFFFFFFFF)
-    return _WORKER_LOST, (
-        f"{_WORKER_LOST}: Worker process {head.worker >> 32} {how}, {ran_s:.1f} s after the task "
-        "had started. It was not run again: part of its work may have been done."
+def worker_lost(head: Head) -> WorkerLost:
+    """Return what a LOST record says of its end, with the facts as attributes."""
+    loss, number = head.outcome_bytes >> _SHIFT, head.outcome_bytes & 0xFFFFFFFF
+    return WorkerLost(
+        head.worker >> 32,
+        _how(loss, number),
+        max(0, head.finished_at_ns - head.started_at_ns) / 1e9,
+        signal=number if loss == Loss.SIGNAL else None,
+        exit_code=number if loss == Loss.EXIT else None,
     )
+
+
+def loss_error(head: Head) -> tuple[str, str]:
+    """Return the error of a LOST record: (exception class path, text)."""
+    return _WORKER_LOST, f"{_WORKER_LOST}: {worker_lost(head)}"
 
 
 def _how(loss: int, number: int) -> str:

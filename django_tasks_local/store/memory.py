@@ -51,6 +51,8 @@ class Record:
         "worker_id",
     )
 
+    loss = None  # threads die with their process, and their records with them
+
     def __init__(self, meta: bytes, arguments: Arguments, priority: int) -> None:
         self.result_id = random_id()
         self.meta = meta

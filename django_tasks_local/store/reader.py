@@ -9,12 +9,12 @@ from typing import Any, NoReturn
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.exceptions import StoreUnavailable, WorkerLost
 from django_tasks_local.progress import Progress
 
 from . import layout as at
 from .ids import parse_id
-from .loss import loss_error
+from .loss import loss_error, worker_lost
 from .payload import decode
 from .table import Head, Table
 
@@ -95,6 +95,11 @@ class Found:
     def worker_id(self) -> str:
         """Who claimed it, "" before that."""
         return _worker_id(self._reader.alias, self.head.worker) if self.state != at.READY else ""
+
+    @property
+    def loss(self) -> WorkerLost | None:
+        """How its worker was lost; None where it was not."""
+        return worker_lost(self.head) if self.state == at.LOST else None
 
     def arguments(self) -> Any:
         """Unpickles the arguments."""

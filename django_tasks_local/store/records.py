@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from django.tasks import TaskResultStatus
 
+    from django_tasks_local.exceptions import WorkerLost
     from django_tasks_local.progress import Progress
 
 type Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -53,6 +54,10 @@ class Snapshot(Protocol):
     def progress(self) -> Progress | None:
         """What the task reported last, ``None`` if nothing."""
 
+    @property
+    def loss(self) -> WorkerLost | None:
+        """How the worker was lost in the middle of the task, ``None`` where it was not."""
+
     def arguments(self) -> Arguments:
         """Unpickle the arguments. A poll for the status never calls it."""
 
@@ -77,6 +82,7 @@ class PlainSnapshot:
     progress: Progress | None
     arguments: Callable[[], Arguments]
     outcome: Callable[[], Any]
+    loss: WorkerLost | None = None
 
 
 class Ended:

@@ -39,16 +39,17 @@ from tests import tasks
             ["Arguments of task x.f", "70,112", "65,536", "raise SHM_SIZE"],
         ),
         (
-            WorkerLost("Worker 7 died.", pid=7, cause="SIGKILL", ran_s=1.5),
-            {"pid": 7, "cause": "SIGKILL", "ran_s": 1.5},
-            ["Worker 7 died."],
+            WorkerLost(7, "was killed by SIGKILL", 1.5, signal=9),
+            {"pid": 7, "cause": "was killed by SIGKILL", "ran_s": 1.5, "signal": 9},
+            ["Worker process 7 was killed by SIGKILL, 1.5 s after the task had started."],
         ),
         (
-            StoreUnavailable("It is gone.", path="/dev/shm/x", fix="Make it anew."),
-            {"what": "It is gone.", "path": "/dev/shm/x", "fix": "Make it anew."},
-            ["It is gone. (/dev/shm/x) Make it anew."],
+            StoreUnavailable("it is gone", path="/dev/shm/x", fix="make it again"),
+            {"what": "it is gone", "path": "/dev/shm/x", "fix": "make it again"},
+            ["/dev/shm/x: It is gone. Make it again."],
         ),
         (StoreUnavailable("Gone."), {"path": None, "fix": None}, ["Gone."]),
+        (StoreUnavailable("gone; `x` says why"), {"fix": None}, ["Gone; `x` says why."]),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -1,5 +1,6 @@
 """Results made from records."""
 
+import pickle
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from django.test import override_settings
 
 from django_tasks_local import Progress
+from django_tasks_local.exceptions import WorkerLost
 from django_tasks_local.naming import encode_task
 from django_tasks_local.results import LocalTaskResult
 from django_tasks_local.store.records import PlainSnapshot
@@ -50,6 +52,21 @@ def test_fields() -> None:
     assert (result.return_value, result.errors) == (3, [])
     assert (result.worker_ids, result.attempts) == (["default-1-t1"], 1)
     assert result.progress == Progress(1, 2)
+
+
+def test_the_facts_of_a_lost_worker() -> None:
+    """They are there as attributes, also after the result was pickled."""
+    assert LocalTaskResult.from_snapshot(snapshot(), "thread").loss is None
+    lost = snapshot(
+        status=TaskResultStatus.FAILED,
+        outcome=lambda: ("django_tasks_local.exceptions.WorkerLost", "text"),
+        loss=WorkerLost(7, "was killed by SIGKILL", 1.5, signal=9),
+    )
+    result = LocalTaskResult.from_snapshot(lost, "thread")
+    for each in (result, pickle.loads(pickle.dumps(result))):
+        assert each.loss is not None
+        assert (each.loss.pid, each.loss.signal, each.loss.exit_code) == (7, 9, None)
+        assert (each.loss.cause, each.loss.ran_s) == ("was killed by SIGKILL", 1.5)
 
 
 def test_times_are_naive_without_use_tz() -> None:
