@@ -107,7 +107,7 @@ def test_frozen_holder_is_named(scene: Scene, monkeypatch: pytest.MonkeyPatch) -
     result_id = scene.enqueue(small_value(1))
     with children(1, stay_inside(scene)) as (pid,):
         os.kill(pid, signal.SIGSTOP)
-        with pytest.raises(StoreUnavailable, match=f"process {pid} .*kill -CONT {pid}"):
+        with pytest.raises(StoreUnavailable, match=f"Process {pid} .*kill -CONT {pid}"):
             scene.ring.become(Role.SITE)
         # Reading needs no lock: polls go on.
         assert scene.ring.get(result_id).status.name == "READY"
@@ -299,7 +299,7 @@ def test_full_registry(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         signal.pause()
 
     def refused() -> None:
-        with pytest.raises(StoreUnavailable, match=f"all {at.ENTRIES} places"):
+        with pytest.raises(StoreUnavailable, match=f"All {at.ENTRIES} places"):
             scene.attach()
 
     # Filling all 512 places takes 10 s and shows nothing more.

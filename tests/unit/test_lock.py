@@ -203,7 +203,7 @@ def test_a_frozen_holder_is_named(rings: Rings, monkeypatch: pytest.MonkeyPatch)
     peer = rings.peer()
     peer.start(increment_here, 1_000_000)
     wait_for(lambda: frozen_inside(peer, ring))
-    with pytest.raises(StoreUnavailable, match=f"process {peer.pid} .*kill -CONT {peer.pid}"):
+    with pytest.raises(StoreUnavailable, match=f"Process {peer.pid} .*kill -CONT {peer.pid}"):
         put(ring)
     peer.kill()
     assert put(ring)
@@ -246,7 +246,7 @@ def test_attaching_waits_no_longer_either(
         rings.attach()
     peer = inside(rings)
     newcomer = rings.late_peer()
-    with pytest.raises(StoreUnavailable, match=f"process {peer.pid} "):
+    with pytest.raises(StoreUnavailable, match=f"Process {peer.pid} "):
         newcomer.result()
 
 

@@ -311,7 +311,7 @@ def test_a_full_registry_says_what_to_do(rings: Rings, monkeypatch: pytest.Monke
     peer = rings.peer()
     rings.peer()
     late = rings.late_peer()
-    with pytest.raises(StoreUnavailable, match="all 3 places"):
+    with pytest.raises(StoreUnavailable, match="All 3 places"):
         late.result()
     assert put(ring)
     assert peer.do(peers.enqueue)

@@ -268,7 +268,7 @@ def test_what_another_user_made_is_named(
         raise rooms.posix_ipc.PermissionsError("No permission")
 
     monkeypatch.setattr(rooms.posix_ipc, what, denied)
-    assert "permission denied" in str(refused(rings))
+    assert "Permission denied" in str(refused(rings))
 
 
 def test_garbage_is_refused(rings: Rings) -> None:
@@ -326,7 +326,7 @@ def test_no_shared_memory_at_all(rings: Rings, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(rooms.posix_ipc, "SharedMemory", shm_open)
     monkeypatch.setattr("os.path.isdir", lambda _: False)
-    assert "mount a tmpfs" in str(refused(rings))
+    assert "Mount a tmpfs" in str(refused(rings))
 
 
 def test_another_system_is_refused(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
