@@ -1,13 +1,5 @@
 # Everything starts from nothing: each target finds a Python >= 3.12, makes a virtual environment and
 # installs what it needs, once.
-#
-#   make test               lint, types and all tests, with the newest Django
-#   make test DJANGO=6.0    the same with another Django, in an environment of its own
-#   make test PYTHON=...    with this interpreter
-#   make pytest ARGS="-k ring -x"
-#   make docs               the documentation site, in build/docs
-#   make demo               the example site under gunicorn
-#   make bench, fuzz, coverage, lint, types, format, clean
 
 SHELL := /bin/bash
 DJANGO ?=
@@ -21,41 +13,57 @@ INSTALL = @.ci/venv.sh "$(VENV)" "$(1)" "$(DJANGO)" "$(PYTHON)"
 
 # Two targets at a time would install into one environment at a time.
 .NOTPARALLEL:
-.PHONY: test lint types pytest coverage format docs demo bench fuzz clean venv-dev venv-test venv-docs venv-demo venv-bench
+.PHONY: help test quick lint types pytest coverage format docs dist demo bench fuzz clean \
+    venv-dev venv-test venv-docs venv-dist venv-demo venv-bench
 
-test: lint types pytest
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo
+	@echo "  DJANGO=6.0        another Django than the newest, in an environment of its own"
+	@echo "  PYTHON=PATH       this interpreter"
+	@echo '  ARGS="-k ring"    arguments for pytest, demo, bench and fuzz'
 
-lint: venv-dev
+test: lint types docs pytest  ## lint, types, documentation and all tests: 10 minutes
+
+quick: lint types venv-test  ## lint, types and the tests without processes around them: 2 minutes
+	$(RUN) -m pytest tests/unit tests/contract tests/docs $(ARGS)
+
+lint: venv-dev  ## ruff
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-format: venv-dev
+format: venv-dev  ## let ruff mend what it can
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-types: venv-dev
+types: venv-dev  ## mypy
 	$(RUN) -m mypy
 
-pytest: venv-test
+pytest: venv-test  ## all tests; some with ARGS
 	$(RUN) -m pytest $(ARGS)
 
-coverage: venv-test
+coverage: venv-test  ## all tests, with branch coverage
 	$(RUN) -m coverage erase
 	$(RUN) -m coverage run -m pytest $(ARGS)
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report
 
-docs: venv-docs
+docs: venv-docs  ## the documentation site, in build/docs
 	$(RUN) -m sphinx -W --keep-going -q -b html docs build/docs
 	@echo "open build/docs/index.html"
 
-demo: venv-demo
+dist: venv-dist  ## the wheel and the source distribution, in dist
+	rm -rf build/lib dist
+	$(RUN) -m build --outdir dist .
+	$(RUN) -m twine check --strict dist/*
+
+demo: venv-demo  ## the example site under gunicorn
 	$(RUN) examples/demo.py $(ARGS)
 
-bench: venv-bench
+bench: venv-bench  ## measure
 	$(RUN) benchmarks/run_all.py $(ARGS)
 
-fuzz: venv-test
+fuzz: venv-test  ## kill processes at random, for long
 	$(RUN) -m tests.crash.fuzz $(ARGS)
 
 venv-dev:
@@ -64,12 +72,14 @@ venv-test:
 	$(call INSTALL,test)
 venv-docs:
 	$(call INSTALL,docs)
+venv-dist:
+	$(call INSTALL,dist)
 venv-demo:
 	$(call INSTALL,demo)
 venv-bench:
 	$(call INSTALL,bench)
 
-clean:
-	rm -rf .venv .venv-* build *.egg-info .coverage .coverage.* htmlcov \
+clean:  ## remove environments and what was built
+	rm -rf .venv .venv-* build dist *.egg-info .coverage .coverage.* htmlcov \
 	    .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

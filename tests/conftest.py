@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Generator, Iterator
 from types import FrameType
 from typing import Any
@@ -35,6 +36,18 @@ def _end_in_order(signum: int, frame: FrameType | None) -> None:
         pytest.exit("SIGTERM", returncode=pytest.ExitCode.INTERRUPTED)
     signal.signal(signum, signal.SIG_DFL)  # a child that a test forked
     signal.raise_signal(signum)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints how long the tests of each folder took, setting up and cleaning up included."""
+    seconds: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds["/".join(report.nodeid.split("/")[:2])] += report.duration
+    terminalreporter.section("time of each folder")
+    for folder, taken in seconds.most_common():
+        terminalreporter.line(f"{taken:7.1f} s  {folder}")
 
 
 def _limited(item: pytest.Item) -> Generator[None, Any, Any]:
