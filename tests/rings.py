@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from django_tasks_local.store import Limits, Ring, Role, ring_name, unlink_objects
 from django_tasks_local.store import layout as at
-from django_tasks_local.store.segment import segment_path
+from django_tasks_local.store.objects import segment_path
 from tests import support
 
 META: Final = b"tests.tasks:noop"
@@ -30,13 +30,10 @@ class Rings:
     def __init__(self) -> None:
         self.name = ring_name("unit", uuid4().hex)
         self._peers: list[Peer] = []
-        self._rings: list[Ring] = []
 
     def attach(self, limits: Limits = LIMITS, role: Role = Role.SITE, **kwargs: Any) -> Ring:
         """This process's attachment; in another process use `peer`."""
-        ring = Ring(self.name, "unit", limits, role, **kwargs)
-        self._rings.append(ring)
-        return ring
+        return Ring(self.name, "unit", limits, role, **kwargs)
 
     def peer(self, limits: Limits = LIMITS, role: Role = Role.SITE, **kwargs: Any) -> "Peer":
         """Another process, attached."""
@@ -55,8 +52,6 @@ class Rings:
         for peer in self._peers:
             peer.end()
         unlink_objects(self.name)
-        for fd in {ring.segment.fd for ring in self._rings}:
-            os.close(fd)
 
 
 class Peer:
@@ -288,3 +283,21 @@ def leave_behind(rings: Rings, *functions: Callable[..., Any], limits: Any = LIM
     for function in functions:
         peer.do(function)
     peer.kill()
+
+
+# --- descriptors -------------------------------------------------------------------------------
+
+
+def descriptors_of(path: Path) -> list[int]:
+    """This process's descriptors of one file; how many there are of others is not ours to say."""
+    found = path.stat()
+    numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+    return [fd for fd in numbers if (stat := stat_of(fd)) and os.path.samestat(stat, found)]
+
+
+def stat_of(fd: int) -> os.stat_result | None:
+    """What a descriptor stands for, None for a closed one."""
+    try:
+        return os.fstat(fd)
+    except OSError:  # that of the listing itself, closed by now
+        return None

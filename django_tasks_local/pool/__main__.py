@@ -10,7 +10,12 @@ import pickle
 import sys
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Geometry, Leadership, attach_segment
+from django_tasks_local.store import (
+    Geometry,
+    Leadership,
+    attach_segment,
+    fill_standard_descriptors,
+)
 
 
 def main(argv: list[str]) -> int:
@@ -20,6 +25,7 @@ def main(argv: list[str]) -> int:
         0, also where another pool was faster. A traceback on standard error and 1 where the project
         can't be imported.
     """
+    fill_standard_descriptors()
     arguments = _parser().parse_args(argv)
     geometry = Geometry(arguments.slot_size, arguments.slots)
     try:

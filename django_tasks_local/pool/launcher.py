@@ -7,7 +7,7 @@ import sys
 from multiprocessing.util import _args_from_interpreter_flags  # type: ignore[attr-defined]
 from pathlib import Path
 
-from django_tasks_local.store import Ring
+from django_tasks_local.store import Ring, standard_descriptors
 
 from .preparation import Preparation
 
@@ -32,22 +32,24 @@ def start_pool(ring: Ring, preparation: Preparation) -> None:
     """
     told = preparation.dumps()
     geometry = ring.segment.geometry
-    process = subprocess.Popen(
-        [
-            *interpreter(), "-m", "django_tasks_local.pool", "--ring", ring.name,
-            "--alias", ring.alias, "--slot-size", str(geometry.slot_size),
-            "--slots", str(geometry.slots),
-        ],
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-        env=_environment(),
-    )  # fmt: skip
-    assert process.stdin is not None
-    try:
-        with process.stdin as pipe:
-            pipe.write(told)
-    except BrokenPipeError:
-        pass  # it has ended already; its exit status tells
+    # Or our end of its pipe may become our standard error, and a log line part of what it reads.
+    with standard_descriptors(inheritable=True):
+        process = subprocess.Popen(
+            [
+                *interpreter(), "-m", "django_tasks_local.pool", "--ring", ring.name,
+                "--alias", ring.alias, "--slot-size", str(geometry.slot_size),
+                "--slots", str(geometry.slots),
+            ],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            env=_environment(),
+        )  # fmt: skip
+        assert process.stdin is not None
+        try:
+            with process.stdin as pipe:
+                pipe.write(told)
+        except BrokenPipeError:
+            pass  # it has ended already; its exit status tells
     started[process.pid] = ring.alias
     process.returncode = 0  # `bury_pools` waits for it: an object would complain when it is dropped
 

@@ -10,7 +10,13 @@ from pathlib import Path
 
 from django.tasks import task_backends
 
-from django_tasks_local.store import Leadership, Ring, Role, attach_segment
+from django_tasks_local.store import (
+    Leadership,
+    Ring,
+    Role,
+    attach_segment,
+    fill_standard_descriptors,
+)
 
 from . import preparation
 from .launcher import interpreter
@@ -61,6 +67,7 @@ def serve(
 
 def serve_in_foreground(terms: Terms, adopt: Adopt) -> None:
     """Runs a pool in this process, whose project is set up; takes over from one that serves."""
+    fill_standard_descriptors()
     leadership = Leadership(attach_segment(terms.name, terms.limits.geometry))
     cleared = leadership.newest_site()
     while not leadership.take_successor():

@@ -218,11 +218,11 @@ class Supervisor:
             drain_s = 0.0  # the test run has ended
         elif company:
             drain_s = None  # nothing more comes through a removed ring, but what came is done
+        # Nobody else can ever run what is deferred in a removed ring.
+        busy = ring.has_unfinished() if removed and company else ring.has_work()
         if drain_s is not None and alone_s >= max(drain_s, ALONE_S):
             self._abandon()
-        elif not (self._leaving or ring.has_work()) and (
-            alone_s >= ALONE_S or self._lender_gone([])
-        ):
+        elif not (self._leaving or busy) and (alone_s >= ALONE_S or self._lender_gone([])):
             self._leave()
 
     def _abandon(self) -> None:

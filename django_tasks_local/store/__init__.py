@@ -268,6 +268,7 @@ if TYPE_CHECKING:
     from .limits import Limits
     from .loss import Loss, loss_word
     from .memory import MemoryStore
+    from .objects import fill_standard_descriptors, standard_descriptors
     from .registry import Attachment, PoolState, Role
     from .ring import Ring
     from .segment import (
@@ -290,10 +291,12 @@ __all__ = [
     "Ring",
     "Role",
     "attach_segment",
+    "fill_standard_descriptors",
     "loss_word",
     "ring_exists",
     "ring_is_attached",
     "ring_name",
+    "standard_descriptors",
     "sweep_passing",
     "unlink_objects",
 ]
@@ -309,10 +312,12 @@ _ROOMS = {
     "Ring": "ring",
     "Role": "registry",
     "attach_segment": "segment",
+    "fill_standard_descriptors": "objects",
     "loss_word": "loss",
     "ring_exists": "segment",
     "ring_is_attached": "segment",
     "ring_name": "segment",
+    "standard_descriptors": "objects",
     "sweep_passing": "segment",
     "unlink_objects": "segment",
 }

@@ -17,10 +17,11 @@ from .leadership import Leadership
 from .limits import Limits, shared_drain_timeout_s
 from .lock import GUARD, ByteLock, Mutex
 from .loss import Loss, loss_word
+from .objects import inode_of, open_semaphore, semaphore_path
 from .operations import Operations
 from .reader import Reader
 from .registry import Attachment, Registry, Role
-from .segment import Segment, attach_segment, inode_of, open_semaphore, semaphore_path
+from .segment import Segment, attach_segment
 from .table import Table
 
 
@@ -230,6 +231,10 @@ class Attached:
     def has_work(self) -> bool:
         """Whether a task waits or runs."""
         return bool(self.words[at.H_WAITING] or self.words[at.H_RUNNING])
+
+    def has_unfinished(self) -> bool:
+        """Whether there is any task that has not ended, be it deferred."""
+        return bool(self.words[at.H_UNFINISHED])
 
     def wake(self, count: int) -> None:
         """Wakes up to so many idle workers."""

@@ -1,15 +1,14 @@
 """Create, check, attach, grow and unlink the segment and its two semaphores.
 
 What is Linux's own (``posix_fallocate``, record locks on shared memory, ``/dev/shm``) stays in this
-module and in ``lock``.
+module, in ``objects`` and in ``lock``.
 """
 
 import logging
 import mmap
 import os
-import stat
-import sys
 import threading
+import weakref
 import zlib
 from array import array
 from contextlib import suppress
@@ -23,6 +22,13 @@ from django_tasks_local.exceptions import StoreUnavailable
 
 from . import layout as at
 from .lock import FROZEN_S, GUARD, LIVENESS, ByteLock, Mutex, any_held
+from .objects import (
+    inode_of,
+    open_segment,
+    segment_path,
+    semaphore_path,
+    standard_descriptors,
+)
 from .trouble import DIRECTORY, frozen, unavailable
 
 logger = logging.getLogger("django_tasks_local")
@@ -39,8 +45,9 @@ def ring_name(alias: str, namespace: str) -> str:
 class Segment:
     """One attached segment: its descriptor, its memory and its geometry.
 
-    There is one per ring and process, and it stays open for good: closing *any* descriptor of the
-    file would drop this process's record locks. A forked child goes on using it.
+    There is one per ring and process, and it stays open as long as anybody may look at our record
+    locks: closing *any* descriptor of the file would drop them, and the mapping has one of its own.
+    A forked child goes on using it.
 
     Attributes:
         words: All of it as 8-byte words; one item access is one aligned load or store.
@@ -62,6 +69,7 @@ class Segment:
         self.entries: dict[int, int] = {}
         self.semaphores: dict[str, posix_ipc.Semaphore] = {}
         self._memory = mmap.mmap(fd, geometry.segment_bytes)
+        weakref.finalize(self, _close, fd, self.inode).atexit = False
         self.bytes = memoryview(self._memory)
         self.words = self.bytes.cast("Q")
 
@@ -71,10 +79,14 @@ class Segment:
 
     def still_open(self) -> bool:
         """Whether our descriptor is still our segment: a task can close all it finds (0.9 us)."""
-        try:
-            return os.fstat(self.fd).st_ino == self.inode
-        except OSError:
-            return False
+        return _is_inode(self.fd, self.inode)
+
+    def left(self) -> bool:
+        """Whether its name is gone and no other process is attached, so that nobody ever will be.
+
+        Then nobody looks at our record locks any more.
+        """
+        return self.still_open() and self.unlinked() and not any_held(self.fd, GUARD)
 
     def intact(self) -> bool:
         """Whether it is still open and not unlinked, by one call."""
@@ -83,6 +95,16 @@ class Segment:
         except OSError:
             return False
         return found.st_ino == self.inode and found.st_nlink > 0
+
+    def must_be_whole(self) -> None:
+        """Raise where the file is shorter than it was: touching what is gone is a SIGBUS."""
+        found_bytes = os.fstat(self.fd).st_size
+        if found_bytes < self.geometry.segment_bytes:
+            raise StoreUnavailable(
+                f"it was cut to {found_bytes} of {self.geometry.segment_bytes} bytes",
+                path=self.path,
+                fix=DESTROY,
+            )
 
     def reserve(self, first: int, end: int) -> None:
         """Reserves memory for the slots `first` to `end` - 1, so that no write can be a SIGBUS.
@@ -94,10 +116,24 @@ class Segment:
             os.posix_fallocate(self.fd, offset, length)
 
 
+def _is_inode(fd: int, inode: int) -> bool:
+    try:
+        return os.fstat(fd).st_ino == inode
+    except OSError:
+        return False
+
+
+def _close(fd: int, inode: int) -> None:
+    """Close a segment's descriptor, if it still is that."""
+    if _is_inode(fd, inode):
+        os.close(fd)
+
+
 _segments: Final[dict[str, Segment]] = {}
-# Segments whose descriptors a task closed. They must never be freed: freeing one closes numbers
-# that may be somebody else's by now.
-_lost: Final[list[Segment]] = []
+# All that must not be freed, whether anything here still uses it or not. Freeing a segment closes
+# two descriptors: that would drop the liveness locks by which the pool of a removed ring knows that
+# it has still sites; and where a task closed the descriptors, the numbers may be somebody else's.
+_kept: Final[list[Segment]] = []
 # Record locks do not exclude the threads of one process from each other.
 _attaching = threading.Lock()
 
@@ -129,13 +165,18 @@ def attach_segment(
     """
     with _attaching:
         segment = _segments.get(name)
-        if segment is not None and not segment.still_open():
-            _lost.append(segment)
-        elif segment is not None and not (make and segment.unlinked()):
+        if segment is not None and segment.still_open() and not (make and segment.unlinked()):
+            segment.must_be_whole()
             return segment
+        _kept[:] = [kept for kept in _kept if not kept.left()]
         segment = None
-        while segment is None:
-            segment = _attach(name, _open(segment_path(name), name, make), wanted, passing)
+        try:
+            with standard_descriptors():
+                while segment is None:
+                    segment = _attach(name, open_segment(name, make), wanted, passing)
+        except OSError as error:
+            raise unavailable(error, segment_path(name)) from error
+        _kept.append(segment)
         _segments[name] = segment
         return segment
 
@@ -157,48 +198,11 @@ def _attach(name: str, fd: int, wanted: at.Geometry, passing: bool) -> Segment |
             segment = Segment(name, fd, geometry)
             guard.release()
             attached = segment
-    except OSError as error:
-        raise unavailable(error, path) from error
     finally:
         # An open descriptor would keep the guard, and everybody else out, for as long as we live.
         if attached is None:
             os.close(fd)
     return attached
-
-
-def open_semaphore(name: str, initial_value: int) -> posix_ipc.Semaphore:
-    """The named semaphore, made where there is none; checked to be ours alone.
-
-    Raises:
-        StoreUnavailable: Another user's, or one that others may use.
-    """
-    path = semaphore_path(name)
-    try:
-        semaphore = posix_ipc.Semaphore(
-            name, posix_ipc.O_CREAT, mode=0o600, initial_value=initial_value
-        )
-        _check_private(os.stat(path, follow_symlinks=False), path)
-    except (OSError, posix_ipc.Error, ValueError) as error:
-        raise unavailable(error, path) from error
-    return semaphore
-
-
-def segment_path(name: str) -> str:
-    """Where a ring's segment lies in the file system."""
-    return f"{DIRECTORY}{name}s"
-
-
-def semaphore_path(name: str) -> str:
-    """Where a named semaphore lies in the file system: a convention of glibc and musl."""
-    return f"{DIRECTORY}/sem.{name[1:]}"
-
-
-def inode_of(path: str) -> int:
-    """The inode behind a path, 0 where there is nothing."""
-    try:
-        return os.stat(path, follow_symlinks=False).st_ino
-    except OSError:
-        return 0
 
 
 def unlink_objects(name: str) -> None:
@@ -247,41 +251,6 @@ def sweep_passing() -> None:
                     unlink_objects(name)
             finally:
                 os.close(fd)
-
-
-def _open(path: str, name: str, make: bool) -> int:
-    if sys.platform != "linux":
-        raise StoreUnavailable(
-            f"ProcessPoolBackend needs Linux; this is {sys.platform}",
-            fix="use django_tasks_local.ThreadPoolBackend here",
-        )
-    try:
-        flags = posix_ipc.O_CREAT if make else 0
-        shared = posix_ipc.SharedMemory(f"{name}s", flags, mode=0o600)
-    except (OSError, posix_ipc.Error, ValueError) as error:
-        raise unavailable(error, path) from error
-    fd: int = shared.fd
-    try:
-        _check_private(os.fstat(fd), path)
-    except StoreUnavailable:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _check_private(found: os.stat_result, path: str) -> None:
-    mode = stat.S_IMODE(found.st_mode)
-    if not stat.S_ISREG(found.st_mode):
-        reason = "it is not a regular file"
-    elif found.st_uid != os.geteuid():
-        reason = f"it belongs to uid {found.st_uid}, this process runs as uid {os.geteuid()}"
-    elif mode & 0o077:
-        reason = f"its mode is {mode:04o}: others could write what this process unpickles"
-    else:
-        return
-    raise StoreUnavailable(
-        f"refused to attach: {reason}", path=path, fix="remove it, or choose another NAMESPACE"
-    )
 
 
 def _prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geometry | None:

@@ -79,7 +79,6 @@ class Scene:
     def close(self) -> None:
         """Removes the ring."""
         unlink_objects(self.name)
-        os.close(self.ring.segment.fd)
 
     def save(self, state: bytes = b"") -> bytes:
         """Remembers this state, or an earlier one; returns what was remembered before."""

@@ -55,7 +55,6 @@ class RingMachine(RuleBasedStateMachine):
         for peer in self.peers:
             peer.kill()
         unlink_objects(self.name)
-        os.close(self.ring.segment.fd)
 
     def interrupted(self, writes: int, operation: Callable[[], object]) -> bool:
         """Does an operation; True where it was interrupted at the given write."""

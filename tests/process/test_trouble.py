@@ -53,6 +53,24 @@ def test_a_ring_that_is_removed_while_in_use(tmp_path: Path) -> None:
         wait_for(lambda: gone(old, worker), LONG_TIMEOUT)
 
 
+def test_what_is_in_a_removed_ring_runs_to_its_end(tmp_path: Path) -> None:
+    """Running, waiting and deferred tasks, though no process of the site has that ring any more."""
+    gate, log = tmp_path / "gate", tmp_path / "log"
+    # No time to drain: they run because the old pool knows that the site lives.
+    with serving(workers=2, options={"MAX_WORKERS": 1, "DRAIN_TIMEOUT": 0}) as client:
+        client.hold(gate)
+        waiting = client.enqueue("note", str(log))
+        deferred = client.enqueue("note", str(log), run_after=3)
+        (old,) = client.supervisors()
+        unlink_rings(client.site.objects())
+        text = "was removed while in use"
+        wait_for(lambda: client.site.log().count(text) == 4, LONG_TIMEOUT)
+        assert client.run("add", 1, 2) == 3
+        gate.touch()
+        wait_for(lambda: gone(old), LONG_TIMEOUT)
+        assert log.read_text().split() == [waiting, deferred]
+
+
 def test_semaphores_that_are_removed() -> None:
     """They hold no facts: they are made again, and nobody notices."""
     with serving(workers=2) as client:

@@ -14,7 +14,7 @@ from django_tasks_local.store import Ring, Role
 from django_tasks_local.store import layout as at
 from django_tasks_local.store import lock as locks
 from django_tasks_local.store import segment as segments
-from django_tasks_local.store.segment import semaphore_path
+from django_tasks_local.store.objects import semaphore_path
 from tests import rings as peers
 from tests.rings import LIMITS, Rings, increment, increment_here, put
 from tests.support import stays, wait_for

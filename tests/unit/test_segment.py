@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Role, ring_exists, ring_name
+from django_tasks_local.store import Role, objects, ring_exists, ring_name
 from django_tasks_local.store import layout as at
 from django_tasks_local.store import segment as rooms
 from tests import rings as peers
@@ -41,8 +41,8 @@ def test_the_objects_are_private(rings: Rings) -> None:
     rings.attach()
     for path in (
         path_of(rings),
-        Path(rooms.semaphore_path(f"{rings.name}m")),
-        Path(rooms.semaphore_path(f"{rings.name}w")),
+        Path(objects.semaphore_path(f"{rings.name}m")),
+        Path(objects.semaphore_path(f"{rings.name}w")),
     ):
         found = path.stat()
         assert found.st_uid == os.geteuid()
@@ -124,14 +124,14 @@ def test_a_pool_keeps_a_removed_ring(rings: Rings) -> None:
     worker = rings.attach(role=Role.WORKER)
     assert worker.segment is pool.segment
     assert not ring_exists(rings.name)
-    assert not Path(rooms.semaphore_path(f"{rings.name}m")).exists()
+    assert not Path(objects.semaphore_path(f"{rings.name}m")).exists()
 
 
 def test_a_name_that_is_removed_while_we_attach(
     rings: Rings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever opened a segment that was made anew meanwhile opens the new one."""
-    real = rooms._open
+    real = rooms.open_segment
     opened = []
 
     def slow(*args: Any) -> int:
@@ -141,7 +141,7 @@ def test_a_name_that_is_removed_while_we_attach(
             path_of(rings).unlink()
         return fd
 
-    monkeypatch.setattr(rooms, "_open", slow)
+    monkeypatch.setattr(rooms, "open_segment", slow)
     ring = rings.attach()
     assert len(opened) == 2
     assert ring.intact()
@@ -202,8 +202,8 @@ def refused(rings: Rings) -> StoreUnavailable:
 def test_objects_that_others_may_use_are_refused(rings: Rings, letter: str, mode: int) -> None:
     """Whoever can write to the ring can have us unpickle anything."""
     rings.peer().kill()
-    path = rooms.segment_path(rings.name)
-    path = path if letter == "s" else rooms.semaphore_path(rings.name + letter)
+    path = objects.segment_path(rings.name)
+    path = path if letter == "s" else objects.semaphore_path(rings.name + letter)
     os.chmod(path, mode)
     assert f"{mode:04o}" in str(refused(rings))
 
@@ -213,8 +213,8 @@ def test_objects_that_others_may_use_are_refused(rings: Rings, letter: str, mode
 def test_objects_of_another_user_are_refused(rings: Rings, letter: str) -> None:
     """Somebody else may have made the name before us, to have us unpickle what he wrote."""
     rings.peer().kill()
-    path = rooms.segment_path(rings.name)
-    path = path if letter == "s" else rooms.semaphore_path(rings.name + letter)
+    path = objects.segment_path(rings.name)
+    path = path if letter == "s" else objects.semaphore_path(rings.name + letter)
     os.chown(path, 12345, 12345)
     error = refused(rings)
     assert "belongs to" in str(error)
@@ -265,9 +265,9 @@ def test_what_another_user_made_is_named(
     """Where the kernel refuses, the error says whose it may be."""
 
     def denied(*_: Any, **__: Any) -> None:
-        raise rooms.posix_ipc.PermissionsError("No permission")
+        raise objects.posix_ipc.PermissionsError("No permission")
 
-    monkeypatch.setattr(rooms.posix_ipc, what, denied)
+    monkeypatch.setattr(objects.posix_ipc, what, denied)
     assert "Permission denied" in str(refused(rings))
 
 
@@ -300,22 +300,8 @@ def test_a_refusal_keeps_nobody_else_out(rings: Rings) -> None:
     peer.do(peers.enqueue)
     write_word(rings, at.H_VERSION, at.VERSION + 1)
     refused(rings)
-    assert descriptors_of(path_of(rings)) == []
+    assert peers.descriptors_of(path_of(rings)) == []
     assert peer.do(peers.enqueue)
-
-
-def descriptors_of(path: Path) -> list[int]:
-    """This process's descriptors of one file; how many there are of others is not ours to say."""
-    found = path.stat()
-    numbers = [int(name) for name in os.listdir("/proc/self/fd")]
-    return [fd for fd in numbers if (stat := stat_of(fd)) and os.path.samestat(stat, found)]
-
-
-def stat_of(fd: int) -> os.stat_result | None:
-    try:
-        return os.fstat(fd)
-    except OSError:  # that of the listing itself, closed by now
-        return None
 
 
 def test_no_shared_memory_at_all(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,14 +310,14 @@ def test_no_shared_memory_at_all(rings: Rings, monkeypatch: pytest.MonkeyPatch) 
     def shm_open(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOENT, "no such directory")
 
-    monkeypatch.setattr(rooms.posix_ipc, "SharedMemory", shm_open)
+    monkeypatch.setattr(objects.posix_ipc, "SharedMemory", shm_open)
     monkeypatch.setattr("os.path.isdir", lambda _: False)
     assert "Mount a tmpfs" in str(refused(rings))
 
 
 def test_another_system_is_refused(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the backend that works there."""
-    monkeypatch.setattr(rooms.sys, "platform", "darwin")
+    monkeypatch.setattr(objects.sys, "platform", "darwin")
     with pytest.raises(StoreUnavailable, match="ThreadPoolBackend"):
         rings.attach()
 
