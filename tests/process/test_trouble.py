@@ -60,7 +60,7 @@ def test_what_is_in_a_removed_ring_runs_to_its_end(tmp_path: Path) -> None:
     with serving(workers=2, options={"MAX_WORKERS": 1, "DRAIN_TIMEOUT": 0}) as client:
         client.hold(gate)
         waiting = client.enqueue("note", str(log))
-        deferred = client.enqueue("note", str(log), run_after=3)
+        deferred = client.enqueue("note", str(log), using={"run_after_s": 5})
         (old,) = client.supervisors()
         unlink_rings(client.site.objects())
         text = "was removed while in use"
