@@ -36,8 +36,10 @@ format: venv-dev  ## let ruff mend what it can
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-types: venv-dev  ## mypy
+types: venv-dev  ## mypy, and mypy and pyright for a user's project
 	$(RUN) -m mypy
+	$(RUN) -m mypy --config-file tests/typing/mypy.ini
+	$(RUN) -m pyright --project tests/typing --pythonpath $(RUN)
 
 pytest: venv-test  ## all tests; some with ARGS
 	$(RUN) -m pytest $(ARGS)

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from django_tasks_local.backends.process import ProcessPoolBackend
     from django_tasks_local.backends.thread import ThreadPoolBackend
     from django_tasks_local.execution import current_result_id
-    from django_tasks_local.progress import Progress, report_progress, track
+    from django_tasks_local.progress import Progress, progress_of, report_progress, track
 
 __version__ = "3.0.0"
 
@@ -16,6 +16,7 @@ __all__ = [
     "Progress",
     "ThreadPoolBackend",
     "current_result_id",
+    "progress_of",
     "report_progress",
     "track",
 ]
@@ -27,6 +28,7 @@ _MODULES = {
     "Progress": "django_tasks_local.progress",
     "ThreadPoolBackend": "django_tasks_local.backends.thread",
     "current_result_id": "django_tasks_local.execution",
+    "progress_of": "django_tasks_local.progress",
     "report_progress": "django_tasks_local.progress",
     "track": "django_tasks_local.progress",
 }

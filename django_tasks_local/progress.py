@@ -12,6 +12,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from django.tasks import TaskResult
 
 MESSAGE_BYTES = 64  # of UTF-8; what a record has room for
 
@@ -118,6 +122,16 @@ def track[T](rows: Iterable[T], total: float | None = None, message: str = "") -
             done += 1
     finally:
         report(done, total, text)
+
+
+def progress_of(result: TaskResult[..., Any]) -> Progress | None:
+    """Return ``result.progress``; ``None`` for the result of a backend that has no progress.
+
+    Args:
+        result: of any backend, such as Django's ``ImmediateBackend`` in tests.
+    """
+    progress = getattr(result, "progress", None)
+    return progress if isinstance(progress, Progress) else None
 
 
 def _check_number(name: str, value: object) -> None:

@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 
+import django.tasks
 import pytest
 
-import django_tasks_local
+import django_tasks_local.typing
 from tests.support import ROOT
 
 
@@ -60,3 +61,9 @@ except ImportError as error:
     assert "needs Linux" in second
     assert missing in second
     assert "ThreadPoolBackend" in second
+
+
+def test_names_for_type_checkers_are_those_of_django() -> None:
+    """At run time `django_tasks_local.typing` adds nothing."""
+    names = django_tasks_local.typing.__all__
+    assert all(getattr(django_tasks_local.typing, n) is getattr(django.tasks, n) for n in names)

@@ -8,12 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.test import override_settings
 from django.utils.translation import gettext_lazy
 from hypothesis import given
 from hypothesis import strategies as st
 
 from django_tasks_local import progress
-from django_tasks_local.progress import Progress, report_progress, report_to, track
+from django_tasks_local.progress import Progress, progress_of, report_progress, report_to, track
+from tests import tasks
 
 type Report = tuple[float, float | None, str]
 
@@ -163,3 +165,14 @@ def test_track_throttles(reports: list[Report], monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     list(track(range(100)))
     assert [done for done, _, _ in reports] == [*range(0, 100, 4), 100]
+
+
+def test_progress_of_any_backends_result() -> None:
+    """A backend without progress has none to show, and no AttributeError either."""
+    immediate = {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend"}
+    with override_settings(TASKS={"default": immediate}):
+        assert progress_of(tasks.add.enqueue(1, 2)) is None
+    reported = SimpleNamespace(progress=Progress(1, 2))
+    assert progress_of(reported) == Progress(1, 2)  # type: ignore[arg-type]
+    of_another_package = SimpleNamespace(progress=50)
+    assert progress_of(of_another_package) is None  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""A user's project: not run; mypy with django-stubs and pyright check it (`make types`)."""

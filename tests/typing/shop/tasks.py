@@ -1,0 +1,35 @@
+"""Tasks with the decorator of django_tasks_local.typing, and one with Django's."""
+
+from typing import Any
+
+from django.tasks import TaskContext
+from django.tasks import task as django_task
+
+from django_tasks_local import current_result_id, report_progress, track
+from django_tasks_local.typing import task
+
+
+@task
+def bare(number: int) -> int:
+    return number
+
+
+@task(backend="cpu_intensive", priority=5)
+def total(numbers: list[int], *, scale: float = 1.0) -> float:
+    return sum(number * scale for number in track(numbers, message="adding"))
+
+
+@task(takes_context=True)
+def attempt(context: TaskContext[Any, Any], number: int) -> str:
+    report_progress(number, 10, "half way")
+    return f"{context.attempt} {current_result_id.get()}"
+
+
+@task()
+async def waits(seconds: float) -> None:
+    report_progress(seconds)
+
+
+@django_task(backend="cpu_intensive")
+def plain(number: int) -> int:
+    return number

@@ -1,0 +1,69 @@
+"""What a project does with tasks and results, and what type checkers must say of it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_type
+
+from django.tasks import Task as DjangoTask
+from django.tasks import default_task_backend
+
+from django_tasks_local import Progress, progress_of
+from django_tasks_local.exceptions import WorkerLost
+from django_tasks_local.typing import Task, TaskResult
+
+from .tasks import attempt, bare, plain, total, waits
+
+
+def enqueue() -> str:
+    result = total.enqueue([1, 2], scale=0.5)
+    assert_type(result.return_value, float)
+    assert_type(result.progress, Progress | None)
+    assert_type(result.loss, WorkerLost | None)
+    if result.progress and result.progress.fraction is not None:
+        return f"{result.progress.fraction:.0%} {result.progress.message}"
+    assert_type(attempt.enqueue(3).return_value, str)
+    assert_type(bare.call(3), int)
+    return result.id
+
+
+def defer() -> Task[[int], int]:
+    total.using(run_after=timedelta(days=1)).enqueue([1])
+    total.using(run_after=datetime.now(UTC), priority=3, queue_name="reports").enqueue([1])
+    return bare.using(run_after=timedelta(minutes=1), backend="cpu_intensive")
+
+
+def read(result_id: str) -> float | None:
+    result = total.get_result(result_id)
+    result.refresh()
+    return result.progress.fraction if result.progress else None
+
+
+def show(result: TaskResult[..., float]) -> str:
+    return result.progress.message if result.progress else f"{result.return_value:.1f}"
+
+
+async def in_the_event_loop() -> None:
+    result = await waits.aenqueue(1.5)
+    assert_type(result.progress, Progress | None)
+    again = await waits.aget_result(result.id)
+    await again.arefresh()
+    show(await total.aget_result(result.id))
+
+
+def any_backend(task: DjangoTask[..., Any]) -> Progress | None:
+    return progress_of(task.enqueue()) or progress_of(default_task_backend.get_result("1"))
+
+
+def with_the_decorator_of_django() -> Progress | None:
+    any_backend(total)
+    result = plain.enqueue(1)
+    print(result.progress)  # type: ignore[attr-defined]
+    plain.using(run_after=timedelta(1))  # type: ignore[arg-type]
+    return progress_of(result)
+
+
+def mistakes() -> None:
+    total.enqueue(["1"])  # type: ignore[list-item]
+    total.enqueue([1], scales=1)  # type: ignore[call-arg]
+    total.using(run_after=5)  # type: ignore[arg-type]
+    attempt.enqueue("3")  # type: ignore[arg-type]
+    progress_of("id")  # type: ignore[arg-type]
