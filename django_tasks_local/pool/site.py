@@ -166,6 +166,13 @@ class Site:
         if not ring.intact():
             self._reattach()
             return
+        if not ring.hold():
+            logger.warning(
+                "ring=%s others took this process for dead: something in it opened and closed the "
+                "file of the shared memory, which drops its record locks. It is attached again.",
+                self.terms.name,
+            )
+            ring.rejoin()
         ring.renew_semaphores()
         if started:
             self._bury_pools()

@@ -127,6 +127,13 @@ class Supervisor:
 
     def _keep_house(self) -> None:
         ring = self._ring
+        if not self._leaving and not (ring.hold() and ring.leadership.hold_pool()):
+            logger.error(
+                "alias=%s pool pid=%d was taken for dead: something in it opened and closed the "
+                "file of the shared memory, which drops its record locks. Its tasks run to their "
+                "end, and another pool takes over.", ring.alias, os.getpid(),
+            )  # fmt: skip
+            self._leave()
         ring.heal()
         ring.promote()
         # Before the entries are read: the newest site is one of them, or has gone.

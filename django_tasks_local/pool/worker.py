@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from django_tasks_local.execution import run
-from django_tasks_local.store import Limits, PoolState, Ring, Role
+from django_tasks_local.store import Limits, Ring, Role
 
 from .code import LoadedFiles
 
@@ -67,7 +67,7 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
     files = LoadedFiles(later_only=True)
     blocked_s = BLOCKED_S
     seen = ring.leadership.newest_site()
-    while ring.registry.state(post.pool) != PoolState.LEAVING:
+    while ring.registry.serves(post.pool):
         # Read before the sites: a task that this allows is from a site that is seen below.
         cleared = ring.registry.cleared(post.pool)
         newest = ring.leadership.newest_site()

@@ -159,7 +159,15 @@ class Attached:
         """Takes another role, and with it a new serial; a site's limits hold for all."""
         if role is Role.SITE:
             self.limits.share(self.words)
-        self._mutex.run(self.registry.become, role)
+        self._mutex.run(self._become, role)
+
+    def hold(self) -> bool:
+        """Sees to it that others see us alive; False where they have taken us for dead already."""
+        return self.registry.hold()
+
+    def rejoin(self) -> None:
+        """Takes another entry of the registry, where ours was reaped while we live."""
+        self._mutex.run(self.registry.ensure)
 
     def detach(self) -> None:
         """Leaves the ring; nothing that was accepted depends on it."""
@@ -265,6 +273,10 @@ class Attached:
     def busy(self, worker: Attachment) -> bool:
         """Whether a worker runs a task right now."""
         return self._table.is_run_by(worker.slot, worker.index)
+
+    def _become(self, role: Role) -> None:
+        self.registry.ensure()
+        self.registry.become(role)
 
     def _register(self, role: Role, path: str, pool: int) -> None:
         try:

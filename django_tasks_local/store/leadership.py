@@ -44,6 +44,10 @@ class Leadership:
         self._successor.release()
         return True
 
+    def hold_pool(self) -> bool:
+        """Takes the pool's place once more; False where it was lost and another pool has it."""
+        return self._pool.acquire()
+
     def leave_pool(self) -> None:
         """Gives the pool's place free."""
         self._pool.release()

@@ -89,6 +89,7 @@ class Operations:
         words, table = self._words, self._table
         if self.full() or not table.make_room(1 + count, words[at.H_MAX_WORKERS]):
             return False
+        self._registry.ensure()
         words[at.H_DIRTY] = 1
         slot = table.slots.take_one()
         generation = words[at.H_TICK]
@@ -137,6 +138,7 @@ class Operations:
         slot, queue = table.order.first()
         if not slot and not words[at.H_WAITING]:
             return 0
+        self._registry.ensure()
         word = words[table.commit + slot] if 0 < slot < table.slots.reserved() else 0
         if word >> at.STATE_SHIFT != at.READY:
             words[at.H_DIRTY] = 1
@@ -227,6 +229,8 @@ class Operations:
     def leave(self) -> None:
         """Frees our entry, unless a thread of ours is still at work: then it is reaped later."""
         index = self._registry.index
+        if not self._registry.owned():  # others took us for dead, and settled what we had
+            return
         slot = self._registry.field(index, at.E_CURRENT)
         if not (self._table.is_run_by(slot, index) or self._others()):
             self._registry.release(index)

@@ -134,6 +134,7 @@ class Ring(Attached):
         """
         if not claim.ours():
             os._exit(EXIT_DETACHED)
+        self.registry.hold()  # the task may have dropped our record locks
         head, table = claim.head, self._table
         offset = table.offset(claim.slot)
         if self.words[offset // 8 + at.S_OUTCOME_CHAIN]:  # an earlier attempt was interrupted

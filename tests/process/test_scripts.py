@@ -114,6 +114,30 @@ def test_tasks_in_main(namespace: str, tmp_path: Path) -> None:
     assert (status, out.split()) == (0, ["42", path]), err
 
 
+def test_a_script_without_standard_streams(namespace: str, tmp_path: Path) -> None:
+    """A daemon may close all three: what a library writes there must not reach the ring."""
+    path = script(
+        tmp_path, namespace,
+        """
+        if __name__ == "__main__":
+            import os
+            from contextlib import suppress
+
+            first = finished(double.enqueue(21))
+            for descriptor in (0, 1, 2):
+                with suppress(OSError):
+                    os.write(descriptor, b"x" * 8192)
+            with open(os.environ["OUT"] + "/out", "w") as out:
+                print(first, finished(double.enqueue(22)), file=out)
+        """,
+    )  # fmt: skip
+    close = "import os, sys; os.closerange(0, 3); os.execv(sys.executable, sys.argv)"
+    arguments = ["-c", close, path]
+    with running(namespace, arguments, DJANGO_SETTINGS_MODULE="", OUT=str(tmp_path)) as process:
+        assert process.wait(LONG_TIMEOUT) == 0
+    assert (tmp_path / "out").read_text().split() == ["42", "44"]
+
+
 def test_tasks_in_main_without_a_guard(namespace: str, tmp_path: Path) -> None:
     """The pool would run the script once more: it refuses, and names the guard that is missing."""
     path = script(tmp_path, namespace, "double.enqueue(21)\n")
