@@ -7,15 +7,18 @@ unpickling, however large the result.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import MISSING, Field, fields
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.tasks import TaskResult, TaskResultStatus, task_backends
 from django.tasks.base import TaskError
 from django.tasks.exceptions import TaskResultDoesNotExist
+from django.utils import timezone
 
-from django_tasks_local.naming import decode_task
+from django_tasks_local.exceptions import LocalTasksError, describe
+from django_tasks_local.naming import decode_task, encode_task
 from django_tasks_local.store.records import PlainSnapshot, Snapshot, task_path
 
 if TYPE_CHECKING:
@@ -38,16 +41,63 @@ class LocalTaskResult(_TaskResult):
 
     Fields are those of Django's ``TaskResult``. ``args`` and ``kwargs`` are what was passed, not
     normalised to JSON types. Arguments, return value and errors are unpickled when first read,
-    and may then raise what unpickling raises.
+    and raise a ``ValueError`` then if they cannot be.
     """
 
     __slots__ = ("_read", "_snapshot")
 
-    _read: list[Any]  # (args, kwargs) and (outcome,), None until they are asked for
+    # (args, kwargs), (outcome,) and errors; each None until it is asked for.
+    _read: list[Any]
     _snapshot: Snapshot
 
-    # A result is made by from_record and never by calling the class: Django's constructor
-    # normalises the arguments, and takes 4 to 6 µs.
+    # This package makes results with from_record. Django's constructor normalises the arguments,
+    # and takes 4 to 6 µs.
+    def __init__(
+        self,
+        *,
+        task: AnyTask,
+        id: str,
+        status: TaskResultStatus,
+        enqueued_at: datetime | None,
+        started_at: datetime | None,
+        finished_at: datetime | None,
+        last_attempted_at: datetime | None,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        backend: str,
+        errors: list[TaskError],
+        worker_ids: list[str],
+        **others: Any,
+    ) -> None:
+        """Make a result of Django's fields, as ``dataclasses.replace`` does.
+
+        As with Django's ``TaskResult``, the return value is left behind; `refresh` brings it back,
+        and ``progress`` and ``loss`` too. ``last_attempted_at`` is ``started_at`` here.
+
+        Raises:
+            ValueError: more than one worker id. A task is started once.
+        """
+        if len(worker_ids) > 1:
+            raise ValueError(f"worker_ids is {worker_ids!r}; a task here has one worker at most.")
+        snapshot = PlainSnapshot(
+            result_id=id,
+            status=status,
+            meta=encode_task(task),
+            enqueued_at_ns=unix_ns(enqueued_at) if enqueued_at else 0,
+            started_at_ns=unix_ns(started_at) if started_at else 0,
+            finished_at_ns=unix_ns(finished_at) if finished_at else 0,
+            worker_id=worker_ids[0] if worker_ids else "",
+            progress=None,
+            arguments=lambda: (tuple(args), kwargs),
+            outcome=lambda: (errors[0].exception_class_path, errors[0].traceback),
+        )
+        made = self.from_record(snapshot, backend, task)
+        for name in ("task", "id", "backend", "_snapshot"):
+            _set(self, name, getattr(made, name))
+        _set(self, "_read", [(args, kwargs), None if errors else (None,), errors])
+        for name, default in _ADDED_FIELDS:
+            _set(self, name, others[name] if name in others else default())
+
     @classmethod
     def from_record(cls, snapshot: Snapshot, alias: str, task: AnyTask) -> LocalTaskResult:
         """Return the result that shows ``snapshot``, a record of ``task`` in backend ``alias``."""
@@ -56,7 +106,9 @@ class LocalTaskResult(_TaskResult):
         _set(result, "id", snapshot.result_id)
         _set(result, "backend", alias)
         _set(result, "_snapshot", snapshot)
-        _set(result, "_read", [None, None])
+        _set(result, "_read", [None, None, None])
+        for name, default in _ADDED_FIELDS:
+            _set(result, name, default())
         return result
 
     @classmethod
@@ -74,8 +126,9 @@ class LocalTaskResult(_TaskResult):
         return self._snapshot
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show another state of the same record; what has been read of it stays what it was."""
+        """Show another state of the same record. Arguments that have been read stay."""
         _set(self, "_snapshot", snapshot)
+        self._read[1:] = None, None
 
     @_computed
     def status(self) -> TaskResultStatus:
@@ -131,10 +184,10 @@ class LocalTaskResult(_TaskResult):
     @_computed
     def errors(self) -> list[TaskError]:
         """What the task raised, in a list as Django has it."""
-        if self._snapshot.status != TaskResultStatus.FAILED:
-            return []
-        class_path, traceback = self._load_outcome()
-        return [TaskError(exception_class_path=class_path, traceback=traceback)]
+        if self._read[2] is None:
+            self._read[2] = self._load_errors()
+        errors: list[TaskError] = self._read[2]
+        return errors
 
     @_computed
     def _return_value(self) -> Any:
@@ -145,15 +198,32 @@ class LocalTaskResult(_TaskResult):
 
     def _load_arguments(self) -> tuple[list[Any], dict[str, Any]]:
         if self._read[0] is None:
-            args, kwargs = self._snapshot.arguments()
+            args, kwargs = self._unpickle("arguments", self._snapshot.arguments)
             self._read[0] = list(args), dict(kwargs)
         arguments: tuple[list[Any], dict[str, Any]] = self._read[0]
         return arguments
 
     def _load_outcome(self) -> Any:
         if self._read[1] is None:
-            self._read[1] = (self._snapshot.outcome(),)
+            self._read[1] = (self._unpickle("outcome", self._snapshot.outcome),)
         return self._read[1][0]
+
+    def _load_errors(self) -> list[TaskError]:
+        if self._snapshot.status != TaskResultStatus.FAILED:
+            return []
+        class_path, traceback = self._load_outcome()
+        return [TaskError(exception_class_path=class_path, traceback=traceback)]
+
+    def _unpickle(self, what: str, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except (LocalTasksError, TaskResultDoesNotExist):
+            raise  # from the store; the others are from the classes of what was pickled
+        except Exception as error:
+            raise ValueError(
+                f"The {what} of task {task_path(self._snapshot.meta)}, id={self.id}, cannot be "
+                f"unpickled: {describe(error)}."
+            ) from error
 
     def __repr__(self) -> str:
         # Django's would unpickle everything, which may be megabytes in a line of a log, or raise.
@@ -217,6 +287,38 @@ def _unpickle(cls: type[LocalTaskResult], alias: str, state: tuple[Any, ...]) ->
 
 
 _set = object.__setattr__  # the class is frozen
+
+
+def _default_of(field: Field[Any]) -> Callable[[], Any]:
+    if field.default_factory is not MISSING:
+        return field.default_factory
+    return lambda: None if field.default is MISSING else field.default
+
+
+# Fields that this package does not know, because a later Django has added them. Nothing fills them:
+# each result has their defaults, or None where there is none.
+_ADDED_FIELDS: tuple[tuple[str, Callable[[], Any]], ...] = tuple(
+    (field.name, _default_of(field))
+    for field in fields(TaskResult)
+    if field.name not in {*vars(LocalTaskResult), "task", "id", "backend"}
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+# The year 2262. Stores keep times as 64-bit ns, and a task due later than that just as well waits.
+_LATEST_NS = 2**63 - 1
+
+
+def unix_ns(moment: datetime) -> int:
+    """Return ``moment`` in Unix ns; a naive one (USE_TZ is False) is local time."""
+    try:
+        # An aware one is not converted: the difference is exact, and does not overflow near the
+        # last day of the calendar.
+        aware = moment if timezone.is_aware(moment) else moment.astimezone()
+        return min((aware - _EPOCH) // _MICROSECOND * 1000, _LATEST_NS)
+    except (OverflowError, ValueError, OSError):
+        # Naive, and so close to either end of the calendar that no time zone reaches there.
+        return _LATEST_NS if moment.year > _EPOCH.year else 0
 
 
 def _moment(ns: int) -> datetime | None:

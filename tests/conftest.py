@@ -11,6 +11,9 @@ from uuid import uuid4
 import django
 import pytest
 
+if os.environ.get("DTL_TESTS_ADDED_FIELD"):
+    import tests.later_django  # noqa: F401 # before what looks at Django's TaskResult
+
 from tests import support
 from tests.leaks import Watch, remove_objects
 from tests.timelimit import LIMIT_S, Alarm

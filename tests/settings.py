@@ -3,6 +3,9 @@
 import json
 import os
 
+if os.environ.get("DTL_TESTS_ADDED_FIELD"):
+    import tests.later_django  # noqa: F401
+
 SECRET_KEY = "not a secret"
 USE_TZ = True
 TIME_ZONE = "Europe/Zurich"

@@ -31,6 +31,18 @@ def add(a: float, b: float = 0) -> float:
     return a + b
 
 
+class Elsewhere:
+    """Can be pickled, and in the process of a pool cannot be unpickled."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state["pid"] != os.getpid():
+            raise LookupError("there is no such thing in this process")
+        self.__dict__.update(state)
+
+
 @task
 def echo(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
     """Returns what it got and the names of the types, so that nothing hides in an equality."""

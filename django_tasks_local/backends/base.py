@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Set
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
@@ -25,16 +25,14 @@ from django.utils import timezone
 from django_tasks_local.exceptions import describe
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.options import Kind, Options, check
-from django_tasks_local.results import LocalTaskResult
+from django_tasks_local.results import LocalTaskResult, unix_ns
 from django_tasks_local.store.records import Arguments, PlainSnapshot, StoreClient
 
 if TYPE_CHECKING:
     from django_tasks_local.naming import AnyTask
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-# The year 2262. Stores keep times as 64-bit ns, and a task due later than that just as well waits.
-_LATEST_NS = 2**63 - 1
+# The flags of a backend that decide whether it takes a task without run_after, and its queues.
+type _Allowed = tuple[bool, bool, Set[str]]
 _VALID_LIMIT = 1024  # arbitrary; reached by `using` in a loop
 
 
@@ -57,9 +55,9 @@ class LocalBackend(BaseTaskBackend):
         broken = isinstance(queues, str | Mapping) or not hasattr(queues, "__iter__")
         self.queues = set() if broken else set(queues)  # an empty set lets any queue pass
         self._params = params
-        # id -> task that has passed, and passes again: a task is frozen. To validate it with every
-        # enqueue, as Django's own backends do, takes about 2 µs.
-        self._valid: dict[int, AnyTask] = {}
+        # id -> a task that has passed, and what this backend allowed then. It passes again, since a
+        # task is frozen. To validate it with every enqueue, as Django's backends do, takes 2 µs.
+        self._valid: dict[int, tuple[AnyTask, _Allowed]] = {}
 
     @abstractmethod
     def _store(self) -> StoreClient:
@@ -87,17 +85,18 @@ class LocalBackend(BaseTaskBackend):
         Raises:
             InvalidTask: this backend cannot run ``task``.
         """
-        if self._valid.get(id(task)) is task:
+        known = self._valid.get(id(task))
+        allowed: _Allowed = self.supports_priority, self.supports_async_task, self.queues
+        if known is not None and known[0] is task and known[1] == allowed:
             return
         run_after: object = task.run_after
         if run_after is None:
             super().validate_task(task)
             if len(self._valid) >= _VALID_LIMIT:
                 self._valid.clear()
-            self._valid[id(task)] = task
+            self._valid[id(task)] = task, (allowed[0], allowed[1], frozenset(self.queues))
         elif isinstance(run_after, timedelta):
-            _moment_after(run_after)
-            super().validate_task(copy_task(task, run_after=None))
+            super().validate_task(copy_task(task, run_after=_moment_after(run_after)))
         elif isinstance(run_after, datetime):
             super().validate_task(task)
         else:
@@ -105,13 +104,13 @@ class LocalBackend(BaseTaskBackend):
                 f"run_after must be a datetime or a timedelta, not {type(run_after).__name__}."
             )
 
-    def enqueue(self, task: AnyTask, args: Any, kwargs: dict[str, Any]) -> Any:
+    def enqueue(self, task: AnyTask, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         """Store a task to be run, and return its `LocalTaskResult`, READY.
 
         Args:
             task: as validated by `validate_task`; a timedelta in ``run_after`` counts from now.
             args: positional arguments, a list or tuple.
-            kwargs: keyword arguments.
+            kwargs: keyword arguments; ``None``: none.
 
         Raises:
             InvalidTask: this backend cannot run ``task``, or its path does not lead to it.
@@ -127,7 +126,7 @@ class LocalBackend(BaseTaskBackend):
         if task.run_after is not None:
             task, due_ns = _with_due_time(task)
         meta = encode_task(task)
-        arguments = (tuple(args), kwargs)
+        arguments = (tuple(args), {} if kwargs is None else kwargs)
         encoded = _encode_arguments(store, task, arguments)
         result_id, enqueued_at_ns = store.enqueue(
             meta, encoded, priority=int(task.priority), due_ns=due_ns
@@ -142,9 +141,14 @@ class LocalBackend(BaseTaskBackend):
         task_enqueued.send_robust(type(self), task_result=result)
         return result
 
-    # aenqueue is Django's, which runs enqueue in a thread. Receivers of task_enqueued may use the
-    # database, which an event loop forbids; and a lock held elsewhere, a first attachment or
-    # pickling megabytes would hold up every other request of the loop.
+    async def aenqueue(
+        self, task: AnyTask, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """As `enqueue`, in a thread."""
+        # Receivers of task_enqueued may use the database, which an event loop forbids; and a lock
+        # held elsewhere, a first attachment or pickling megabytes would hold up every other
+        # request of the loop.
+        return await super().aenqueue(task, args, {} if kwargs is None else kwargs)
 
     def get_result(self, result_id: object) -> LocalTaskResult:
         """Return the result as it is now, a snapshot.
@@ -193,19 +197,8 @@ def _with_due_time(task: AnyTask) -> tuple[AnyTask, int]:
     else:
         assert isinstance(run_after, datetime)
         moment = run_after
-    due_ns = _unix_ns(moment)
+    due_ns = unix_ns(moment)
     return task, 0 if due_ns <= time.time_ns() else due_ns
-
-
-def _unix_ns(moment: datetime) -> int:
-    try:
-        # A naive datetime (USE_TZ is False) is local time. An aware one is not converted: the
-        # difference is exact, and does not overflow near the last day of the calendar.
-        aware = moment if timezone.is_aware(moment) else moment.astimezone()
-        return min((aware - _EPOCH) // _MICROSECOND * 1000, _LATEST_NS)
-    except (OverflowError, ValueError, OSError):
-        # Naive, and so close to either end of the calendar that no time zone reaches there.
-        return _LATEST_NS if moment.year > _EPOCH.year else 0
 
 
 def _moment_after(delay: timedelta) -> datetime:

@@ -1,6 +1,7 @@
 """OPTIONS and QUEUES: checks, errors, and what a backend object does not do."""
 
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -52,6 +53,31 @@ def test_good_options_pass_the_check(bench: Bench) -> None:
     with bench.settings(OPTIONS=options, QUEUES=[]):
         assert run_checks() == []
         bench.on(tasks.nothing, queue_name="any queue, since the list is empty")
+
+
+def test_a_valid_task_is_looked_at_again_when_the_backend_has_changed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flags set on the object, those set on its class, and queues."""
+    backend = bench.backend
+    urgent = bench.on(tasks.nothing, priority=5)
+    slow = bench.on(tasks.async_add)
+    backend.validate_task(urgent)
+    backend.validate_task(slow)
+    later = copy_task(urgent, run_after=timedelta(days=1))
+    for holder, flag, refused in (
+        (backend, "supports_priority", urgent),
+        (type(backend), "supports_async_task", slow),
+        (backend, "supports_defer", later),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(holder, flag, False)
+            with pytest.raises(InvalidTask):
+                backend.validate_task(refused)
+    backend.validate_task(urgent)
+    backend.queues.remove("default")
+    with pytest.raises(InvalidTask, match="ueue"):
+        backend.validate_task(urgent)
 
 
 def test_a_task_that_is_valid_stays_valid(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

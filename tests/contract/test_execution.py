@@ -1,5 +1,6 @@
 """What a task meets when it runs: arguments, context, connections, times."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -21,6 +22,19 @@ def test_returns_the_value(any_bench: Bench, task: Any) -> None:
     assert result.status == TaskResultStatus.SUCCESSFUL
     assert result.return_value == 5
     assert result.errors == []
+
+
+def test_enqueue_without_arguments(bench: Bench) -> None:
+    """The backend's own enqueue and aenqueue take a task alone."""
+    task = bench.on(tasks.echo)
+    results = [
+        bench.backend.enqueue(task),
+        bench.backend.enqueue(task, [1]),
+        bench.backend.enqueue(task, kwargs={"a": 1}),
+        asyncio.run(bench.backend.aenqueue(task)),
+    ]
+    called_with = [finished(result).return_value[:2] for result in results]
+    assert called_with == [((), {}), ((1,), {}), ((), {"a": 1}), ((), {})]
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,20 @@ def test_wrong_arguments(bench: Bench) -> None:
     assert "add()" in error.traceback
 
 
+def test_arguments_that_cannot_be_unpickled(bench: Bench) -> None:
+    """The error says what could not be unpickled, of which task, and why."""
+    result = bench.run(tasks.echo, tasks.Elsewhere())
+    if bench.alias == "thread":
+        assert result.status == TaskResultStatus.SUCCESSFUL  # nothing is pickled
+        return
+    (error,) = result.errors
+    assert error.exception_class is ValueError
+    assert (
+        f"ValueError: The arguments of task tests.tasks.echo, id={result.id}, cannot be unpickled: "
+        "LookupError: there is no such thing in this process." in error.traceback
+    )
+
+
 def test_recursion(bench: Bench) -> None:
     """A recursion without end fails the task, with a traceback."""
     (error,) = bench.run(tasks.recurse).errors

@@ -180,7 +180,10 @@ def test_arguments_that_cannot_be_unpickled(events: list[Any]) -> None:
     claim = Claim(tasks.add)
     claim.arguments = lambda: pickle.loads(b"nonsense")  # type: ignore[method-assign]
     go(WatchedStore(events), claim)
-    assert events[2][2][0].endswith("UnpicklingError")
+    class_path, text = events[2][2]
+    assert class_path == "builtins.ValueError"
+    assert "The arguments of task tests.tasks.add" in text
+    assert "cannot be unpickled: UnpicklingError" in text
     assert events[3] == ("finished", TaskResultStatus.FAILED, True)
 
 

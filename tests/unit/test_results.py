@@ -145,3 +145,67 @@ def test_inequality() -> None:
     assert one == LocalTaskResult.from_snapshot(snapshot(), "thread")
     assert one != LocalTaskResult.from_snapshot(snapshot(finished_at_ns=NS * 2), "thread")
     assert one != LocalTaskResult.from_snapshot(snapshot(), "default")
+
+
+def test_replace() -> None:
+    """dataclasses.replace changes fields; as in Django, the return value stays behind."""
+    result = LocalTaskResult.from_snapshot(snapshot(), "thread")
+    other = replace(result, id="another id", args=[2], enqueued_at=result.started_at)
+    assert type(other) is LocalTaskResult
+    assert (other.id, other.args, other.kwargs) == ("another id", [2], {"b": 2})
+    assert other.enqueued_at == result.started_at == other.started_at
+    assert (other.finished_at, other.worker_ids) == (result.finished_at, result.worker_ids)
+    assert (other.status, other.return_value) == (TaskResultStatus.SUCCESSFUL, None)
+    assert (other.task, other.backend, other.progress) == (result.task, "thread", None)
+
+
+def test_replace_with_nothing_gives_an_equal_result() -> None:
+    """Times, errors and all."""
+    record = snapshot(
+        status=TaskResultStatus.FAILED, outcome=lambda: ("builtins.KeyError", "Traceback…")
+    )
+    failed = LocalTaskResult.from_snapshot(record, "thread")
+    ready = LocalTaskResult.from_snapshot(
+        snapshot(status=TaskResultStatus.READY, started_at_ns=0, finished_at_ns=0, worker_id=""),
+        "thread",
+    )
+    assert replace(failed) == failed
+    assert replace(ready) == ready
+    assert pickle.loads(pickle.dumps(replace(failed))) == failed
+    with pytest.raises(ValueError, match="one worker at most"):
+        replace(ready, worker_ids=["a", "b"])
+
+
+def test_errors_are_one_list() -> None:
+    """As a field would be; a refresh gives a new one."""
+    record = snapshot(status=TaskResultStatus.FAILED, outcome=lambda: ("builtins.KeyError", ""))
+    result = LocalTaskResult.from_snapshot(record, "thread")
+    assert result.errors is result.errors
+    result.show(snapshot())
+    assert result.errors == []
+    assert result.return_value == 3
+
+
+def test_what_cannot_be_unpickled_is_named() -> None:
+    """The arguments or the outcome, the task, and the reason."""
+
+    def gone() -> Any:
+        raise AttributeError("no class Order in shop.models")
+
+    result = LocalTaskResult.from_snapshot(snapshot(arguments=gone, outcome=gone), "thread")
+    for read, what in (("args", "arguments"), ("return_value", "outcome")):
+        with pytest.raises(
+            ValueError, match=rf"The {what} of task tests\.tasks\.add.*no class Order"
+        ):
+            getattr(result, read)
+
+
+def test_the_store_speaks_for_itself() -> None:
+    """An eviction or a damaged record is not called a failure to unpickle."""
+
+    def evicted() -> Any:
+        raise TaskResultDoesNotExist("evicted")
+
+    result = LocalTaskResult.from_snapshot(snapshot(arguments=evicted), "thread")
+    with pytest.raises(TaskResultDoesNotExist):
+        _ = result.args
