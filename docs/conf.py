@@ -50,7 +50,7 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
 _HEADING = re.compile(r"^## (.+)$", re.MULTILINE)
-_ENTRY = re.compile(r"^- \[[^\]]+\]\(([\w/-]+)\.md\)", re.MULTILINE)
+_ENTRY = re.compile(r"^- (?:[\w ]+)?\[[^\]]+\]\(([\w/-]+)\.md\)", re.MULTILINE)
 _LEAVING = re.compile(r"\]\((?P<target>(?:\.\./)+[^)#\s]+)(?P<anchor>#[^)\s]*)?\)")
 
 
