@@ -24,6 +24,7 @@ from django.utils.module_loading import autodiscover_modules
 from django_tasks_local.exceptions import LocalTasksError
 from django_tasks_local.options import Options
 from django_tasks_local.pool import preparation
+from django_tasks_local.pool.main_script import main_path
 from django_tasks_local.pool.site import Site, Terms
 from django_tasks_local.store import Limits, Ring, ring_exists, ring_name, sweep_passing
 
@@ -127,7 +128,8 @@ def _derived_namespace(module: str, secret_key: str) -> str:
         return salted_hmac(
             "django_tasks_local.namespace", module, secret=secret_key, algorithm="sha256"
         ).hexdigest()
-    return preparation.main_path() or os.getcwd()
+    # Not the main script, where there is a module: under one gunicorn that is the same for all.
+    return preparation.settings_path() or main_path() or preparation.directory()
 
 
 def _secret_key() -> str:

@@ -3,7 +3,7 @@
 ::
 
     site process                 pool process                      worker processes
-    (gunicorn worker, script)    (python -m django_tasks_local.pool)    (forked by the pool)
+    (gunicorn worker, script)    (a fresh interpreter)             (forked by the pool)
 
     site.Site                    supervisor.Supervisor             worker.work
       enqueues, reads              starts and buries workers         claim, run, finish

@@ -14,7 +14,12 @@ from typing import Any
 
 from django_tasks_local.exceptions import StoreUnavailable
 
-_state = {"importing main": False}
+from .main_script import DIRECTORY, main_has_tasks, main_path, main_script, real_path
+
+# The main script that a pool is just importing, "" for none.
+_state = {"importing main": ""}
+# What a pool was told; empty in every other process.
+_told: list["Preparation"] = []
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,9 @@ class Preparation:
     Attributes:
         namespace: The default namespace, for aliases whose options name none.
         path: The settings file, and the main script where tasks are defined in it.
-        main: How to prepare ``sys.path``, the working directory and ``__main__``, in the form that
-            ``multiprocessing`` uses for its own children.
+        main: How to prepare ``sys.argv`` and ``__main__``, in the form that ``multiprocessing``
+            uses for its own children.
+        module: The settings module that the site has loaded, "" for none.
         settings: The values of ``settings.configure()``, None where there is a settings module.
         databases: Under a test runner: the names of the test databases.
         lender: The serial of the script whose output the pool inherits, where that is a pipe; 0.
@@ -34,6 +40,7 @@ class Preparation:
     namespace: str
     path: str
     main: dict[str, Any] = field(default_factory=dict)
+    module: str = ""
     settings: dict[str, Any] | None = None
     databases: dict[str, str] = field(default_factory=dict)
     lender: int = 0
@@ -41,7 +48,10 @@ class Preparation:
     @classmethod
     def of_this_process(cls, namespace: str, path: str, lender: int = 0) -> "Preparation":
         """What a pool that this process starts must know."""
-        return cls(namespace, path, _main(), _configured_values(), test_databases(), lender)
+        return cls(
+            namespace, path, _main(), settings_module(), _configured_values(), test_databases(),
+            lender,
+        )  # fmt: skip
 
     def dumps(self) -> bytes:
         """For the pipe.
@@ -60,15 +70,19 @@ class Preparation:
         return pickle.dumps(self)
 
     def apply(self) -> None:
-        """Imports the project in a fresh interpreter: paths, ``__main__``, settings, setup."""
-        _state["importing main"] = True
+        """Imports the project in a fresh interpreter: ``__main__``, settings, setup."""
+        _told[:] = [self]
+        script = self.main.get("init_main_from_path") or self.main.get("init_main_from_name", "")
+        _state["importing main"] = script
         try:
             spawn.prepare(dict(self.main))
         finally:
-            _state["importing main"] = False
+            _state["importing main"] = ""
         import django
         from django.conf import settings
 
+        if self.module:  # the site has loaded it, whatever became of the variable since
+            os.environ["DJANGO_SETTINGS_MODULE"] = self.module
         if not settings.configured and self.settings is not None:
             settings.configure(**self.settings)
         for alias, name in self.databases.items():
@@ -82,15 +96,38 @@ def output_is_piped() -> bool:
     return any(stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) for mode in modes)
 
 
-def importing_main() -> bool:
-    """Whether this is a pool that is just importing its site's main script."""
+def importing_main() -> str:
+    """The main script of its site that this pool is just importing, "" for none."""
     return _state["importing main"]
+
+
+def directory() -> str:
+    """The working directory in which this process has loaded the project."""
+    return DIRECTORY or "/"
+
+
+def import_paths() -> list[str]:
+    """``sys.path`` for another process: absolute, and without what no import looks at."""
+    paths: list[object] = [*sys.path]
+    texts = (path for path in paths if isinstance(path, str))
+    # Where the working directory is gone, so is what is relative to it.
+    return [
+        os.path.normpath(os.path.join(DIRECTORY, p)) for p in texts if p[:1] == "/" or DIRECTORY
+    ]
+
+
+def environment() -> dict[str, str]:
+    """The environment of a pool: that of its site, with the settings that the site has loaded."""
+    found = dict(os.environ)
+    found.pop("RUN_MAIN", None)  # the pool is not what runserver's autoreload restarts
+    if module := settings_module():
+        found["DJANGO_SETTINGS_MODULE"] = module
+    return found
 
 
 def settings_path() -> str:
     """Where this process's settings come from: a file, or "" for none."""
-    module = sys.modules.get(settings_module())
-    return os.path.realpath(getattr(module, "__file__", None) or "") if module else ""
+    return real_path(sys.modules.get(settings_module()))
 
 
 def settings_module() -> str:
@@ -103,21 +140,23 @@ def settings_module() -> str:
     return getattr(holder, "SETTINGS_MODULE", None) or ""
 
 
-def main_path() -> str:
-    """The main script's real path, "" for an interactive interpreter."""
-    path = getattr(sys.modules.get("__main__"), "__file__", None)
-    return os.path.realpath(path) if path else ""
+def needs_main() -> bool:
+    """Whether this process's pools import the main script, and find there what is defined in it.
+
+    Only where tasks or settings come from it: that of a web server would cost the pool the import
+    of the server.
+    """
+    return any(key.startswith("init_main_") for key in _main())
 
 
-def main_has_tasks() -> bool:
-    """Whether tasks are defined in ``__main__``, so that a pool must import it too."""
-    from django.tasks import Task
-
-    main = sys.modules.get("__main__")
-    return any(
-        isinstance(value, Task) and value.func.__module__ == "__main__"
-        for value in list(vars(main).values() if main else ())
-    )
+def site_path() -> str:
+    """What a site's code is known by: its settings' file, and the main script where that counts."""
+    if _told:
+        return _told[0].path
+    path = settings_path()
+    if not settings_module() or main_has_tasks():
+        path = f"{path}:{main_path()}"
+    return path
 
 
 def under_test() -> bool:
@@ -159,14 +198,12 @@ def _is_open(descriptor: int) -> bool:
 
 
 def _main() -> dict[str, Any]:
-    data: dict[str, Any] = {**spawn.get_preparation_data("pool")}
-    wanted = {"sys_path", "sys_argv", "orig_dir", "dir"}
-    kept = {key: value for key, value in data.items() if key in wanted}
-    # The main script is imported only where tasks or settings come from it: that of a web
-    # server would cost the pool the import of the server.
+    if _told:  # a worker that starts another alias's pool: the same project
+        return _told[0].main
+    told: dict[str, Any] = {"sys_argv": sys.argv}
     if not settings_module() or main_has_tasks():
-        kept |= {key: value for key, value in data.items() if key.startswith("init_main_")}
-    return kept
+        told |= main_script()
+    return told
 
 
 def _configured_values() -> dict[str, Any] | None:

@@ -1,7 +1,6 @@
 """A pool from the inside: attach, and give the supervisor its way to make workers."""
 
 import os
-import subprocess
 import sys
 import time
 import traceback
@@ -19,7 +18,7 @@ from django_tasks_local.store import (
 )
 
 from . import preparation
-from .launcher import interpreter
+from .launcher import launch
 from .preparation import Preparation
 from .site import Terms
 from .supervisor import TURN_S, Supervisor
@@ -105,23 +104,8 @@ def _fork(post: Post, adopt: Adopt, to_close: list[int]) -> int:
 
 
 def _spawn(ring: Ring, post: Post, told: bytes) -> int:
-    geometry = ring.segment.geometry
-    process = subprocess.Popen(
-        [
-            *interpreter(), "-m", "django_tasks_local.pool", "--ring", ring.name,
-            "--alias", ring.alias, "--slot-size", str(geometry.slot_size),
-            "--slots", str(geometry.slots), "--worker-of", str(post.pool),
-            "--life", str(post.life), "--bell", str(post.bell),
-        ],
-        stdin=subprocess.PIPE,
-        pass_fds=(post.life, post.bell),
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    )  # fmt: skip
-    assert process.stdin is not None
-    with process.stdin as pipe:
-        pipe.write(told)
-    process.returncode = 0  # the supervisor waits for it, not this object
-    return process.pid
+    worker = {"pool": post.pool, "life": post.life, "bell": post.bell}
+    return launch(ring, told, worker=worker, pass_fds=(post.life, post.bell))
 
 
 def _threads() -> int:

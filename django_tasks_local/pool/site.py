@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
+from django.tasks.exceptions import InvalidTask
 
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.store import Limits, PoolState, Ring, Role, unlink_objects
-from django_tasks_local.store.records import Snapshot
+from django_tasks_local.store.records import Snapshot, task_path
 
 from . import preparation
 from .launcher import bury_pools, start_pool, started
+from .main_script import main_script, names_main, refuse_main, where_main_is_from
 from .preparation import Preparation
 from .ticks import TICK_S, until_tick_s
 
@@ -78,16 +80,26 @@ class Site:
         self._lead = threading.Lock()
         self._is_site = False
         self._borrowed = ring is not None
+        self._main_is_known = preparation.needs_main()
         self.ring = ring or self._attach()
 
     def encode(self, value: object) -> Any:
         """Pickles a value; it may raise whatever pickling raises."""
-        return self.ring.encode(value)
+        encoded = self.ring.encode(value)
+        if not self._main_is_known and names_main(encoded):
+            refuse_main(value)
+        return encoded
 
     def enqueue(
         self, meta: bytes, arguments: Any, *, priority: int, due_ns: int
     ) -> tuple[str, int]:
-        """As `Ring.enqueue`, and sees to it that somebody runs what was enqueued."""
+        """As `Ring.enqueue`, and sees to it that somebody runs what was enqueued.
+
+        Raises:
+            InvalidTask: The task is defined in a main script that no pool can import.
+        """
+        if not self._main_is_known and meta.startswith(b"__main__:"):
+            _refuse_main_tasks(meta)
         if not self._is_site:
             self._become_site()
         ring = self.ring
@@ -197,9 +209,7 @@ class Site:
 
     def _attach(self) -> Ring:
         terms = self.terms
-        path = preparation.settings_path()
-        if not preparation.settings_module() or preparation.main_has_tasks():
-            path = f"{path}:{preparation.main_path()}"
+        path = preparation.site_path()
         while True:
             ring = Ring(
                 terms.name, terms.alias, terms.limits, Role.VISITOR,
@@ -314,9 +324,18 @@ class Site:
 
 
 def _refuse_unguarded_main() -> None:
-    if preparation.importing_main():
+    script = preparation.importing_main()
+    if script:
         raise RuntimeError(
-            "A task backend was used while the pool imports the main script "
-            f"{preparation.main_path() or '__main__'}. Guard what the script does with: "
-            'if __name__ == "__main__":'
+            f"A task backend was used while the pool imports the main script {script}. Guard what "
+            'the script does with: if __name__ == "__main__":'
+        )
+
+
+def _refuse_main_tasks(meta: bytes) -> None:
+    if not main_script():
+        raise InvalidTask(
+            f"Task {task_path(meta)} is defined in {where_main_is_from()}, from where a pool can't "
+            "import it. Define it in a module, or put the script into a file and guard what it "
+            'does with: if __name__ == "__main__":'
         )

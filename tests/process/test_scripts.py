@@ -2,10 +2,8 @@
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
 
@@ -19,7 +17,8 @@ from tests.process.client import (
     worker_at,
     workers_at,
 )
-from tests.support import LONG_TIMEOUT, MARK, ROOT, marked_pids, stays, wait_for
+from tests.process.programs import run, running
+from tests.support import LONG_TIMEOUT, MARK, marked_pids, stays, wait_for
 
 CONFIGURE = """
 from django.conf import settings
@@ -72,27 +71,6 @@ def pools() -> list[int]:
     ]  # fmt: skip
 
 
-@contextmanager
-def running(namespace: str, arguments: list[str], **env: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python program with the tests' site as its project."""
-    merged = os.environ | environment(namespace) | {"PYTHONPATH": str(ROOT)} | env
-    command = [sys.executable, *arguments]
-    with subprocess.Popen(
-        command, env=merged, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def run(namespace: str, arguments: list[str], **env: str) -> tuple[int, str, str]:
-    """Runs it to its end: exit status, standard output and standard error."""
-    with running(namespace, arguments, **env) as process:
-        out, err = process.communicate(timeout=LONG_TIMEOUT)
-        return process.returncode, out, err
-
-
 def script(folder: Path, namespace: str, text: str) -> str:
     """A script with settings.configure() and tasks of its own."""
     path = folder / "script.py"
@@ -131,8 +109,8 @@ def test_a_script_without_standard_streams(namespace: str, tmp_path: Path) -> No
                 print(first, finished(double.enqueue(22)), file=out)
         """,
     )  # fmt: skip
-    close = "import os, sys; os.closerange(0, 3); os.execv(sys.executable, sys.argv)"
-    arguments = ["-c", close, path]
+    close = "import os, sys; os.closerange(0, 3); os.execv(sys.argv[1], sys.argv[1:])"
+    arguments = ["-c", close, sys.executable, path]
     with running(namespace, arguments, DJANGO_SETTINGS_MODULE="", OUT=str(tmp_path)) as process:
         assert process.wait(LONG_TIMEOUT) == 0
     assert (tmp_path / "out").read_text().split() == ["42", "44"]
@@ -151,9 +129,48 @@ def test_tasks_in_main_without_a_guard(namespace: str, tmp_path: Path) -> None:
             return 'if __name__ == "__main__":' in lines[-1]
 
         wait_for(told, LONG_TIMEOUT)
-        assert any("RuntimeError" in line for line in lines)
+        assert "RuntimeError" in lines[-1]
+        assert f"the main script {path}" in lines[-1]
         process.send_signal(signal.SIGINT)
         assert process.wait(LONG_TIMEOUT) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "source"), [(["-"], "standard input"), (["-c"], "-c or a prompt")]
+)
+def test_tasks_that_no_pool_can_import(
+    namespace: str, tmp_path: Path, arguments: list[str], source: str
+) -> None:
+    """What comes from no file is refused when it is enqueued, and the script ends."""
+    text = Path(script(tmp_path, namespace, "double.enqueue(21)\n")).read_text()
+    with_text = [*arguments, text] if arguments == ["-c"] else arguments
+    status, _, err = run(namespace, with_text, text=text, DJANGO_SETTINGS_MODULE="")
+    assert status == 1
+    assert f"InvalidTask: Task __main__.double is defined in {source}" in err
+    assert not pools()
+
+
+def test_a_class_of_the_script_as_an_argument(namespace: str, tmp_path: Path) -> None:
+    """Where the pool imports the script it is found there; elsewhere enqueue refuses it."""
+    path = tmp_path / "main.py"
+    text = (
+        "import django\n"
+        "django.setup()\n"
+        "from django.tasks import task\n"
+        "from tests.site.tasks import describe\n" + RESULT + "class Box:\n"
+        "    pass\n"
+        "{more}"
+        'if __name__ == "__main__":\n'
+        "    print(finished(describe.enqueue(Box())))\n"
+    )
+    path.write_text(text.format(more=""))
+    status, _, err = run(namespace, [str(path)])
+    assert status == 1
+    assert "ValueError: The arguments of task tests.site.tasks.describe cannot be pickled" in err
+    assert f"Box is defined in the main script ({path})" in err
+    path.write_text(text.format(more="@task\ndef job():\n    pass\n"))
+    status, out, err = run(namespace, [str(path)])
+    assert (status, out) == (0, "Box\n"), err
 
 
 def test_settings_that_do_not_travel(namespace: str, tmp_path: Path) -> None:

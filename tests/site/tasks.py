@@ -71,6 +71,22 @@ def large(size: int) -> bytes:
 
 
 @task
+def surroundings() -> dict[str, Any]:
+    """What this worker process has from those that started it."""
+    numbers = signal.valid_signals()
+    return {
+        "blocked": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
+        "ignored": sorted(n for n in numbers if signal.getsignal(n) is signal.SIG_IGN),
+        "directory": os.getcwd(),
+        "environment": dict(os.environ),
+        "path": sys.path,
+        "argv": sys.argv,
+        "nice": os.nice(0),
+        "unbuffered": sys.__stdout__ is not None and sys.__stdout__.write_through,
+    }
+
+
+@task
 def spin(seconds: float) -> int:
     """Keeps a core busy."""
     end = time.process_time() + seconds
@@ -183,6 +199,11 @@ class Odd(Exception):
 @task
 def raise_odd() -> None:
     raise Odd
+
+
+@task
+def describe(value: Any) -> str:
+    return type(value).__name__
 
 
 @task

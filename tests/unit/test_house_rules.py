@@ -109,7 +109,7 @@ def test_every_test_says_what_it_shows(path: Path) -> None:
     ]
 
 
-@each([path for path in MODULES if path.name != "__main__.py"])
+@each(MODULES)
 def test_public_names_are_documented(path: Path) -> None:
     """Public functions, classes and methods have a docstring, their own or that of a base."""
     name = ".".join(path.with_suffix("").relative_to(ROOT).parts).removesuffix(".__init__")

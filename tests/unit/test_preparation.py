@@ -4,12 +4,9 @@ import os
 import pickle
 import subprocess
 import sys
-import types
-from pathlib import Path
 
 import pytest
 from django.conf import settings
-from django.tasks import task
 from django.test import override_settings
 
 from django_tasks_local.exceptions import StoreUnavailable
@@ -27,32 +24,13 @@ def test_the_settings_module() -> None:
 
 
 def test_what_a_site_with_a_module_tells() -> None:
-    """Paths, and neither its main script nor its settings' values: they come from the module."""
+    """Arguments, and neither its main script nor its settings' values: the module has them."""
     told = Preparation.of_this_process("namespace", "path")
     assert told.settings is None
-    assert set(told.main) <= {"sys_path", "sys_argv", "orig_dir", "dir"}
-    assert told.main["sys_path"]
+    assert told.main == {"sys_argv": sys.argv}
+    assert told.module == "tests.settings"
     assert told.databases == {}
     assert pickle.loads(told.dumps()) == told
-
-
-def test_tasks_in_main(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Then the pool must import the main script."""
-    main = types.ModuleType("__main__")
-    main.__file__ = str(tmp_path / "script.py")
-    monkeypatch.setitem(sys.modules, "__main__", main)
-    assert not preparation.main_has_tasks()
-    assert "init_main_from_path" not in Preparation.of_this_process("", "").main
-
-    def job() -> None:
-        pass
-
-    job.__module__ = "__main__"
-    job.__qualname__ = "job"
-    main.job = task(job)  # type: ignore[attr-defined]
-    assert preparation.main_has_tasks()
-    assert preparation.main_path() == str(tmp_path / "script.py")
-    assert Preparation.of_this_process("", "").main["init_main_from_path"] == main.__file__
 
 
 def test_configured_values_are_told() -> None:

@@ -229,8 +229,8 @@ def test_a_web_process_lends_nothing(
 
 def test_an_unguarded_main_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a pool imports its site's main script, no backend may be used."""
-    monkeypatch.setitem(preparation._state, "importing main", True)
-    with pytest.raises(RuntimeError, match='if __name__ == "__main__":'):
+    monkeypatch.setitem(preparation._state, "importing main", "/srv/script.py")
+    with pytest.raises(RuntimeError, match=r'/srv/script.py\. .*if __name__ == "__main__":'):
         make()
 
 

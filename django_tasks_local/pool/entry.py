@@ -1,0 +1,90 @@
+"""Where a pool, or a worker that its pool starts fresh, begins in its new interpreter.
+
+Until the successor's place is taken it imports neither Django nor the project: where several
+sites start a pool at once, all but one end here after some milliseconds.
+"""
+
+import os
+import pickle
+import signal
+import sys
+from contextlib import suppress
+from typing import Any
+
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.store import (
+    Geometry,
+    Leadership,
+    attach_segment,
+    fill_standard_descriptors,
+)
+
+
+def main(order: dict[str, Any]) -> int:
+    """Serves one ring until it is time to go.
+
+    Args:
+        order: What `launcher.launch` sends; the pickled preparation follows on standard input.
+
+    Returns:
+        0, also where another pool was faster. A traceback on standard error and 1 where the project
+        can't be imported.
+    """
+    fill_standard_descriptors()
+    _reset_signals()
+    _enter(order["directory"])
+    geometry = Geometry(order["slot_size"], order["slots"])
+    try:
+        leadership = Leadership(attach_segment(order["ring"], geometry, make=False))
+    except StoreUnavailable as error:
+        print(f"django-tasks-local: no pool: {error}", file=sys.stderr)
+        return 0
+    cleared = leadership.newest_site()
+    worker = order.get("worker")
+    if worker is None:
+        if not leadership.take_successor():
+            return 0
+        if leadership.pool_alive() and not leadership.successor_wanted(cleared):
+            return 0
+    told = sys.stdin.buffer.read()
+    if told[-1:] != pickle.STOP:
+        return 0  # the process that started us ended in the middle of telling
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)  # no task waits for input
+    os.close(null)
+
+    preparation = pickle.loads(told)
+    preparation.apply()
+
+    from django_tasks_local.backends import process
+
+    if worker is None:
+        process.serve(order["alias"], order["ring"], preparation, told, cleared)
+    else:
+        process.work(order["alias"], order["ring"], preparation, **worker)
+    return 0
+
+
+def _reset_signals() -> None:
+    """Blocks and ignores no signal but those that Python itself ignores.
+
+    The mask is that of the thread that enqueued first: servers block all signals in theirs (uWSGI,
+    mod_wsgi). What the starter ignores (SIGINT and SIGQUIT behind a shell's `&`, SIGHUP under
+    nohup) would stay ignored in every program that a task starts.
+    """
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN and number not in (
+            signal.SIGPIPE,
+            signal.SIGXFSZ,
+        ):
+            default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            with suppress(OSError, ValueError):
+                signal.signal(number, default)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _enter(directory: str) -> None:
+    try:
+        os.chdir(directory)
+    except OSError:  # removed since the site was loaded, or not for this user
+        os.chdir("/")

@@ -1,0 +1,103 @@
+"""The site's main script: whether a pool imports it, and what it has to refuse where none can."""
+
+import os
+import pickle
+import sys
+from types import FunctionType, ModuleType
+from typing import Any, Final
+
+from django.tasks import Task
+
+_NAME: Final = b"__main__"
+# A piece of a pickle as long as that is somebody's bytes or text, not opcodes.
+_OPCODES_BYTES: Final = 2**18
+
+
+def working_directory() -> str:
+    """Where this process is; "" where that place was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
+# As this process was loaded, like the rest of its project: a script may go elsewhere later.
+DIRECTORY: Final = working_directory()
+
+
+def real_path(module: ModuleType | None) -> str:
+    """The file of a module, "" for none."""
+    path = getattr(module, "__file__", None)
+    return os.path.realpath(os.path.join(DIRECTORY, path)) if path else ""
+
+
+def main_path() -> str:
+    """The main script's real path, "" for an interactive interpreter."""
+    return real_path(sys.modules.get("__main__"))
+
+
+def main_script() -> dict[str, str]:
+    """How another process imports the main script, as `multiprocessing` puts it; empty: it can't.
+
+    What came from standard input, ``-c`` or a prompt is nowhere to be imported from; and a
+    ``__main__`` of a package or an archive is no module that stands for a script.
+    """
+    main = sys.modules.get("__main__")
+    name = getattr(getattr(main, "__spec__", None), "name", None)
+    if name is not None:
+        return {} if name.rpartition(".")[2] == "__main__" else {"init_main_from_name": name}
+    path = getattr(main, "__file__", None) or ""
+    path = os.path.normpath(os.path.join(DIRECTORY, path)) if path else ""
+    return {"init_main_from_path": path} if os.path.isfile(path) else {}
+
+
+def main_has_tasks() -> bool:
+    """Whether tasks are defined in ``__main__``, so that a pool must import it too."""
+    main = sys.modules.get("__main__")
+    return any(
+        isinstance(value, Task) and value.func.__module__ == "__main__"
+        for value in list(vars(main).values() if main else ())
+    )
+
+
+def where_main_is_from() -> str:
+    """For a person: what runs as ``__main__``."""
+    main = sys.modules.get("__main__")
+    path = getattr(main, "__file__", None)
+    if path == "<stdin>":
+        return "standard input"
+    return path or "-c or a prompt"
+
+
+def names_main(encoded: Any) -> bool:
+    """Whether pickled arguments may name something in ``__main__`` (0.1 us for small ones)."""
+    if isinstance(encoded, bytes):
+        return _NAME in encoded
+    return any(_NAME in part for part in encoded.parts if len(part) < _OPCODES_BYTES)
+
+
+def refuse_main(value: object) -> None:
+    """Looks whether something of ``__main__`` is in `value`; a text that names it is none.
+
+    Raises:
+        pickle.PicklingError: It is, and which.
+    """
+    _Finder(_Nowhere()).dump(value)
+
+
+class _Nowhere:
+    def write(self, piece: object) -> None:
+        pass
+
+
+class _Finder(pickle.Pickler):
+    def __init__(self, file: Any) -> None:
+        super().__init__(file, 5)
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type | FunctionType) and obj.__module__ == "__main__":
+            raise pickle.PicklingError(
+                f"{obj.__qualname__} is defined in the main script ({where_main_is_from()}), which "
+                "the pool does not import; define it in a module that both can import"
+            )
+        return NotImplemented
