@@ -24,7 +24,7 @@ settings.configure()
 django.setup()
 
 project = "django-tasks-local"
-author = PROJECT["authors"][0]["name"]
+author = copyright = PROJECT["authors"][0]["name"]
 release = version = __import__("django_tasks_local").__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]

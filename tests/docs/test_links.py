@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import DOCS, PAGES, README, anchors, links, name_of, prose, read
+from tests.docs.pages import DOCS, OTHERS, PAGES, README, anchors, links, name_of, prose, read
 
 
 def _broken(page: Path) -> list[str]:
@@ -19,7 +19,7 @@ def _broken(page: Path) -> list[str]:
     return broken
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     """Each relative link names a file that is there, and a heading in it."""
     assert not _broken(page)
@@ -33,7 +33,7 @@ def test_every_page_is_in_the_index() -> None:
     assert README in linked
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=name_of)
 def test_pages_are_tidy(page: Path) -> None:
     """A page has one title, no space at a line's end, and no tab."""
     assert sum(line.startswith("# ") for line in prose(page).splitlines()) == 1

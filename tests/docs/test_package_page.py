@@ -1,5 +1,6 @@
 """What a package index shows: README with links that lead somewhere from there, and addresses."""
 
+import ast
 import re
 import runpy
 import tomllib
@@ -46,6 +47,22 @@ def test_the_address_stands_in_one_place() -> None:
     assert not [
         path for path in [*texts, *ROOT.glob("*.md"), ROOT / "setup.py"] if owner in read(path)
     ]
+
+
+def test_the_classifiers_are_what_the_workflow_tests() -> None:
+    """Each Python and Django that is named is tested; the oldest Python is what is required."""
+    workflow = read(ROOT / ".github" / "workflows" / "ci.yml")
+    for label, prefix in {
+        "python": "Programming Language :: Python :: ",
+        "django": "Framework :: Django :: ",
+    }.items():
+        found = re.search(rf"^        {label}: (\[.+\])$", workflow, re.MULTILINE)
+        assert found
+        named = [name.removeprefix(prefix) for name in PROJECT["classifiers"] if prefix in name]
+        versions = [name for name in named if re.fullmatch(r"\d+\.\d+", name)]
+        assert versions == ast.literal_eval(found[1])
+        if label == "python":
+            assert PROJECT["requires-python"] == f">={versions[0]}"
 
 
 def source(folder: Path) -> list[Path]:
