@@ -48,13 +48,17 @@ these with the process, whatever killed it:
 ### W, the commit word
 
 ```text
-bit 63      60 59            48 47                                             0
-   +----------+----------------+------------------------------------------------+
-   |  state   |  owner: entry  |  generation                                    |   a head slot
-   +----------+----------------+------------------------------------------------+
-   | CHAIN=7  |  head slot (24 bits)     |  low 36 bits of its generation       |   a chained slot
-   +----------+--------------------------+--------------------------------------+
+bit 63   61 60   58 57            47 46                                        0
+   +-------+-------+----------------+-------------------------------------------+
+   | state | check |  owner: entry  |  generation                               |   a head slot
+   +-------+-------+----------------+-------------------------------------------+
+   |   7   | check |  head slot (24 bits)     |  low 34 bits of its generation  |   a chained slot
+   +-------+-------+--------------------------+---------------------------------+
 ```
+
+The check bits make the word a multiple of 7. No power of 2 is one, so no flip of a single bit leads
+from a valid word to another. The word of a free slot is 0; only what a freed record leaves in its
+chained slots is another.
 
 The states are 0 FREE, 1 WRITING, 2 READY, 3 RUNNING, 4 SUCCESSFUL, 5 FAILED, 6 LOST and 7 CHAIN.
 Only WRITING and RUNNING have an owner.
@@ -142,7 +146,8 @@ The first eight words keep their places in every layout version.
  104  OUTCOME_BYTES   length of the pickled outcome, if chained with its table; in a LOST
                       record why it was lost
  112  OUTCOME_CHAIN   first extent of the outcome, where it does not fit here
- 120  OUTCOME_CRC     goes on from CLAIM_CRC; in the upper half the chained outcome's table
+ 120  OUTCOME_CRC     goes on from CLAIM_CRC, exclusive or the state, since that is told as well;
+                      in the upper half the chained outcome's table
  128  meta, arguments, outcome: as far as each fits
  ...
  -88  progress        a sequence word (generation << 16 | number, odd while it is written),

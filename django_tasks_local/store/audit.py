@@ -74,7 +74,7 @@ class Audit:
         generations: dict[int, int] = {}
         for slot, word in enumerate(self.column):
             state = word >> at.STATE_SHIFT
-            if slot == 0 or state in (at.FREE, at.CHAIN):
+            if slot == 0 or word == 0 or state == at.CHAIN:
                 continue
             problem = self._record_problem(slot, word, generations)
             if problem:
@@ -94,8 +94,7 @@ class Audit:
         """State and generation of a slot, for a sentence about it."""
         word = self.column[slot]
         state = word >> at.STATE_SHIFT
-        name = _STATES[state] if state < len(_STATES) else f"state {state}"
-        return f"{name}, generation {word & at.GENERATION_MASK}"
+        return f"{_STATES[state]}, generation {word & at.GENERATION_MASK}"
 
     def others(self) -> Counter[int]:
         """By entry: the records that its owner is WRITING, or runs beside its CURRENT one."""
@@ -114,8 +113,10 @@ class Audit:
         state = word >> at.STATE_SHIFT
         generation = word & at.GENERATION_MASK
         owner = word >> at.OWNER_SHIFT & at.OWNER_MASK
-        if state > at.CHAIN:
-            return f"there is no state {state}"
+        if not at.is_whole(word):
+            return f"the check bits of its commit word, {word:#x}, do not hold"
+        if state == at.FREE:
+            return "its commit word is not 0, as that of a free slot is"
         if generation >= at.BEYOND_ANY_TICK:
             return "no ring ever comes to its generation"
         if generation in generations:

@@ -10,7 +10,7 @@ from struct import Struct
 from typing import Final
 
 MAGIC: Final = int.from_bytes(b"DTLRING\n", "little")
-VERSION: Final = 1
+VERSION: Final = 2
 PAGE: Final = 4096
 WORD_BITS: Final = 64
 
@@ -83,18 +83,24 @@ ROLE_SHIFT: Final = 56
 COLUMNS_AT: Final = HEADER_BYTES + ENTRIES * ENTRY_BYTES  # in bytes
 
 # --- the commit word W -----------------------------------------------------------------------
-STATE_SHIFT: Final = 60
-OWNER_SHIFT: Final = 48
-OWNER_MASK: Final = (1 << 12) - 1
-GENERATION_MASK: Final = (1 << 48) - 1
-# No ring gets here, in 40 years of 100,000 tasks a second: it is damage, and must not make TICK
-# overflow its 48 bits.
-BEYOND_ANY_TICK: Final = 1 << 47
+# Three check bits make every valid word a multiple of 7. No power of 2 is one, so no flip of a
+# single bit leads from a valid word to another; and 0, as memory is born, is one.
+STATE_SHIFT: Final = 61
+CHECK_SHIFT: Final = 58
+OWNER_SHIFT: Final = 47
+OWNER_MASK: Final = (1 << 11) - 1
+GENERATION_MASK: Final = (1 << 47) - 1
+_CHECKS: Final = tuple(
+    next(check << 58 for check in range(7) if (rest + (check << 58)) % 7 == 0) for rest in range(7)
+)
+# No ring gets here, in 20 years of 100,000 ticks a second: it is damage, and must not make TICK
+# overflow its 47 bits.
+BEYOND_ANY_TICK: Final = 1 << 46
 FREE, WRITING, READY, RUNNING, SUCCESSFUL, FAILED, LOST, CHAIN = range(8)
 UNFINISHED: Final = frozenset({WRITING, READY, RUNNING})
 FINISHED: Final = frozenset({SUCCESSFUL, FAILED, LOST})
 # A CHAIN word names its head slot and the low bits of the head's generation.
-CHAIN_SLOT_SHIFT: Final = 36
+CHAIN_SLOT_SHIFT: Final = 34
 CHAIN_GENERATION_MASK: Final = (1 << CHAIN_SLOT_SHIFT) - 1
 SLOT_BITS: Final = 24
 MAX_SLOTS: Final = 1 << SLOT_BITS
@@ -115,7 +121,7 @@ S_CLAIM_CRC: Final = 11  # words 9 and 10, going on from the request's CRC
 S_FINISHED_AT: Final = 12
 S_OUTCOME_BYTES: Final = 13  # in a LOST record: why (see ``loss.loss_word``)
 S_OUTCOME_CHAIN: Final = 14
-S_OUTCOME_CRC: Final = 15  # words 12 to 14 and the outcome, from the claim's; table << 32
+S_OUTCOME_CRC: Final = 15  # words 12 to 14 and the outcome, from claim's ^ state; table << 32
 CRC_MASK: Final = 0xFFFFFFFF
 HEAD_WORDS: Final = 16
 HEAD_BYTES: Final = HEAD_WORDS * 8
@@ -218,12 +224,19 @@ def unchecked(word: int) -> int:
 
 def head_word(state: int, generation: int, owner: int = 0) -> int:
     """A commit word of a head slot."""
-    return state << STATE_SHIFT | owner << OWNER_SHIFT | generation
+    word = state << STATE_SHIFT | owner << OWNER_SHIFT | generation
+    return word | _CHECKS[word % 7]
+
+
+def is_whole(word: int) -> bool:
+    """Whether the check bits of a commit word hold."""
+    return word % 7 == 0
 
 
 def chain_word(head: int, generation: int) -> int:
     """The commit word of the slots that continue `head`."""
-    return CHAIN << STATE_SHIFT | head << CHAIN_SLOT_SHIFT | generation & CHAIN_GENERATION_MASK
+    word = CHAIN << STATE_SHIFT | head << CHAIN_SLOT_SHIFT | generation & CHAIN_GENERATION_MASK
+    return word | _CHECKS[word % 7]
 
 
 def slots_for(size: int, slot_size: int) -> int:

@@ -154,18 +154,17 @@ class Reader:
                 continue
             head = Head._make(at.HEAD.unpack_from(raw))
             state = word >> at.STATE_SHIFT
-            if (
-                head.id_low != low
-                or head.id_high != high
-                or not at.READY <= state <= at.LOST
-                or head.generation != word & at.GENERATION_MASK
-            ):
+            if head.id_low != low or head.id_high != high or not word:
+                raise does_not_exist(result_id)
+            if word % 7:
+                problem = "the check bits of its commit word do not hold"
+                continue
+            if not at.READY <= state <= at.LOST or head.generation != word & at.GENERATION_MASK:
                 raise does_not_exist(result_id)
             problem = self.problem(head, raw, state)
             if not problem:
-                progress = None
-                if words[(offset + size - at.PROGRESS_BYTES) // 8] >> 16 == head.generation:
-                    progress = self._progress(offset, head.generation)
+                reported = words[(offset + size - at.PROGRESS_BYTES) // 8] >> 16 == head.generation
+                progress = self._progress(offset, head.generation) if reported else None
                 found = Found(self, result_id, slot, word, head, raw, progress)
                 if head.arguments_chain:
                     self.meta(found)  # the CRC of the head's request covers its meta, too
@@ -218,7 +217,7 @@ class Reader:
     def _refuse(self, found: Found) -> NoReturn:
         """Raises the reason why a CRC of a payload does not match."""
         now = self._words[self._commit + found.slot]
-        if now & at.GENERATION_MASK != found.word & at.GENERATION_MASK or now >> 60 < at.READY:
+        if (now ^ found.word) & at.GENERATION_MASK or now >> at.STATE_SHIFT < at.READY:
             raise does_not_exist(found.result_id)
         raise damaged(self._table, found.slot, "its payload does not match its CRC")
 
@@ -242,9 +241,10 @@ class Reader:
         if state == at.RUNNING:
             return ""
         if state == at.LOST:
-            crc = zlib.crc32(at.OUTCOME.pack(head.finished_at_ns, head.outcome_bytes, 0), crc)
+            fields = at.OUTCOME.pack(head.finished_at_ns, head.outcome_bytes, 0)
+            crc = zlib.crc32(fields, crc ^ state)
             return "" if crc == head.outcome_crc else "its end does not match its CRC"
-        crc = zlib.crc32(raw[96:120], crc)
+        crc = zlib.crc32(raw[96:120], crc ^ state)
         if head.outcome_chain:
             crc |= head.outcome_crc & ~at.CRC_MASK
         else:

@@ -42,7 +42,7 @@ def lose(table: Table, slot: int, loss: int, keep: int) -> None:
     words[at.H_DIRTY] = 1
     head = table.head(slot)
     finished_at_ns = time.time_ns()
-    crc = zlib.crc32(at.OUTCOME.pack(finished_at_ns, loss, 0), head.claim_crc)
+    crc = zlib.crc32(at.OUTCOME.pack(finished_at_ns, loss, 0), head.claim_crc ^ at.LOST)
     outcome_chain, owner_word = head.outcome_chain, table.owner_word(slot)
     word = table.offset(slot) // 8
     words[word + at.S_FINISHED_AT] = finished_at_ns
@@ -79,15 +79,16 @@ def rebuild(table: Table) -> list[str]:
     dropped = []
     for slot, word in enumerate(column):
         state = word >> at.STATE_SHIFT
-        if state in (at.FREE, at.CHAIN) or slot == 0:
+        if word == 0 or state == at.CHAIN or slot == 0:
             continue
         known = state in by_state and word & at.GENERATION_MASK < at.BEYOND_ANY_TICK
+        known = known and at.is_whole(word)
         size = _claim_slots(table, slot, column, used) if known else 0
         if size:
             by_state[state].append(slot)
             finished_slots += size if state in at.FINISHED else 0
             continue
-        words[table.commit + slot] = word & at.GENERATION_MASK
+        words[table.commit + slot] = 0
         if state != at.WRITING:  # whose writer may have died before its chain was whole
             dropped.append(f"slot {slot} held a record whose slots do not hold: dropped")
     table.bytes[table.geometry.map_at : table.geometry.map_at + reserved] = used
@@ -183,9 +184,11 @@ def _settle_others(table: Table, index: int, loss: int, keep: int) -> None:
     words[at.H_DIRTY] = 1
     reserved = table.slots.reserved()
     column = words[table.commit : table.commit + reserved].tolist()
-    owned = {at.head_word(state, 0, index) >> at.OWNER_SHIFT for state in (at.WRITING, at.RUNNING)}
-    for slot in [slot for slot, word in enumerate(column) if word >> at.OWNER_SHIFT in owned]:
-        if column[slot] >> at.STATE_SHIFT == at.RUNNING:
+    for slot, word in enumerate(column):
+        state = word >> at.STATE_SHIFT
+        if state not in (at.WRITING, at.RUNNING) or word >> at.OWNER_SHIFT & at.OWNER_MASK != index:
+            continue
+        if state == at.RUNNING:
             lose(table, slot, loss, keep)
         else:
             table.free(slot)

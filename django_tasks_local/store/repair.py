@@ -30,7 +30,7 @@ def repair(table: Table, registry: Registry) -> list[str]:
         problems += derived_problems(audit)
     for slot, problem in audit.broken.items():
         problems.append(f"slot {slot} ({audit.describe(slot)}): {problem}: dropped")
-        table.words[table.commit + slot] &= at.GENERATION_MASK
+        table.words[table.commit + slot] = 0
     problems += recovery.rebuild(table)
     for slot in audit.orphans:
         problems.append(f"slot {slot} ({audit.describe(slot)}): its owner is not attached")

@@ -153,7 +153,8 @@ class Ring(Attached):
             slots += count
         now_ns = time.time_ns()
         fields = at.OUTCOME.pack(now_ns, len(outcome), chain)
-        crc = zlib.crc32(fields, head.claim_crc)
+        state = at.SUCCESSFUL if successful else at.FAILED
+        crc = zlib.crc32(fields, head.claim_crc ^ state)
         if isinstance(outcome, Pickled):
             crc |= outcome.crc << 32
         else:
@@ -161,7 +162,6 @@ class Ring(Attached):
         start = offset + at.S_FINISHED_AT * 8
         self._bytes[start : start + 32] = fields + _CRC_WORD.pack(crc)
         claim.close()
-        state = at.SUCCESSFUL if successful else at.FAILED
         if not self._mutex.run(self._do.finish, claim, state, slots):
             os._exit(EXIT_DETACHED)  # taken for dead, and reaped
         return now_ns

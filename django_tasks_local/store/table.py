@@ -68,8 +68,10 @@ class Table:
         """Whether a slot's task is RUNNING by the process of an entry; any slot may be asked."""
         if not 0 < slot < self.slots.reserved():
             return False
-        running = at.head_word(at.RUNNING, 0, owner)
-        return bool(self.words[self.commit + slot] >> at.OWNER_SHIFT == running >> at.OWNER_SHIFT)
+        word = self.words[self.commit + slot]
+        return bool(
+            word >> at.STATE_SHIFT == at.RUNNING and word >> at.OWNER_SHIFT & at.OWNER_MASK == owner
+        )
 
     def head(self, slot: int) -> Head:
         """The head slot's words as they stand."""
@@ -93,11 +95,11 @@ class Table:
         """Frees a record with its chains, which nothing links any more; says how many slots."""
         word = self.offset(slot) // 8
         if not (self.words[word + at.S_ARGUMENTS_CHAIN] or self.words[word + at.S_OUTCOME_CHAIN]):
-            self.words[self.commit + slot] &= at.GENERATION_MASK
+            self.words[self.commit + slot] = 0
             self.slots.give_back(slot)
             return 1
         chains, owner_word = self.chains(slot), self.owner_word(slot)
-        self.words[self.commit + slot] &= at.GENERATION_MASK  # FREE; its chained slots with it
+        self.words[self.commit + slot] = 0  # FREE; its chained slots with it
         freed = sum(self.slots.give_back_chain(chain, owner_word) for chain in chains)
         self.slots.give_back(slot)
         return freed + 1

@@ -115,7 +115,7 @@ RECORDS: dict[str, tuple[Place, int, str]] = {
     "loss": (field("lost", at.S_OUTCOME_BYTES), 5, "CRC"),
     "payload": (field("urgent", at.HEAD_WORDS), 5, "request"),
     "owner": (column_of("urgent", "commit"), at.head_word(at.READY, 10**6, 5), "names an owner"),
-    "state": (column_of("urgent", "commit"), at.head_word(11, 10**6), "no state 11"),
+    "state": (column_of("urgent", "commit"), at.head_word(at.READY, 10**6) ^ 2**63, "check bits"),
 }
 HEADER: dict[str, tuple[Place, int, str]] = {
     "magic": (header(at.H_MAGIC), 5, "magic"),

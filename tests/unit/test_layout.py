@@ -77,6 +77,25 @@ def test_a_commit_word_holds_its_three_fields(state: int, generation: int, owner
     assert word & at.GENERATION_MASK == generation
 
 
+WORDS = st.one_of(
+    st.just(0),
+    st.builds(
+        at.head_word,
+        st.integers(at.WRITING, at.LOST),
+        st.integers(0, at.GENERATION_MASK),
+        st.integers(0, at.OWNER_MASK),
+    ),
+    st.builds(at.chain_word, st.integers(1, at.MAX_SLOTS - 1), st.integers(0, at.GENERATION_MASK)),
+)
+
+
+@given(WORDS)
+def test_a_commit_word_shows_every_flip_of_a_bit(word: int) -> None:
+    """One wrong bit, wherever it is, does not make another valid word of a valid one."""
+    assert at.is_whole(word)
+    assert not any(at.is_whole(word ^ 1 << bit) for bit in range(64))
+
+
 @given(st.integers(1, at.MAX_SLOTS - 1), st.integers(0, at.GENERATION_MASK))
 def test_a_chain_word_names_its_head(head: int, generation: int) -> None:
     """It is no state of a head slot, and holds slot and generation of one."""
@@ -89,7 +108,7 @@ def test_a_chain_word_names_its_head(head: int, generation: int) -> None:
 
 def test_every_entry_has_an_owner_number() -> None:
     """The owner field of a commit word can name every entry of the registry."""
-    assert at.ENTRIES <= at.OWNER_MASK
+    assert at.ENTRIES - 1 <= at.OWNER_MASK
 
 
 def test_states_are_told_apart_by_one_comparison() -> None:
