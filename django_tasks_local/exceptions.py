@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -31,7 +32,7 @@ class QueueFull(LocalTasksError):
         self.option = option
         unit = "" if option == "MAX_PENDING" else " bytes"
         super().__init__(
-            f"Task backend {alias!r} has {waiting:,} tasks waiting; {option} allows "
+            f"Task backend {alias!r} has {counted(waiting, 'task')} waiting; {option} allows "
             f"{limit:,}{unit}. Enqueue again once some of them have run, or raise {option}."
         )
 
@@ -105,6 +106,17 @@ class StoreUnavailable(LocalTasksError):
         self.fix = fix
         where = [] if path is None else [f"{path}:"]
         super().__init__(" ".join([*where, *map(_sentence, filter(None, (what, fix)))]))
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``1 task``, ``2 tasks``, ``10,000 tasks``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def listed(things: Sequence[str], limit: int = 3) -> str:
+    """Return the first ``limit`` of ``things``, and how many more there are."""
+    shown = ", ".join(things[:limit])
+    return shown if len(things) <= limit else f"{shown} and {len(things) - limit:,} more"
 
 
 def describe(error: BaseException) -> str:

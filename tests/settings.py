@@ -10,6 +10,7 @@ SECRET_KEY = "not a secret"
 USE_TZ = True
 TIME_ZONE = "Europe/Zurich"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+FORCE_SCRIPT_NAME = os.environ.get("DTL_TESTS_PREFIX")
 INSTALLED_APPS = ["django_tasks_local"]
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.devnull}}
 

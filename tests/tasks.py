@@ -16,6 +16,7 @@ from django.db import connection
 from django.dispatch import receiver
 from django.tasks import TaskContext, TaskResult, task
 from django.tasks.signals import task_finished, task_started
+from django.urls import get_script_prefix, set_script_prefix
 
 from django_tasks_local import current_result_id, report_progress, track
 
@@ -52,6 +53,14 @@ def echo(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
 @task
 def nothing() -> None:
     pass
+
+
+@task
+def script_prefix() -> str:
+    """Returns what reverse() puts first; for others it sets something else."""
+    found = get_script_prefix()
+    set_script_prefix("/left/by/the/task/before")
+    return found
 
 
 @task
@@ -265,6 +274,25 @@ def enqueue_another(alias: str, value: int) -> str:
 @task
 def nap(seconds: float) -> None:
     time.sleep(seconds)
+
+
+@task
+def print_for_ever(text: str) -> None:
+    """Is in the middle of a write to standard output most of the time."""
+    while True:
+        print(text)
+
+
+@task
+def work_until_interrupted(gate: str) -> None:
+    """Never ends by itself; prints what ended it."""
+    note.func(gate, "running")
+    try:
+        while True:
+            pass
+    except BaseException as error:
+        print("cleaned up after", type(error).__name__)
+        raise
 
 
 @task

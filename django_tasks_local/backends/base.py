@@ -168,7 +168,10 @@ class LocalBackend(BaseTaskBackend):
             elif isinstance(result_id, UUID):
                 result_id = str(result_id)
             else:
-                raise TaskResultDoesNotExist(result_id)
+                raise TaskResultDoesNotExist(
+                    f"No result {str(result_id)[:80]!r}: an id is a string or a UUID, and this is "
+                    f"of type {type(result_id).__name__}."
+                )
         return LocalTaskResult.from_snapshot(self._store().get(result_id), self.alias)
 
     async def aget_result(self, result_id: object) -> LocalTaskResult:

@@ -13,13 +13,24 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
+from typing import Final
+
+from django.conf import settings
+from django.urls import set_script_prefix
 
 from django_tasks_local.backends.base import LocalBackend
+from django_tasks_local.exceptions import counted, listed
 from django_tasks_local.execution import run
 from django_tasks_local.options import Options
 from django_tasks_local.store import MemoryStore
+from django_tasks_local.store.records import Claim, task_path
 
 logger = logging.getLogger("django_tasks_local")
+
+# After DRAIN_TIMEOUT: for how long in all tasks are interrupted, and how often.
+INTERRUPT_S: Final = 0.5
+AGAIN_S: Final = 0.1
 
 type Key = tuple[int, int, type, str, Options]
 
@@ -54,10 +65,15 @@ class ThreadPool:
             if not self.closed and self._wants_thread():
                 self._start_thread()
 
-    def close(self) -> int:
-        """Claim nothing more; what runs may end. Returns the number of tasks that were waiting."""
+    def close(self) -> Sequence[Claim]:
+        """Claim nothing more and drop all results; what runs may end. Return what was waiting."""
         self.closed = True
         return self.store.close()
+
+    @property
+    def threads(self) -> list[threading.Thread]:
+        """Those of its threads that have not ended."""
+        return [thread for thread in self._threads if thread.is_alive()]
 
     def _wants_thread(self) -> bool:
         return len(self._threads) < self.options.max_workers and self.store.unattended > 0
@@ -76,6 +92,9 @@ class ThreadPool:
             self._threads.append(thread)
 
     def _work(self, worker_id: str) -> None:
+        # A thread begins with an empty context, and django.setup() has set this in the main one's.
+        if settings.FORCE_SCRIPT_NAME is not None:
+            set_script_prefix(settings.FORCE_SCRIPT_NAME)
         while self._run_next(worker_id):
             pass
 
@@ -125,6 +144,7 @@ class ThreadPoolBackend(LocalBackend):
 # --- the registry of the process ----------------------------------------------------------------
 
 _pools: dict[Key, ThreadPool] = {}
+_closed: list[ThreadPool] = []  # those whose threads may still be running something
 _pools_lock = threading.Lock()  # held for look-ups only
 _exit_hook_set = False
 
@@ -152,15 +172,27 @@ def _open_pool(backend_class: type, alias: str, options: Options) -> ThreadPool:
 
 
 def _close(pools: list[ThreadPool]) -> None:
+    _closed[:] = [pool for pool in _closed if pool.threads]
     for pool in pools:
-        if waiting := pool.close():
-            logger.warning("Thread pool alias=%s closed with %d tasks waiting", pool.alias, waiting)
+        waiting = pool.close()
+        if pool.threads:
+            _closed.append(pool)
+        if waiting:
+            logger.warning(
+                "Thread pool alias=%s closed: %s waiting, which will not run: %s",
+                pool.alias, counted(len(waiting), "task"), _named(waiting),
+            )  # fmt: skip
+
+
+def _named(records: Sequence[Claim]) -> str:
+    return listed([f"{task_path(record.meta)} id={record.result_id}" for record in records])
 
 
 def _forget_pools() -> None:
     # In a forked child: the threads are not there, and any lock may have been held by one of them.
     global _pools_lock
     _pools.clear()
+    _closed.clear()
     _pools_lock = threading.Lock()
 
 
@@ -187,15 +219,42 @@ def _drain() -> None:
     if os.environ.get("RUN_MAIN") == "true":
         return  # Django's autoreloader; whoever saved a file does not want to wait.
     started = time.monotonic()
-    pools = list(_pools.values())
+    pools = [*_pools.values(), *_closed]
     for pool in pools:
         timeout_s = pool.options.drain_timeout
         if timeout_s is not None:
             timeout_s = max(0.0, timeout_s - (time.monotonic() - started))
-        if not pool.store.wait_until_done(timeout_s):
+        if not pool.store.wait_until_done(timeout_s) and (cut_off := pool.store.in_progress()):
             logger.warning(
-                "Thread pool alias=%s: DRAIN_TIMEOUT is over, %d running tasks are cut off",
-                pool.alias,
-                pool.store.running,
-            )
-    _close(pools)
+                "Thread pool alias=%s: DRAIN_TIMEOUT (%g s) is over, and %s cut off: %s",
+                pool.alias, pool.options.drain_timeout, counted(len(cut_off), "running task"),
+                _named(cut_off),
+            )  # fmt: skip
+    _close([pool for pool in pools if not pool.closed])
+    _interrupt([thread for pool in pools for thread in pool.threads])
+
+
+def _interrupt(threads: list[threading.Thread]) -> None:
+    """Raise SystemExit in threads of closed pools, and wait a moment for their end.
+
+    The interpreter stops a daemon thread wherever it is. If that is in the middle of a write to a
+    buffered file, standard output for one, it then aborts the process: SIGABRT, an exit status of
+    its own and a lost buffer.
+    A thread that waits in C code does not hear the exception, but does not write either.
+    """
+    try:
+        import ctypes
+
+        raise_in = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    except (ImportError, AttributeError):  # built without libffi; PyPy, which does not abort
+        return
+    give_up = time.monotonic() + INTERRUPT_S
+    while threads and time.monotonic() < give_up:
+        # From here on nobody takes a lock of their stores: it may be lost with such an exception.
+        for thread in threads:
+            raise_in(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+        # Time for what a task does when it ends, before it is interrupted in that again.
+        again = time.monotonic() + AGAIN_S
+        for thread in threads:
+            thread.join(max(0.0, again - time.monotonic()))
+        threads = [thread for thread in threads if thread.is_alive()]

@@ -6,6 +6,7 @@ of the last reference to an object of the user's, whose ``__del__`` may be such 
 
 Invariants, whenever the lock is free:
 
+- once it is closed, ``_records`` holds what is RUNNING and nothing else is held;
 - a record is in ``_ready`` or ``_deferred`` if and only if it is READY, in ``_finished`` if and
   only if it is SUCCESSFUL or FAILED;
 - ``waiting == len(_ready) + len(_deferred) <= max_pending``;
@@ -15,6 +16,7 @@ Invariants, whenever the lock is free:
 from __future__ import annotations
 
 import heapq
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -24,7 +26,7 @@ from typing import Any
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local.exceptions import QueueFull
+from django_tasks_local.exceptions import QueueFull, counted
 from django_tasks_local.progress import Progress
 from django_tasks_local.store.ids import random_id
 from django_tasks_local.store.records import Arguments, PlainSnapshot, Snapshot
@@ -187,11 +189,16 @@ class MemoryStore:
         self._let_workers_go()
         with self._lock:
             record = self._records.get(result_id)
-            if record is None:
-                raise TaskResultDoesNotExist(result_id)
-            if record.finished_at_ns:
-                self._finished.move_to_end(result_id)
-            return record.snapshot()
+            if record is not None:
+                if record.finished_at_ns:
+                    self._finished.move_to_end(result_id)
+                return record.snapshot()
+        raise TaskResultDoesNotExist(
+            f"No result {result_id[:80]!r} in process {os.getpid()}. Task backend {self.alias!r} "
+            "is a ThreadPoolBackend: only the process that enqueued a task can read its result, "
+            f"and it keeps {counted(self.max_results, 'finished result')} (MAX_RESULTS). "
+            "ProcessPoolBackend has results that every process of the site can read."
+        )
 
     def claim(self, worker_id: str = "") -> Record | None:
         """See ``records.Store``."""
@@ -223,7 +230,10 @@ class MemoryStore:
             claim.finished_at_ns = max(time.time_ns(), claim.started_at_ns)
             claim.status = TaskResultStatus.SUCCESSFUL if successful else TaskResultStatus.FAILED
             self.running -= 1
-            self._finished[claim.result_id] = claim
+            if self._closed:
+                evicted.append(self._records.pop(claim.result_id))
+            else:
+                self._finished[claim.result_id] = claim
             while len(self._finished) > self.max_results:
                 evicted.append(self._finished.popitem(last=False)[1])
                 del self._records[evicted[-1].result_id]
@@ -252,21 +262,35 @@ class MemoryStore:
                     return False
                 self._quiet.wait(left)
 
-    def close(self) -> int:
-        """Let nothing more be claimed, and send the waiting threads home.
+    def close(self) -> list[Record]:
+        """Let nothing more be claimed, end the waits, and drop all records but the running ones.
 
         Returns:
-            How many tasks were waiting.
+            The records that were waiting, in order.
         """
         with self._lock:
             self._closed = True
             self._work.notify_all()
-            return self.waiting
+            waiting = [entry[2] for entry in sorted(self._ready) + sorted(self._deferred)]
+            dropped = self._records, self._finished
+            self._records = {record.result_id: record for record in self._in_progress()}
+            self._ready, self._deferred, self._finished = [], [], OrderedDict()
+        del dropped  # now that the lock is free
+        return waiting
+
+    def in_progress(self) -> list[Record]:
+        """Return the records that are RUNNING, in the order in which they were enqueued."""
+        with self._lock:
+            return self._in_progress()
 
     def _let_workers_go(self) -> None:
         # What `_PoliteLock` does, as far as the main thread may.
         while self._lock.locked():
             time.sleep(0)
+
+    def _in_progress(self) -> list[Record]:
+        running = TaskResultStatus.RUNNING
+        return [record for record in self._records.values() if record.status is running]
 
     def _claim(self, worker_id: str) -> Record | None:
         self._promote()

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 from django.tasks import TaskResultStatus
+from django.test import override_settings
 from django.utils import timezone as django_timezone
 
 from django_tasks_local import current_result_id
@@ -104,6 +105,18 @@ def test_knows_its_own_id(bench: Bench, task: Any) -> None:
     assert result.return_value == result.id
     with pytest.raises(LookupError):
         current_result_id.get()
+
+
+def test_script_name(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FORCE_SCRIPT_NAME holds in tasks as in the main thread after setup()."""
+    assert bench.value(tasks.script_prefix) == "/"
+    monkeypatch.setenv("DTL_TESTS_PREFIX", "/shop")
+    bench.close()
+    with override_settings(FORCE_SCRIPT_NAME="/shop"):
+        bench.configure(MAX_WORKERS=1)
+        assert bench.value(tasks.script_prefix) == "/shop/"
+        assert bench.value(tasks.script_prefix) == "/shop/"
+        bench.close()
 
 
 def test_context_variables_stay_inside(bench: Bench) -> None:

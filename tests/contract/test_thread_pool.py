@@ -98,13 +98,35 @@ def test_close_leaves_no_thread(bench: Bench) -> None:
 
 
 def test_close_says_what_is_lost(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    """Closing with tasks waiting logs how many."""
+    """Closing with tasks waiting logs how many, that they will not run, and which."""
     bench.configure(MAX_WORKERS=1)
     release = bench.occupy()
-    bench.enqueue(tasks.nothing)
+    first = bench.enqueue(tasks.nothing)
     bench.backend.close()
     release()
-    assert "alias=thread closed with 1 tasks waiting" in caplog.text
+    assert (
+        "alias=thread closed: 1 task waiting, which will not run: "
+        f"tests.tasks.nothing id={first.id}" in caplog.text
+    )
+    release = bench.occupy()
+    ids = [bench.enqueue(tasks.nothing).id for _ in range(5)]
+    bench.backend.close()
+    release()
+    assert "closed: 5 tasks waiting" in caplog.text
+    assert f"id={ids[2]} and 2 more" in caplog.text
+    assert ids[3] not in caplog.text
+
+
+def test_says_where_results_can_be_read(bench: Bench) -> None:
+    """An unknown id may be that of another process; the error says so, and what to use."""
+    with pytest.raises(TaskResultDoesNotExist) as caught:
+        bench.backend.get_result("00000000-0000-4000-8000-000000000000")
+    text = str(caught.value)
+    assert "'00000000-0000-4000-8000-000000000000'" in text
+    assert f"process {os.getpid()}" in text
+    assert "only the process that enqueued" in text
+    assert "ProcessPoolBackend" in text
+    assert "1,000 finished results (MAX_RESULTS)" in text
 
 
 def test_new_options_replace_the_pool(bench: Bench) -> None:
@@ -219,14 +241,57 @@ def test_waits_no_longer_than_drain_timeout() -> None:
     """After DRAIN_TIMEOUT the process ends, and says what was cut off."""
     seconds, output = script("on(tasks.nap).enqueue(30)", drain=0.2)
     assert seconds < 15
-    assert "1 running tasks are cut off" in output
+    assert "DRAIN_TIMEOUT (0.2 s) is over, and 1 running task cut off: tests.tasks.nap" in output
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"), [("", 0), ("sys.exit(3)", 3), ("raise LookupError('mine')", 1)]
+)
+def test_prints_when_drain_timeout_is_over(ending: str, status: int) -> None:
+    """A task that writes is interrupted, and the process ends with a status of its own."""
+    code = f"""{BEGINNING}
+import atexit
+atexit.register(print, "at exit")
+settings.TASKS["thread"]["OPTIONS"] = {{"MAX_WORKERS": 4, "DRAIN_TIMEOUT": 0.2}}
+for n in range(4):
+    on(tasks.print_for_ever).enqueue(f"row of task {{n}}")
+{ending}
+"""
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,  # a pipe, so that writes take their time
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == status, done.stderr
+        assert "4 running tasks cut off" in done.stderr
+        assert done.stdout.endswith("at exit\n")
+
+
+def test_interrupted_tasks_clean_up(tmp_path: Path) -> None:
+    """What a cut-off task has to put right it can; one of a closed pool is cut off as well."""
+    _, output = script(
+        """
+from tests.support import wait_for
+gate = sys.argv[1]
+on(tasks.work_until_interrupted).enqueue(gate)
+wait_for(Path(gate).exists)
+on(tasks.nothing).get_backend().close()
+""",
+        tmp_path / "gate",
+        drain=0.2,
+    )
+    assert "1 running task cut off: tests.tasks.work_until_interrupted" in output
+    assert "cleaned up after SystemExit" in output
 
 
 def test_deferred_tasks_are_not_waited_for() -> None:
-    """What falls due later than the exit is dropped, with a warning."""
+    """What falls due later than the exit is dropped, with a warning that names it."""
     seconds, output = script("on(tasks.nap, run_after=timedelta(hours=1)).enqueue(0)", drain=None)
     assert seconds < 15
-    assert "closed with 1 tasks waiting" in output
+    assert "closed: 1 task waiting, which will not run: tests.tasks.nap id=" in output
 
 
 def test_autoreload_does_not_wait() -> None:

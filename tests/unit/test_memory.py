@@ -110,12 +110,34 @@ def test_evicted_objects_go_outside_the_lock(store: MemoryStore) -> None:
 
 
 def test_closed(store: MemoryStore) -> None:
-    """A closed store gives out nothing more, and says what was waiting."""
-    put(store)
-    put(store, due_ns=2**62)
-    assert store.close() == 2
+    """A closed store gives out nothing more, and says what was waiting, in order."""
+    waiting = [put(store, due_ns=2**62), put(store), put(store, priority=1)]
+    assert [record.result_id for record in store.close()] == waiting[::-1]
     assert store.claim() is None
     assert store.wait_for_claim("w") is None
+    assert store.waiting == 0
+
+
+class Plain:
+    """Something that can be referred to weakly."""
+
+
+def test_a_closed_store_keeps_nothing(store: MemoryStore) -> None:
+    """Neither what waited, nor results, nor what ends later; whoever still has the store."""
+    things = [Plain() for _ in range(3)]
+    gone = [weakref.ref(thing) for thing in things]
+    put(store, things.pop())
+    run_all(store)
+    put(store, things.pop())
+    claim = store.claim()
+    put(store, things.pop())
+    store.close()
+    assert [ref() is None for ref in gone] == [True, False, True]
+    assert claim is not None
+    store.finish(claim, successful=True, outcome=None)
+    del claim
+    assert gone[1]() is None
+    assert store.wait_until_done(0)
 
 
 def test_waiters_are_woken(store: MemoryStore) -> None:
@@ -166,6 +188,7 @@ def test_many_threads_at_once() -> None:
         for each in clients:
             each.join()
         assert store.wait_until_done(None)
+        assert {store.get(each).status for each in ids} == {TaskResultStatus.SUCCESSFUL}
         store.close()
         for each in workers:
             each.join()
@@ -173,7 +196,6 @@ def test_many_threads_at_once() -> None:
         sys.setswitchinterval(interval)
     assert len(set(ids)) == 1500
     assert sorted(claimed) == sorted(ids)
-    assert {store.get(each).status for each in ids} == {TaskResultStatus.SUCCESSFUL}
     assert (store.running, store.waiting, store.idle) == (0, 0, 0)
 
 
