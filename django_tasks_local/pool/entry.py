@@ -18,6 +18,7 @@ from django_tasks_local.store import (
     attach_segment,
     fill_standard_descriptors,
 )
+from django_tasks_local.streams import say
 
 
 def main(order: dict[str, Any]) -> int:
@@ -37,7 +38,7 @@ def main(order: dict[str, Any]) -> int:
     try:
         leadership = Leadership(attach_segment(order["ring"], geometry, make=False))
     except StoreUnavailable as error:
-        print(f"django-tasks-local: no pool: {error}", file=sys.stderr)
+        say(f"django-tasks-local: no pool: {error}")
         return 0
     cleared = leadership.newest_site()
     worker = order.get("worker")
@@ -47,8 +48,6 @@ def main(order: dict[str, Any]) -> int:
         if leadership.pool_alive() and not leadership.successor_wanted(cleared):
             return 0
     told = sys.stdin.buffer.read()
-    if told[-1:] != pickle.STOP:
-        return 0  # the process that started us ended in the middle of telling
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)  # no task waits for input
     os.close(null)

@@ -3,7 +3,7 @@
 import os
 import pickle
 import subprocess
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from django_tasks_local.store import Ring, standard_descriptors
 
@@ -13,13 +13,10 @@ from .preparation import Preparation
 
 # Nothing of ours is imported before the site's own sys.path is there: our package, posix_ipc and
 # Django may each lie in a place that only the site's launcher knows (PEX, Nix, buildout, Bazel).
-# It comes over the pipe and not in PYTHONPATH, which programs that a task starts would inherit.
+# It comes over standard input, not in PYTHONPATH, which programs that a task starts would inherit.
 BOOTSTRAP: Final = """
 import pickle, sys
-try:
-    sys.path[:], order = pickle.load(sys.stdin.buffer)
-except (EOFError, pickle.UnpicklingError):
-    sys.exit()  # the process that started us ended in the middle of telling
+sys.path[:], order = pickle.load(sys.stdin.buffer)
 from django_tasks_local.pool.entry import main
 sys.exit(main(order))
 """
@@ -66,22 +63,28 @@ def launch(ring: Ring, told: bytes, *, worker: dict[str, int] | None = None, **o
     shown = [f"--ring={ring.name}", f"--alias={ascii(ring.alias)[1:-1]}"]
     if worker is not None:
         shown.append(f"--worker-of={worker['pool']}")
-    # Or our end of its pipe may become our standard error, and a log line part of what it reads.
-    with standard_descriptors(inheritable=True):
+    told_all = pickle.dumps((preparation.import_paths(), order)) + told
+    # Or our end of its file may become our standard error, and a log line part of what it reads.
+    with standard_descriptors(inheritable=True), _file(told_all) as file:
         process = subprocess.Popen(
             [*interpreter(), "-c", BOOTSTRAP, "django_tasks_local.pool", *shown],
-            stdin=subprocess.PIPE,
+            stdin=file,
             env=preparation.environment(),
             **options,
         )
-        assert process.stdin is not None
-        try:
-            with process.stdin as pipe:
-                pipe.write(pickle.dumps((preparation.import_paths(), order)) + told)
-        except BrokenPipeError:
-            pass  # it has ended already; its exit status tells
     process.returncode = 0  # others wait for it: an object would complain when it is dropped
     return process.pid
+
+
+def _file(content: bytes) -> BinaryIO:
+    """A nameless file to read `content` from.
+
+    Not a pipe: a child that hangs before it reads would hang us, where a pipe cannot hold it all.
+    """
+    file = os.fdopen(os.memfd_create("django-tasks-local"), "w+b")
+    file.write(content)
+    file.seek(0)
+    return file
 
 
 def bury_pools() -> list[tuple[int, str, int]]:

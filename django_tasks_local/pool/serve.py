@@ -1,11 +1,11 @@
 """A pool from the inside: attach, and give the supervisor its way to make workers."""
 
+import logging
 import os
-import sys
+import threading
 import time
-import traceback
 from collections.abc import Callable
-from pathlib import Path
+from typing import NoReturn
 
 from django.tasks import task_backends
 
@@ -16,6 +16,7 @@ from django_tasks_local.store import (
     attach_segment,
     fill_standard_descriptors,
 )
+from django_tasks_local.streams import flush_output, say_traceback
 
 from . import preparation
 from .launcher import launch
@@ -23,6 +24,8 @@ from .preparation import Preparation
 from .site import Terms
 from .supervisor import TURN_S, Supervisor
 from .worker import Post, work
+
+logger = logging.getLogger("django_tasks_local")
 
 type Adopt = Callable[[Ring], None]
 
@@ -76,31 +79,36 @@ def serve_in_foreground(terms: Terms, adopt: Adopt) -> None:
     serve(terms, path=path, told=told, adopt=adopt, foreground=True, cleared=cleared)
 
 
-def run_worker(post: Post, adopt: Adopt) -> None:
+def run_worker(post: Post, adopt: Adopt) -> NoReturn:
     """A worker's life in a process of its own; it never returns."""
     status = 1
+    # Nested, since `_exit` must come whatever fails before it: the stack below us is the pool's.
     try:
-        work(post, adopt)
-        status = 0
-    except BaseException:
-        traceback.print_exc()
+        try:
+            work(post, adopt)
+            status = 0
+        except BaseException:
+            say_traceback()
+        finally:
+            flush_output()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
         # No atexit handlers, no finalizers: in a fork they are the pool's.
         os._exit(status)
 
 
 def _fork(post: Post, adopt: Adopt, to_close: list[int]) -> int:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid:
-        return pid
-    for descriptor in to_close:
-        os.close(descriptor)
-    run_worker(post, adopt)
-    raise AssertionError("unreachable")
+    flush_output()
+    pool = os.getpid()
+    try:
+        pid = os.fork()
+        if pid:
+            return pid
+        for descriptor in to_close:
+            os.close(descriptor)
+        run_worker(post, adopt)
+    finally:
+        if os.getpid() != pool:
+            os._exit(1)
 
 
 def _spawn(ring: Ring, post: Post, told: bytes) -> int:
@@ -110,7 +118,10 @@ def _spawn(ring: Ring, post: Post, told: bytes) -> int:
 
 def _threads() -> int:
     """The threads of this process, those that Python knows nothing of included."""
-    return len(list(Path("/proc/self/task").iterdir()))
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:  # no descriptor is free, or there is no /proc
+        return threading.active_count()
 
 
 def _close_connections() -> None:
@@ -118,5 +129,9 @@ def _close_connections() -> None:
     from django.core.cache import close_caches
     from django.db import connections
 
-    connections.close_all()
-    close_caches()
+    opened = connections.all(initialized_only=True)
+    for close in (*(connection.close for connection in opened), close_caches):
+        try:
+            close()
+        except Exception:
+            logger.exception("Closing what set-up had opened failed")

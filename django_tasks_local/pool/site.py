@@ -3,7 +3,6 @@
 import atexit
 import logging
 import os
-import sys
 import threading
 import time
 from array import array
@@ -16,6 +15,7 @@ from django.tasks.exceptions import InvalidTask
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.store import Limits, PoolState, Ring, Role, unlink_objects
 from django_tasks_local.store.records import Snapshot, task_path
+from django_tasks_local.streams import say
 
 from . import preparation
 from .launcher import bury_pools, start_pool, started
@@ -294,7 +294,7 @@ class Site:
             elif not self.serves:
                 self._wait_for_mine()
         except KeyboardInterrupt:
-            print("\ndjango-tasks-local: left in the ring.", file=sys.stderr)
+            say("\ndjango-tasks-local: left in the ring.")
         finally:
             self.close()
 
@@ -305,11 +305,10 @@ class Site:
         while (mine := self.ring.unfinished(mine)) and not self._others_serve():
             if not said:
                 said = True
-                print(
+                say(
                     f"django-tasks-local: waiting for {len(mine) // 2:,} tasks of "
                     f"{self.terms.alias!r} that this script enqueued (Ctrl-C leaves them in the "
-                    "ring, for the next process that uses it).",
-                    file=sys.stderr,
+                    "ring, for the next process that uses it)."
                 )
             if not self.ring.leadership.pool_alive():
                 self.tick()

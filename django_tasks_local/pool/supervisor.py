@@ -1,23 +1,26 @@
-"""The pool process: starts workers, buries them, keeps house, and knows when to go.
+"""The pool process: has workers started and settled, keeps house, and knows when to go.
 
 It holds no lock of the ring while it starts or waits for a child, and stays out of the ring's
-slots but for what it asks of the store: whoever may be killed must not be in the way.
+slots but for what it asks of the store: a process that may be killed must not be in the way.
+Every task that runs depends on this process, so each step of its loop may fail (`Step`): no process
+or descriptor to be had, a ring that another process blocks, a disk that is full.
 """
 
 import logging
+import math
 import os
 import select
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
 from types import FrameType
 from typing import Final
 
-from django_tasks_local.store import Attachment, Loss, PoolState, Ring, Role, loss_word
+from django_tasks_local.store import Attachment, Loss, PoolState, Ring, Role
 
 from .code import LoadedFiles
+from .crew import Crew
+from .step import Step
 from .ticks import until_tick_s
 
 logger = logging.getLogger("django_tasks_local")
@@ -27,18 +30,9 @@ SHORT_TICK_S: Final = 0.05  # while it is about to leave
 TURN_S: Final = 0.01
 # No site for this long: gunicorn may be between two workers, or the machine busy.
 ALONE_S: Final = 1.0
-# The pause after a worker that died without having claimed a task, doubled each time.
-FIRST_PAUSE_S: Final = 0.1
-LONGEST_PAUSE_S: Final = 5.0
-
-
-@dataclass
-class Child:
-    """One worker process, and our end of the pipe that keeps it alive."""
-
-    pid: int
-    life: int
-    started: float
+# A pool that could not use its ring for so long leaves; its running tasks end. Shorter: a process
+# that is frozen inside for a while costs a pool; longer: nobody does the work.
+HOPELESS_S: Final = 60.0
 
 
 class Supervisor:
@@ -64,20 +58,29 @@ class Supervisor:
     ) -> None:
         self._ring = ring
         self._foreground = foreground
-        self._start_worker = start_worker
         self._files = LoadedFiles()
-        self._children: dict[int, Child] = {}
         self._entries: list[Attachment] = []  # who lived when this tick began
+        self._death_seen = True  # an entry that is to be reaped
+        self._due_ns = 0  # when the next deferred task falls due
+        self._poll = select.poll()
         self._cleared = cleared
         self._lender = lender
         self._asked = False  # for a successor
         self._leaving = False
         self._stop_requests = 0
         self._alone_since: float | None = None
-        self._loss: Loss | None = None  # what kills our workers, if we do it ourselves
-        self._pause_until = 0.0
-        self._early_deaths = 0
         self._bell, self._bell_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll.register(self._bell, select.POLLIN)
+        self._crew = Crew(ring, start_worker, self._bell, self._bell_end)
+        who = f"alias={ring.alias} the pool"
+        self._in_ring = Step(f"{who} cannot use its ring", self._keep_house)
+        self._settling = Step(f"{who} cannot settle workers that ended", self._crew.reap)
+        self._steps = [
+            Step(f"{who} cannot see to its sites", self._look_around),
+            self._in_ring,
+            self._settling,
+            Step(f"{who} cannot start a worker, tasks wait", self._hire),
+        ]
 
     def run(self) -> None:
         """Serves until it is time to go. Returns when no worker is left."""
@@ -87,16 +90,17 @@ class Supervisor:
             return
         self._ring.registry.set_cleared(self._cleared)
         self._ring.registry.set_state(PoolState.SERVING)
-        self._ring.reap_dead()
         logger.info("alias=%s pool pid=%d serves", self._ring.alias, os.getpid())
-        while not (self._leaving and not self._children):
-            self._keep_house()
-            self._bury_children()
-            if not self._leaving:
-                self._hire()
-            self._ring.leadership.set_workers(self._count_workers())
+        while not self._done():
+            for step in self._steps:
+                step()
             self._sleep()
         logger.info("alias=%s pool pid=%d ends", self._ring.alias, os.getpid())
+
+    def _done(self) -> bool:
+        if not self._leaving or self._crew:
+            return False
+        return self._crew.settled or self._settling.failing_s() > HOPELESS_S
 
     def stop(self) -> None:
         """Asks for the end: a hand-over while sites are attached, else a short drain."""
@@ -126,6 +130,21 @@ class Supervisor:
     # --- what a tick does -----------------------------------------------------------------------
 
     def _keep_house(self) -> None:
+        """What needs the ring's lock, or may."""
+        if self._in_ring.failing_s() > HOPELESS_S and not self._leaving:
+            logger.critical("alias=%s the pool leaves: it cannot use its ring", self._ring.alias)
+            self._leave()
+        ring = self._ring
+        self._due_ns = 0
+        ring.heal()
+        ring.promote()
+        if self._death_seen:
+            ring.reap_dead()
+        self._due_ns = ring.next_due_ns()
+        ring.top_up()
+
+    def _look_around(self) -> None:
+        """What goes by who is attached. No lock, so that it works whatever becomes of the ring."""
         ring = self._ring
         if not self._leaving and not (ring.hold() and ring.leadership.hold_pool()):
             logger.error(
@@ -134,11 +153,11 @@ class Supervisor:
                 "end, and another pool takes over.", ring.alias, os.getpid(),
             )  # fmt: skip
             self._leave()
-        ring.heal()
-        ring.promote()
         # Before the entries are read: the newest site is one of them, or has gone.
         newest = ring.leadership.newest_site()
-        self._entries = ring.reap_dead()
+        entries = list(ring.registry.attachments())
+        self._entries = [entry for entry in entries if entry.alive]
+        self._death_seen = len(self._entries) < len(entries)
         sites = self._sites()
         if not self._leaving:
             current = self._compare_code(sites, newest)
@@ -151,9 +170,8 @@ class Supervisor:
             self._abandon()
         else:
             self._mind_being_alone(bool(sites))
-        if self._leaving or len(self._children) > ring.max_workers():
-            ring.wake(len(self._children))  # the idle ones, to see that they are to go
-        ring.top_up()
+        if self._leaving or len(self._crew) > ring.max_workers():
+            ring.wake(len(self._crew))  # the idle ones, to see that they are to go
 
     def _compare_code(self, sites: list[Attachment], newest: int) -> bool:
         """Clears the tasks of sites that attached since, or asks for a pool with their code.
@@ -236,76 +254,35 @@ class Supervisor:
         """Leaves now, and kills what still runs."""
         if not self._leaving:
             self._leave()
-        self._loss = Loss.DRAINED
-        for child in self._children.values():
-            with suppress(ProcessLookupError):
-                os.kill(child.pid, signal.SIGKILL)
+        self._crew.kill(Loss.DRAINED)
 
     # --- workers ----------------------------------------------------------------------------------
 
     def _hire(self) -> None:
         """Starts workers as long as a task waits and none is idle, up to MAX_WORKERS."""
+        crew, leadership = self._crew, self._ring.leadership
+        try:
+            for _ in range(0 if self._leaving or crew.paused else self._missing()):
+                crew.start()
+        finally:
+            leadership.set_workers(self._count_workers())
+
+    def _missing(self) -> int:
+        ring, crew = self._ring, self._crew
         workers = self._workers()
-        ours = [worker for worker in workers if worker.pool == self._ring.registry.index]
-        idle = len(self._children) - sum(self._ring.busy(worker) for worker in ours)
+        ours = [worker for worker in workers if worker.pool == ring.registry.index]
+        idle = len(crew) - sum(ring.busy(worker) for worker in ours)
         # One more than waits: the next task then starts without a fork before it.
-        wanted = min(self._ring.waiting() + 1, self._ring.max_workers()) - idle
+        wanted = min(ring.waiting() + 1, ring.max_workers()) - idle
         others = len(workers) - len(ours)
-        allowed = self._ring.max_workers() - others - len(self._children)
-        if time.monotonic() < self._pause_until:
-            return
-        for _ in range(min(wanted, allowed)):
-            self._start_child()
-
-    def _start_child(self) -> None:
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        to_close = [child.life for child in self._children.values()] + [write_end, self._bell]
-        pid = self._start_worker(read_end, self._bell_end, to_close)
-        os.close(read_end)
-        self._children[pid] = Child(pid, write_end, time.monotonic())
-
-    def _bury_children(self) -> None:
-        for child in list(self._children.values()):
-            pid, status = os.waitpid(child.pid, os.WNOHANG)
-            if not pid:
-                continue
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)  # what its task had started
-            os.close(child.life)
-            del self._children[pid]
-            self._settle(child, status)
-
-    def _settle(self, child: Child, status: int) -> None:
-        code = os.waitstatus_to_exitcode(status)
-        if self._loss is not None:
-            word = loss_word(self._loss)
-        elif code < 0:
-            word = loss_word(Loss.SIGNAL, -code)
-        else:
-            word = loss_word(Loss.EXIT, code)
-        index = self._ring.registry.index
-        entries = self._ring.registry.attachments()
-        mine = (e for e in entries if e.pool == index and e.pid == child.pid)
-        lost = sum(self._ring.reap(entry.index, word) for entry in list(mine))
-        if lost:
-            self._early_deaths = 0
-            logger.error(
-                "alias=%s worker pid=%d ended with a task in hand: %s", self._ring.alias, child.pid,
-                f"signal {-code}" if code < 0 else f"exit code {code}",
-            )  # fmt: skip
-        elif code and time.monotonic() - child.started < LONGEST_PAUSE_S:
-            self._early_deaths += 1
-            pause_s = min(FIRST_PAUSE_S * 2**self._early_deaths, LONGEST_PAUSE_S)
-            self._pause_until = time.monotonic() + pause_s
-        else:
-            self._early_deaths = 0
+        return min(wanted, ring.max_workers() - others - len(crew))
 
     def _workers(self) -> list[Attachment]:
         return [entry for entry in self._entries if entry.role is Role.WORKER]
 
     def _count_workers(self) -> int:
         index = self._ring.registry.index
-        return len(self._children) + sum(worker.pool != index for worker in self._workers())
+        return len(self._crew) + sum(worker.pool != index for worker in self._workers())
 
     def _sites(self) -> list[Attachment]:
         return [entry for entry in self._entries if entry.role is Role.SITE]
@@ -315,8 +292,15 @@ class Supervisor:
         timeout_s = until_tick_s()
         if self._asked or self._alone_since is not None:
             timeout_s = SHORT_TICK_S
-        if due_ns := self._ring.next_due_ns():
-            timeout_s = min(timeout_s, max(0.0, (due_ns - time.time_ns()) / 1e9))
-        if select.select([self._bell], [], [], timeout_s)[0]:
-            with suppress(BlockingIOError):
+        if self._due_ns:
+            timeout_s = min(timeout_s, max(0.0, (self._due_ns - time.time_ns()) / 1e9))
+        for step in self._steps:
+            timeout_s = step.pause_s(timeout_s)
+        # No select(): it knows no descriptor above 1,023, and an import may have opened many.
+        try:
+            if self._poll.poll(math.ceil(timeout_s * 1000)):
                 os.read(self._bell, 4096)
+        except BlockingIOError:
+            pass
+        except OSError:  # closed under us: then we only look
+            time.sleep(timeout_s)

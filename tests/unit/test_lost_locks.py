@@ -185,7 +185,7 @@ def test_a_pool_that_lost_its_place_leaves(rings: Rings, reaped: bool) -> None:
     other = rings.peer(role=Role.POOL)
     assert other.do(take_pool)
     assert worker.do(serves, pool.registry.index) is not reaped
-    supervisor._keep_house()
+    supervisor._look_around()
     assert not worker.do(serves, pool.registry.index)
     assert other.do(has_pool)
     pool.detach()
@@ -199,7 +199,7 @@ def test_a_pool_that_nobody_missed_goes_on(rings: Rings) -> None:
     other = rings.peer(role=Role.POOL)
     supervisor = Supervisor(pool, lambda *_: 0, foreground=True, cleared=0)
     look_into(rings)
-    supervisor._keep_house()
+    supervisor._look_around()
     assert not other.do(take_pool)
     assert other.do(alive, pool.registry.index)
     pool.leadership.leave_pool()

@@ -1,14 +1,23 @@
 """The supervisor alone, with workers that do nothing or die at once."""
 
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.pool import supervisor as module
+from django_tasks_local.pool.crew import Crew
 from django_tasks_local.pool.supervisor import Supervisor
-from django_tasks_local.store import Ring, Role
-from tests.rings import LIMITS, Rings
+from django_tasks_local.store import Ring, Role, unlink_objects
+from tests.rings import LIMITS, Rings, put
+from tests.support import SHORT_TIMEOUT
+
+# Nobody's, so that a limit on the number of its processes counts those of one test alone.
+FOREIGN_UID = 54321
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +106,172 @@ def test_who_is_too_late_ends(rings: Rings, pool: Ring) -> None:
     os.waitpid(child, 0)
     for descriptor in (holder, ready, told):
         os.close(descriptor)
+
+
+# --- what fails on the way, and must not end the pool ---------------------------------------------
+
+
+def descriptors() -> set[str]:
+    """Those of this process."""
+    return set(os.listdir("/proc/self/fd"))
+
+
+def in_a_child(body: Callable[[], object]) -> None:
+    """Calls `body` in a forked child, which has to come to its end."""
+    pid = os.fork()
+    if not pid:
+        signal.alarm(int(SHORT_TIMEOUT))
+        try:
+            body()
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def serve_with(ring: Ring, start: Callable[..., int], hires: int) -> list[int]:
+    """Serves until `start` was called so often; what it returned."""
+    made: list[int] = []
+    calls = 0
+
+    def counted(*args: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == hires:
+            supervisor.stop()
+            supervisor.stop()
+        made.append(start(*args))
+        return made[-1]
+
+    supervisor = Supervisor(ring, counted, foreground=True, cleared=0)
+    supervisor.run()
+    return made
+
+
+def test_no_process_can_be_made(rings: Rings) -> None:
+    """At a limit of the kernel the pool goes on, leaves nothing open, and hires when it can."""
+
+    def body() -> None:
+        if os.geteuid() == 0:  # whom no number of processes limits
+            os.setresuid(FOREIGN_UID, FOREIGN_UID, FOREIGN_UID)
+        rings.name = f"{rings.name}u"
+        site = rings.attach()
+        ring = Ring(rings.name, "alias", LIMITS, Role.POOL)
+        before = resource.getrlimit(resource.RLIMIT_NPROC)
+        open_then = []
+
+        def start(life: int, bell: int, to_close: list[int]) -> int:
+            open_then.append(len(descriptors()))
+            limit = before if len(open_then) == 3 else (1, before[1])
+            resource.setrlimit(resource.RLIMIT_NPROC, limit)
+            return worker(signal.pause)
+
+        assert len(serve_with(ring, start, 3)) == 1
+        assert len(set(open_then)) == 1
+        site.detach()
+        unlink_objects(rings.name)
+
+    in_a_child(body)
+
+
+def test_no_descriptor_is_free(pool: Ring) -> None:
+    """A worker needs a pipe. Where there is none nothing is started, and nothing left open."""
+    bell, bell_end = os.pipe()
+    started: list[Any] = []
+    crew = Crew(pool, lambda *arguments: started.append(arguments) or 1, bell, bell_end)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = descriptors()
+    spare = os.dup(0)  # one, and a pipe has two
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 1, hard))
+    try:
+        os.close(spare)
+        with pytest.raises(OSError, match="Too many open files"):
+            crew.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert descriptors() == before
+    assert not started
+    assert not crew
+    for descriptor in (bell, bell_end):
+        os.close(descriptor)
+
+
+def test_a_ring_that_cannot_be_used_for_a_while(
+    pool: Ring, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Workers live on, new ones are started, and the log has it once."""
+    failures = 0
+    heal = pool.heal
+
+    def refuse() -> None:
+        nonlocal failures
+        failures += 1
+        if failures < 4:
+            raise StoreUnavailable("a process holds the lock", path="here")
+        heal()
+
+    monkeypatch.setattr(pool, "heal", refuse)
+
+    def start(*_: Any) -> int:
+        assert failures
+        return worker(lambda: None)
+
+    assert len(serve_with(pool, start, 3)) == 3
+    assert caplog.text.count("cannot use its ring (failure") == 1
+
+
+def test_a_ring_that_cannot_be_used_at_all(
+    pool: Ring, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a while the pool leaves, for another process to try; its workers end in order."""
+
+    def refuse() -> None:
+        raise StoreUnavailable("a process holds the lock", path="here")
+
+    monkeypatch.setattr(pool, "heal", refuse)
+    monkeypatch.setattr(module, "HOPELESS_S", 0.2)
+
+    def start(life: int, bell: int, to_close: list[int]) -> int:
+        return worker(lambda: os._exit(0))
+
+    Supervisor(pool, start, foreground=True, cleared=0).run()
+    assert "the pool leaves" in caplog.text
+
+
+def test_an_end_that_the_ring_cannot_be_told_at_once(
+    rings: Rings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a dead worker left is settled when the ring can be used again, with the right cause."""
+    site = rings.attach()
+    ring = Ring(rings.name, "alias", LIMITS, Role.POOL)
+    result_id = put(site)
+    index = ring.registry.index
+    reap, refusals = ring.reap, []
+
+    def refuse(*args: Any) -> int:
+        if len(refusals) < 2:
+            refusals.append(args)
+            raise StoreUnavailable("a process holds the lock", path="here")
+        return reap(*args)
+
+    monkeypatch.setattr(ring, "reap", refuse)
+
+    def claim_and_die() -> None:
+        Ring(rings.name, "alias", LIMITS, Role.WORKER, pool=index).claim()
+        os._exit(7)
+
+    def start(life: int, bell: int, to_close: list[int]) -> int:
+        if not refusals:
+            return worker(claim_and_die)
+        supervisor.stop()
+        supervisor.stop()
+        return worker(signal.pause)
+
+    supervisor = Supervisor(ring, start, foreground=True, cleared=0)
+    supervisor.run()
+    assert len(refusals) == 2
+    assert "exit code 7" in site.get(result_id).outcome()[1]

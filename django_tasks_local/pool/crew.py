@@ -1,0 +1,137 @@
+"""The worker processes of one pool: started, waited for, settled when they have ended."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from django_tasks_local.store import Loss, Ring, loss_word
+
+logger = logging.getLogger("django_tasks_local")
+
+# The pause after a worker that died without having claimed a task, doubled each time.
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 5.0
+
+
+@dataclass
+class Child:
+    """One worker process, and our end of the pipe that keeps it alive."""
+
+    pid: int
+    life: int
+    started: float
+
+
+class Crew:
+    """The children of a pool's process.
+
+    Args:
+        ring: The pool's attachment.
+        start_worker: Makes a worker process: given the read end of its life pipe, the bell and
+            what a forked child must close, returns the pid. It may fail.
+        bell: The read end of the pipe that wakes the pool; no child keeps it.
+        bell_end: Its write end, which every child gets.
+    """
+
+    def __init__(
+        self, ring: Ring, start_worker: Callable[[int, int, list[int]], int], bell: int,
+        bell_end: int,
+    ) -> None:  # fmt: skip
+        self._ring = ring
+        self._start_worker = start_worker
+        self._bell, self._bell_end = bell, bell_end
+        self._children: dict[int, Child] = {}
+        # Waited for, and not settled yet: with exit code and `loss_word`.
+        self._ended: list[tuple[Child, int, int]] = []
+        self._loss: Loss | None = None  # what kills our workers, if we do it ourselves
+        self._pause_until = 0.0
+        self._early_deaths = 0
+
+    def __len__(self) -> int:
+        """Return how many of them have not ended."""
+        return len(self._children)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the ring knows the end of every worker that has ended."""
+        return not self._ended
+
+    @property
+    def paused(self) -> bool:
+        """Whether the last ones died so early that the next one has to wait."""
+        return time.monotonic() < self._pause_until
+
+    def start(self) -> None:
+        """Start one worker. Where that fails no descriptor and no process is left."""
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        try:
+            to_close = [child.life for child in self._children.values()] + [write_end, self._bell]
+            pid = self._start_worker(read_end, self._bell_end, to_close)
+            self._children[pid] = Child(pid, write_end, time.monotonic())
+        except BaseException:
+            os.close(write_end)
+            raise
+        finally:
+            os.close(read_end)
+
+    def kill(self, loss: Loss) -> None:
+        """Kill all of them; `loss` says why in the records of their tasks."""
+        self._loss = loss
+        for child in self._children.values():
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Wait for those that have ended, and settle what they left.
+
+        Raises:
+            StoreUnavailable: The ring cannot be told now. Nothing is forgotten: call it again.
+        """
+        for child in list(self._children.values()):
+            try:
+                pid, status = os.waitpid(child.pid, os.WNOHANG)
+            except ChildProcessError:  # code of the project waits for every child
+                pid, status = child.pid, 0
+            if not pid:
+                continue
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)  # what its task had started
+            os.close(child.life)
+            del self._children[pid]
+            code = os.waitstatus_to_exitcode(status)
+            self._ended.append((child, code, self._word(code)))
+        while self._ended:
+            self._settle(*self._ended[0])
+            del self._ended[0]
+
+    def _word(self, code: int) -> int:
+        if self._loss is not None:
+            return loss_word(self._loss)
+        return loss_word(Loss.SIGNAL, -code) if code < 0 else loss_word(Loss.EXIT, code)
+
+    def _settle(self, child: Child, code: int, word: int) -> None:
+        index = self._ring.registry.index
+        entries = self._ring.registry.attachments()
+        mine = (e for e in entries if e.pool == index and e.pid == child.pid)
+        lost = sum(bool(self._ring.reap(entry.index, word)) for entry in list(mine))
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        if lost:
+            self._early_deaths = 0
+            logger.error(
+                "alias=%s worker pid=%d ended with a task in hand: %s", self._ring.alias, child.pid,
+                how,
+            )  # fmt: skip
+            return
+        if code and self._loss is None:
+            logger.error("alias=%s worker pid=%d ended: %s", self._ring.alias, child.pid, how)
+        if code and time.monotonic() - child.started < LONGEST_PAUSE_S:
+            self._early_deaths += 1
+            pause_s = min(FIRST_PAUSE_S * 2 ** min(self._early_deaths, 10), LONGEST_PAUSE_S)
+            self._pause_until = time.monotonic() + pause_s
+        else:
+            self._early_deaths = 0
