@@ -33,7 +33,8 @@ def burst(contender: str, tasks: int) -> dict[str, Any]:
 
 def round_trips(contender: str, times: int, limit_s: float = 1.5) -> list[int]:
     """No-ops one at a time, each awaited; fewer of them where one takes long."""
-    one, clock, spans = module(contender), time.perf_counter_ns, []
+    one, clock = module(contender), time.perf_counter_ns
+    spans: list[int] = []
     give_up = clock() + limit_s * 1e9
     while len(spans) < times and clock() < give_up:
         begin = clock()

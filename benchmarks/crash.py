@@ -1,10 +1,13 @@
 """What the processes of `recovery.py` do: they kill others, and take the time until all is well."""
 
+from __future__ import annotations
+
 import os
 import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from django.tasks import TaskResult, TaskResultStatus, task_backends
 
@@ -12,7 +15,7 @@ from bench_tasks import noop, pids, stamp
 from django_tasks_local.naming import encode_task
 from django_tasks_local.store import Ring, Role, unlink_objects
 from growth import NOTHING, add_finished
-from readers import held
+from readers import held, process_backend
 from workloads import wait
 
 IN_A_DAY_NS = 24 * 3600 * 10**9
@@ -22,7 +25,7 @@ class OwnRing:
     """The ring of an alias, without a pool, filled with finished records; removed at the end."""
 
     def __init__(self, alias: str, records: int) -> None:
-        self.terms = task_backends[alias].terms()
+        self.terms = process_backend(alias).terms()
         self.ring = self.attach()
         for _ in range(records):
             add_finished(self.ring)
@@ -96,7 +99,7 @@ def kill_worker(alias: str, gate: str) -> dict[str, int]:
     return {"seen_failed": failed, "next_task_starts": wait(behind).return_value - begin}
 
 
-def pid_of_worker(result: TaskResult) -> int:
+def pid_of_worker(result: TaskResult[..., Any]) -> int:
     """A worker id is the alias, the pid and a number."""
     return int(result.worker_ids[0].split("-")[-2])
 

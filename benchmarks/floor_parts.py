@@ -1,5 +1,7 @@
 """What `floors.py` times: each function returns the nanoseconds of every call."""
 
+from __future__ import annotations
+
 import mmap
 import os
 import pickle
@@ -9,11 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import posix_ipc
-from django.tasks import Task, TaskResult, TaskResultStatus, task_backends
+from django.tasks import Task, TaskResult, TaskResultStatus
 from django.tasks.backends.base import BaseTaskBackend
 from django.tasks.signals import task_enqueued, task_finished, task_started
 
 from bench_tasks import noop
+from readers import process_backend
 
 MOVES = 5
 # Long enough for a process that waits to be asleep, and its core idle.
@@ -23,7 +26,7 @@ REST_S = 0.001
 class StoresNothing(BaseTaskBackend):
     """What Django asks of any backend, and nothing else."""
 
-    def enqueue(self, task: Task, args: Any, kwargs: Any) -> TaskResult:
+    def enqueue(self, task: Task[..., Any], args: Any, kwargs: Any) -> Any:
         """Tell the receivers; the task was validated when it was made."""
         task_enqueued.send(type(self), task_result=RESULT)
         return RESULT
@@ -83,7 +86,7 @@ def unpickle_small(times: int) -> list[int]:
 
 def empty_operation(times: int) -> list[int]:
     """Into the ring's lock and out again; enqueue, claim and finish each do it once."""
-    mutex = task_backends["process"].site().ring._mutex
+    mutex = process_backend("process").site().ring._mutex
     return timed(lambda: mutex.run(int), times)
 
 

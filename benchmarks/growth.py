@@ -14,7 +14,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from bench_tasks import noop
 from django_tasks_local.naming import encode_task
 from django_tasks_local.store import Ring
-from readers import held, read
+from readers import held, process_backend, read
 from workloads import UNFINISHED, round_trips, wait
 
 # Arguments and return value of a no-op, as the ring holds them.
@@ -52,7 +52,7 @@ def fill(alias: str, size: int) -> None:
     They go through the store's own door in this process, which is what a worker does, only
     without the tasks; a million tasks would take minutes.
     """
-    ring = task_backends[alias].site().ring
+    ring = process_backend(alias).site().ring
     # Of these ids only the newer half is read later: they are kept for certain.
     kept[alias] = deque((add_finished(ring) for _ in range(size + size // 10)), maxlen=size // 2)
 

@@ -35,7 +35,7 @@ class Case:
     A metric is one number per round or a list with one entry per call.
     """
 
-    params: dict[str, str | int | float]
+    params: Mapping[str, str | int | float]
     run: Callable[[], Measured]
     samples: dict[str, list[list[float]]] = field(default_factory=dict)
     error: str = ""
@@ -67,7 +67,7 @@ class Bench:
     def option(self, flag: str, default: Any, *, quick: Any, help: str) -> None:
         """Add a flag. Lists take several values; `quick` is the default under --quick."""
         kind = type(default[0] if isinstance(default, list) else default)
-        several = {"nargs": "+"} if isinstance(default, list) else {}
+        several: dict[str, Any] = {"nargs": "+"} if isinstance(default, list) else {}
         self._parser.add_argument(
             flag, type=kind, help=f"{help} (default: {default})", metavar="N", **several
         )
@@ -139,7 +139,12 @@ def rows_of(
     for metric, rounds in case.samples.items():
         of_rounds = [median(one) for one in rounds]
         calls = sorted(value for one in rounds for value in one)
-        row = {"table": table, **case.params, "metric": metric, "median": median(of_rounds)}
+        row: dict[str, Any] = {
+            "table": table,
+            **case.params,
+            "metric": metric,
+            "median": median(of_rounds),
+        }
         row |= {f"p{q}": percentile(calls, q) for q in (50, 90, 99)}
         row |= {"min": calls[0], "max": calls[-1], "calls": len(calls), "rounds": of_rounds}
         if base is not None and (others := base.samples.get(metric)):

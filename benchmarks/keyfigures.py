@@ -85,7 +85,7 @@ def milliseconds(table: str, column: str = "median", **wanted: Any) -> Callable[
 
 
 RUN = "a burst of no-ops"
-LARGE = {"more": True, "data": "bytes"}
+LARGE: dict[str, Any] = {"more": True, "data": "bytes"}
 FIGURES: list[tuple[str, str, str, Callable[[Document], str]]] = [
     (
         "No-ops per second, to upstream's ProcessPoolBackend",

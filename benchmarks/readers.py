@@ -1,15 +1,19 @@
 """What the reading and writing processes of `get_result.py` do."""
 
+from __future__ import annotations
+
 import itertools
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from random import Random
+from typing import Any
 
 from django.tasks import TaskResult, TaskResultStatus, task_backends
 from django.utils import timezone
 
 from bench_tasks import hold, noop
+from django_tasks_local import ProcessPoolBackend
 from workloads import wait
 
 # Enough timed calls for a p99, few enough to send as one line of JSON.
@@ -26,7 +30,7 @@ def running(alias: str, gate: str) -> list[str]:
     return [held(alias, gate).id]
 
 
-def held(alias: str, gate: str, priority: int = 0) -> TaskResult:
+def held(alias: str, gate: str, priority: int = 0) -> TaskResult[..., Any]:
     """Keep one worker busy until the file `gate` is removed."""
     result = hold.using(backend=alias, priority=priority).enqueue(gate)
     backend = task_backends[alias]
@@ -67,6 +71,13 @@ def construct(times: int) -> list[int]:
     return spans
 
 
+def process_backend(alias: str) -> ProcessPoolBackend:
+    """The backend of an alias, for what Django's base class does not have."""
+    backend = task_backends[alias]
+    assert isinstance(backend, ProcessPoolBackend)
+    return backend
+
+
 def read(alias: str, ids: list[str], times: int) -> list[int]:
     """`times` calls of get_result, over `ids` in random order."""
     return timed(task_backends[alias].get_result, ids, times)
@@ -74,7 +85,7 @@ def read(alias: str, ids: list[str], times: int) -> list[int]:
 
 def read_ring(alias: str, ids: list[str], times: int) -> list[int]:
     """The same of the store below it, which makes no result of Django's."""
-    return timed(task_backends[alias].site().ring.get, ids, times)
+    return timed(process_backend(alias).site().ring.get, ids, times)
 
 
 def timed(get: Callable[[str], object], ids: list[str], times: int) -> list[int]:

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ def all_rivals(folder: Path, redis: Redis) -> list[Rival]:
     return rivals
 
 
-def on_database(django: Any, folder: Path, venv: Venv) -> Rival:
+def on_database(django: Callable[..., Rival], folder: Path, venv: Venv) -> Rival:
     """django-tasks-db with the SQLite settings that Django's documentation advises."""
     pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
     database = {
@@ -198,7 +199,7 @@ def on_celery(url: str, venv: Venv) -> Rival:
     )
 
 
-def on_rq(django: Any, url: str, venv: Venv) -> Rival:
+def on_rq(django: Callable[..., Rival], url: str, venv: Venv) -> Rival:
     """django-tasks-rq; RQ forks for every task."""
     worker = ["-m", "django", "rqworker", "default", "--job-class", "django_tasks_rq.Job"]
     return django(

@@ -8,6 +8,7 @@ next thousand of them run. The ratio is to the smallest size.
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from actor import Actor
 from harness import Bench, Case, Measured, progress, us
@@ -58,7 +59,11 @@ def long_queues(bench: Bench, sizes: list[int], tasks: int) -> None:
         cases = []
         for size in sizes:
             progress(f"filling a queue with {size} tasks")
-            queue = {"alias": str(size), "gate": str(Path(folder) / str(size)), "length": size}
+            queue: dict[str, Any] = {
+                "alias": str(size),
+                "gate": str(Path(folder) / str(size)),
+                "length": size,
+            }
             site.call("growth.lengthen", **queue)
             cases.append(
                 Case({"waiting": size}, one_round(site, "growth.long_queue", tasks=tasks, **queue))

@@ -5,6 +5,8 @@ environments too, where this package is not installed. Each returns plain number
 one span, or a list of nanoseconds with one entry per call.
 """
 
+from __future__ import annotations
+
 import threading
 import time
 from typing import Any
@@ -23,7 +25,9 @@ TAIL = 100
 UNFINISHED = (TaskResultStatus.READY, TaskResultStatus.RUNNING)
 
 
-def wait(result: TaskResult, poll_s: float = POLL_S, limit_s: float = 120) -> TaskResult:
+def wait(
+    result: TaskResult[..., Any], poll_s: float = POLL_S, limit_s: float = 120
+) -> TaskResult[..., Any]:
     """Poll until the task has ended; one that ran inside enqueue is not asked for again.
 
     Raises:
@@ -81,6 +85,7 @@ def round_trips(alias: str, times: int) -> dict[str, list[int]]:
         result = wait(result)
         seen.append(time.monotonic_ns() - begin)
         start.append(result.return_value - begin)
+        assert result.finished_at is not None
         finish.append(int(result.finished_at.timestamp() * 1e9) - wall)
     return {"enqueue": enqueue, "start": start, "finish": finish, "seen": seen}
 

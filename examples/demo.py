@@ -43,7 +43,7 @@ class Row:
 
     @property
     def status(self) -> str:
-        return self.facts["status"]
+        return str(self.facts["status"])
 
     @property
     def is_finished(self) -> bool:
@@ -136,7 +136,7 @@ class Demo:
             ended = sum(row.is_finished for row in rows)
             bars = "  ".join(f"{row.kind} {_percent(row)}" for row in running)
             self.paper.passing(f"{ended} of {len(rows)} finished, running: {bars}")
-            return until()
+            return bool(until())
 
         wait_for(look, what, ACT_TIMEOUT_S)
         self.stage.note_shared_memory()

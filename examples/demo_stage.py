@@ -60,11 +60,12 @@ class Client:
     def get(self, path: str) -> dict[str, Any]:
         """Return a JSON document; `{"error": …}` where the site knows of no such thing."""
         try:
-            return json.loads(self.read(path))
+            answer: dict[str, Any] = json.loads(self.read(path))
         except urllib.error.HTTPError as error:
             if error.code != HTTPStatus.NOT_FOUND:
                 raise StageError(f"GET /{path}: {error}") from error
-            return json.loads(error.read())
+            answer = json.loads(error.read())
+        return answer
 
     def read(self, path: str) -> bytes:
         """Return a body. A worker killed in the middle of its answer is simply asked again."""
@@ -81,9 +82,12 @@ class Client:
             self._open("")
         headers = {"Content-Type": "application/json", "X-CSRFToken": self._token()}
         try:
-            return json.loads(self._open(path, json.dumps(fields).encode(), headers))
+            answer: dict[str, Any] = json.loads(
+                self._open(path, json.dumps(fields).encode(), headers)
+            )
         except urllib.error.HTTPError as error:
             raise StageError(f"POST /{path}: {error}") from error
+        return answer
 
     def ask(self, paths: list[str]) -> list[dict[str, Any]]:
         """Get all of them, some at the same time."""
@@ -97,7 +101,8 @@ class Client:
     def _open(self, path: str, body: bytes | None = None, headers: Any = None) -> bytes:
         request = urllib.request.Request(self.url + path, body, headers or {})
         with self._opener.open(request, timeout=30) as response:
-            return response.read()
+            answer: bytes = response.read()
+            return answer
 
     def _token(self) -> str:
         return next((c.value or "" for c in self._cookies if c.name.endswith("csrftoken")), "")

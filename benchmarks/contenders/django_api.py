@@ -1,28 +1,32 @@
 """Every backend of Django's task framework, as the project's default backend."""
 
-from django.tasks import TaskResult, task_backends
+from __future__ import annotations
+
+from typing import Any
+
+from django.tasks import Task, TaskResult, task_backends
 
 import bench_tasks
 from workloads import wait
 
-TASKS = {"noop": bench_tasks.noop, "produce": bench_tasks.produce}
+TASKS: dict[str, Task[..., Any]] = {"noop": bench_tasks.noop, "produce": bench_tasks.produce}
 
 
-def enqueue(task: str, *args: object) -> TaskResult:
+def enqueue(task: str, *args: object) -> TaskResult[..., Any]:
     """Enqueue."""
     return TASKS[task].enqueue(*args)
 
 
-def value(handle: TaskResult) -> object:
+def value(handle: TaskResult[..., Any]) -> object:
     """Poll, then the return value."""
     return wait(handle).return_value
 
 
-def key(handle: TaskResult) -> str:
+def key(handle: TaskResult[..., Any]) -> str:
     """The result id."""
     return handle.id
 
 
-def read(key: str) -> TaskResult:
+def read(key: str) -> TaskResult[..., Any]:
     """The result again."""
     return task_backends["default"].get_result(key)

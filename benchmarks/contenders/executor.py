@@ -1,10 +1,11 @@
 """`concurrent.futures.ProcessPoolExecutor`: no Django, no status, no result for anybody else."""
 
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 
 from . import work
 
-TASKS = {"noop": work.noop, "produce": work.produce}
+TASKS: dict[str, Callable[..., object]] = {"noop": work.noop, "produce": work.produce}
 pool = ProcessPoolExecutor(max_workers=2)
 futures: dict[int, Future[object]] = {}
 

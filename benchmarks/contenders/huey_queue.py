@@ -17,7 +17,7 @@ POLL_S = 0.00002
 LIMIT_S = 60
 
 
-@huey.task()
+@huey.task()  # type: ignore[untyped-decorator]
 def noop() -> bool:
     """Huey keeps no result of a task that returns None."""
     return True

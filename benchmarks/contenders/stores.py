@@ -45,15 +45,20 @@ def ring(folder: Path) -> Opened:
     """The shared-memory ring of the default backend, as a visitor: no pool is started."""
     from django.tasks import task_backends
 
+    from django_tasks_local import ProcessPoolBackend
     from django_tasks_local.store import Ring, Role, unlink_objects
 
-    terms = task_backends["default"].terms()
+    backend = task_backends["default"]
+    assert isinstance(backend, ProcessPoolBackend)
+    terms = backend.terms()
     store = Ring(terms.name, terms.alias, terms.limits, Role.VISITOR)
     nothing = store.encode(((), {}))
 
     def put(value: Any) -> str:
         result_id, _ = store.enqueue(b"benchmark", nothing, priority=0, due_ns=0)
-        store.finish(store.claim(), successful=True, outcome=store.encode(value))
+        claim = store.claim()
+        assert claim is not None
+        store.finish(claim, successful=True, outcome=store.encode(value))
         return result_id
 
     def get(key: str) -> Any:

@@ -3,15 +3,16 @@
 One unit of size is roughly a tenth of a second of one processor core.
 """
 
+from __future__ import annotations
+
 import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from django.tasks import Task
-
 from board import tasks
+from django_tasks_local.typing import Task
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Kind:
     slug: str
     title: str
     blurb: str
-    task: Task
+    task: Task[..., Any]
     arguments: Callable[[int, str], dict[str, Any]]  # size and phrase -> keyword arguments
     unwell: bool = False  # ends badly by design
 

@@ -1,5 +1,7 @@
 """Say in JSON what is known about a task."""
 
+from __future__ import annotations
+
 import os
 from datetime import datetime
 from typing import Any
@@ -8,9 +10,10 @@ from django.tasks import TaskResult, TaskResultStatus
 from django.urls import reverse
 
 from board.catalogue import KIND_OF_TASK
+from django_tasks_local import progress_of
 
 
-def describe(result: TaskResult) -> dict[str, Any]:
+def describe(result: TaskResult[..., Any]) -> dict[str, Any]:
     """Return everything the page shows about a task, finished or not.
 
     `web_pid` is the process that looked this up, so that one can see any web worker do it.
@@ -36,8 +39,8 @@ def _iso(moment: datetime | None) -> str | None:
     return moment.isoformat() if moment else None
 
 
-def _progress(result: TaskResult) -> dict[str, Any] | None:
-    progress = result.progress
+def _progress(result: TaskResult[..., Any]) -> dict[str, Any] | None:
+    progress = progress_of(result)
     if progress is None:
         return None
     return {
@@ -48,7 +51,7 @@ def _progress(result: TaskResult) -> dict[str, Any] | None:
     }
 
 
-def _outcome(result: TaskResult) -> Any:
+def _outcome(result: TaskResult[..., Any]) -> Any:
     """Return value in JSON; a picture is named by its address instead of sent along."""
     if result.status != TaskResultStatus.SUCCESSFUL:
         return None
@@ -58,7 +61,7 @@ def _outcome(result: TaskResult) -> Any:
     return value
 
 
-def _error(result: TaskResult) -> dict[str, str] | None:
+def _error(result: TaskResult[..., Any]) -> dict[str, str] | None:
     if not result.errors:
         return None
     error = result.errors[-1]

@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from django.tasks import task
-
 from board import png
 from django_tasks_local import report_progress, track
+from django_tasks_local.typing import task  # Django's own, with types for `timedelta` and progress
 
 logger = logging.getLogger(__name__)
 

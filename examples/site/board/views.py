@@ -1,5 +1,7 @@
 """Start tasks, and answer for any of them from any web worker."""
 
+from __future__ import annotations
+
 import json
 import os
 from datetime import timedelta
@@ -102,7 +104,7 @@ def whoami(request: HttpRequest) -> JsonResponse:
     return _answer({})
 
 
-def _result(result_id: str) -> TaskResult:
+def _result(result_id: str) -> TaskResult[..., Any]:
     return task_backends["cpu_intensive"].get_result(result_id)
 
 

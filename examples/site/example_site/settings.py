@@ -5,6 +5,7 @@ tasks lives in shared memory; which tasks are *yours* is remembered by your brow
 """
 
 import os
+from typing import Any
 
 # Good enough for an example that listens on 127.0.0.1. Your own site reads its key from a secret
 # place. The key also gives the shared memory its name: sites with different keys never meet.
@@ -19,7 +20,7 @@ INSTALLED_APPS = [
     "board",
 ]
 
-TASKS = {
+TASKS: dict[str, dict[str, Any]] = {
     # Waiting for a disk or a network: threads of this very process.
     # Its results can be read in this process only, so use it for what nobody asks about later.
     "default": {"BACKEND": "django_tasks_local.ThreadPoolBackend"},
