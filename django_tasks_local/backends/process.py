@@ -8,8 +8,10 @@ A process has one site per ring, whatever number of handles; one that forked sta
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,7 @@ from django_tasks_local.options import Options
 from django_tasks_local.pool import preparation
 from django_tasks_local.pool.main_script import main_path
 from django_tasks_local.pool.site import Site, Terms
+from django_tasks_local.pool.ticks import TICK_S
 from django_tasks_local.store import Limits, Ring, ring_exists, ring_name, sweep_passing
 
 from .base import LocalBackend
@@ -36,10 +39,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("django_tasks_local")
 
 # What this process knows of itself: the sites by pid, effective uid and ring; the pids that serve
-# requests; the namespace that a pool was told. Guarded by the lock where it says so.
+# requests, and when those that could not attach try again; the namespace that a pool was told.
+# Guarded by the lock where it says so.
 _sites: dict[tuple[int, int, str], Site] = {}
 _sites_lock = threading.Lock()
 _serving: set[int] = set()
+_attach_again: dict[int, float] = {}
 _told_namespace: list[str] = []
 
 
@@ -140,11 +145,22 @@ def _secret_key() -> str:
 
 
 def _attach_at_first_request(**kwargs: Any) -> None:
-    """A web process attaches before it enqueues: somebody must be there to run what waits."""
+    """A web process attaches before it enqueues: somebody must be there to run what waits.
+
+    A page that uses no task must not wait for that: where somebody is inside the ring for long, a
+    later request tries again.
+    """
     pid = os.getpid()
-    if pid not in _serving and not preparation.under_test():
-        _serving.add(pid)
-        _for_each_backend(lambda backend: backend.site().serve())
+    if pid in _serving and time.monotonic() < _attach_again.get(pid, math.inf):
+        return
+    if preparation.under_test():
+        return
+    _serving.add(pid)
+    _attach_again[pid] = time.monotonic() + TICK_S
+    done: list[bool] = []
+    _for_each_backend(lambda backend: done.append(backend.site().serve()))
+    if all(done):
+        _attach_again.pop(pid, None)
 
 
 def attach_where_work_is() -> None:

@@ -79,6 +79,7 @@ class Site:
         self._next_tick = time.monotonic() + TICK_S
         self._lead = threading.Lock()
         self._is_site = False
+        self._has_role = False  # in the ring as it is now
         self._borrowed = ring is not None
         self._main_is_known = preparation.needs_main()
         self.ring = ring or self._attach()
@@ -104,14 +105,18 @@ class Site:
             self._become_site()
         ring = self.ring
         result_id, now_ns = ring.enqueue(meta, arguments, priority=priority, due_ns=due_ns)
-        if self._mine is not None:
-            self._remember(result_id)
-        leadership = ring.leadership
-        if due_ns <= now_ns + TICK_NS and (
-            not leadership.pool_alive() or leadership.successor_wanted(ring.registry.serial)
-        ):
-            self._start_pool()
-        self._keep_house()
+        try:
+            if self._mine is not None:
+                self._remember(result_id)
+            leadership = ring.leadership
+            if due_ns <= now_ns + TICK_NS and (
+                not leadership.pool_alive() or leadership.successor_wanted(ring.registry.serial)
+            ):
+                self._start_pool()
+            self._keep_house()
+        except Exception:
+            # The task is in the ring, and its caller must get its id. The tick looks again.
+            logger.exception("alias=%s looking after a task failed", self.terms.alias)
         return result_id, now_ns
 
     def get(self, result_id: str) -> Snapshot:
@@ -119,37 +124,50 @@ class Site:
         self._keep_house()
         return self.ring.get(result_id)
 
-    def serve(self) -> None:
-        """This process serves requests: it keeps a pool alive, and never waits at exit."""
+    def serve(self) -> bool:
+        """This process serves requests: it keeps a pool alive, and never waits at exit.
+
+        Returns:
+            Whether it could take its part; False where somebody is inside the ring for long. The
+            request that is about to be served may need no task, and must not wait for one.
+        """
         self.serves = True
         self._mine = None
-        if self._is_site:
+        if self._has_role:
             self.ring.registry.set_state(PoolState.SERVING)
-        self._become_site()
+        return self._is_site or self._become_site(needed=False)
 
     def expect_requests(self) -> None:
         """This process is about to serve: until its first request it only keeps a pool alive.
 
-        No thread yet: it may be a master that forks.
+        No thread yet: it may be a master that forks. Where somebody is inside the ring for long,
+        its first request does it.
         """
-        with self._lead:
-            if not self._is_site:
-                self._take_part(serves=True)
+        if not self._is_site:
+            self._take_part(serves=True, needed=False)
 
-    def _take_part(self, *, serves: bool) -> None:
-        self.ring.become(Role.SITE)
-        if serves:  # a script may leave its tasks to us
+    def _take_part(self, *, serves: bool, needed: bool) -> bool:
+        self._has_role = self.ring.become(Role.SITE, needed=needed)
+        if self._has_role and serves:  # a script may leave its tasks to us
             self.ring.registry.set_state(PoolState.SERVING)
+        return self._has_role
 
-    def _become_site(self) -> None:
+    def _become_site(self, *, needed: bool = True) -> bool:
         if self._guest:
-            return
+            if not self.ring.registry.serial:
+                self.ring.take_place(needed=needed)
+            return True
+        self._refuse_unshared_databases()
+        # Not with `_lead` in hand: it may have to wait, and other threads may not want to.
+        if not self._take_part(serves=self.serves, needed=needed):
+            return False
         with self._lead:
             if not self._is_site:
                 self._lead_the_way()
                 self._is_site = True
+        return True
 
-    def _lead_the_way(self) -> None:
+    def _refuse_unshared_databases(self) -> None:
         databases = preparation.unshared_databases()
         if databases:
             raise ImproperlyConfigured(
@@ -158,7 +176,8 @@ class Site:
                 "tests use django.tasks.backends.immediate.ImmediateBackend, or give it a "
                 "file: DATABASES[...]['TEST']['NAME']."
             )
-        self._take_part(serves=self.serves)
+
+    def _lead_the_way(self) -> None:
         self.ring.leadership.forget_failures()
         self._warn_of_strangers()
         threading.Thread(target=self._watch, name="django-tasks-local", daemon=True).start()
@@ -178,17 +197,11 @@ class Site:
         if not ring.intact():
             self._reattach()
             return
-        if not ring.hold():
-            logger.warning(
-                "ring=%s others took this process for dead: something in it opened and closed the "
-                "file of the shared memory, which drops its record locks. It is attached again.",
-                self.terms.name,
-            )
-            ring.rejoin()
+        self._keep_place()
         ring.renew_semaphores()
         if started:
             self._bury_pools()
-        if not self._is_site:
+        if not (self._is_site and self._has_role):
             return
         if not ring.leadership.pool_looks_alive():
             ring.heal()
@@ -197,6 +210,21 @@ class Site:
                 self._start_pool()
         elif ring.leadership.successor_wanted(ring.registry.serial):
             self._start_pool()
+
+    def _keep_place(self) -> None:
+        """Sees to our entry and our role; what can't be done now is done in the next tick."""
+        ring = self.ring
+        if not ring.registry.serial:
+            ring.take_place(needed=False)  # there was none when it attached
+        elif not ring.hold():
+            logger.warning(
+                "ring=%s others took this process for dead: something in it opened and closed the "
+                "file of the shared memory, which drops its record locks. It is attached again.",
+                self.terms.name,
+            )
+            ring.take_place(needed=False)
+        if self._is_site and not self._has_role:
+            self._take_part(serves=self.serves, needed=False)
 
     def close(self) -> None:
         """Detaches this process; its tasks stay in the ring."""
@@ -230,7 +258,7 @@ class Site:
         if self._mine is not None:
             self._mine = array("Q")  # slots of the old ring
         if self._is_site:
-            self._take_part(serves=self.serves)
+            self._take_part(serves=self.serves, needed=False)  # or else the next tick
 
     def _start_pool(self) -> None:
         """Starts a pool unless one is on its way, or the last one's failure is too fresh."""
@@ -246,7 +274,7 @@ class Site:
         try:
             told = Preparation.of_this_process(self.terms.namespace, ring.path, lender)
             start_pool(ring, told)
-        except (StoreUnavailable, OSError) as error:
+        except (StoreUnavailable, OSError, ValueError) as error:
             logger.error("alias=%s no pool can be started: %s", self.terms.alias, error)
 
     def _bury_pools(self) -> None:

@@ -15,8 +15,9 @@ from . import layout as at
 from .ids import parse_id
 from .leadership import Leadership
 from .limits import Limits, shared_drain_timeout_s
-from .lock import GUARD, ByteLock, Mutex
+from .lock import GUARD, ByteLock
 from .loss import Loss, loss_word
+from .mutex import Mutex
 from .objects import inode_of, open_semaphore, semaphore_path
 from .operations import Operations
 from .reader import Reader
@@ -68,6 +69,8 @@ class Attached:
     ) -> None:
         """Attaches, and makes the ring where there is none.
 
+        A visitor gets its entry later, if somebody is inside for long: reading needs neither.
+
         Args:
             name: As from `ring_name`.
             alias: The alias of the backend, for texts and worker ids.
@@ -102,7 +105,12 @@ class Attached:
         self._opened = self._show_semaphores()
         if not self.words[at.H_MAX_WORKERS]:  # just made, and no site has come yet
             limits.share(self.words)
-        self._mutex.run(self._register, role, path, pool)
+        # Workers and their pool wait for as long as it takes: what they do is done by nobody else.
+        self._settled = self._mutex.insist if role in (Role.POOL, Role.WORKER) else self._mutex.run
+        if role is Role.VISITOR:
+            self._mutex.try_run(self._register, role, path, pool)
+        else:
+            self._settled(self._register, role, path, pool)
 
     def wait_for_work(self, timeout_s: float) -> None:
         """Waits for a wake-up: a hint only, the ring is the truth. Signals end it early."""
@@ -118,14 +126,19 @@ class Attached:
         self.wake(min(self.words[at.H_WAITING], 1024))
 
     def promote(self) -> None:
-        """Moves tasks that have fallen due into their FIFOs, and wakes workers for them."""
+        """Moves tasks that have fallen due into their FIFOs, and wakes workers for them.
+
+        Not where somebody is inside for long; a claim does it as well.
+        """
         if self.words[at.H_DEFERRED]:
-            self._mutex.run(self._table.order.promote, time.time_ns())
+            self._mutex.try_run(self._table.order.promote, time.time_ns())
             self.top_up()
 
     def next_due_ns(self) -> int:
-        """When the next deferred task falls due (unix ns), 0 for none."""
-        return self._mutex.run(self._table.order.next_due_ns) if self.words[at.H_DEFERRED] else 0
+        """When the next deferred task falls due (unix ns), 0 for none, or if it can't be asked."""
+        if not self.words[at.H_DEFERRED]:
+            return 0
+        return self._mutex.try_run(self._table.order.next_due_ns) or 0
 
     def heal(self) -> None:
         """Mends the semaphores: a lost token, a removed name. Cheap; call it now and then."""
@@ -141,10 +154,12 @@ class Attached:
 
     def reap(self, index: int, loss: int = 0) -> int:
         """Settles what a dead process left; the slot of the task that was lost, 0 for none."""
-        return self._mutex.run(self._do.reap, index, loss)
+        return self._settled(self._do.reap, index, loss)
 
     def reap_dead(self) -> list[Attachment]:
         """Reaps every dead entry, but leaves a living pool's workers to that pool.
+
+        Those that it cannot reap because somebody is inside for long are left for the next time.
 
         Returns:
             The living.
@@ -155,24 +170,43 @@ class Attached:
                 self._bury(entry.index)
         return [entry for entry in entries if entry.alive]
 
-    def become(self, role: Role) -> None:
-        """Takes another role, and with it a new serial; a site's limits hold for all."""
+    def become(self, role: Role, *, needed: bool = True) -> bool:
+        """Takes another role, and with it a new serial; a site's limits hold for all.
+
+        Args:
+            role: The new role.
+            needed: False to give it up where somebody is inside for long.
+
+        Returns:
+            Whether it was done.
+        """
+        run = self._settled if needed else self._mutex.try_run
+        if not run(self._become, role):
+            return False
         if role is Role.SITE:
             self.limits.share(self.words)
-        self._mutex.run(self._become, role)
+        return True
 
     def hold(self) -> bool:
         """Sees to it that others see us alive; False where they have taken us for dead already."""
         return self.registry.hold()
 
-    def rejoin(self) -> None:
-        """Takes another entry of the registry, where ours was reaped while we live."""
-        self._mutex.run(self.registry.ensure)
+    def take_place(self, *, needed: bool = True) -> None:
+        """Takes an entry of the registry: ours was reaped while we live, or we got none yet.
+
+        Args:
+            needed: False to give it up where somebody is inside for long.
+        """
+        run = self._settled if needed else self._mutex.try_run
+        run(self._take_place)
 
     def detach(self) -> None:
-        """Leaves the ring; nothing that was accepted depends on it."""
+        """Leaves the ring; nothing that was accepted depends on it.
+
+        Where somebody is inside for long, the entry stays until this process has ended.
+        """
         if self.pid == os.getpid() and self.registry.index >= 0:
-            self._mutex.run(self._do.leave)
+            self._mutex.try_run(self._do.leave)
 
     def set_limits(self, limits: Limits) -> None:
         """Applies changed options, at once and for all processes; the geometry stays."""
@@ -274,9 +308,16 @@ class Attached:
         """Whether a worker runs a task right now."""
         return self._table.is_run_by(worker.slot, worker.index)
 
-    def _become(self, role: Role) -> None:
-        self.registry.ensure()
+    def _become(self, role: Role) -> bool:
+        self._take_place()
         self.registry.become(role)
+        return True
+
+    def _take_place(self) -> None:
+        if self.registry.serial:
+            self.registry.ensure()
+        else:
+            self._register(Role.VISITOR, self.path, -1)
 
     def _register(self, role: Role, path: str, pool: int) -> None:
         try:
@@ -297,7 +338,7 @@ class Attached:
         if pool >= 0 and registry.alive(pool):
             return False
         loss = Loss.POOL_DIED if registry.has_pool(index) else Loss.UNKNOWN
-        return bool(self.reap(index, loss_word(loss)))
+        return bool(self._mutex.try_run(self._do.reap, index, loss_word(loss)))
 
     def _shared_mutex(self) -> Mutex:
         """This process's mutex of the segment: the first attachment makes it."""

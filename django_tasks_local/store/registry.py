@@ -167,7 +167,7 @@ class Registry:
 
     def owned(self) -> bool:
         """Whether our entry's commit word is the one that we have put there."""
-        return bool(self._words[self._at(self.index)] == self._commit)
+        return self.index >= 0 and bool(self._words[self._at(self.index)] == self._commit)
 
     def ensure(self) -> None:
         """Takes another entry, in the same role and order, where ours was reaped (in the lock).

@@ -13,7 +13,7 @@ import zlib
 from array import array
 from contextlib import suppress
 from hashlib import blake2s
-from time import monotonic, sleep
+from time import sleep
 from typing import Final
 
 import posix_ipc
@@ -21,7 +21,9 @@ import posix_ipc
 from django_tasks_local.exceptions import StoreUnavailable
 
 from . import layout as at
-from .lock import FROZEN_S, GUARD, LIVENESS, ByteLock, Mutex, any_held
+from . import patience
+from .lock import GUARD, LIVENESS, ByteLock, any_held
+from .mutex import Mutex
 from .objects import (
     inode_of,
     open_segment,
@@ -29,6 +31,7 @@ from .objects import (
     semaphore_path,
     standard_descriptors,
 )
+from .patience import Patience, Sighting
 from .trouble import DIRECTORY, frozen, unavailable
 
 logger = logging.getLogger("django_tasks_local")
@@ -163,37 +166,46 @@ def attach_segment(
         StoreUnavailable: It is not ours, not private, damaged, of another layout with work in it,
             held by a frozen process, or there is no room for it; or, without `make`, it is gone.
     """
-    with _attaching:
-        segment = _segments.get(name)
-        if segment is not None and segment.still_open() and not (make and segment.unlinked()):
-            segment.must_be_whole()
-            return segment
-        _kept[:] = [kept for kept in _kept if not kept.left()]
-        segment = None
-        try:
-            with standard_descriptors():
-                while segment is None:
-                    segment = _attach(name, open_segment(name, make), wanted, passing)
-        except OSError as error:
-            raise unavailable(error, segment_path(name)) from error
-        _kept.append(segment)
-        _segments[name] = segment
-        return segment
+    waiting = Patience()
+    while True:
+        with _attaching:
+            segment = _segments.get(name)
+            if segment is not None and segment.still_open() and not (make and segment.unlinked()):
+                segment.must_be_whole()
+                return segment
+            _kept[:] = [kept for kept in _kept if not kept.left()]
+            try:
+                with standard_descriptors():
+                    found = _attach(name, open_segment(name, make), wanted, passing)
+            except OSError as error:
+                raise unavailable(error, segment_path(name)) from error
+            if isinstance(found, Segment):
+                _kept.append(found)
+                _segments[name] = found
+                return found
+        if found is not None:
+            if waiting.ends(found):
+                raise frozen(found.pid, segment_path(name), patience.FROZEN_S)
+            sleep(0.001)
 
 
-def _attach(name: str, fd: int, wanted: at.Geometry, passing: bool) -> Segment | None:
-    """Checks and maps what is behind `fd`; None where its name was removed meanwhile."""
-    path = segment_path(name)
+def _attach(name: str, fd: int, wanted: at.Geometry, passing: bool) -> Segment | Sighting | None:
+    """Checks and maps what is behind `fd`.
+
+    Returns:
+        None where its name was removed meanwhile, and who is inside where that must be waited for.
+    """
     guard = ByteLock(fd, GUARD)
-    give_up = monotonic() + FROZEN_S
     segment = attached = None
     try:
-        while not guard.acquire():
-            if monotonic() > give_up:
-                raise frozen(guard.holder(), path, FROZEN_S)
-            sleep(0.001)
-        # From here on nobody else makes, checks or removes this segment.
-        geometry = _prepare(name, fd, wanted, passing)
+        # What is sound stays so, and who is inside need not be waited for.
+        geometry = _sound(name, fd, wanted)
+        if geometry is None:
+            if not guard.acquire():
+                pid = guard.holder()
+                return None if pid is None else Sighting(pid, b"")
+            # From here on nobody else makes, checks or removes this segment.
+            geometry = _prepare(name, fd, wanted, passing)
         if geometry is not None:
             segment = Segment(name, fd, geometry)
             guard.release()
@@ -253,6 +265,31 @@ def sweep_passing() -> None:
                 os.close(fd)
 
 
+def _sound(name: str, fd: int, wanted: at.Geometry) -> at.Geometry | None:
+    """The geometry of a segment that is complete and stays as it is, None for any other."""
+    found = os.fstat(fd)
+    if found.st_nlink == 0 or found.st_size < at.PAGE:
+        return None
+    head = memoryview(os.pread(fd, at.PAGE, 0)).cast("Q")
+    if head[at.H_MAGIC] != at.MAGIC or head[at.H_VERSION] != at.VERSION:
+        return None
+    geometry = at.Geometry(head[at.H_SLOT_SIZE], head[at.H_SLOTS])
+    if geometry_crc(head) != head[at.H_GEOMETRY_CRC] or geometry.segment_bytes != found.st_size:
+        return None
+    if geometry != wanted:
+        if not any_held(fd, LIVENESS):
+            return None
+        _warn_of_old_sizes(name, geometry)
+    return geometry
+
+
+def _warn_of_old_sizes(name: str, geometry: at.Geometry) -> None:
+    logger.warning(
+        "ring=%s SLOT_SIZE or SHM_SIZE changed; the old sizes (%d, %d) hold until nobody is "
+        "attached and nothing is unfinished", name, geometry.slot_size, geometry.segment_bytes,
+    )  # fmt: skip
+
+
 def _prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geometry | None:
     """With the guard held: the geometry of the segment behind `fd`, None to open it again."""
     found = os.fstat(fd)
@@ -293,10 +330,7 @@ def _prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geome
             )
             os.unlink(path)
             return None
-        logger.warning(
-            "ring=%s SLOT_SIZE or SHM_SIZE changed; the old sizes (%d, %d) hold until nobody is "
-            "attached and nothing is unfinished", name, geometry.slot_size, geometry.segment_bytes,
-        )  # fmt: skip
+        _warn_of_old_sizes(name, geometry)
     return geometry
 
 

@@ -16,7 +16,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from django_tasks_local.store import Limits, Ring, Role, recovery
 from django_tasks_local.store.ids import format_id
-from django_tasks_local.store.lock import Mutex
+from django_tasks_local.store.mutex import Mutex
 from tests.crash.ledger import ENDED, INSIDE, NEXT, PLACE_WORDS, STARTED, STOPS, Ledger
 
 META: Final = b"tests.tasks:noop"
@@ -48,7 +48,6 @@ class Monitor:
         self._ledger = ledger
         self._place = place
         self._local = threading.local()
-        self._run = Mutex.run
         self._rebuild = recovery.rebuild
         self._lose = recovery.lose
         self._rebuilt = False
@@ -56,9 +55,6 @@ class Monitor:
     def install(self) -> None:
         """Puts this between the callers and the store's own functions, in this process."""
         monitor = self
-
-        def run(mutex: Mutex, function: Callable[..., Any], *args: Any) -> Any:
-            return monitor.enter(mutex, function, args)
 
         def rebuild(*args: Any) -> Any:
             monitor._rebuilt = True
@@ -68,12 +64,25 @@ class Monitor:
             monitor._ledger.lose(monitor._place, table.head(slot).id_high)
             monitor._lose(table, slot, *args)
 
-        Mutex.run = run  # type: ignore[method-assign]
+        for name, original in _ORIGINAL_WAYS_IN.items():
+            setattr(Mutex, name, self._watched(original))
         recovery.rebuild = rebuild
         recovery.lose = lose
 
-    def enter(self, mutex: Mutex, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """`Mutex.run`, with the wait measured."""
+    def _watched(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def enter(mutex: Mutex, function: Callable[..., Any], *args: Any) -> Any:
+            return self.enter(original, mutex, function, args)
+
+        return enter
+
+    def enter(
+        self,
+        original: Callable[..., Any],
+        mutex: Mutex,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+    ) -> Any:
+        """One of the mutex's ways in, with the wait measured."""
         ledger, place = self._ledger, self._place
         stops = ledger.stops
         began_ns = time.monotonic_ns()
@@ -94,7 +103,7 @@ class Monitor:
             return self.inside(function, args)
 
         own_stops = ledger.field(place, STOPS)
-        return self._run(mutex, inside)
+        return original(mutex, inside)
 
     def inside(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """Calls `function` with this place marked as being inside."""
@@ -281,7 +290,8 @@ def _fork(name: str, seed: str, actor: Actor) -> None:
     if pid == 0:
         code = 1
         try:
-            Mutex.run = _ORIGINAL_RUN  # type: ignore[method-assign]
+            for each, original in _ORIGINAL_WAYS_IN.items():
+                setattr(Mutex, each, original)
             recovery.rebuild, recovery.lose = _ORIGINALS
             signal.signal(signal.SIGUSR1, signal.SIG_IGN)
             seed = f"{seed} {actor.rng.random()}"
@@ -301,5 +311,5 @@ def _fork(name: str, seed: str, actor: Actor) -> None:
     _armed[:] = [True]
 
 
-_ORIGINAL_RUN = Mutex.run
+_ORIGINAL_WAYS_IN = {name: getattr(Mutex, name) for name in ("run", "try_run", "insist")}
 _ORIGINALS = recovery.rebuild, recovery.lose

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Limits, Ring, Role, lock, segment
+from django_tasks_local.store import Limits, Ring, Role, patience, segment
 from django_tasks_local.store import layout as at
 from tests.crash.scene import META, SMALL, Scene, small_value
 from tests.crash.steps import in_child
@@ -103,7 +103,7 @@ def test_next_one_inside_after_a_kill(scene: Scene) -> None:
 
 def test_frozen_holder_is_named(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """A holder that is alive and does not run is waited for, then named, never overtaken."""
-    monkeypatch.setattr(lock, "FROZEN_S", 0.3)
+    monkeypatch.setattr(patience, "FROZEN_S", 0.3)
     result_id = scene.enqueue(small_value(1))
     with children(1, stay_inside(scene)) as (pid,):
         os.kill(pid, signal.SIGSTOP)
@@ -249,7 +249,7 @@ def test_wait_that_a_clock_step_made_long(scene: Scene) -> None:
     def body(number: int, ready: Callable[[], object]) -> None:
         ring = scene.attach()
         scene.ring._mutex.semaphore.acquire(0)
-        lock.CHUNK_S = 3600.0  # type: ignore[misc]
+        patience.CHUNK_S = 3600.0  # type: ignore[misc]
         ready()
         ring.become(Role.SITE)
         ready()

@@ -17,7 +17,7 @@ from django.test import override_settings
 
 import django_tasks_local
 from django_tasks_local import exceptions, options, progress
-from django_tasks_local.store import layout, lock
+from django_tasks_local.store import layout, patience
 from tests.docs.pages import DOCS, PAGES, blocks, name_of, read, rows, section
 from tests.support import ROOT
 
@@ -186,7 +186,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert limits["Slots in one ring"] == f"{layout.MAX_SLOTS - 1:,}"
     assert limits["Progress message"] == f"{progress.MESSAGE_BYTES} bytes of UTF-8"
     frozen = limits["A live process that is frozen inside the lock"]
-    assert f"{lock.FROZEN_S:.0f} seconds" in frozen
+    assert f"{patience.FROZEN_S:.0f} seconds" in frozen
     interval = f"every {progress.TRACK_INTERVAL_S * 1000:.0f} milliseconds"
     assert interval in section(RESULTS, 'track(rows, total=None, message="")')
 

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Ring, Role
+from django_tasks_local.store import Ring, Role, patience
 from django_tasks_local.store import layout as at
 from django_tasks_local.store import lock as locks
-from django_tasks_local.store import segment as segments
 from django_tasks_local.store.objects import semaphore_path
 from tests import rings as peers
 from tests.rings import LIMITS, Rings, increment, increment_here, put
@@ -198,7 +197,7 @@ def test_signals_do_not_end_the_wait(rings: Rings) -> None:
 
 def test_a_frozen_holder_is_named(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody takes the lock from a process that lives; the others say which one, and go on."""
-    monkeypatch.setattr(locks, "FROZEN_S", 0.05)
+    monkeypatch.setattr(patience, "FROZEN_S", 0.05)
     ring = rings.attach()
     peer = rings.peer()
     peer.start(increment_here, 1_000_000)
@@ -220,7 +219,7 @@ def frozen_inside(peer: peers.Peer, ring: Ring) -> bool:
 
 def test_a_thawed_holder_goes_on(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
     """It kept the lock all the time, so what it goes on to write is right."""
-    monkeypatch.setattr(locks, "FROZEN_S", 0.05)
+    monkeypatch.setattr(patience, "FROZEN_S", 0.05)
     ring = rings.attach()
     peer = rings.peer()
     peer.start(increment_here, 100_000)
@@ -228,8 +227,10 @@ def test_a_thawed_holder_goes_on(rings: Rings, monkeypatch: pytest.MonkeyPatch) 
     for _ in range(3):
         with pytest.raises(StoreUnavailable):
             put(ring)
+    at_rest = ring.words[at.H_EVICTED]
     peer.resume()
     monkeypatch.undo()
+    wait_for(lambda: ring.words[at.H_EVICTED] > at_rest)
     increment(ring, 1000)
     peer.result()
     assert ring.words[at.H_EVICTED] == 101_000
@@ -240,8 +241,7 @@ def test_attaching_waits_no_longer_either(
     rings: Rings, monkeypatch: pytest.MonkeyPatch, attached: bool
 ) -> None:
     """A frozen holder keeps newcomers out for as long as it does the others, no longer."""
-    monkeypatch.setattr(segments, "FROZEN_S", 0.05)
-    monkeypatch.setattr(locks, "FROZEN_S", 0.05)
+    monkeypatch.setattr(patience, "FROZEN_S", 0.05)
     if attached:
         rings.attach()
     peer = inside(rings)
@@ -286,10 +286,10 @@ def test_a_byte_lock_is_seen_by_others_only(rings: Rings) -> None:
     mine = locks.ByteLock(ring.segment.fd, locks.GUARD + 100)
     assert mine.acquire()
     assert not mine.held()
-    assert mine.holder() == 0
+    assert mine.holder() is None
     assert peer.do(look, locks.GUARD + 100) == (True, os.getpid(), False)
     mine.release()
-    assert peer.do(look, locks.GUARD + 100) == (False, 0, True)
+    assert peer.do(look, locks.GUARD + 100) == (False, None, True)
     assert not mine.acquire()
     peer.kill()
     wait_for(mine.acquire)
@@ -297,7 +297,7 @@ def test_a_byte_lock_is_seen_by_others_only(rings: Rings) -> None:
     mine.release()
 
 
-def look(mine: Any, offset: int) -> tuple[bool, int, bool]:
+def look(mine: Any, offset: int) -> tuple[bool, int | None, bool]:
     byte = locks.ByteLock(mine.ring.segment.fd, offset)
     return byte.held(), byte.holder(), byte.acquire()
 

@@ -71,7 +71,7 @@ def test_a_reaped_process_takes_another_entry(rings: Rings, role: Role) -> None:
     before = ring.registry.serial
     other = taken_for_dead(rings, ring)
     assert not ring.hold()
-    ring.rejoin()
+    ring.take_place()
     assert ring.hold()
     assert other.do(alive, ring.registry.index)
     assert ring.registry.serial == before

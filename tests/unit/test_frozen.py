@@ -1,0 +1,331 @@
+"""A process that is stopped inside the lock: who waits for it, for how long, and who does not."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import posix_ipc
+import pytest
+
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.store import Ring, Role, patience
+from django_tasks_local.store import layout as at
+from django_tasks_local.store.patience import Patience, Sighting
+from tests import rings as peers
+from tests.rings import FAR_NS, Rings, done, put
+from tests.support import stays, wait_for
+
+NEVER_S = 10_000.0
+
+
+def stop_inside(mine: Any) -> None:
+    mine.ring._mutex.run(lambda: os.kill(os.getpid(), signal.SIGSTOP))
+
+
+def frozen_inside(rings: Rings) -> peers.Peer:
+    """A process that is attached, and stopped inside the lock."""
+    peer = rings.peer()
+    peer.start(stop_inside)
+    os.waitpid(peer.pid, os.WUNTRACED)
+    return peer
+
+
+@pytest.fixture
+def for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for a frozen process waits beyond the end of this test."""
+    monkeypatch.setattr(patience, "FROZEN_S", NEVER_S)
+
+
+# --- what is optional ----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("for_ever")
+def test_polls_do_not_wait(rings: Rings) -> None:
+    """Finished results are read, also those that are not the most recent; so are running ones."""
+    ring = rings.attach()
+    old, new = done(ring, outcome="old"), done(ring, outcome="new")
+    put(ring)
+    dead = rings.peer()
+    running = dead.do(peers.claim)
+    dead.kill()
+    frozen = frozen_inside(rings)
+    for _ in range(100):
+        assert ring.get(old).outcome() == "old"
+        assert ring.get(running).status.name == "RUNNING"
+    frozen.resume()
+    frozen.result()
+    assert ring.get(running).status.name == "FAILED"
+    ring.get(old)
+    assert peers.ring_address(old)[0] == ring.words[at.H_NEWEST]
+    assert ring.get(new).outcome() == "new"
+    assert ring.check() == []
+
+
+@pytest.mark.usefixtures("for_ever")
+def test_housekeeping_does_not_wait(rings: Rings) -> None:
+    """Healing, promoting, reaping and looking for what is due: another time will do."""
+    ring = rings.attach()
+    put(ring, due_ns=time.time_ns() + FAR_NS)
+    due = ring.next_due_ns()
+    assert due
+    dead = rings.peer().kill()
+    frozen = frozen_inside(rings)
+    ring.heal()
+    ring.promote()
+    assert ring.next_due_ns() == 0
+    assert not ring.work_is_due(NEVER_S)
+    assert dead.index not in [entry.index for entry in ring.reap_dead()]
+    assert ring.registry.in_use(dead.index)
+    assert not ring.become(Role.SITE, needed=False)
+    ring.detach()
+    assert ring.registry.index >= 0
+    frozen.resume()
+    frozen.result()
+    assert ring.next_due_ns() == due
+    ring.reap_dead()
+    assert not ring.registry.in_use(dead.index)
+    assert ring.become(Role.SITE, needed=False)
+    ring.detach()
+    assert ring.registry.index < 0
+    assert ring.check() == []
+
+
+@pytest.mark.usefixtures("for_ever")
+def test_readers_attach_without_waiting(rings: Rings) -> None:
+    """A new web process reads at once, and takes its place as soon as it can."""
+    ring = rings.attach()
+    result_id = done(ring, outcome="done")
+    frozen = frozen_inside(rings)
+    reader = rings.peer(role=Role.VISITOR)
+    assert reader.index < 0
+    assert reader.do(peers.status_of, result_id) == "SUCCESSFUL"
+    reader.do(take_place, False)
+    frozen.resume()
+    frozen.result()
+    assert reader.do(take_place, False) >= 0
+    assert reader.do(become_site) > 0
+    assert ring.check() == []
+
+
+@pytest.mark.usefixtures("for_ever")
+def test_a_reader_that_has_no_place_yet_may_become_a_site(rings: Rings) -> None:
+    """It gets its entry and its role at once."""
+    ring = rings.attach()
+    frozen = frozen_inside(rings)
+    reader = rings.peer(role=Role.VISITOR)
+    reader.start(become_site)
+    stays(reader.busy, for_s=0.1)
+    frozen.resume()
+    assert reader.result() > 0
+    (entry,) = [each for each in ring.registry.attachments() if each.pid == reader.pid]
+    assert entry.role is Role.SITE
+    assert reader.do(peers.enqueue, ((b"x" * 1000,), {}))
+    assert ring.check() == []
+
+
+def take_place(mine: Any, needed: bool) -> int:
+    mine.ring.take_place(needed=needed)
+    return int(mine.ring.registry.index)
+
+
+def become_site(mine: Any) -> int:
+    assert mine.ring.become(Role.SITE)
+    return int(mine.ring.registry.serial)
+
+
+# --- what is needed ------------------------------------------------------------------------
+
+
+def test_one_verdict_is_enough_for_a_process(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one thread has waited for, the others need not wait for, until something moves."""
+    monkeypatch.setattr(patience, "FROZEN_S", 0.2)
+    ring = rings.attach()
+    frozen = frozen_inside(rings)
+    with pytest.raises(StoreUnavailable, match=f"rocess {frozen.pid} "):
+        put(ring)
+    monkeypatch.setattr(patience, "FROZEN_S", NEVER_S)
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable, match=f"rocess {frozen.pid} "):
+            put(ring)
+    frozen.resume()
+    frozen.result()
+    assert put(ring)
+    frozen.start(stop_inside)  # the same process, but another stay
+    os.waitpid(frozen.pid, os.WUNTRACED)
+    waiting = threading.Thread(target=put, args=(ring,))
+    waiting.start()
+    stays(waiting.is_alive, for_s=0.1)
+    frozen.resume()
+    frozen.result()
+    waiting.join()
+    assert ring.check() == []
+
+
+def test_threads_that_wait_already_get_the_verdict(
+    rings: Rings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one to have waited long enough speaks for those that came later."""
+    ring = rings.attach()
+    frozen = frozen_inside(rings)
+    monkeypatch.setattr(patience, "FROZEN_S", NEVER_S)
+    errors: list[str] = []
+
+    def enqueue() -> None:
+        with pytest.raises(StoreUnavailable) as caught:
+            put(ring)
+        errors.append(str(caught.value))
+
+    threads = [threading.Thread(target=enqueue) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    stays(lambda: not errors, for_s=0.05)
+    ring._mutex._stuck = (Sighting(*ring._mutex.look()), True)  # type: ignore[misc]
+    for thread in threads:
+        thread.join()
+    assert len(errors) == 3
+    frozen.kill()
+    assert put(ring)
+
+
+# --- what nobody else can do ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 3000])
+def test_a_worker_waits_with_the_outcome(
+    rings: Rings, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """However long it takes, the result of an ended task is not thrown away."""
+    monkeypatch.setattr(patience, "FROZEN_S", 0.05)
+    ring = rings.attach()
+    result_id = put(ring)
+    worker = rings.peer(role=Role.WORKER)
+    assert worker.do(peers.claim) == result_id
+    frozen = frozen_inside(rings)
+    worker.start(peers.finish, result_id, "x" * size)
+    stays(worker.busy, for_s=0.5)
+    frozen.resume()
+    worker.result()
+    assert ring.get(result_id).outcome() == "x" * size
+
+
+def test_who_insists_says_so_once(
+    rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line in the log names the process that is waited for."""
+    monkeypatch.setattr(patience, "FROZEN_S", 0.05)
+    rings.attach()
+    ring = rings.attach(role=Role.POOL)
+    frozen = frozen_inside(rings)
+    timer = threading.Thread(target=lambda: (wait_for(lambda: caplog.records), frozen.resume()))
+    timer.start()
+    with caplog.at_level(logging.ERROR, "django_tasks_local"):
+        assert ring.become(Role.POOL)
+    timer.join()
+    (record,) = caplog.records
+    assert "waits until it can go on" in record.getMessage()
+    assert f"rocess {frozen.pid} " in record.getMessage()
+
+
+# --- everything frozen and thawed ------------------------------------------------------------
+
+
+def test_who_was_frozen_too_blames_nobody(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`docker pause`: the waiter wakes up first, an hour later, and waits on."""
+    monkeypatch.setattr(patience, "FROZEN_S", 0.6)
+    monkeypatch.setattr(patience, "GAP_S", 0.5)
+    ring = rings.attach()
+    waiter = rings.peer()
+    frozen = frozen_inside(rings)
+    waiter.start(peers.enqueue)
+    stays(waiter.busy, for_s=0.1)
+    waiter.stop()
+    with pytest.raises(AssertionError):
+        wait_for(lambda: False, 1.0)  # both are frozen, for longer than anybody may be inside
+    waiter.resume()
+    stays(waiter.busy, for_s=0.1)
+    frozen.resume()
+    assert waiter.result()
+    assert ring.check() == []
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A monotonic clock that the test moves."""
+    now = [0.0]
+    monkeypatch.setattr(patience, "monotonic", lambda: now[0])
+    return now
+
+
+def turns(clock: list[float], waiting: Patience, seen: Sighting | None, step_s: float) -> float:
+    """For how long it waits in turns of that length."""
+    began = clock[0]
+    while not waiting.ends(seen):
+        clock[0] += step_s
+        if clock[0] - began > 1000:
+            return 1000
+    return clock[0] - began
+
+
+def test_what_counts_is_what_was_waited(clock: list[float]) -> None:
+    """Turn by turn: long ones count for less, and one that is too long begins again."""
+    seen = Sighting(7, b"marks")
+    assert turns(clock, Patience(), seen, 0.005) == pytest.approx(30, abs=0.1)
+    assert turns(clock, Patience(), seen, 0.5) == pytest.approx(150, abs=1)
+    assert turns(clock, Patience(), seen, 2.0) == 1000
+    waiting = Patience()
+    for _ in range(5900):
+        assert not waiting.ends(seen)
+        clock[0] += 0.005
+    clock[0] += 3600
+    assert turns(clock, waiting, seen, 0.005) == pytest.approx(30, abs=0.1)
+
+
+def test_only_one_who_does_not_move_is_blamed(clock: list[float]) -> None:
+    """Another process, or anything that moved in the header, begins again; so does nobody."""
+    first = Sighting(7, b"marks")
+    for other in (Sighting(8, b"marks"), Sighting(7, b"moved"), None):
+        waiting = Patience()
+        for _ in range(5900):
+            assert not waiting.ends(first)
+            clock[0] += 0.005
+        assert not waiting.ends(other)
+        assert turns(clock, waiting, first, 0.005) == pytest.approx(30, abs=0.1)
+
+
+# --- signals -------------------------------------------------------------------------------
+
+
+def test_a_lost_token_is_found_under_a_fast_timer(
+    rings: Rings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signals that come more often than chunks end do not hide that the guard is free."""
+    monkeypatch.setattr(patience, "FROZEN_S", 2.0)
+    peer = rings.peer()
+    assert peer.do(enqueue_under_signals)
+
+
+def enqueue_under_signals(mine: Any) -> bool:
+    signal.signal(signal.SIGALRM, lambda number, frame: None)
+    mine.ring._mutex.semaphore.acquire(0)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        put(mine.ring)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return bool(mine.ring._mutex.semaphore.value == 1)
+
+
+def test_a_caller_learns_the_id_though_the_wake_up_fails(
+    ring: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The semaphore may be at its ceiling: the task is in the ring already."""
+    name = f"{ring.name}-full"
+    full = posix_ipc.Semaphore(name, posix_ipc.O_CREX, initial_value=posix_ipc.SEMAPHORE_VALUE_MAX)
+    full.unlink()
+    with pytest.raises(OSError, match="too large"):
+        full.release()
+    monkeypatch.setattr(ring, "_work", full)
+    assert ring.get(put(ring)).status.name == "READY"
