@@ -27,6 +27,7 @@ from django_tasks_local.exceptions import LocalTasksError
 from django_tasks_local.options import Options
 from django_tasks_local.pool import preparation
 from django_tasks_local.pool.main_script import main_path
+from django_tasks_local.pool.serving import is_request
 from django_tasks_local.pool.site import Site, Terms
 from django_tasks_local.pool.ticks import TICK_S
 from django_tasks_local.store import Limits, Ring, ring_exists, ring_name, sweep_passing
@@ -100,7 +101,7 @@ def _site(terms: Terms, ring: Ring | None = None) -> Site:
         if site.terms.limits != terms.limits:
             site.ring.set_limits(terms.limits)
             site.terms = terms
-        site.serves = key[0] in _serving
+        site.serves = site.serves or key[0] in _serving
     return site
 
 
@@ -144,7 +145,7 @@ def _secret_key() -> str:
         return ""
 
 
-def _attach_at_first_request(**kwargs: Any) -> None:
+def _attach_at_first_request(sender: object = None, **kwargs: Any) -> None:
     """A web process attaches before it enqueues: somebody must be there to run what waits.
 
     A page that uses no task must not wait for that: where somebody is inside the ring for long, a
@@ -153,7 +154,7 @@ def _attach_at_first_request(**kwargs: Any) -> None:
     pid = os.getpid()
     if pid in _serving and time.monotonic() < _attach_again.get(pid, math.inf):
         return
-    if preparation.under_test():
+    if preparation.under_test() or not is_request(sender):
         return
     _serving.add(pid)
     _attach_again[pid] = time.monotonic() + TICK_S
@@ -168,7 +169,7 @@ def attach_where_work_is() -> None:
 
     After a reload that may come late, and by then DRAIN_TIMEOUT would have ended what runs.
     """
-    if not preparation.under_test():
+    if not (preparation.under_test() or preparation.in_pool()):
         _for_each_backend(_expect_requests)
 
 
@@ -186,6 +187,8 @@ def _for_each_backend(do: Callable[[ProcessPoolBackend], None]) -> None:
         except (LocalTasksError, ImproperlyConfigured) as error:
             # The process may need no task at all.
             logger.error("alias=%s can't attach: %s", alias, error)
+        except Exception:
+            logger.exception("alias=%s can't attach", alias)
 
 
 def _forget_after_fork() -> None:

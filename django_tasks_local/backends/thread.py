@@ -23,6 +23,7 @@ from django_tasks_local.backends.base import LocalBackend
 from django_tasks_local.exceptions import counted, listed
 from django_tasks_local.execution import run
 from django_tasks_local.options import Options
+from django_tasks_local.pool.serving import is_restarted_by_autoreload
 from django_tasks_local.store import MemoryStore
 from django_tasks_local.store.records import Claim, task_path
 
@@ -216,8 +217,8 @@ def _set_exit_hook() -> None:
 
 def _drain() -> None:
     """Give running and due tasks DRAIN_TIMEOUT to end. Called at exit."""
-    if os.environ.get("RUN_MAIN") == "true":
-        return  # Django's autoreloader; whoever saved a file does not want to wait.
+    if is_restarted_by_autoreload():
+        return  # who saved a file does not want to wait
     started = time.monotonic()
     pools = [*_pools.values(), *_closed]
     for pool in pools:

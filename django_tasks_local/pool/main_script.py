@@ -7,6 +7,7 @@ from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from django.tasks import Task
+from django.tasks.exceptions import InvalidTask
 
 _NAME: Final = b"__main__"
 # A piece of a pickle as long as that is somebody's bytes or text, not opcodes.
@@ -83,6 +84,20 @@ def refuse_main(value: object) -> None:
         pickle.PicklingError: It is, and which.
     """
     _Finder(_Nowhere()).dump(value)
+
+
+def refuse_main_task(path: str) -> None:
+    """Looks whether a pool could import a task of ``__main__``.
+
+    Raises:
+        InvalidTask: It could not.
+    """
+    if not main_script():
+        raise InvalidTask(
+            f"Task {path} is defined in {where_main_is_from()}, from where a pool can't import it. "
+            "Define it in a module, or put the script into a file and guard what it does with: "
+            'if __name__ == "__main__":'
+        )
 
 
 class _Nowhere:

@@ -96,9 +96,22 @@ def output_is_piped() -> bool:
     return any(stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) for mode in modes)
 
 
-def importing_main() -> str:
-    """The main script of its site that this pool is just importing, "" for none."""
-    return _state["importing main"]
+def in_pool() -> bool:
+    """Whether a site has started this process, or its pool, to run tasks."""
+    return bool(_told)
+
+
+def refuse_unguarded_main() -> None:
+    """Looks whether this is a pool that is just importing its site's main script.
+
+    Raises:
+        RuntimeError: It is; nothing may use a backend then.
+    """
+    if script := _state["importing main"]:
+        raise RuntimeError(
+            f"A task backend was used while the pool imports the main script {script}. Guard what "
+            'the script does with: if __name__ == "__main__":'
+        )
 
 
 def directory() -> str:

@@ -5,12 +5,10 @@ import logging
 import os
 import threading
 import time
-from array import array
 from dataclasses import dataclass
 from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
-from django.tasks.exceptions import InvalidTask
 
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.store import Limits, PoolState, Ring, Role, unlink_objects
@@ -19,8 +17,11 @@ from django_tasks_local.streams import say
 
 from . import preparation
 from .launcher import bury_pools, start_pool, started
-from .main_script import main_script, names_main, refuse_main, where_main_is_from
+from .main_script import names_main, refuse_main, refuse_main_task
+from .neighbours import warn_of_strangers
+from .own_tasks import OwnTasks
 from .preparation import Preparation
+from .serving import is_server
 from .ticks import TICK_S, until_tick_s
 
 logger = logging.getLogger("django_tasks_local")
@@ -29,8 +30,6 @@ TICK_NS: Final = int(TICK_S * 1e9)
 # The pause after a pool that did not come up; it doubles each time, up to a minute.
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 60.0
-# A script remembers what it enqueued, to wait for it at exit; beyond this it forgets what is done.
-REMEMBERED: Final = 20_000
 
 
 @dataclass(frozen=True)
@@ -69,17 +68,18 @@ class Site:
             RuntimeError: This is a pool that imports its site's unguarded main script.
             ImproperlyConfigured: Tests use a database that no other process can see.
         """
-        _refuse_unguarded_main()
+        preparation.refuse_unguarded_main()
         self.terms = terms
         self.pid = os.getpid()
         self.closed = False
         self.serves = False
         self._guest = guest
-        self._mine: array[int] | None = None if guest else array("Q")
+        self._own = None if guest else OwnTasks()
         self._next_tick = time.monotonic() + TICK_S
         self._lead = threading.Lock()
         self._is_site = False
         self._has_role = False  # in the ring as it is now
+        self._watched = False
         self._borrowed = ring is not None
         self._main_is_known = preparation.needs_main()
         self.ring = ring or self._attach()
@@ -100,14 +100,14 @@ class Site:
             InvalidTask: The task is defined in a main script that no pool can import.
         """
         if not self._main_is_known and meta.startswith(b"__main__:"):
-            _refuse_main_tasks(meta)
+            refuse_main_task(task_path(meta))
         if not self._is_site:
             self._become_site()
         ring = self.ring
         result_id, now_ns = ring.enqueue(meta, arguments, priority=priority, due_ns=due_ns)
         try:
-            if self._mine is not None:
-                self._remember(result_id)
+            if self._own is not None:
+                self._own.add(ring, result_id)
             leadership = ring.leadership
             if due_ns <= now_ns + TICK_NS and (
                 not leadership.pool_alive() or leadership.successor_wanted(ring.registry.serial)
@@ -117,6 +117,8 @@ class Site:
         except Exception:
             # The task is in the ring, and its caller must get its id. The tick looks again.
             logger.exception("alias=%s looking after a task failed", self.terms.alias)
+        if _ending:
+            self.end()
         return result_id, now_ns
 
     def get(self, result_id: str) -> Snapshot:
@@ -132,7 +134,7 @@ class Site:
             request that is about to be served may need no task, and must not wait for one.
         """
         self.serves = True
-        self._mine = None
+        self._own = None
         if self._has_role:
             self.ring.registry.set_state(PoolState.SERVING)
         return self._is_site or self._become_site(needed=False)
@@ -144,7 +146,7 @@ class Site:
         its first request does it.
         """
         if not self._is_site:
-            self._take_part(serves=True, needed=False)
+            self._take_part(serves=is_server(), needed=False)
 
     def _take_part(self, *, serves: bool, needed: bool) -> bool:
         self._has_role = self.ring.become(Role.SITE, needed=needed)
@@ -158,6 +160,9 @@ class Site:
                 self.ring.take_place(needed=needed)
             return True
         self._refuse_unshared_databases()
+        if not self.serves and is_server():
+            self.serves = True
+            self._own = None
         # Not with `_lead` in hand: it may have to wait, and other threads may not want to.
         if not self._take_part(serves=self.serves, needed=needed):
             return False
@@ -179,14 +184,16 @@ class Site:
 
     def _lead_the_way(self) -> None:
         self.ring.leadership.forget_failures()
-        self._warn_of_strangers()
-        threading.Thread(target=self._watch, name="django-tasks-local", daemon=True).start()
-        atexit.register(self._at_exit)
+        warn_of_strangers(self.ring)
+        _sites.append(self)
+        self._start_watch()
 
     def _keep_house(self) -> None:
         """Does the tick's work if the thread that should is late, or can't run (plain uWSGI)."""
         if time.monotonic() > self._next_tick + TICK_S:
             self.tick()
+            if self._is_site and not self._watched:
+                self._start_watch()
 
     def tick(self) -> None:
         """Looks whether all is well (20 us where it is)."""
@@ -233,7 +240,8 @@ class Site:
         self.closed = True
         if not self._borrowed:
             self.ring.detach()
-            atexit.unregister(self._at_exit)
+            if self in _sites:
+                _sites.remove(self)
 
     def _attach(self) -> Ring:
         terms = self.terms
@@ -255,8 +263,8 @@ class Site:
             self.terms.name,
         )
         self.ring = self._attach()
-        if self._mine is not None:
-            self._mine = array("Q")  # slots of the old ring
+        if self._own is not None:
+            self._own = OwnTasks()  # those of the old ring are out of reach
         if self._is_site:
             self._take_part(serves=self.serves, needed=False)  # or else the next tick
 
@@ -285,6 +293,18 @@ class Site:
                     "error. Tasks stay READY, and it is tried again.", alias, pid, status,
                 )  # fmt: skip
 
+    def _start_watch(self) -> None:
+        try:
+            threading.Thread(target=self._watch, name="django-tasks-local", daemon=True).start()
+        except RuntimeError as error:  # a limit, or the interpreter is ending
+            logger.log(
+                logging.DEBUG if _ending else logging.WARNING,
+                "alias=%s no thread can be started to look after the pool (%s): until one can, "
+                "calls of enqueue and get_result do it.", self.terms.alias, error,
+            )  # fmt: skip
+        else:
+            self._watched = True
+
     def _watch(self) -> None:
         while not self.closed:
             time.sleep(until_tick_s())
@@ -293,76 +313,32 @@ class Site:
             except Exception:
                 logger.exception("alias=%s looking after the ring failed", self.terms.alias)
 
-    def _remember(self, result_id: str) -> None:
-        assert self._mine is not None
-        self._mine.extend(self.ring.address(result_id))
-        if len(self._mine) > 2 * REMEMBERED:
-            self._mine = self.ring.unfinished(self._mine)
-
-    def _warn_of_strangers(self) -> None:
-        ours = self.ring.path.partition(":")[0]
-        for entry in self.ring.registry.attachments():
-            theirs = self.ring.registry.path_of(entry.index).partition(":")[0]
-            strange = bool(ours and theirs) and not ours.endswith(theirs)
-            if strange and entry.alive and entry.role is Role.SITE:
-                logger.warning(
-                    "alias=%s the process %d shares this ring and has its settings at %s, this one "
-                    "at %s. If these are two sites, give each its own NAMESPACE in OPTIONS.",
-                    self.terms.alias, entry.pid, theirs, ours,
-                )  # fmt: skip
-                return
-
-    def _at_exit(self) -> None:
+    def end(self) -> None:
+        """What this process does about its ring when it ends; a script waits for its tasks."""
         if self.pid != os.getpid() or self.closed:
             return
         try:
             if self.terms.passing:
                 self.ring.detach()
                 unlink_objects(self.terms.name)
-            elif not self.serves:
-                self._wait_for_mine()
+            elif self._own is not None and not (self.serves or is_server()):
+                self._own.wait(self.terms.alias, lambda: self.ring, self.tick)
         except KeyboardInterrupt:
             say("\ndjango-tasks-local: left in the ring.")
         finally:
             self.close()
 
-    def _wait_for_mine(self) -> None:
-        """A script that ends now would take its own tasks' pool with it."""
-        mine = self._mine or array("Q")
-        said = False
-        while (mine := self.ring.unfinished(mine)) and not self._others_serve():
-            if not said:
-                said = True
-                say(
-                    f"django-tasks-local: waiting for {len(mine) // 2:,} tasks of "
-                    f"{self.terms.alias!r} that this script enqueued (Ctrl-C leaves them in the "
-                    "ring, for the next process that uses it)."
-                )
-            if not self.ring.leadership.pool_alive():
-                self.tick()
-            time.sleep(0.01)
 
-    def _others_serve(self) -> bool:
-        """Whether a web process is there to take over; another script may end before our tasks."""
-        return any(
-            entry.role is Role.SITE and entry.state == PoolState.SERVING and entry.alive
-            for entry in self.ring.registry.attachments()
-        )
+# The sites of this process, for its end. The hook is set when this module is loaded, and so runs
+# after all that were set later; what is enqueued even later than that is waited for at once.
+_sites: list[Site] = []
+_ending: list[bool] = []
 
 
-def _refuse_unguarded_main() -> None:
-    script = preparation.importing_main()
-    if script:
-        raise RuntimeError(
-            f"A task backend was used while the pool imports the main script {script}. Guard what "
-            'the script does with: if __name__ == "__main__":'
-        )
+def _end_all() -> None:
+    _ending.append(True)
+    for site in _sites[:]:
+        site.end()
 
 
-def _refuse_main_tasks(meta: bytes) -> None:
-    if not main_script():
-        raise InvalidTask(
-            f"Task {task_path(meta)} is defined in {where_main_is_from()}, from where a pool can't "
-            "import it. Define it in a module, or put the script into a file and guard what it "
-            'does with: if __name__ == "__main__":'
-        )
+atexit.register(_end_all)

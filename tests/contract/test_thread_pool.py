@@ -296,8 +296,21 @@ def test_deferred_tasks_are_not_waited_for() -> None:
 
 def test_autoreload_does_not_wait() -> None:
     """Under runserver's reloader nobody waits for tasks."""
-    seconds, _ = script("on(tasks.nap).enqueue(30)", drain=None, RUN_MAIN="true")
+    under_autoreload = (
+        "import threading\n"
+        "rest = threading.Event().wait\n"
+        "threading.Thread(target=rest, name='django-main-thread', daemon=True).start()\n"
+    )
+    code = under_autoreload + "on(tasks.nap).enqueue(30)"
+    seconds, _ = script(code, drain=None, RUN_MAIN="true")
     assert seconds < 15
+
+
+def test_what_runserver_starts_does_wait() -> None:
+    """A command that a view runs has autoreload's variable, and is not what is restarted."""
+    seconds, output = script("on(tasks.nap).enqueue(30)", drain=0.5, RUN_MAIN="true")
+    assert seconds > 0.5
+    assert "1 running tasks are cut off" in output
 
 
 @pytest.mark.skipif(

@@ -11,7 +11,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.pool import preparation
+from django_tasks_local.pool import own_tasks, preparation
 from django_tasks_local.pool import site as module
 from django_tasks_local.pool.site import Site, Terms
 from django_tasks_local.store import Ring, Role
@@ -129,16 +129,17 @@ def test_a_guest_keeps_nothing_alive(make: Make, started: list[Any]) -> None:
 
 def test_a_script_remembers_what_is_unfinished(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a number it forgets what is done; a web process remembers nothing."""
-    monkeypatch.setattr(module, "REMEMBERED", 4)
+    monkeypatch.setattr(own_tasks, "REMEMBERED", 4)
     site = make()
     for _ in range(4):
         enqueue(site)
     finish_all(site.ring)
     last = enqueue(site)
-    assert site._mine == array("Q", site.ring.address(last))
+    assert site._own is not None
+    assert site._own._addresses == array("Q", site.ring.address(last))
     site.serve()
     enqueue(site)
-    assert site._mine is None
+    assert site._own is None
 
 
 def test_it_waits_for_its_own_tasks(
@@ -155,14 +156,14 @@ def test_it_waits_for_its_own_tasks(
         else:  # the one that looks whether all is well
             real(seconds)
 
-    monkeypatch.setattr(module.time, "sleep", run_tasks_meanwhile)
-    site._at_exit()
+    monkeypatch.setattr(own_tasks.time, "sleep", run_tasks_meanwhile)
+    site.end()
     assert "waiting for 1 tasks of 'alias'" in capsys.readouterr().err
     assert site.closed
     second, other = make(), make()
     other.serve()
     enqueue(second)
-    second._at_exit()
+    second.end()
     assert capsys.readouterr().err == ""
     finish_all(other.ring)
 
@@ -171,7 +172,7 @@ def test_a_test_runs_ring_goes_with_it(make: Make, rings: Rings) -> None:
     """A passing ring is removed at exit."""
     site = make(passing=True)
     enqueue(site)
-    site._at_exit()
+    site.end()
     assert site.ring.segment.unlinked()
 
 

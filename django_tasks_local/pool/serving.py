@@ -1,0 +1,102 @@
+"""Whether this process is a server. A server never waits at exit for its tasks; a script does.
+
+One sign is certain, a request that was answered; but a server of websockets never sees one, and may
+have enqueued long before. So others count as well, each of which no script shows. What shows none
+of them (a bot, a consumer of messages) is a script, which may say `close()` before it ends.
+"""
+
+import os
+import sys
+import threading
+from pathlib import PurePath
+from types import FrameType
+from typing import Final
+
+SERVERS: Final = frozenset(
+    (
+        "daphne", "granian", "gunicorn", "hypercorn", "mod_wsgi-express", "pyuwsgi", "uvicorn",
+        "uwsgi", "waitress", "waitress-serve",
+    )
+)  # fmt: skip
+# Modules that a server offers inside its own interpreter alone.
+EMBEDDED: Final = ("uwsgi", "mod_wsgi")
+
+# The management command of each process, noted when it was last seen on the main thread's stack:
+# at exit it is not there any more.
+_commands: dict[int, str] = {}
+
+
+def is_server() -> bool:
+    """Whether this process serves requests, or is about to (20 us).
+
+    An ASGI application made outside of a management command is a sign, a WSGI application is not:
+    many a script calls ``get_wsgi_application`` in order to set Django up.
+    """
+    if any(name in sys.modules for name in EMBEDDED) or _program() in SERVERS:
+        return True
+    command = _command()
+    if command == "runserver":
+        # Without either it is the parent, which only waits for files to change.
+        return os.environ.get("RUN_MAIN") == "true" or "--noreload" in sys.argv
+    return not command and "django.core.asgi" in sys.modules
+
+
+def is_request(sender: object) -> bool:
+    """Whether a signal of Django's handlers tells of a request that came from outside.
+
+    Args:
+        sender: The handler's class. The test client has its own, and closes responses without one.
+    """
+    if not isinstance(sender, type):
+        return False
+    client = sys.modules.get("django.test.client")
+    return client is None or not issubclass(
+        sender, (client.ClientHandler, client.AsyncClientHandler)
+    )
+
+
+def makes_an_application() -> bool:
+    """Whether this thread is just making a WSGI or ASGI application."""
+    names = ("get_wsgi_application", "get_asgi_application")
+    return _find_frame(sys._getframe(), names) is not None
+
+
+def is_restarted_by_autoreload() -> bool:
+    """Whether this is the process that Django's autoreloader ends whenever a file was saved.
+
+    Its environment says so to every program that it starts; its threads say it of itself alone.
+    """
+    return os.environ.get("RUN_MAIN") == "true" and any(
+        thread.name == "django-main-thread" for thread in threading.enumerate()
+    )
+
+
+def _program() -> str:
+    """The name of the program that this process runs, or was when it was forked."""
+    path = PurePath(sys.argv[0] if sys.argv else "")
+    name = path.parent.name if path.name == "__main__.py" else path.name
+    return name.removesuffix(".py")
+
+
+def _command() -> str:
+    """The management command that this process runs, "" for none."""
+    pid = os.getpid()
+    if pid not in _commands:
+        main = sys._current_frames().get(threading.main_thread().ident or 0)
+        frame = _find_frame(main, ("execute",), "django.core.management")
+        if frame is None:
+            return ""
+        _commands[pid] = (frame.f_locals["self"].argv[1:2] or ["help"])[0]
+    return _commands[pid]
+
+
+def _find_frame(
+    frame: FrameType | None, names: tuple[str, ...], module: str = ""
+) -> FrameType | None:
+    while frame is not None:
+        if frame.f_code.co_name in names and (
+            not module or frame.f_globals.get("__name__") == module
+        ):
+            return frame
+        frame = frame.f_back
+    return None
