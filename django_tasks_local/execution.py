@@ -37,6 +37,7 @@ from django_tasks_local.naming import load_task
 from django_tasks_local.progress import report_to
 from django_tasks_local.results import LocalTaskResult
 from django_tasks_local.store.records import Claim, Ended, Store, task_path
+from django_tasks_local.under_test import close_connections, under_test
 
 if TYPE_CHECKING:
     from django_tasks_local.naming import AnyTask
@@ -200,7 +201,11 @@ def _note_connection(**kwargs: Any) -> None:
 def _close_old_connections() -> None:
     try:
         # Django's look takes 1.5 µs, and there are two for each task: not where there is nothing.
-        if _thread.has_connected:
+        if not _thread.has_connected:
+            return
+        if under_test():
+            close_connections()
+        else:
             close_old_connections()
     except Exception:
         logger.exception("Closing old database connections failed")

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cache
+from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -23,14 +24,16 @@ from django.tasks import task_backends
 from django.utils.crypto import salted_hmac
 from django.utils.module_loading import autodiscover_modules
 
+from django_tasks_local import under_test
 from django_tasks_local.exceptions import LocalTasksError
 from django_tasks_local.options import Options
 from django_tasks_local.pool import preparation
 from django_tasks_local.pool.main_script import main_path
+from django_tasks_local.pool.passing import remove
 from django_tasks_local.pool.serving import is_request
 from django_tasks_local.pool.site import Site, Terms
 from django_tasks_local.pool.ticks import TICK_S
-from django_tasks_local.store import Limits, Ring, ring_exists, ring_name, sweep_passing
+from django_tasks_local.store import Limits, Ring, Role, ring_exists, ring_name, sweep_passing
 
 from .base import LocalBackend
 
@@ -47,6 +50,8 @@ _sites_lock = threading.Lock()
 _serving: set[int] = set()
 _attach_again: dict[int, float] = {}
 _told_namespace: list[str] = []
+# What this process's test run wants of its rings, by their names. The lock guards it.
+_passing: dict[str, Terms] = {}
 
 
 class ProcessPoolBackend(LocalBackend):
@@ -98,6 +103,9 @@ def _site(terms: Terms, ring: Ring | None = None) -> Site:
                 sweep_passing()
             guest = bool(_told_namespace)
             site = _sites[key] = Site(terms, ring=ring, guest=guest)
+            if terms.passing and not guest:
+                _passing[terms.name] = terms
+                _remove_rings_at_exit()
         if site.terms.limits != terms.limits:
             site.ring.set_limits(terms.limits)
             site.terms = terms
@@ -105,11 +113,12 @@ def _site(terms: Terms, ring: Ring | None = None) -> Site:
     return site
 
 
-def _terms(alias: str, options: Options) -> Terms:
+def _terms(alias: str, options: Options, run: str = "") -> Terms:
     default = _default_namespace()
     namespace = options.namespace or default
-    if preparation.under_test() and not _told_namespace:
-        namespace = f"{namespace}:test:{os.getpid()}"
+    run = run or under_test.test_run()
+    if run:  # for every alias, also in the pools of a test run
+        namespace = f"{namespace}:test:{run}"
     limits = Limits(
         max_workers=options.max_workers,
         max_results=options.max_results,
@@ -118,7 +127,7 @@ def _terms(alias: str, options: Options) -> Terms:
         shm_size=options.shm_size,
         drain_timeout_s=options.drain_timeout,
     )
-    return Terms(ring_name(alias, namespace), alias, limits, default, preparation.under_test())
+    return Terms(ring_name(alias, namespace), alias, limits, default, bool(run))
 
 
 def _default_namespace() -> str:
@@ -154,7 +163,7 @@ def _attach_at_first_request(sender: object = None, **kwargs: Any) -> None:
     pid = os.getpid()
     if pid in _serving and time.monotonic() < _attach_again.get(pid, math.inf):
         return
-    if preparation.under_test() or not is_request(sender):
+    if under_test.under_test() or not is_request(sender):
         return
     _serving.add(pid)
     _attach_again[pid] = time.monotonic() + TICK_S
@@ -169,7 +178,7 @@ def attach_where_work_is() -> None:
 
     After a reload that may come late, and by then DRAIN_TIMEOUT would have ended what runs.
     """
-    if not (preparation.under_test() or preparation.in_pool()):
+    if not (under_test.under_test() or preparation.in_pool()):
         _for_each_backend(_expect_requests)
 
 
@@ -196,6 +205,7 @@ def _forget_after_fork() -> None:
     global _sites_lock
     _sites_lock = threading.Lock()
     _sites.clear()
+    _passing.clear()
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)
@@ -203,6 +213,42 @@ os.register_at_fork(after_in_child=_forget_after_fork)
 # URLs, has made no backend yet when its first request starts.
 for _signal in (request_started, request_finished):
     _signal.connect(_attach_at_first_request, dispatch_uid="django_tasks_local")
+
+
+# --- the end of a test run ------------------------------------------------------------------------
+
+
+def _remove_rings_at_exit() -> None:
+    # Not atexit: before Python 3.13 the processes of `test --parallel` run none of its functions.
+    Finalize(None, _remove_rings, args=(under_test.test_run(),), exitpriority=0)
+
+
+def _remove_rings(run: str = "") -> None:
+    """Remove the rings of this process's test run, and end the pools there.
+
+    Args:
+        run: its name, where the test environment may have gone already.
+    """
+    run = run or under_test.test_run()
+    with _sites_lock:
+        for key in [key for key, site in _sites.items() if site.terms.passing]:
+            _sites.pop(key).close()
+        terms_by_name = dict(_passing)
+        _passing.clear()
+
+    # A task may have enqueued for another alias, whose ring this process has never used.
+    def add(backend: ProcessPoolBackend) -> None:
+        terms = _terms(backend.alias, backend.checked_options, run)
+        terms_by_name[terms.name] = terms
+
+    _for_each_backend(add)
+    # Or it does so while we are at it; when a look finds nothing, all who could have ended.
+    while rings := [terms for name, terms in terms_by_name.items() if ring_exists(name)]:
+        for terms in rings:
+            remove(Ring(terms.name, terms.alias, terms.limits, Role.VISITOR, passing=True))
+
+
+under_test.at_end(_remove_rings)
 
 
 # --- in a pool process ----------------------------------------------------------------------------
@@ -222,10 +268,11 @@ def serve(alias: str, name: str, told: Preparation, pickled: bytes, cleared: int
 
 def work(alias: str, name: str, told: Preparation, *, pool: int, life: int, bell: int) -> None:
     """Runs one worker that a pool had to start fresh. It never returns."""
-    from django_tasks_local.pool.serve import run_worker
+    from django_tasks_local.pool.serve import close_connections, run_worker
     from django_tasks_local.pool.worker import Post
 
     terms = _told_terms(alias, name, told)
+    close_connections()
     backend_class = type(task_backends[alias])
     post = Post(name, alias, terms.limits, told.path, pool, life, bell, backend_class)
     run_worker(post, lambda ring: _adopt(terms, ring))
@@ -258,7 +305,7 @@ def _told_terms(alias: str, name: str, told: Preparation) -> Terms:
             f"{type(backend).__name__} here."
         )
     limits = _terms(alias, backend.checked_options).limits
-    return Terms(name, alias, limits, told.namespace, bool(told.databases))
+    return Terms(name, alias, limits, told.namespace, bool(told.run))
 
 
 def _adopt(terms: Terms, ring: Ring) -> None:

@@ -19,6 +19,7 @@ from typing import Final
 from django.conf import settings
 from django.urls import set_script_prefix
 
+from django_tasks_local import under_test
 from django_tasks_local.backends.base import LocalBackend
 from django_tasks_local.exceptions import counted, listed
 from django_tasks_local.execution import run
@@ -219,19 +220,39 @@ def _drain() -> None:
     """Give running and due tasks DRAIN_TIMEOUT to end. Called at exit."""
     if is_restarted_by_autoreload():
         return  # who saved a file does not want to wait
+    _end([*_pools.values(), *_closed])
+
+
+def _end_before_databases_go() -> None:
+    """End the threads of a test run, and what runs in them within DRAIN_TIMEOUT."""
+    with _pools_lock:
+        pools = [_pools.pop(key) for key in list(_pools)]
+    _close(pools)
+    _end(list(_closed))
+
+
+under_test.at_end(_end_before_databases_go)
+
+
+def _end(pools: list[ThreadPool]) -> None:
+    """Wait for pools as long as each allows, close them, and cut off what still runs."""
     started = time.monotonic()
-    pools = [*_pools.values(), *_closed]
+
+    def left_s(pool: ThreadPool) -> float | None:
+        limit_s = pool.options.drain_timeout
+        return None if limit_s is None else max(0.0, limit_s - (time.monotonic() - started))
+
     for pool in pools:
-        timeout_s = pool.options.drain_timeout
-        if timeout_s is not None:
-            timeout_s = max(0.0, timeout_s - (time.monotonic() - started))
-        if not pool.store.wait_until_done(timeout_s) and (cut_off := pool.store.in_progress()):
+        if not pool.store.wait_until_done(left_s(pool)) and (cut_off := pool.store.in_progress()):
             logger.warning(
                 "Thread pool alias=%s: DRAIN_TIMEOUT (%g s) is over, and %s cut off: %s",
                 pool.alias, pool.options.drain_timeout, counted(len(cut_off), "running task"),
                 _named(cut_off),
             )  # fmt: skip
     _close([pool for pool in pools if not pool.closed])
+    for pool in pools:
+        for thread in pool.threads:  # a task that has ended has receivers of its signals
+            thread.join(left_s(pool))
     _interrupt([thread for pool in pools for thread in pool.threads])
 
 

@@ -8,10 +8,10 @@ import pickle
 import stat
 import sys
 from dataclasses import dataclass, field
-from importlib import import_module
 from multiprocessing import spawn
 from typing import Any
 
+from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
 
 from .main_script import DIRECTORY, main_has_tasks, main_path, main_script, real_path
@@ -34,6 +34,8 @@ class Preparation:
         module: The settings module that the site has loaded, "" for none.
         settings: The values of ``settings.configure()``, None where there is a settings module.
         databases: Under a test runner: the names of the test databases.
+        run: The test run that the site belongs to, "" for none.
+        debug: In a test run: the value of ``settings.DEBUG``.
         lender: The serial of the script whose output the pool inherits, where that is a pipe; 0.
     """
 
@@ -44,13 +46,16 @@ class Preparation:
     settings: dict[str, Any] | None = None
     databases: dict[str, str] = field(default_factory=dict)
     lender: int = 0
+    run: str = ""
+    debug: bool = False
 
     @classmethod
     def of_this_process(cls, namespace: str, path: str, lender: int = 0) -> "Preparation":
         """What a pool that this process starts must know."""
         return cls(
-            namespace, path, _main(), settings_module(), _configured_values(), test_databases(),
-            lender,
+            namespace, path, _main(), settings_module(), _configured_values(),
+            under_test.databases(), lender, under_test.test_run(),
+            bool(getattr(_base_settings(), "DEBUG", False)),
         )  # fmt: skip
 
     def dumps(self) -> bytes:
@@ -88,6 +93,8 @@ class Preparation:
         for alias, name in self.databases.items():
             settings.DATABASES[alias]["NAME"] = name
         django.setup()
+        if self.run:
+            under_test.join(self.run, debug=self.debug)
 
 
 def output_is_piped() -> bool:
@@ -145,12 +152,7 @@ def settings_path() -> str:
 
 def settings_module() -> str:
     """The dotted name of the settings module, "" after ``settings.configure()``."""
-    from django.conf import settings
-
-    holder: Any = settings._wrapped
-    while hasattr(holder, "default_settings"):  # override_settings wraps once more
-        holder = holder.default_settings
-    return getattr(holder, "SETTINGS_MODULE", None) or ""
+    return getattr(_base_settings(), "SETTINGS_MODULE", None) or ""
 
 
 def needs_main() -> bool:
@@ -172,42 +174,22 @@ def site_path() -> str:
     return path
 
 
-def under_test() -> bool:
-    """Whether Django's test environment is set up in this process."""
-    utils = sys.modules.get("django.test.utils")
-    return utils is not None and hasattr(utils._TestState, "saved_data")
-
-
-def test_databases() -> dict[str, str]:
-    """Under a test runner: alias and name of each test database that another process can open."""
-    if not under_test():
-        return {}
-    connections = import_module("django.db").connections
-    return {
-        alias: str(connections[alias].settings_dict["NAME"])
-        for alias in connections
-        if connections[alias].vendor != "unknown"
-    }
-
-
-def unshared_databases() -> list[str]:
-    """Under a test runner: the aliases of databases that live in this process's memory alone."""
-    if not under_test():
-        return []
-    connections = import_module("django.db").connections
-    return [
-        alias
-        for alias in connections
-        if connections[alias].vendor == "sqlite" and connections[alias].is_in_memory_db()
-    ]
-
-
 def _is_open(descriptor: int) -> bool:
     try:
         os.fstat(descriptor)
     except OSError:
         return False
     return True
+
+
+def _base_settings() -> Any:
+    """The settings below all overrides: of a module, or those of ``settings.configure()``."""
+    from django.conf import Settings, UserSettingsHolder, settings
+
+    holder: Any = settings._wrapped
+    while isinstance(getattr(holder, "default_settings", None), Settings | UserSettingsHolder):
+        holder = holder.default_settings
+    return holder
 
 
 def _main() -> dict[str, Any]:
@@ -222,7 +204,5 @@ def _main() -> dict[str, Any]:
 def _configured_values() -> dict[str, Any] | None:
     if settings_module():
         return None
-    from django.conf import settings
-
-    holder: Any = settings._wrapped
+    holder = _base_settings()
     return {name: getattr(holder, name) for name in holder.__dict__ if name.isupper()}

@@ -49,7 +49,7 @@ def serve(
         StoreUnavailable: The ring can't be used.
     """
     ring = Ring(terms.name, terms.alias, terms.limits, Role.POOL, path=path, passing=terms.passing)
-    _close_connections()
+    close_connections()
 
     def start_worker(life: int, bell: int, to_close: list[int]) -> int:
         post = Post(
@@ -124,7 +124,7 @@ def _threads() -> int:
         return threading.active_count()
 
 
-def _close_connections() -> None:
+def close_connections() -> None:
     """Closes what set-up has opened: a connection must not be shared with forked workers."""
     from django.core.cache import close_caches
     from django.db import connections

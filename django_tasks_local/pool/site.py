@@ -10,8 +10,9 @@ from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 
+from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Limits, PoolState, Ring, Role, unlink_objects
+from django_tasks_local.store import Limits, PoolState, Ring, Role
 from django_tasks_local.store.records import Snapshot, task_path
 from django_tasks_local.streams import say
 
@@ -173,7 +174,7 @@ class Site:
         return True
 
     def _refuse_unshared_databases(self) -> None:
-        databases = preparation.unshared_databases()
+        databases = under_test.unshared_databases()
         if databases:
             raise ImproperlyConfigured(
                 f"Tests that use ProcessPoolBackend (alias {self.terms.alias!r}) need databases "
@@ -318,10 +319,8 @@ class Site:
         if self.pid != os.getpid() or self.closed:
             return
         try:
-            if self.terms.passing:
-                self.ring.detach()
-                unlink_objects(self.terms.name)
-            elif self._own is not None and not (self.serves or is_server()):
+            # The ring of a test run is removed by itself.
+            if self._own is not None and not (self.terms.passing or self.serves or is_server()):
                 self._own.wait(self.terms.alias, lambda: self.ring, self.tick)
         except KeyboardInterrupt:
             say("\ndjango-tasks-local: left in the ring.")

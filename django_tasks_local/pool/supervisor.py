@@ -232,6 +232,9 @@ class Supervisor:
         now = time.monotonic()
         ring = self._ring
         removed = not ring.intact()
+        if removed and ring.passing:  # the test run has ended, and waits for our end
+            self._abandon()
+            return
         if not removed and (company or (self._foreground and not self._stop_requests)):
             self._alone_since = None
             return
@@ -239,9 +242,7 @@ class Supervisor:
             self._alone_since = now
         alone_s = now - self._alone_since
         drain_s = ring.drain_timeout_s()
-        if removed and ring.passing:
-            drain_s = 0.0  # the test run has ended
-        elif company:
+        if company:
             drain_s = None  # nothing more comes through a removed ring, but what came is done
         # Nobody else can ever run what is deferred in a removed ring.
         busy = ring.has_unfinished() if removed and company else ring.has_work()

@@ -9,6 +9,7 @@ import pytest
 from django.conf import settings
 from django.test import override_settings
 
+from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.pool import preparation
 from django_tasks_local.pool.preparation import Preparation
@@ -58,11 +59,11 @@ def test_a_value_that_cannot_be_pickled_is_named() -> None:
 
 def test_test_databases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under a test runner the pool is told their names; those in memory can't be shared."""
-    assert preparation.test_databases() == {}
-    assert preparation.unshared_databases() == []
-    monkeypatch.setattr(preparation, "under_test", lambda: True)
-    assert preparation.test_databases() == {"default": str(settings.DATABASES["default"]["NAME"])}
-    assert preparation.unshared_databases() == []
+    assert under_test.databases() == {}
+    assert under_test.unshared_databases() == []
+    monkeypatch.setattr(under_test, "under_test", lambda: True)
+    assert under_test.databases() == {"default": str(settings.DATABASES["default"]["NAME"])}
+    assert under_test.unshared_databases() == []
 
 
 @pytest.mark.parametrize("descriptor", [1, 2])

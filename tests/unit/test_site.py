@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.pool import own_tasks, preparation
+from django_tasks_local.pool import own_tasks, passing, preparation
 from django_tasks_local.pool import site as module
+from django_tasks_local.pool.passing import remove
 from django_tasks_local.pool.site import Site, Terms
-from django_tasks_local.store import Ring, Role
+from django_tasks_local.store import Ring, Role, ring_exists
 from tests.rings import LIMITS, Rings
 from tests.support import wait_for
 
@@ -169,11 +171,25 @@ def test_it_waits_for_its_own_tasks(
 
 
 def test_a_test_runs_ring_goes_with_it(make: Make, rings: Rings) -> None:
-    """A passing ring is removed at exit."""
+    """A passing ring is removed when its site has left, and nothing makes it again."""
     site = make(passing=True)
     enqueue(site)
     site.end()
+    site.tick()
+    remove(Ring(rings.name, "alias", LIMITS, Role.VISITOR))
     assert site.ring.segment.unlinked()
+    assert not ring_exists(rings.name)
+
+
+def test_a_process_that_outlives_its_test_run(
+    rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The end of a test run waits for its processes, with a limit, and names who is left."""
+    ring = Ring(rings.name, "alias", LIMITS, Role.SITE, passing=True)
+    worker = rings.peer(role=Role.WORKER)
+    monkeypatch.setattr(passing, "LIMIT_S", 0.05)
+    remove(ring)
+    assert f"of the test run have not ended: {worker.pid}." in caplog.text
 
 
 def test_what_is_wrong_is_logged(
@@ -239,6 +255,6 @@ def test_tests_need_databases_that_others_can_open(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite in memory: the error names the alias, the database and the backend to use."""
-    monkeypatch.setattr(preparation, "unshared_databases", lambda: ["default"])
+    monkeypatch.setattr(under_test, "unshared_databases", lambda: ["default"])
     with pytest.raises(ImproperlyConfigured, match=r"'alias'.*default is SQLite.*ImmediateBackend"):
         enqueue(make())

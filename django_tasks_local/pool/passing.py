@@ -1,0 +1,54 @@
+"""The end of a test run's ring: its objects go, its pool and workers too."""
+
+import logging
+import os
+import signal
+import time
+from contextlib import suppress
+from typing import Final
+
+from django_tasks_local.store import Ring, Role, unlink_objects
+
+from .launcher import bury_pools, started
+
+logger = logging.getLogger("django_tasks_local")
+
+# A pool that has not ended by then was stopped by somebody.
+LIMIT_S: Final = 10.0
+LOOK_S: Final = 0.005
+
+
+def remove(ring: Ring) -> None:
+    """Remove a test run's ring, stop what still runs there, and wait for the end of its processes.
+
+    No site of this process may look after it any more, or it would make it again.
+    """
+    assert ring.passing
+    unlink_objects(ring.name)
+    asked: set[int] = set()
+    give_up = time.monotonic() + LIMIT_S
+    while processes := _processes(ring):
+        for pid in {pid for pid, role in processes if role is Role.POOL} - asked:
+            asked.add(pid)
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGTERM)  # it would see in a second that the ring is gone
+        if time.monotonic() > give_up:
+            logger.warning(
+                "alias=%s these processes of the test run have not ended: %s. If they are open in "
+                "a test database, it cannot be destroyed.",
+                ring.alias, ", ".join(str(pid) for pid, _ in processes),
+            )  # fmt: skip
+            break
+        time.sleep(LOOK_S)
+        bury_pools()
+    ring.detach()
+
+
+def _processes(ring: Ring) -> set[tuple[int, Role]]:
+    """The pids of pools and workers that live, those that are only starting included."""
+    attached = {
+        (entry.pid, entry.role)
+        for entry in ring.registry.attachments()
+        if entry.alive and entry.role in (Role.POOL, Role.WORKER)
+    }
+    return attached | {(pid, Role.POOL) for pid, alias in started.items() if alias == ring.alias}
