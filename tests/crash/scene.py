@@ -92,6 +92,8 @@ class Scene:
     def restore(self) -> None:
         """Puts every byte back, and the token if a dead process has it."""
         self.ring.segment.bytes[:] = self.snapshot
+        registry = self.ring.registry
+        registry._commit = registry.field(registry.index, at.E_COMMIT)  # it was ours then, too
         self.ring.heal()
 
     # --- making a state -------------------------------------------------------------------
