@@ -196,9 +196,9 @@ progress, which its sequence word guards.
 9. **Quick.** Nobody inside pickles, logs, sends a signal, forks, waits, or copies a large payload.
 10. **Two views.** All writes are item or slice assignments to `Segment.words` and
     `Segment.bytes`: the crash tests count them, and kill at each.
-11. **Hints.** The work semaphore, CURSOR, the statistics, START_AFTER to POOL_WORKERS,
-    SEMAPHORES and the wishes of pools may be lost or stale. Whoever goes by one looks at the ring
-    after all.
+11. **Hints.** The work semaphore, CURSOR, the statistics, ENTRIES_USED, START_AFTER to
+    POOL_WORKERS, SEMAPHORES and the wishes of pools may be lost or stale. Whoever goes by one looks
+    at the ring after all; who has an entry above ENTRIES_USED raises it.
 
 ## Invariants
 

@@ -14,7 +14,7 @@ from . import audit, recovery, repair
 from . import layout as at
 from .ids import parse_id
 from .leadership import Leadership
-from .limits import Limits, shared_drain_timeout_s
+from .limits import Limits, shared_drain_timeout_s, shared_max_workers
 from .lock import GUARD, ByteLock
 from .loss import Loss, loss_word
 from .mutex import Mutex
@@ -260,7 +260,7 @@ class Attached:
 
     def max_workers(self) -> int:
         """How many worker processes the host may have for this ring."""
-        return int(self.words[at.H_MAX_WORKERS])
+        return shared_max_workers(self.words)
 
     def drain_timeout_s(self) -> float | None:
         """How long work may go on when no site is left; None: until it is done."""

@@ -5,8 +5,12 @@ process that came last: they hold at once and for all, a pool that started under
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from . import layout as at
+
+# What MAX_WORKERS may be at most, see ``options``.
+MOST_WORKERS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,11 @@ class Limits:
         words[at.H_DRAIN_MS] = 0 if drain_s is None else 1 + int(drain_s * 1000)
         # Last, since 0 here says that nobody has shared any: who dies half-way leaves it at that.
         words[at.H_MAX_WORKERS] = self.max_workers
+
+
+def shared_max_workers(words: memoryview) -> int:
+    """MAX_WORKERS as the ring's processes share it; a damaged word starts no storm of processes."""
+    return min(words[at.H_MAX_WORKERS], MOST_WORKERS)
 
 
 def shared_drain_timeout_s(words: memoryview) -> float | None:

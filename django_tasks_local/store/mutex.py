@@ -20,6 +20,7 @@ waits for another process holds nothing that other threads of its own need.
 
 import logging
 import os
+import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -175,8 +176,8 @@ class Mutex:
                 result = function(*args)
                 self._words[at.H_DIRTY] = 0
                 return result
-            except (IndexError, ValueError) as error:
-                # A damaged link led out of the segment, or a damaged count below zero.
+            except (IndexError, OverflowError, ValueError, struct.error) as error:
+                # A damaged link led out of the ring, or a damaged count out of its range.
                 self._words[at.H_DIRTY] = 1
                 raise inconsistent(self._path) from error
             finally:

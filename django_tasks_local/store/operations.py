@@ -73,8 +73,7 @@ class Operations:
             return 0
         words[at.H_DIRTY] = 1
         slot = self._table.slots.take_one()
-        generation = words[at.H_TICK]
-        words[at.H_TICK] = generation + 1
+        generation = self._tick()
         words[at.H_UNFINISHED] += 1
         payload = request.meta + request.arguments
         self._publish(request, Written(slot, generation, 0), payload, generation)
@@ -92,8 +91,7 @@ class Operations:
         self._registry.ensure()
         words[at.H_DIRTY] = 1
         slot = table.slots.take_one()
-        generation = words[at.H_TICK]
-        words[at.H_TICK] = generation + 1
+        generation = self._tick()
         written.slot, written.generation = slot, generation
         self._registry.set_field(at.E_OTHERS, self._others() + 1)
         word = (self._slots_at + slot * self._size) // 8
@@ -274,6 +272,14 @@ class Operations:
         words = self._words
         pending: int = words[at.H_UNFINISHED] - words[at.H_RUNNING]
         return pending >= words[at.H_MAX_PENDING]
+
+    def _tick(self) -> int:
+        """The next generation."""
+        tick: int = self._words[at.H_TICK]
+        if tick >= at.BEYOND_ANY_TICK:  # damage; it would run into the owner's bits
+            raise inconsistent(self._table.segment.path)
+        self._words[at.H_TICK] = tick + 1
+        return tick
 
     def _others(self) -> int:
         return self._registry.field(self._registry.index, at.E_OTHERS)

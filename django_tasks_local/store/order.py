@@ -13,6 +13,7 @@ class Order:
 
     def __init__(self, segment: Segment) -> None:
         geometry = segment.geometry
+        self._segment = segment
         self._words = segment.words
         self._sequence = geometry.column("sequence")
         self._due = geometry.column("due")
@@ -27,6 +28,8 @@ class Order:
         tail = words[at.H_FIFO_TAIL + queue]
         words[self._link + slot] = 0
         if tail:
+            if tail >= self._segment.limit:
+                self._segment.must_hold(tail)
             words[self._link + tail] = slot
         else:
             words[at.H_FIFO_HEAD + queue] = slot
@@ -59,6 +62,8 @@ class Order:
         """Puts a record into the heap; its `due` word says until when."""
         words, heap = self._words, self._heap
         place = words[at.H_DEFERRED]
+        if place >= self._segment.limit:
+            self._segment.must_hold(place)
         words[at.H_DEFERRED] = place + 1
         key = self._key(slot)
         while place:
@@ -73,7 +78,11 @@ class Order:
     def next_due_ns(self) -> int:
         """When the first deferred record falls due, unix ns; 0 where none is deferred."""
         words = self._words
-        return words[self._due + words[self._heap]] if words[at.H_DEFERRED] else 0
+        if not words[at.H_DEFERRED]:
+            return 0
+        slot = words[self._heap]
+        # Asked outside the lock, too. What is damaged is due at once: who goes inside finds out.
+        return words[self._due + slot] if slot < self._segment.reserved() else 1
 
     def promote(self, now_ns: int) -> None:
         """Moves what has fallen due to the end of its FIFO."""
@@ -95,6 +104,8 @@ class Order:
         words, heap = self._words, self._heap
         first: int = words[heap]
         size = words[at.H_DEFERRED] - 1
+        if max(size, first) >= self._segment.limit:
+            self._segment.must_hold(max(size, first))
         words[at.H_DEFERRED] = size
         slot = words[heap + size]
         key = self._key(slot)
@@ -113,4 +124,6 @@ class Order:
         return first
 
     def _key(self, slot: int) -> tuple[int, int]:
+        if slot >= self._segment.limit:
+            self._segment.must_hold(slot)
         return self._words[self._due + slot], self._words[self._sequence + slot]

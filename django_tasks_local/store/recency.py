@@ -11,6 +11,7 @@ class Recency:
     """
 
     def __init__(self, segment: Segment) -> None:
+        self._segment = segment
         self._words = segment.words
         self._sequence = segment.geometry.column("sequence")
         self._link = segment.geometry.column("link")
@@ -20,6 +21,8 @@ class Recency:
         """Links a finished record in as the most recent one."""
         words = self._words
         newest = words[at.H_NEWEST]
+        if newest >= self._segment.limit:
+            self._segment.must_hold(newest)
         words[self._link + slot] = 0
         words[self._back + slot] = newest
         if newest:
@@ -39,6 +42,8 @@ class Recency:
         words = self._words
         newer = words[self._link + slot]
         older = words[self._back + slot]
+        if max(newer, older) >= self._segment.limit:
+            self._segment.must_hold(max(newer, older))
         if newer:
             words[self._back + newer] = older
         else:

@@ -81,8 +81,7 @@ def rebuild(table: Table) -> list[str]:
         state = word >> at.STATE_SHIFT
         if word == 0 or state == at.CHAIN or slot == 0:
             continue
-        known = state in by_state and word & at.GENERATION_MASK < at.BEYOND_ANY_TICK
-        known = known and at.is_whole(word)
+        known = state in by_state and at.is_whole(word) and _is_of_its_head(table, slot, word)
         size = _claim_slots(table, slot, column, used) if known else 0
         if size:
             by_state[state].append(slot)
@@ -103,11 +102,22 @@ def rebuild(table: Table) -> list[str]:
     return dropped
 
 
+def _is_of_its_head(table: Table, slot: int, word: int) -> bool:
+    """Whether a commit word's generation is one that the ring has, and that of its record."""
+    generation = word & at.GENERATION_MASK
+    if word >> at.STATE_SHIFT == at.WRITING:  # whose head comes last
+        return generation < at.BEYOND_ANY_TICK
+    return bool(
+        generation == table.words[table.offset(slot) // 8 + at.S_GENERATION]
+        and generation < at.BEYOND_ANY_TICK
+    )
+
+
 def _next_tick(table: Table, heads: list[int]) -> int:
     """A number above every generation and every place in an order."""
     words = table.words
     tick: int = words[at.H_TICK]
-    if not 0 < tick <= at.BEYOND_ANY_TICK:
+    if not 0 < tick < at.BEYOND_ANY_TICK:
         tick = 1
     for slot in heads:
         generation = words[table.commit + slot] & at.GENERATION_MASK

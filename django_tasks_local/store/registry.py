@@ -113,8 +113,7 @@ class Registry:
     def _take_entry(self) -> None:
         """Takes a free entry, and fills it but for its commit word."""
         words = self._words
-        used = min(words[at.H_ENTRIES_USED], at.ENTRIES)
-        for index in range(min(used + 1, at.ENTRIES)):
+        for index in range(at.ENTRIES):
             if words[self._at(index)] or self._ours(index):
                 continue
             if self._byte(index).acquire():
@@ -126,7 +125,7 @@ class Registry:
                 fix="run fewer web workers, or give part of them another NAMESPACE",
             )
         entry = self._at(index)
-        if index >= used:
+        if index >= words[at.H_ENTRIES_USED]:
             words[at.H_ENTRIES_USED] = index + 1
         words[entry + at.E_PID] = self.pid
         words[entry + at.E_SINCE] = time.time_ns()
@@ -146,7 +145,7 @@ class Registry:
         self.serial = words[at.H_SERIAL] = words[at.H_SERIAL] + 1 & at.SERIAL_MASK
         if role is Role.SITE:
             words[at.H_SITE_SERIAL] = self.serial
-        self.origin = words[at.H_SITE_SERIAL]
+        self.origin = words[at.H_SITE_SERIAL] & at.SERIAL_MASK
         self._commit = role << at.ROLE_SHIFT | self.serial
         words[self._at(self.index)] = self._commit
 
@@ -160,10 +159,12 @@ class Registry:
         """
         if self.index < 0 or os.getpid() != self.pid or not self._byte(self.index).acquire():
             return False
-        if self.owned():
-            return True
-        self._byte(self.index).release()
-        return False
+        if not self.owned():
+            self._byte(self.index).release()
+            return False
+        if self.index >= self._words[at.H_ENTRIES_USED]:  # damage would hide us from the others
+            self._words[at.H_ENTRIES_USED] = self.index + 1
+        return True
 
     def owned(self) -> bool:
         """Whether our entry's commit word is the one that we have put there."""

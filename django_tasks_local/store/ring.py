@@ -118,6 +118,8 @@ class Ring(Attached):
             word = words[self._commit + slot]
             claim = RingClaim(self._reader, table, slot, word, head, raw)
             problem = self._reader.problem(head, raw, at.RUNNING)
+            if head.generation != word & at.GENERATION_MASK:
+                problem = "its commit word is of another generation"
             if not problem:
                 return claim
             # Never unpickled. Whoever asks for the result is told what is wrong.

@@ -60,6 +60,7 @@ class Segment:
             attachments of a process: record locks do not exclude its threads from each other.
         entries: Registry entries that attachments of a process hold, with its pid.
         semaphores: The opened semaphores, by their letter.
+        limit: At least so many slots have memory, as far as this process has seen; it only grows.
     """
 
     def __init__(self, name: str, fd: int, geometry: at.Geometry) -> None:
@@ -71,6 +72,7 @@ class Segment:
         self.mutexes: dict[int, Mutex] = {}
         self.entries: dict[int, int] = {}
         self.semaphores: dict[str, posix_ipc.Semaphore] = {}
+        self.limit = 0
         self._memory = mmap.mmap(fd, geometry.segment_bytes)
         weakref.finalize(self, _close, fd, self.inode).atexit = False
         self.bytes = memoryview(self._memory)
@@ -108,6 +110,20 @@ class Segment:
                 path=self.path,
                 fix=DESTROY,
             )
+
+    def reserved(self) -> int:
+        """How many slots have memory; no slot at or above it may be touched (rule 5)."""
+        return min(at.unchecked(self.words[at.H_RESERVED]), self.geometry.slots)
+
+    def must_hold(self, slot: int) -> None:
+        """Checks a slot that is not below `limit`, before it is touched: it may come from damage.
+
+        Raises:
+            IndexError: The slot has no memory. Inside the mutex that becomes a rebuild.
+        """
+        self.limit = max(self.limit, self.reserved())
+        if slot >= self.limit:
+            raise IndexError(f"slot {slot} of {self.limit}")
 
     def reserve(self, first: int, end: int) -> None:
         """Reserves memory for the slots `first` to `end` - 1, so that no write can be a SIGBUS.

@@ -3,7 +3,7 @@
 import errno
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from . import layout as at
 from .segment import Segment
@@ -33,7 +33,7 @@ class Slots:
 
     def reserved(self) -> int:
         """How many slots have memory; no slot at or above it may be touched (rule 5)."""
-        return min(at.unchecked(self._words[at.H_RESERVED]), self.total)
+        return self._segment.reserved()
 
     def grow(self) -> bool:
         """Reserves one more step of slots (in the lock); False at the ceiling or without room."""
@@ -72,6 +72,8 @@ class Slots:
             slot = self._find_run(1)
             if not slot:
                 raise inconsistent(self._segment.path)
+        if words[self._commit + slot]:
+            self._must_be_free(slot, [words[self._commit + slot]], slot + 1)
         view[base + slot] = 1
         words[at.H_FREE] -= 1
         words[at.H_CURSOR] = slot + 1
@@ -97,6 +99,8 @@ class Slots:
                     raise inconsistent(self._segment.path)
                 run = length // 2
                 continue
+            column = words[self._commit + start : self._commit + start + length]
+            self._must_be_free(start, set(column.tolist()), start + length)
             self._mark(start, length, _USED)
             words[self._commit + start : self._commit + start + length] = memoryview(
                 array("Q", [owner_word]) * length
@@ -110,6 +114,35 @@ class Slots:
             last = start
             count -= length
         return first
+
+    def _must_be_free(self, start: int, words: Iterable[int], end: int) -> None:
+        """Raises where the free map offers slots that a record occupies, by their commit words.
+
+        The map is derived, and one damaged byte of it must not cost somebody's task.
+        """
+        for word in words:
+            if word and (word >> at.STATE_SHIFT != at.CHAIN or self._reaches(word, start, end)):
+                raise inconsistent(self._segment.path)
+
+    def _reaches(self, chain_word: int, start: int, end: int) -> bool:
+        """Whether the record that a CHAIN word names lives, and has a slot of `start` to `end`."""
+        words = self._words
+        head = chain_word >> at.CHAIN_SLOT_SHIFT & at.MAX_SLOTS - 1
+        if head >= self.reserved():
+            return False
+        word = words[self._commit + head]
+        state = word >> at.STATE_SHIFT
+        if not word or at.chain_word(head, word & at.GENERATION_MASK) != chain_word:
+            return False
+        fields = (self._slots_at + head * self.size) // 8
+        chains = [words[fields + at.S_ARGUMENTS_CHAIN]]
+        if state in (at.RUNNING, at.SUCCESSFUL, at.FAILED):
+            chains.append(words[fields + at.S_OUTCOME_CHAIN])
+        return any(
+            first < end and start < first + length
+            for chain in chains
+            for first, length in self.extents(chain, chain_word)
+        )
 
     def give_back(self, slot: int) -> None:
         """Marks one slot as free (in the lock; its commit word says so already)."""
