@@ -262,7 +262,7 @@ def serve(alias: str, name: str, told: Preparation, pickled: bytes, cleared: int
     _import_tasks(alias)
     serve_pool(
         terms, path=told.path, told=pickled, adopt=lambda ring: _adopt(terms, ring),
-        foreground=False, cleared=cleared, lender=told.lender,
+        foreground=False, cleared=cleared, lender=told.lender, provisional=told.provisional,
     )  # fmt: skip
 
 

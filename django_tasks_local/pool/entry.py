@@ -45,7 +45,7 @@ def main(order: dict[str, Any]) -> int:
     if worker is None:
         if not leadership.take_successor():
             return 0
-        if leadership.pool_alive() and not leadership.successor_wanted(cleared):
+        if leadership.pool_alive() and not leadership.successor_wanted(cleared, server=True):
             return 0
     told = sys.stdin.buffer.read()
     null = os.open(os.devnull, os.O_RDONLY)

@@ -37,6 +37,7 @@ class Preparation:
         run: The test run that the site belongs to, "" for none.
         debug: In a test run: the value of ``settings.DEBUG``.
         lender: The serial of the script whose output the pool inherits, where that is a pipe; 0.
+        provisional: A script has started the pool: it hands over to one that a server starts.
     """
 
     namespace: str
@@ -48,14 +49,18 @@ class Preparation:
     lender: int = 0
     run: str = ""
     debug: bool = False
+    provisional: bool = False
 
     @classmethod
-    def of_this_process(cls, namespace: str, path: str, lender: int = 0) -> "Preparation":
+    def of_this_process(
+        cls, namespace: str, path: str, *, lender: int = 0, provisional: bool = False
+    ) -> "Preparation":
         """What a pool that this process starts must know."""
         return cls(
             namespace, path, _main(), settings_module(), _configured_values(),
             under_test.databases(), lender, under_test.test_run(),
             bool(getattr(_base_settings(), "DEBUG", False)),
+            provisional or bool(_told and _told[0].provisional),
         )  # fmt: skip
 
     def dumps(self) -> bytes:

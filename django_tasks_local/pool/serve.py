@@ -32,7 +32,7 @@ type Adopt = Callable[[Ring], None]
 
 def serve(
     terms: Terms, *, path: str, told: bytes, adopt: Adopt, foreground: bool, cleared: int,
-    lender: int = 0,
+    lender: int = 0, provisional: bool = False,
 ) -> None:  # fmt: skip
     """Runs a pool in this process until it ends.
 
@@ -44,6 +44,7 @@ def serve(
         foreground: Whether it stays when no site is left.
         cleared: The newest site's serial when this process had loaded nothing yet.
         lender: See `Preparation`.
+        provisional: The same.
 
     Raises:
         StoreUnavailable: The ring can't be used.
@@ -62,7 +63,10 @@ def serve(
         return _fork(post, adopt, to_close)
 
     try:
-        Supervisor(ring, start_worker, foreground=foreground, cleared=cleared, lender=lender).run()
+        Supervisor(
+            ring, start_worker, foreground=foreground, cleared=cleared, lender=lender,
+            provisional=provisional,
+        ).run()  # fmt: skip
     finally:
         ring.detach()
 

@@ -111,7 +111,8 @@ class Site:
                 self._own.add(ring, result_id)
             leadership = ring.leadership
             if due_ns <= now_ns + TICK_NS and (
-                not leadership.pool_alive() or leadership.successor_wanted(ring.registry.serial)
+                not leadership.pool_alive()
+                or leadership.successor_wanted(ring.registry.serial, server=self.serves)
             ):
                 self._start_pool()
             self._keep_house()
@@ -216,7 +217,7 @@ class Site:
             ring.reap_dead()
             if ring.work_is_due(TICK_S):
                 self._start_pool()
-        elif ring.leadership.successor_wanted(ring.registry.serial):
+        elif ring.leadership.successor_wanted(ring.registry.serial, server=self.serves):
             self._start_pool()
 
     def _keep_place(self) -> None:
@@ -281,7 +282,10 @@ class Site:
         lends = not (self.serves or self._guest) and preparation.output_is_piped()
         lender = ring.registry.serial if lends else 0
         try:
-            told = Preparation.of_this_process(self.terms.namespace, ring.path, lender)
+            told = Preparation.of_this_process(
+                self.terms.namespace, ring.path,
+                lender=lender, provisional=not (self.serves or self._guest),
+            )  # fmt: skip
             start_pool(ring, told)
         except (StoreUnavailable, OSError, ValueError) as error:
             logger.error("alias=%s no pool can be started: %s", self.terms.alias, error)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-from django_tasks_local.store import Attachment, Loss, PoolState, Ring, Role
+from django_tasks_local.store import ANY_SERVER, Attachment, Loss, PoolState, Ring, Role
 
 from .code import LoadedFiles
 from .crew import Crew
@@ -45,6 +45,7 @@ class Supervisor:
         foreground: ``local_worker``: stays when no site is left.
         cleared: The newest site's serial when this process had loaded nothing yet.
         lender: The serial of the script whose piped output is ours too, 0 for none.
+        provisional: A script has started this pool: a server's takes over.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Supervisor:
         foreground: bool,
         cleared: int,
         lender: int = 0,
+        provisional: bool = False,
     ) -> None:
         self._ring = ring
         self._foreground = foreground
@@ -65,6 +67,7 @@ class Supervisor:
         self._poll = select.poll()
         self._cleared = cleared
         self._lender = lender
+        self._provisional = provisional
         self._asked = False  # for a successor
         self._leaving = False
         self._stop_requests = 0
@@ -161,9 +164,8 @@ class Supervisor:
         sites = self._sites()
         if not self._leaving:
             current = self._compare_code(sites, newest)
-            if current and sites and (self._stop_requests or self._lender_gone(sites)):
-                why = "told to stop" if self._stop_requests else "its script has ended"
-                self._ask_for_successor(0, why)
+            if current and sites:
+                self._mind_origin(sites)
             if self._successor_ready():
                 self._leave()
         if self._stop_requests > 1:
@@ -209,6 +211,19 @@ class Supervisor:
                 self._ring.alias, os.getpid(), why,
             )  # fmt: skip
         self._ring.leadership.ask_for_successor(serial)
+
+    def _mind_origin(self, sites: list[Attachment]) -> None:
+        """Asks for a pool with the same code where ours was told to go, or is a script's."""
+        registry = self._ring.registry
+        if self._stop_requests or self._lender_gone(sites):
+            why = "told to stop" if self._stop_requests else "its script has ended"
+            self._ask_for_successor(0, why)
+        elif self._provisional and any(
+            # Not one that has other code: it would not find what the script defines.
+            site.state == PoolState.SERVING and registry.path_of(site.index) == registry.path
+            for site in sites
+        ):
+            self._ask_for_successor(ANY_SERVER, "a script has started it, and a server is there")
 
     def _lender_gone(self, sites: list[Attachment]) -> bool:
         """Whether who reads a script's output (cron, ssh, a pipe) waits for us alone."""

@@ -97,7 +97,8 @@ The first eight words keep their places in every layout version.
  208  SERIAL          the latest attachment's number
  216  ENTRIES_USED    no entry at or above this one was ever used
  224  PASSING         1: the ring of a test run
- 232  SUCCESSOR       1 + the least site serial that may start a new pool, 0: no wish
+ 232  SUCCESSOR       1 + the least site serial that may start a new pool, 0: no wish;
+                      2**32 + 1: a server may, whatever its serial
  240  START_FAILURES  starts of pools in a row that led to none
  248  START_AFTER     CLOCK_MONOTONIC ns before which no pool is started
  256  POOL_WORKERS    worker processes there are
@@ -269,7 +270,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .layout import Geometry
-    from .leadership import Leadership
+    from .leadership import ANY_SERVER, Leadership
     from .limits import Limits
     from .loss import Loss, loss_word
     from .memory import MemoryStore
@@ -286,6 +287,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "ANY_SERVER",
     "Attachment",
     "Geometry",
     "Leadership",
@@ -307,6 +309,7 @@ __all__ = [
 ]
 
 _ROOMS = {
+    "ANY_SERVER": "leadership",
     "Attachment": "registry",
     "Geometry": "layout",
     "Leadership": "leadership",

@@ -5,10 +5,14 @@ costs a moment, never a task.
 """
 
 import time
+from typing import Final
 
 from . import layout as at
 from .lock import POOL, SUCCESSOR, ByteLock
 from .segment import Segment
+
+# In the place of a site's serial, and greater than any.
+ANY_SERVER: Final = at.SERIAL_MASK + 1
 
 
 class Leadership:
@@ -53,13 +57,16 @@ class Leadership:
         self._pool.release()
 
     def ask_for_successor(self, serial: int) -> None:
-        """Asks the sites from `serial` on to start a new pool. Only the pool itself may ask."""
+        """Asks the sites from `serial` on to start a new pool. Only the pool itself may ask.
+
+        Instead of a serial it may be `ANY_SERVER`.
+        """
         self._words[at.H_SUCCESSOR] = serial + 1
 
-    def successor_wanted(self, serial: int) -> bool:
+    def successor_wanted(self, serial: int, *, server: bool) -> bool:
         """Whether the pool asks for a successor, and the site `serial` is one to start it."""
         wish = self._words[at.H_SUCCESSOR]
-        return bool(wish and serial >= wish - 1)
+        return bool(wish and (serial >= wish - 1 or (server and wish - 1 == ANY_SERVER)))
 
     def may_start_pool(self, first_s: float, longest_s: float) -> bool:
         """Whether a pool may be started now; if so, the start is noted for all sites.

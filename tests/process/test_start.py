@@ -1,6 +1,7 @@
 """What a pool, and a worker that is started fresh, has from the process that starts it."""
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -11,9 +12,9 @@ from typing import Any
 import posix_ipc
 import pytest
 
-from tests.process.client import fresh_namespace
-from tests.process.programs import run
-from tests.support import ROOT
+from tests.process.client import fresh_namespace, serving, worker_at
+from tests.process.programs import run, running
+from tests.support import LONG_TIMEOUT, ROOT, wait_for
 
 MAIN = """
 import json
@@ -179,3 +180,56 @@ def test_any_text_is_an_alias(
     )
     status, out, err = run(namespace, [str(path)], DTL_TASKS=json.dumps(tasks), **kind)
     assert (status, out) == (0, "3\n"), err
+
+
+def test_a_server_takes_over_from_a_scripts_pool(namespace: str, tmp_path: Path) -> None:
+    """A niced cron job that enqueues first does not slow down the site's tasks for good."""
+    path = tmp_path / "main.py"
+    path.write_text(MAIN.format(first="", later=""))
+    with serving(workers=1, env={"DTL_NAMESPACE": namespace, "WEB_ONLY": "yes"}) as client:
+        # To files, as from cron: a pipe's reader would wait for the end of the pool.
+        into_files = f'exec nice -n 5 "$@" >{tmp_path}/out 2>{tmp_path}/err'
+        before = ["sh", "-c", into_files, "sh"]
+        status, _, _ = run(namespace, [str(path)], before=before, CRON_ONLY="yes")
+        assert status == 0, (tmp_path / "err").read_text()
+        assert json.loads((tmp_path / "out").read_text())["nice"] == os.nice(0) + 5
+
+        def taken_over() -> bool:
+            found = client.run("surroundings")
+            return found["nice"] == os.nice(0) and found["environment"]["WEB_ONLY"] == "yes"
+
+        wait_for(taken_over, LONG_TIMEOUT)
+        assert "CRON_ONLY" not in client.run("surroundings")["environment"]
+        wait_for(lambda: len(client.supervisors()) == 1)
+        assert "a server is there" in (tmp_path / "err").read_text()
+
+
+def test_a_script_with_tasks_keeps_its_pool(namespace: str, tmp_path: Path) -> None:
+    """A server's pool would not find them."""
+    gate = tmp_path / "gate"
+    path = tmp_path / "main.py"
+    path.write_text(
+        "import django\n"
+        "django.setup()\n"
+        "from django.tasks import task\n"
+        "from tests.site.tasks import hold as hold_there\n"
+        "from tests.site.waiting import finished\n"
+        "@task\n"
+        "def hold(gate):\n"
+        "    return hold_there.func(gate)\n"
+        "@task\n"
+        "def second():\n"
+        "    return 'two'\n"
+        'if __name__ == "__main__":\n'
+        f"    first = hold.enqueue({str(gate)!r})\n"
+        "    print(finished(second.enqueue()))\n"
+        "    finished(first)\n"
+    )
+    with serving(workers=1, env={"DTL_NAMESPACE": namespace}) as client:
+        client.run("add", 1)
+        with running(namespace, [str(path)]) as process:
+            worker_at(gate)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "two\n"
+            gate.touch()
+            assert process.wait(LONG_TIMEOUT) == 0

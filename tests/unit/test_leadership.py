@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django_tasks_local.store import Ring, Role
+from django_tasks_local.store import ANY_SERVER, Ring, Role
 from django_tasks_local.store import layout as at
 from tests.rings import Rings, put
 from tests.support import wait_for
@@ -52,13 +52,23 @@ def test_a_killed_pool_leaves_its_place(rings: Rings) -> None:
 def test_a_wish_for_a_successor_names_who_may_start_it(ring: Ring) -> None:
     """Only a site as new as the code that is wanted; a new pool clears the wish."""
     leadership = ring.leadership
-    assert not leadership.successor_wanted(10)
+    assert not leadership.successor_wanted(10, server=False)
     leadership.ask_for_successor(10)
-    assert not leadership.successor_wanted(9)
-    assert leadership.successor_wanted(10)
-    assert leadership.successor_wanted(11)
+    assert not leadership.successor_wanted(9, server=False)
+    assert leadership.successor_wanted(10, server=False)
+    assert leadership.successor_wanted(11, server=False)
     assert leadership.take_pool()
-    assert not leadership.successor_wanted(11)
+    assert not leadership.successor_wanted(11, server=False)
+
+
+def test_a_wish_for_a_server(ring: Ring) -> None:
+    """No script may start the successor, however new it is; any server may."""
+    leadership = ring.leadership
+    leadership.ask_for_successor(ANY_SERVER)
+    assert not leadership.successor_wanted(2**32 - 1, server=False)
+    assert leadership.successor_wanted(1, server=True)
+    leadership.ask_for_successor(10)
+    assert not leadership.successor_wanted(9, server=True)
 
 
 def test_starts_that_lead_nowhere_are_tried_with_growing_pauses(ring: Ring) -> None:
