@@ -62,12 +62,13 @@ class Monitor:
 
         def lose(table: Any, slot: int, *args: Any) -> None:
             monitor._ledger.lose(monitor._place, table.head(slot).id_high)
+            monitor._ledger.add(monitor._place, "lost")
             monitor._lose(table, slot, *args)
 
         for name, original in _ORIGINAL_WAYS_IN.items():
             setattr(Mutex, name, self._watched(original))
-        recovery.rebuild = rebuild
-        recovery.lose = lose
+        recovery.rebuild = rebuild  # type: ignore[assignment]
+        recovery.lose = lose  # type: ignore[assignment]
 
     def _watched(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def enter(mutex: Mutex, function: Callable[..., Any], *args: Any) -> Any:

@@ -23,7 +23,7 @@ NEXT, INSIDE, STOPS, LOST = range(4)
 # Counters of a place, added up at the end.
 COUNTERS: Final = (
     "entries", "rebuilds", "enqueued", "claimed", "finished", "reads", "interrupts", "forks",
-    "fork_kills",
+    "fork_kills", "lost",
 )  # fmt: skip
 FIRST_COUNTER: Final = 4
 

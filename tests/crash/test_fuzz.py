@@ -27,4 +27,5 @@ def test_random_kills(seed: int) -> None:
     assert summary["violations"] == []
     assert run.returncode == 0
     assert summary["kills"] > 5 * SECONDS
-    assert min(summary[what] for what in ("rebuilds", "stops", "interrupts", "forks")) > 0
+    happened = ("entries", "rebuilds", "lost", "stops", "interrupts", "forks")
+    assert not [what for what in happened if not summary[what]]

@@ -8,8 +8,9 @@ import pytest
 
 from django_tasks_local.store import Limits, Ring, Role, ring_name, segment, unlink_objects
 from django_tasks_local.store import layout as at
+from django_tasks_local.store.objects import segment_path
 from tests.crash.scene import GROWING, META, SMALL, STATES, Scene, large_value, small_value
-from tests.crash.steps import Steps, in_child, kill_everywhere
+from tests.crash.steps import NEVER, Steps, in_child, kill_everywhere
 
 OTHER = Limits(2, 8, 12, 1024, 260_000)
 
@@ -46,6 +47,26 @@ def use(name: str, limits: Limits) -> Callable[[bool], None]:
     return lambda completed: in_child(survivor)
 
 
+def test_steps_of_every_kind_are_counted(name: str) -> None:
+    """Each patch catches what it is for, wherever in the package that is called from by now."""
+
+    def life(steps: Steps) -> None:
+        steps.arm()
+        ring = attach(name, GROWING)
+        for value in (small_value(1), large_value(2, at.STEP + 10)):
+            ring.enqueue(META, ring.encode(value), priority=0, due_ns=0)
+        claim = ring.claim()
+        assert claim is not None
+        claim.report(1, 2, "half")
+        ring.finish(claim, successful=True, outcome=ring.encode("outcome"))
+        ring.detach()
+        unlink_objects(name)
+
+    steps = Steps()
+    assert steps.run(NEVER, False, life).completed
+    assert not [kind for kind, count in steps.hits().items() if not count]
+
+
 def test_death_while_a_ring_is_made(name: str) -> None:
     """A ring that is half made is made anew by the next process."""
 
@@ -72,7 +93,7 @@ def test_death_while_a_ring_is_made_anew(name: str, reason: str) -> None:
             ring.words[at.H_VERSION] = 0
 
     in_child(old)
-    path = Path(segment.segment_path(name))
+    path = Path(segment_path(name))
     content = path.read_bytes()
 
     def restore() -> None:
@@ -95,7 +116,8 @@ def test_death_while_a_ring_is_removed(name: str) -> None:
         steps.arm()
         unlink_objects(name)
 
-    deaths = kill_everywhere(lambda: in_child(lambda: attach(name, SMALL)), body, use_any(name))
+    made = lambda: in_child(lambda: attach(name, SMALL))  # noqa: E731
+    deaths = kill_everywhere(made, body, use_any(name), hits=("os.unlink",))
     assert deaths == 3
 
 

@@ -22,7 +22,7 @@ from tests.crash.scene import (
     large_value,
     small_value,
 )
-from tests.crash.steps import Steps, kill_everywhere
+from tests.crash.steps import INSIDE, Steps, kill_everywhere
 
 NEW = small_value(900)
 NEW_LARGE = large_value(901, 4)
@@ -39,6 +39,7 @@ class Operation:
         prepare: What comes before it, uncounted.
         extra: Arguments of the task that may be there afterwards without anybody having its id.
         ends: How the claimed task may end, where the operation is a finish.
+        hits: Kinds of steps that it takes.
     """
 
     act: Callable[[Ring, Any], object]
@@ -47,6 +48,7 @@ class Operation:
     ends: str = ""
     claims: bool = False
     states: tuple[str, ...] = tuple(STATES)
+    hits: tuple[str, ...] = INSIDE
 
 
 def put(value: Any, delay_ns: int = 0) -> Callable[[Ring, Any], object]:
@@ -92,7 +94,7 @@ OPERATIONS = {
     ),
     "progress": Operation(
         lambda ring, claim: [claim.report(n, None, "text") for n in range(2)],
-        lambda ring: ring.claim(), claims=True, states=("waiting",),
+        lambda ring: ring.claim(), claims=True, states=("waiting",), hits=("bytes",),
     ),
     "read": Operation(
         lambda ring, oldest: ring.get(oldest), oldest_result,
@@ -102,7 +104,9 @@ OPERATIONS = {
     "reap": Operation(lambda ring, _: ring.reap_dead(), states=("running", "chained")),
     "rebuild": Operation(lambda ring, _: ring.recover()),
     "repair": Operation(lambda ring, _: ring.repair(), states=("running", "chained")),
-    "limits": Operation(lambda ring, _: ring.set_limits(ring.limits), states=("waiting",)),
+    "limits": Operation(
+        lambda ring, _: ring.set_limits(ring.limits), states=("waiting",), hits=("words",)
+    ),
     "promote": Operation(lambda ring, _: ring.promote(), states=("deferred",)),
     "become": Operation(lambda ring, _: ring.become(Role.VISITOR), states=("waiting",)),
     "detach": Operation(lambda ring, _: ring.detach(), states=("waiting",)),
@@ -161,8 +165,9 @@ def test_death_at_every_step(scene: Scene, name: str, state: str) -> None:
     scene.save()
 
     deaths = kill_everywhere(
-        scene.restore, body_of(scene, operation), verification(scene, operation)
-    )
+        scene.restore, body_of(scene, operation), verification(scene, operation),
+        hits=operation.hits,
+    )  # fmt: skip
     assert deaths
 
 
