@@ -2,8 +2,9 @@
 
 import os
 import signal
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Generator, Iterator
+from operator import itemgetter
 from types import FrameType
 from typing import Any
 from uuid import uuid4
@@ -43,13 +44,13 @@ def _end_in_order(signum: int, frame: FrameType | None) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Prints how long the tests of each folder took, setting up and cleaning up included."""
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
                 seconds["/".join(report.nodeid.split("/")[:2])] += report.duration
     terminalreporter.section("time of each folder")
-    for folder, taken in seconds.most_common():
+    for folder, taken in sorted(seconds.items(), key=itemgetter(1), reverse=True):
         terminalreporter.line(f"{taken:7.1f} s  {folder}")
 
 

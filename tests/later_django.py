@@ -14,7 +14,7 @@ import django.tasks.base
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskResult(django.tasks.base.TaskResult):  # type: ignore[type-arg]
+class TaskResult(django.tasks.base.TaskResult):  # type: ignore[type-arg, misc]
     """Django's, with what its development line has added, and a field without a default."""
 
     metadata: dict[str, Any] = field(default_factory=dict)

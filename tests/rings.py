@@ -5,6 +5,7 @@ import signal
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,7 +158,8 @@ class Peer:
 
         def begin() -> int:
             mine.ring = attach()
-            return mine.ring.registry.index
+            index: int = mine.ring.registry.index
+            return index
 
         answer(begin)
         while True:
@@ -165,7 +167,7 @@ class Peer:
             if order is None:
                 return
             function, args = order
-            answer(lambda function=function, args=args: function(mine, *args))
+            answer(partial(function, mine, *args))
 
 
 # --- what peers are told to do -----------------------------------------------------------------

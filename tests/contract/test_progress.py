@@ -13,7 +13,8 @@ def test_seen_while_running(bench: Bench) -> None:
     gate = bench.gates / "gate"
     result = bench.enqueue(tasks.report, str(gate), 3, 12, "a third, nearly")
     wait_for((bench.gates / "gate.running").exists)
-    assert result.progress is None
+    before = result.progress
+    assert before is None
     result.refresh()
     assert result.status == TaskResultStatus.RUNNING
     assert result.progress == Progress(3, 12, "a third, nearly")

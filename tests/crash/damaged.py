@@ -70,7 +70,11 @@ class Damaged(Scene):
             self.open_up_to(end)
 
         each(self.reserved, geometry.slots, 0)
-        self.open_up_to = lambda end: each(self.reserved, end, mmap.PROT_READ | mmap.PROT_WRITE)
+
+        def open_up_to(end: int) -> None:
+            each(self.reserved, end, mmap.PROT_READ | mmap.PROT_WRITE)
+
+        self.open_up_to = open_up_to
         reserve = segment_.reserve
         segment_.reserve = reserve_and_open  # type: ignore[method-assign]
 

@@ -15,6 +15,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnavailable
 from django_tasks_local.store import Limits, Ring, Role, ring_name, segment, unlink_objects
 from django_tasks_local.store import layout as at
+from django_tasks_local.store.objects import segment_path, semaphore_path
 from tests.crash.scene import META, SMALL
 from tests.crash.steps import in_child
 from tests.crash.test_objects import OTHER, attach, use
@@ -206,7 +207,7 @@ def test_refused_before_a_byte_is_used(
     name: str, make: Callable[[Path], object], says: str
 ) -> None:
     """What is not ours, not private or not a ring is refused, with its path and a way out."""
-    path = Path(segment.segment_path(name))
+    path = Path(segment_path(name))
     if make is other_user and os.geteuid():
         pytest.skip("only root can give a file to somebody else")
     make(path)
@@ -230,7 +231,7 @@ def test_refused_before_a_byte_is_used(
 def test_semaphore_of_others(name: str, letter: str) -> None:
     """A semaphore that others may use is refused as well."""
     posix_ipc.Semaphore(f"{name}{letter}", posix_ipc.O_CREX, initial_value=1).close()
-    path = Path(segment.semaphore_path(f"{name}{letter}"))
+    path = Path(semaphore_path(f"{name}{letter}"))
     path.chmod(0o666)
 
     def body() -> None:
@@ -243,7 +244,7 @@ def test_semaphore_of_others(name: str, letter: str) -> None:
 @pytest.mark.parametrize("size", [0, 1, at.PAGE - 1])
 def test_truncated_before_it_was_a_ring(name: str, size: int) -> None:
     """A segment whose maker died at once, or that somebody cut to nothing, is laid out anew."""
-    path = Path(segment.segment_path(name))
+    path = Path(segment_path(name))
     path.touch(mode=0o600)
     path.write_bytes(os.urandom(size))
     use(name, SMALL)(True)
@@ -252,7 +253,7 @@ def test_truncated_before_it_was_a_ring(name: str, size: int) -> None:
 def test_truncated_ring_is_refused(name: str) -> None:
     """A ring that was cut short is no ring, whatever its header says."""
     in_child(lambda: attach(name, OTHER))
-    path = Path(segment.segment_path(name))
+    path = Path(segment_path(name))
     os.truncate(path, path.stat().st_size // 2)
 
     def body() -> None:

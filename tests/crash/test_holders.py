@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Limits, Ring, Role, patience, segment
+from django_tasks_local.store import Limits, Ring, Role, patience
 from django_tasks_local.store import layout as at
+from django_tasks_local.store.objects import semaphore_path
 from tests.crash.scene import META, SMALL, Scene, small_value
 from tests.crash.steps import in_child
 from tests.support import end, wait_for
@@ -201,7 +202,7 @@ def test_wrong_number_of_tokens(scene: Scene, value: int) -> None:
 def test_semaphores_removed(scene: Scene) -> None:
     """Removed semaphores are made anew; old and new holders still exclude each other."""
     for letter in "mw":
-        os.unlink(segment.semaphore_path(f"{scene.name}{letter}"))
+        os.unlink(semaphore_path(f"{scene.name}{letter}"))
 
     def body(number: int, ready: Callable[[], object]) -> None:
         ring = scene.attach()

@@ -10,6 +10,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -142,7 +143,7 @@ def test_everything_is_killed(tmp_path: Path) -> None:
     """
     log = tmp_path / "runs"
     with fresh_namespace() as namespace:
-        settings = {
+        settings: dict[str, Any] = {
             "settings": "tests.site.settings",
             "env": environment(namespace, **OPTIONS),
             "workers": 4,

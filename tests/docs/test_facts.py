@@ -72,19 +72,19 @@ def test_the_formula_of_shm_size_is_that_of_the_code() -> None:
 def test_every_check_id_is_documented() -> None:
     """The ids of the checks are those of the page, and none is used twice."""
     tree = ast.parse(read(ROOT / "django_tasks_local" / "options.py"))
-    numbers = {
-        argument.value
+    numbers = [
+        int(str(argument.value))
         for call in ast.walk(tree)
         if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "_error"
         and isinstance(argument := call.args[0], ast.Constant)
-    }  # fmt: skip
+    ]  # fmt: skip
     documented = [row[0] for row in rows(read(CHECKS))]
     assert sorted(documented) == [
-        f"`django_tasks_local.E{number:03}`" for number in sorted(numbers)
+        f"`django_tasks_local.E{number:03}`" for number in sorted(set(numbers))
     ]
 
 
-def _own_exceptions() -> list[type[Exception]]:
+def _own_exceptions() -> list[type[exceptions.LocalTasksError]]:
     return exceptions.LocalTasksError.__subclasses__()
 
 

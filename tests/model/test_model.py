@@ -13,9 +13,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from django_tasks_local import Progress
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from django_tasks_local.store import Limits, Ring, Role, ring_name, unlink_objects
 from django_tasks_local.store.ids import format_id
+from django_tasks_local.store.records import Arguments
 from tests import rings as peers
 from tests.model.faults import Fault, attach_with_faults
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record
@@ -77,7 +79,7 @@ class RingMachine(RuleBasedStateMachine):
     )
     def enqueue(self, size: int, priority: int, delay_s: int, fault: int) -> None:
         """A task of any size, priority and time; it may be interrupted at any write."""
-        arguments = ((bytes(size), uuid4().hex[:4]), {})
+        arguments: Arguments = ((bytes(size), uuid4().hex[:4]), {})
         data = self.ring.encode(arguments)
         due_ns = self.clock.now_ns + delay_s * SECOND_NS if delay_s else 0
         wanted = Record(arguments, len(META) + len(data), priority, max(due_ns, 0), 0)
@@ -241,7 +243,7 @@ class RingMachine(RuleBasedStateMachine):
         assert result_id == self.model.claim(index, self.clock.now_ns)
         if result_id is not None and progress:
             peer.do(peers.report, result_id, 3, 7, "half")
-            assert self.ring.get(result_id).progress.done == 3
+            assert self.ring.get(result_id).progress == Progress(3, 7, "half")
         peer.kill()
         self.dead.append(index)
 

@@ -158,7 +158,7 @@ def fresh_namespace() -> Iterator[str]:
         remove_objects(name, ["other"])
 
 
-def environment(namespace: str, **options: Any) -> dict[str, str]:
+def environment(namespace: str, **options: Any) -> dict[str, Any]:
     """What tests/site/settings.py wants to know."""
     return {
         "DTL_NAMESPACE": namespace,

@@ -76,7 +76,7 @@ def test_a_killed_one_is_replaced(tmp_path: Path) -> None:
     gate, options = tmp_path / "gate", {"MAX_WORKERS": 1}
     with (
         serving(workers=1, options=options) as client,
-        local_worker(client.namespace, **options) as process,
+        local_worker(client.namespace, MAX_WORKERS=1) as process,
     ):
         wait_for(lambda: serves(process), LONG_TIMEOUT)
         result_id, worker = client.hold(gate)
@@ -101,7 +101,7 @@ def test_drain_timeout_and_a_second_sigterm(tmp_path: Path) -> None:
     """Without a site a running task has DRAIN_TIMEOUT; a second SIGTERM ends it at once."""
     gate = tmp_path / "gate"
     options = {"DRAIN_TIMEOUT": 60}
-    with fresh_namespace() as namespace, local_worker(namespace, **options) as process:
+    with fresh_namespace() as namespace, local_worker(namespace, DRAIN_TIMEOUT=60) as process:
         wait_for(lambda: serves(process), LONG_TIMEOUT)
         with serving(workers=1, options=options, env={"DTL_NAMESPACE": namespace}) as client:
             result_id, worker = client.hold(gate)

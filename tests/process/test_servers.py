@@ -2,6 +2,7 @@
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ def kill_one_of_each(client: Client, worker: int) -> None:
     wait_for(lambda: len(set(client.site.worker_pids()) - {web[0]}) == len(web), LONG_TIMEOUT)
 
 
+def _succeeded(client: Client, path: str) -> bool:
+    return bool(client.site.get(path)[1]["status"] == "SUCCESSFUL")
+
+
 def test_event_loops_enqueue_and_read() -> None:
     """aenqueue and aget_result, in an ASGI process."""
     with serving(server="uvicorn", app="tests.site.asgi:application", workers=1) as client:
@@ -51,7 +56,7 @@ def test_event_loops_enqueue_and_read() -> None:
             status, body = client.site.post("/aenqueue", {"task": "add", "args": [number, 1]})
             assert status == 200
             path = f"/aresult/{body['ids'][0]}"
-            wait_for(lambda path=path: client.site.get(path)[1]["status"] == "SUCCESSFUL")
+            wait_for(partial(_succeeded, client, path))
             assert client.site.get(path)[1]["value"] == number + 1
         assert client.site.get("/aresult/nonsense")[0] == 404
 

@@ -66,7 +66,7 @@ def surroundings(
     return found
 
 
-def test_a_hostile_working_directory(namespace: str, kind: dict[str, str], tmp_path: Path) -> None:
+def test_a_hostile_working_directory(namespace: str, kind: dict[str, Any], tmp_path: Path) -> None:
     """What lies in the directory where a script is run is imported by none of its processes."""
     evil, log = tmp_path / "evil", tmp_path / "log"
     evil.mkdir()
@@ -88,7 +88,7 @@ def test_a_hostile_working_directory(namespace: str, kind: dict[str, str], tmp_p
 
 
 def test_each_package_in_a_place_of_its_own(
-    namespace: str, kind: dict[str, str], tmp_path: Path
+    namespace: str, kind: dict[str, Any], tmp_path: Path
 ) -> None:
     """PEX, Nix, buildout and Bazel put sys.path together in the process that runs the site."""
     here = tmp_path / "one"
@@ -103,21 +103,21 @@ def test_each_package_in_a_place_of_its_own(
     assert found["path"][1:4] == places[:3]
 
 
-def test_nothing_of_it_is_handed_on(namespace: str, kind: dict[str, str], tmp_path: Path) -> None:
+def test_nothing_of_it_is_handed_on(namespace: str, kind: dict[str, Any], tmp_path: Path) -> None:
     """What a task starts has the site's environment, and no way into its packages."""
     found = surroundings(namespace, tmp_path, later="sys.path.append('/elsewhere')", **kind)
     assert "/elsewhere" in found["path"]
     assert found["environment"]["PYTHONPATH"] == str(ROOT)
 
 
-def test_what_is_no_text_in_the_path(namespace: str, kind: dict[str, str], tmp_path: Path) -> None:
+def test_what_is_no_text_in_the_path(namespace: str, kind: dict[str, Any], tmp_path: Path) -> None:
     """A Path object there, which no import looks at, is in nobody's way."""
     later = "from pathlib import Path\nsys.path.append(Path('/elsewhere'))\nsys.path.append(3)"
     assert "/elsewhere" not in surroundings(namespace, tmp_path, later=later, **kind)["path"]
 
 
 def test_no_signal_is_blocked_or_ignored(
-    namespace: str, kind: dict[str, str], tmp_path: Path
+    namespace: str, kind: dict[str, Any], tmp_path: Path
 ) -> None:
     """Servers block all signals in their threads, shells and nohup ignore some."""
     first = (
@@ -131,7 +131,7 @@ def test_no_signal_is_blocked_or_ignored(
 
 
 def test_the_working_directory_is_gone(
-    namespace: str, kind: dict[str, str], tmp_path: Path
+    namespace: str, kind: dict[str, Any], tmp_path: Path
 ) -> None:
     """A release that was removed, a temporary directory: the root is used instead."""
     gone = tmp_path / "gone"
@@ -140,20 +140,20 @@ def test_the_working_directory_is_gone(
     assert surroundings(namespace, tmp_path, first=first, cwd=gone, **kind)["directory"] == "/"
 
 
-def test_where_the_project_was_loaded(namespace: str, kind: dict[str, str], tmp_path: Path) -> None:
+def test_where_the_project_was_loaded(namespace: str, kind: dict[str, Any], tmp_path: Path) -> None:
     """A script that goes elsewhere later takes no pool with it."""
     found = surroundings(namespace, tmp_path, later="os.chdir('/')", cwd=tmp_path, **kind)
     assert found["directory"] == str(tmp_path)
 
 
-def test_settings_that_were_loaded(namespace: str, kind: dict[str, str], tmp_path: Path) -> None:
+def test_settings_that_were_loaded(namespace: str, kind: dict[str, Any], tmp_path: Path) -> None:
     """The variable that names them may say something else by now."""
     later = "os.environ['DJANGO_SETTINGS_MODULE'] = 'tests.settings'"
     found = surroundings(namespace, tmp_path, later=later, **kind)
     assert found["environment"]["DJANGO_SETTINGS_MODULE"] == "tests.site.settings"
 
 
-def test_unbuffered_output(namespace: str, kind: dict[str, str], tmp_path: Path) -> None:
+def test_unbuffered_output(namespace: str, kind: dict[str, Any], tmp_path: Path) -> None:
     """-u counts for the pool as well."""
     kind["PYTHONUNBUFFERED"] = ""
     assert surroundings(namespace, tmp_path, flags=("-u",), **kind)["unbuffered"]
@@ -162,7 +162,7 @@ def test_unbuffered_output(namespace: str, kind: dict[str, str], tmp_path: Path)
 
 @pytest.mark.parametrize("alias", ["-x", "--help", "a b", "ünï", "x\0y"])
 def test_any_text_is_an_alias(
-    namespace: str, kind: dict[str, str], tmp_path: Path, alias: str
+    namespace: str, kind: dict[str, Any], tmp_path: Path, alias: str
 ) -> None:
     """It is no argument of a command line."""
     backend = "django_tasks_local.ProcessPoolBackend"
@@ -196,7 +196,8 @@ def test_a_server_takes_over_from_a_scripts_pool(namespace: str, tmp_path: Path)
 
         def taken_over() -> bool:
             found = client.run("surroundings")
-            return found["nice"] == os.nice(0) and found["environment"]["WEB_ONLY"] == "yes"
+            environment = found["environment"]
+            return bool(found["nice"] == os.nice(0) and environment["WEB_ONLY"] == "yes")
 
         wait_for(taken_over, LONG_TIMEOUT)
         assert "CRON_ONLY" not in client.run("surroundings")["environment"]

@@ -10,10 +10,11 @@ import pytest
 
 from django_tasks_local.store import Ring, Role
 from django_tasks_local.store import layout as at
+from django_tasks_local.store.records import Arguments
 from tests import rings as peers
 from tests.rings import FAR_NS, Rings, done, exists, put, ring_address
 
-LARGE = ((b"x" * 2000,), {})
+LARGE: Arguments = ((b"x" * 2000,), {})
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
+from django.db import connections
 from django.db.backends.signals import connection_created
 from django.tasks import Task, TaskResultStatus
 from django.tasks.signals import task_finished, task_started
@@ -242,7 +243,7 @@ def test_databases_that_cannot_be_looked_at(
     def refuse(**_: Any) -> None:
         raise OSError("no such engine")
 
-    monkeypatch.setattr(execution.connections, "all", refuse)
+    monkeypatch.setattr(connections, "all", refuse)
     thread = threading.Thread(target=go, args=[WatchedStore(events), Claim(tasks.add, 1)])
     thread.start()
     thread.join()

@@ -1,5 +1,6 @@
 """The store of one process, without threads of a pool."""
 
+import atexit
 import sys
 import threading
 import time
@@ -218,13 +219,13 @@ def test_wait_until_done(store: MemoryStore) -> None:
 
 def test_a_pool_made_while_the_interpreter_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the early exit hook can no longer be set, atexit's is."""
-    registered = []
+    registered: list[object] = []
 
     def refuse(function: Any) -> None:
         raise RuntimeError("can't register atexit after shutdown")
 
     monkeypatch.setattr(thread, "_exit_hook_set", False)
     monkeypatch.setattr(threading, "_register_atexit", refuse)
-    monkeypatch.setattr(thread.atexit, "register", registered.append)
+    monkeypatch.setattr(atexit, "register", registered.append)
     thread._set_exit_hook()
     assert registered == [thread._drain]

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import posix_ipc
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
@@ -111,7 +112,7 @@ def test_a_semaphore_that_is_exchanged_while_we_open_it(
     rings.peer()
     name = f"{rings.name}m"
     path = Path(objects.semaphore_path(name))
-    real = objects.posix_ipc.Semaphore
+    real = posix_ipc.Semaphore
 
     def exchange(name: str, *args: Any, **kwargs: Any) -> Any:
         if not args and path.exists() and not path.with_suffix(".old").exists():
@@ -120,7 +121,7 @@ def test_a_semaphore_that_is_exchanged_while_we_open_it(
             path.chmod(0o600)
         return real(name, *args, **kwargs)
 
-    monkeypatch.setattr(objects.posix_ipc, "Semaphore", exchange)
+    monkeypatch.setattr(posix_ipc, "Semaphore", exchange)
     try:
         assert "0 bytes" in str(refused(rings))
     finally:

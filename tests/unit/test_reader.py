@@ -22,10 +22,11 @@ from django_tasks_local.store.ids import (
     random_id,
     with_slot,
 )
+from django_tasks_local.store.records import Arguments
 from tests import rings as peers
 from tests.rings import META, Rings, done, put, ring_address, run
 
-LARGE = ((b"x" * 3000,), {})
+LARGE: Arguments = ((b"x" * 3000,), {})
 
 
 def offset_of(ring: Ring, result_id: str) -> int:

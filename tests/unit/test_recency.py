@@ -8,7 +8,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from django_tasks_local.store import Ring
+from django_tasks_local.store import Ring, Role
 from django_tasks_local.store import layout as at
 from tests import rings as peers
 from tests.rings import LIMITS, Rings, done, exists, put, run
@@ -69,7 +69,7 @@ def test_a_lower_limit_applies_at_once(rings: Rings) -> None:
     """MAX_RESULTS may change while the ring is in use: the site that came last decides."""
     ring = rings.attach()
     ids = [done(ring) for _ in range(8)]
-    rings.attach(replace(LIMITS, max_results=2)).become(peers.Role.SITE)
+    rings.attach(replace(LIMITS, max_results=2)).become(Role.SITE)
     ids.append(done(ring))
     assert kept(ring, ids) == ids[-2:]
     assert ring.check() == []

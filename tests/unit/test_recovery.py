@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.store import Loss, Ring, Role, loss_word, recovery
 from django_tasks_local.store import layout as at
+from django_tasks_local.store.records import Arguments
 from tests import rings as peers
 from tests.rings import FAR_NS, LIMITS, Rings, done, exists, put, ring_address, run
 
-LARGE = ((b"x" * 2000,), {})
+NOTHING: Arguments = ((), {})
+LARGE: Arguments = ((b"x" * 2000,), {})
 # Words of the header that a rebuild makes anew.
 DERIVED = (
     at.H_UNFINISHED, at.H_TICK, at.H_FREE, at.H_WAITING, at.H_DEFERRED, at.H_RUNNING,
@@ -26,7 +28,7 @@ DERIVED = (
 def furnish(ring: Ring) -> dict[str, str]:
     """Records in every state, small and large; their statuses by id."""
     ids = {}
-    for arguments in (((), {}), LARGE):
+    for arguments in (NOTHING, LARGE):
         ids[done(ring, arguments, "small")] = "SUCCESSFUL"
         ids[done(ring, arguments, b"y" * 2000)] = "SUCCESSFUL"
         ids[put(ring, arguments)] = "READY"

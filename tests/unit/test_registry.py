@@ -9,11 +9,12 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.store import Attachment, Loss, PoolState, Ring, Role, loss_word
 from django_tasks_local.store import layout as at
 from django_tasks_local.store.lock import LIVENESS, ByteLock
+from django_tasks_local.store.records import Arguments
 from tests import rings as peers
 from tests.rings import Rings, put
 from tests.support import wait_for
 
-LARGE = ((b"x" * 2000,), {})
+LARGE: Arguments = ((b"x" * 2000,), {})
 
 
 def entry_of(ring: Ring, index: int) -> Attachment:

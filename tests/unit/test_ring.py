@@ -234,7 +234,7 @@ def reaped_and_finish(mine: Any, result_id: str) -> None:
 
 def finish_and_reaped(mine: Any, result_id: str) -> None:
     """In the moment between looking and storing."""
-    RingClaim.close = lambda _: reaped(mine)  # type: ignore[method-assign]
+    RingClaim.close = lambda _: reaped(mine)  # type: ignore[method-assign, assignment]
     peers.finish(mine, result_id)
 
 

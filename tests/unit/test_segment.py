@@ -1,11 +1,14 @@
 """Making, checking, attaching and removing a ring's objects."""
 
 import errno
+import mmap
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import posix_ipc
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
@@ -131,7 +134,7 @@ def test_a_name_that_is_removed_while_we_attach(
     rings: Rings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever opened a segment that was made anew meanwhile opens the new one."""
-    real = rooms.open_segment
+    real = objects.open_segment
     opened = []
 
     def slow(*args: Any) -> int:
@@ -247,14 +250,14 @@ def test_a_pipe_is_refused(rings: Rings) -> None:
 
 def test_no_memory_for_the_mapping(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit of the process ends in StoreUnavailable, and keeps nobody else out."""
-    real = rooms.mmap.mmap
+    real = mmap.mmap
 
     def full(*_: Any) -> None:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(rooms.mmap, "mmap", full)
+    monkeypatch.setattr(mmap, "mmap", full)
     assert "Cannot allocate memory" in str(refused(rings))
-    monkeypatch.setattr(rooms.mmap, "mmap", real)
+    monkeypatch.setattr(mmap, "mmap", real)
     assert rings.peer().do(peers.enqueue)
 
 
@@ -265,9 +268,9 @@ def test_what_another_user_made_is_named(
     """Where the kernel refuses, the error says whose it may be."""
 
     def denied(*_: Any, **__: Any) -> None:
-        raise objects.posix_ipc.PermissionsError("No permission")
+        raise posix_ipc.PermissionsError("No permission")
 
-    monkeypatch.setattr(objects.posix_ipc, what, denied)
+    monkeypatch.setattr(posix_ipc, what, denied)
     assert "Permission denied" in str(refused(rings))
 
 
@@ -310,14 +313,14 @@ def test_no_shared_memory_at_all(rings: Rings, monkeypatch: pytest.MonkeyPatch) 
     def shm_open(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOENT, "no such directory")
 
-    monkeypatch.setattr(objects.posix_ipc, "SharedMemory", shm_open)
+    monkeypatch.setattr(posix_ipc, "SharedMemory", shm_open)
     monkeypatch.setattr("os.path.isdir", lambda _: False)
     assert "Mount a tmpfs" in str(refused(rings))
 
 
 def test_another_system_is_refused(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the backend that works there."""
-    monkeypatch.setattr(objects.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(StoreUnavailable, match="ThreadPoolBackend"):
         rings.attach()
 

@@ -158,7 +158,7 @@ def test_it_waits_for_its_own_tasks(
         else:  # the one that looks whether all is well
             real(seconds)
 
-    monkeypatch.setattr(own_tasks.time, "sleep", run_tasks_meanwhile)
+    monkeypatch.setattr(time, "sleep", run_tasks_meanwhile)
     site.end()
     assert "waiting for 1 tasks of 'alias'" in capsys.readouterr().err
     assert site.closed

@@ -171,7 +171,7 @@ def test_payloads_come_back(
     pieces = [os.urandom(size) for size in sizes]
     whole = b"".join(pieces)
     chain = slots.take_chain(max(1, at.slots_for(len(whole), slots.size)), OWNER)
-    slots.write(chain, OWNER, [memoryview(piece) for piece in pieces])
+    slots.write(chain, OWNER, pieces)
     assert slots.source(chain, OWNER, 0).copy(len(whole)) == whole
     start = data.draw(st.integers(0, len(whole)))
     size = data.draw(st.integers(0, len(whole) - start))
@@ -196,7 +196,7 @@ def test_a_part_of_a_later_extent_is_read(slots: Slots) -> None:
     chain = slots.take_chain(5, OWNER)
     assert len(extents(slots, chain)) == 5
     data = os.urandom(5 * slots.size)
-    slots.write(chain, OWNER, [memoryview(data)])
+    slots.write(chain, OWNER, [data])
     for start in (0, slots.size - 1, slots.size, 3 * slots.size + 7, 5 * slots.size):
         assert slots.source(chain, OWNER, start).copy(len(data) - start) == data[start:]
 
@@ -207,7 +207,7 @@ def test_writing_to_a_chain_that_is_gone_is_refused(slots: Slots) -> None:
     start = chain & at.EXTENT_SLOT_MASK
     slots._words[slots._commit + start] = OTHER
     with pytest.raises(StoreUnavailable, match="taken for dead"):
-        slots.write(chain, OWNER, [memoryview(b"x" * 300)])
+        slots.write(chain, OWNER, [b"x" * 300])
 
 
 # --- growth --------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """A step that fails: logged, tried again with growing pauses, never raised."""
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 
@@ -19,7 +18,7 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time as the module sees it."""
     made = Clock()
     monkeypatch.setattr(module, "time", made)

@@ -250,7 +250,8 @@ def test_an_end_that_the_ring_cannot_be_told_at_once(
     ring = Ring(rings.name, "alias", LIMITS, Role.POOL)
     result_id = put(site)
     index = ring.registry.index
-    reap, refusals = ring.reap, []
+    refusals: list[object] = []
+    reap = ring.reap
 
     def refuse(*args: Any) -> int:
         if len(refusals) < 2:
