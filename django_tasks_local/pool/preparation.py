@@ -9,7 +9,7 @@ import stat
 import sys
 from dataclasses import dataclass, field
 from multiprocessing import spawn
-from typing import Any
+from typing import Any, Final
 
 from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
@@ -18,6 +18,9 @@ from .main_script import DIRECTORY, main_has_tasks, main_path, main_script, real
 
 # The main script that a pool is just importing, "" for none.
 _state = {"importing main": ""}
+# What connects to it fails and says so, in the database's words. In no directory that exists, or
+# SQLite would make it.
+NO_TEST_DATABASE: Final = "/no test database existed/when the pool started"
 # What a pool was told; empty in every other process.
 _told: list["Preparation"] = []
 
@@ -96,7 +99,11 @@ class Preparation:
         if not settings.configured and self.settings is not None:
             settings.configure(**self.settings)
         for alias, name in self.databases.items():
-            settings.DATABASES[alias]["NAME"] = name
+            database = settings.DATABASES[alias]
+            # No test has used this alias yet? Then a task must not find the real one there.
+            real = self.settings is None and str(database["NAME"]) == name
+            real = real and database.get("TEST", {}).get("NAME") != name
+            database["NAME"] = NO_TEST_DATABASE if real else name
         django.setup()
         if self.run:
             under_test.join(self.run, debug=self.debug)

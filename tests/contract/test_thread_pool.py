@@ -310,7 +310,7 @@ def test_what_runserver_starts_does_wait() -> None:
     """A command that a view runs has autoreload's variable, and is not what is restarted."""
     seconds, output = script("on(tasks.nap).enqueue(30)", drain=0.5, RUN_MAIN="true")
     assert seconds > 0.5
-    assert "1 running tasks are cut off" in output
+    assert "1 running task cut off: tests.tasks.nap" in output
 
 
 @pytest.mark.skipif(

@@ -220,6 +220,16 @@ def test_the_test_environment(project: Project, flags: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_no_test_database(project: Project, tmp_path: Path) -> None:
+    """Where the runner makes none, since no test asks for it, tasks do not get the real one."""
+    tests = CHAIN_TESTS.replace("TransactionTestCase", "SimpleTestCase").replace("chain", "where")
+    project.write("shop/tests.py", tests)
+    done = manage_test(project)
+    assert done.returncode == 0, done.stderr
+    assert "unable to open database file" in done.stdout
+    assert not (tmp_path / "real.sqlite3").exists()
+
+
 def test_fresh_workers(project: Project, tmp_path: Path) -> None:
     """Workers that are started fresh, because set-up has left a thread, are no different."""
     with (project.folder / "shop/__init__.py").open("a") as package:
