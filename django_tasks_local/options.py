@@ -22,7 +22,7 @@ GIB = 2**30
 # Bytes that a slot takes in the segment besides SLOT_SIZE: its share of the header's columns.
 SLOT_OVERHEAD = 104
 # Bytes that a segment needs before its first slot. Generous, so that the layout may change.
-SEGMENT_OVERHEAD = 256 * KIB
+SEGMENT_OVERHEAD = 768 * KIB
 
 
 @dataclass(frozen=True, slots=True)

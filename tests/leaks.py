@@ -14,6 +14,7 @@ from typing import Final
 from django.conf import settings
 
 from django_tasks_local.store import ring_name
+from django_tasks_local.store.objects import SEMAPHORES
 from tests import support
 
 # For how long what a test started may take to go: an idle pool needs about two seconds.
@@ -76,7 +77,7 @@ def remove_objects(namespace: str, aliases: Iterable[str] = ()) -> None:
     objects: set[str] = set()
     for alias in {"default", "cpu_intensive", *settings.TASKS, *aliases}:
         name = ring_name(alias, namespace).removeprefix("/")
-        objects |= {f"{name}s", f"sem.{name}m", f"sem.{name}w"}
+        objects |= {f"{name}s", *(f"sem.{name}{letters}" for letters in SEMAPHORES)}
     objects &= support.shm_objects()
     if objects:
         ours = set(_our_pids(support.all_pids()))

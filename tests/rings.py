@@ -19,7 +19,9 @@ from tests import support
 
 META: Final = b"tests.tasks:noop"
 # 2 workers, 8 results, 12 waiting; two steps of 256-byte slots.
-LIMITS: Final = Limits(2, 8, 12, 256, 2 * 1024 * (256 + 49) + 300_000)
+LIMITS: Final = Limits(2, 8, 12, 256, at.COLUMNS_AT + 2 * 1024 * (256 + 49) + 164_832)
+# Where a ring's first site finds what it enqueues, as long as no pool has compared its files.
+LANE: Final = at.LANES_AT + at.LANE_WORDS
 # Never due while a test runs.
 FAR_NS: Final = 3_600_000_000_000
 OTHER_SIZES: Final = replace(LIMITS, slot_size=512)

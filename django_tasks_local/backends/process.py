@@ -254,15 +254,19 @@ under_test.at_end(_remove_rings)
 # --- in a pool process ----------------------------------------------------------------------------
 
 
-def serve(alias: str, name: str, told: Preparation, pickled: bytes, cleared: int) -> None:
+def serve(
+    alias: str, name: str, told: Preparation, pickled: bytes, digest: int, cleared: int
+) -> None:
     """Runs a pool that a site has started. The project is set up already."""
+    from django_tasks_local.pool.serve import attach_pool
     from django_tasks_local.pool.serve import serve as serve_pool
 
     terms = _told_terms(alias, name, told)
     _import_tasks(alias)
     serve_pool(
-        terms, path=told.path, told=pickled, adopt=lambda ring: _adopt(terms, ring),
-        foreground=False, cleared=cleared, lender=told.lender, provisional=told.provisional,
+        terms, attach_pool(terms, told.path, digest), told=pickled,
+        adopt=lambda ring: _adopt(terms, ring), foreground=False, cleared=cleared,
+        lender=told.lender, provisional=told.provisional,
     )  # fmt: skip
 
 

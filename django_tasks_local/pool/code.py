@@ -1,9 +1,25 @@
-"""Whether the files that this process has loaded are still what lies on the disk."""
+"""What code a process runs: which one it is, and whether its files are still what was loaded."""
 
 import os
 import sys
 
+from django_tasks_local.store import code_digest
+
 type Stamp = tuple[int, int]  # time of the last change in ns, size; (0, 0): gone
+
+
+def digest_of(path: str) -> int:
+    """What tells this process's code from that of other releases in the same ring.
+
+    Two processes have the same code if a pool that the one starts would import what the other's
+    would: the same settings, by the same Python, out of the same environment. Their *files* may
+    change in place; a pool compares those, see `LoadedFiles`.
+
+    Args:
+        path: The settings file, and the main script where tasks are defined in it.
+    """
+    # Not sys.executable: under uWSGI and mod_wsgi that is the server.
+    return code_digest(path, sys.version, sys.abiflags, os.path.realpath(sys.prefix))
 
 
 class LoadedFiles:

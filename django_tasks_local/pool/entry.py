@@ -36,14 +36,15 @@ def main(order: dict[str, Any]) -> int:
     _enter(order["directory"])
     geometry = Geometry(order["slot_size"], order["slots"])
     try:
-        leadership = Leadership(attach_segment(order["ring"], geometry, make=False))
+        leadership = Leadership(attach_segment(order["ring"], geometry, make=False), order["code"])
     except StoreUnavailable as error:
         say(f"django-tasks-local: no pool: {error}")
         return 0
     cleared = leadership.newest_site()
     worker = order.get("worker")
     if worker is None:
-        if not leadership.take_successor():
+        # While we hold this place, the code's number stays its own.
+        if not leadership.take_successor() or leadership.digest() != order["digest"]:
             return 0
         if leadership.pool_alive() and not leadership.successor_wanted(cleared, server=True):
             return 0
@@ -58,7 +59,7 @@ def main(order: dict[str, Any]) -> int:
     from django_tasks_local.backends import process
 
     if worker is None:
-        process.serve(order["alias"], order["ring"], preparation, told, cleared)
+        process.serve(order["alias"], order["ring"], preparation, told, order["digest"], cleared)
     else:
         process.work(order["alias"], order["ring"], preparation, **worker)
     return 0

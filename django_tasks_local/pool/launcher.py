@@ -56,6 +56,8 @@ def launch(ring: Ring, told: bytes, *, worker: dict[str, int] | None = None, **o
         "alias": ring.alias,
         "slot_size": geometry.slot_size,
         "slots": geometry.slots,
+        "code": ring.registry.code,
+        "digest": ring.digest,
         "directory": preparation.directory(),
         "worker": worker,
     }

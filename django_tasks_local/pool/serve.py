@@ -10,7 +10,6 @@ from typing import NoReturn
 from django.tasks import task_backends
 
 from django_tasks_local.store import (
-    Leadership,
     Ring,
     Role,
     attach_segment,
@@ -19,6 +18,7 @@ from django_tasks_local.store import (
 from django_tasks_local.streams import flush_output, say_traceback
 
 from . import preparation
+from .code import digest_of
 from .launcher import launch
 from .preparation import Preparation
 from .site import Terms
@@ -31,30 +31,26 @@ type Adopt = Callable[[Ring], None]
 
 
 def serve(
-    terms: Terms, *, path: str, told: bytes, adopt: Adopt, foreground: bool, cleared: int,
+    terms: Terms, ring: Ring, *, told: bytes, adopt: Adopt, foreground: bool, cleared: int,
     lender: int = 0, provisional: bool = False,
 ) -> None:  # fmt: skip
     """Runs a pool in this process until it ends.
 
     Args:
         terms: Which ring.
-        path: The settings file.
+        ring: Attached to it as POOL.
         told: The pickled preparation, for workers that are started fresh.
         adopt: Makes the backend use a worker's own attachment.
         foreground: Whether it stays when no site is left.
-        cleared: The newest site's serial when this process had loaded nothing yet.
+        cleared: The serial of the newest site of its code when this process had loaded nothing yet.
         lender: See `Preparation`.
         provisional: The same.
-
-    Raises:
-        StoreUnavailable: The ring can't be used.
     """
-    ring = Ring(terms.name, terms.alias, terms.limits, Role.POOL, path=path, passing=terms.passing)
     close_connections()
 
     def start_worker(life: int, bell: int, to_close: list[int]) -> int:
         post = Post(
-            terms.name, terms.alias, terms.limits, path, ring.registry.index, life, bell,
+            terms.name, terms.alias, terms.limits, ring.path, ring.registry.index, life, bell,
             type(task_backends[terms.alias]),
         )  # fmt: skip
         if _threads() > 1:
@@ -74,13 +70,26 @@ def serve(
 def serve_in_foreground(terms: Terms, adopt: Adopt) -> None:
     """Runs a pool in this process, whose project is set up; takes over from one that serves."""
     fill_standard_descriptors()
-    leadership = Leadership(attach_segment(terms.name, terms.limits.geometry))
-    cleared = leadership.newest_site()
-    while not leadership.take_successor():
-        time.sleep(TURN_S)
-    path = preparation.settings_path()
+    path = preparation.site_path()
     told = Preparation.of_this_process(terms.namespace, path).dumps()
-    serve(terms, path=path, told=told, adopt=adopt, foreground=True, cleared=cleared)
+    attach_segment(terms.name, terms.limits.geometry)  # makes it, as a pool does not
+    ring = attach_pool(terms, path, digest_of(path))
+    cleared = ring.leadership.newest_site()
+    while not ring.leadership.take_successor():
+        time.sleep(TURN_S)
+    serve(terms, ring, told=told, adopt=adopt, foreground=True, cleared=cleared)
+
+
+def attach_pool(terms: Terms, path: str, digest: int) -> Ring:
+    """Attaches this process as the pool of a code, or one that is on its way.
+
+    Raises:
+        StoreUnavailable: The ring can't be used.
+    """
+    return Ring(
+        terms.name, terms.alias, terms.limits, Role.POOL,
+        path=path, digest=digest, passing=terms.passing,
+    )  # fmt: skip
 
 
 def run_worker(post: Post, adopt: Adopt) -> NoReturn:

@@ -17,6 +17,7 @@ from django_tasks_local.store.records import Snapshot, task_path
 from django_tasks_local.streams import say
 
 from . import preparation
+from .code import digest_of
 from .launcher import bury_pools, start_pool, started
 from .main_script import names_main, refuse_main, refuse_main_task
 from .neighbours import warn_of_strangers
@@ -251,7 +252,7 @@ class Site:
         while True:
             ring = Ring(
                 terms.name, terms.alias, terms.limits, Role.VISITOR,
-                path=path, passing=terms.passing,
+                path=path, digest=digest_of(path), passing=terms.passing,
             )  # fmt: skip
             if ring.intact():  # nobody removed it, or laid it out anew, before we were registered
                 return ring

@@ -43,7 +43,7 @@ class Supervisor:
         start_worker: Makes a worker process: given the read end of its life pipe, the bell and
             what a forked child must close, returns the pid.
         foreground: ``local_worker``: stays when no site is left.
-        cleared: The newest site's serial when this process had loaded nothing yet.
+        cleared: The serial of the newest site of its code when this process had loaded nothing yet.
         lender: The serial of the script whose piped output is ours too, 0 for none.
         provisional: A script has started this pool: a server's takes over.
     """
@@ -91,7 +91,7 @@ class Supervisor:
         self._ring.registry.set_state(PoolState.STARTING)
         if not self._wait_for_turn():
             return
-        self._ring.registry.set_cleared(self._cleared)
+        self._ring.clear(self._cleared)
         self._ring.registry.set_state(PoolState.SERVING)
         logger.info("alias=%s pool pid=%d serves", self._ring.alias, os.getpid())
         while not self._done():
@@ -183,23 +183,14 @@ class Supervisor:
         """
         if newest <= self._cleared:
             return True
-        newcomers = [site for site in sites if site.serial > self._cleared]
-        registry = self._ring.registry
-        paths = (registry.path_of(site.index) for site in newcomers)
-        stranger = next((path for path in paths if path != registry.path), None)
         changed = self._files.changed()
-        if stranger is None and not changed:
-            self._cleared = newest
-            registry.set_cleared(newest)
-            self._ring.top_up()
-            return True
-        # An older site would start a pool with its own settings. It may, where the newer ones have
-        # gone: what they enqueued must not wait for ever.
-        first = min((site.serial for site in newcomers), default=0)
-        self._ask_for_successor(
-            first, f"{changed} changed" if changed else f"settings at {stranger}"
-        )
-        return False
+        if changed:
+            # Any site of this code may start it: a new interpreter loads what is on the disk now.
+            self._ask_for_successor(0, f"{changed} changed")
+            return False
+        self._cleared = newest
+        self._ring.clear(newest)
+        return True
 
     def _ask_for_successor(self, serial: int, why: str) -> None:
         if not self._asked:
@@ -232,6 +223,7 @@ class Supervisor:
     def _successor_ready(self) -> bool:
         return any(
             entry.role is Role.POOL
+            and entry.code == self._ring.registry.code
             and entry.state == PoolState.STARTING
             and entry.index != self._ring.registry.index
             for entry in self._entries
@@ -281,7 +273,7 @@ class Supervisor:
             for _ in range(0 if self._leaving or crew.paused else self._missing()):
                 crew.start()
         finally:
-            leadership.set_workers(self._count_workers())
+            leadership.set_workers(*self._count_workers())
 
     def _missing(self) -> int:
         ring, crew = self._ring, self._crew
@@ -289,19 +281,24 @@ class Supervisor:
         ours = [worker for worker in workers if worker.pool == ring.registry.index]
         idle = len(crew) - sum(ring.busy(worker) for worker in ours)
         # One more than waits: the next task then starts without a fork before it.
-        wanted = min(ring.waiting() + 1, ring.max_workers()) - idle
+        wanted = min(ring.runnable() + 1, ring.max_workers()) - idle
         others = len(workers) - len(ours)
         return min(wanted, ring.max_workers() - others - len(crew))
 
     def _workers(self) -> list[Attachment]:
         return [entry for entry in self._entries if entry.role is Role.WORKER]
 
-    def _count_workers(self) -> int:
-        index = self._ring.registry.index
-        return len(self._crew) + sum(worker.pool != index for worker in self._workers())
+    def _count_workers(self) -> tuple[int, int]:
+        """The workers of our code, and those of all codes."""
+        registry = self._ring.registry
+        others = [worker for worker in self._workers() if worker.pool != registry.index]
+        ours = sum(worker.code == registry.code for worker in others)
+        return len(self._crew) + ours, len(self._crew) + len(others)
 
     def _sites(self) -> list[Attachment]:
-        return [entry for entry in self._entries if entry.role is Role.SITE]
+        """The sites of our code."""
+        code = self._ring.registry.code
+        return [e for e in self._entries if e.role is Role.SITE and e.code == code]
 
     def _sleep(self) -> None:
         """Waits for a signal, a worker's bell, the next due task or the next tick."""

@@ -19,10 +19,6 @@ from .code import LoadedFiles
 # How long an idle worker sleeps when nothing wakes it. The pool replaces lost wake-ups every
 # second, so this is only a second net; 20 us of code take 200 in a processor that has rested.
 IDLE_S: Final = 30.0
-# The pause of a worker that may not run what is next, doubled each time: the pool compares its code
-# within milliseconds, or newer code is on its way (0.5 s), or it has a mistake in it (who knows).
-BLOCKED_S: Final = 0.01
-LONGEST_BLOCKED_S: Final = 0.5
 FOR_THE_POOL: Final = (signal.SIGINT, signal.SIGTERM)
 F_SETSIG: Final = 10  # of Linux; the fcntl module does not name it
 
@@ -65,11 +61,10 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
     ring = Ring(post.name, post.alias, post.limits, Role.WORKER, path=post.path, pool=post.pool)
     adopt(ring)
     files = LoadedFiles(later_only=True)
-    blocked_s = BLOCKED_S
-    seen = ring.leadership.newest_site()
+    seen = told = ring.leadership.newest_site()
     while ring.registry.serves(post.pool):
         # Read before the sites: a task that this allows is from a site that is seen below.
-        cleared = ring.registry.cleared(post.pool)
+        share = ring.registry.share(post.pool)
         newest = ring.leadership.newest_site()
         if newest != seen:
             # Modules that a task imported are not among those that the pool compares.
@@ -78,16 +73,13 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
             seen = newest
         if ring.leadership.workers() > ring.max_workers():
             break  # MAX_WORKERS was lowered; the pool starts anew those that it may have
-        claim = ring.claim(cleared=cleared)
+        claim = ring.claim(share)
         if claim is None:
-            if ring.blocked:
+            if newest > share.cleared and newest != told:
+                told = newest  # a site whose tasks wait until the pool has compared its files
                 _ring_bell(post.bell)
-                time.sleep(blocked_s)
-                blocked_s = min(2 * blocked_s, LONGEST_BLOCKED_S)
-            else:
-                ring.wait_for_work(_idle_s(ring))
+            ring.wait_for_work(_idle_s(ring))
             continue
-        blocked_s = BLOCKED_S
         if ring.leadership.crowded():
             _ring_bell(post.bell)
         run(ring, claim, alias=post.alias, backend_class=post.backend_class)

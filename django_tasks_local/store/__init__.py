@@ -10,8 +10,10 @@ when, and what a death leaves behind.
 byte 0          +----------------------------------------------+
                 | header           512 words                   |  4 KiB
 4,096           +----------------------------------------------+
-                | registry         512 entries of 256 bytes    |  128 KiB
-135,168         +----------------------------------------------+
+                | lanes            16 lanes of 3,328 bytes     |  two for each code
+57,344          +----------------------------------------------+
+                | registry         2,048 entries of 256 bytes  |  512 KiB
+581,632         +----------------------------------------------+
                 | commit    W, one word for each slot          |  six columns of SLOTS words,
                 | sequence  place in FIFO or recency list      |  each rounded up to whole
                 | due       unix ns, 0: due, or not READY      |  pages of 4 KiB
@@ -39,10 +41,10 @@ Behind the file's end lie bytes that exist only as places for POSIX record locks
 these with the process, whatever killed it:
 
 ```text
-2**61       GUARD      held by whoever is inside the mutex
-2**61 + 1   SUCCESSOR  held by the pool that is on its way
-2**61 + 2   POOL       held by the pool
-2**62 + n   LIVENESS   held by the process that has entry n of the registry, as long as it lives
+2**61            GUARD      held by whoever is inside the mutex
+2**61 + 1 + 2n   SUCCESSOR  held by the pool of code n that is on its way
+2**61 + 2 + 2n   POOL       held by the pool of code n
+2**62 + n        LIVENESS   held by the process of entry n of the registry, as long as it lives
 ```
 
 ### W, the commit word
@@ -83,48 +85,77 @@ The first eight words keep their places in every layout version.
   72  DIRTY           not 0: somebody died or was interrupted between two writes
   80  TICK            the next generation, and the next place in any order
   88  FREE            free slots below RESERVED
-  96  WAITING         records in the FIFOs
- 104  DEFERRED        records in the heap
- 112  RUNNING         records that are RUNNING
- 120  FINISHED        records in the recency list
- 128  FINISHED_SLOTS  slots that these occupy, chains included
- 136  OLDEST          the least recently used of them
- 144  NEWEST          the most recently used
- 152  CURSOR          where the next search for a free slot starts: a hint
- 160  BITMAP          four words, a bit for each FIFO that is not empty
- 192  EVICTED         since the ring was made: statistics, a death may lose a count
- 200  LOST            the same
- 208  SERIAL          the latest attachment's number
- 216  ENTRIES_USED    no entry at or above this one was ever used
- 224  PASSING         1: the ring of a test run
- 232  SUCCESSOR       1 + the least site serial that may start a new pool, 0: no wish;
+  96  DEFERRED        records in the heap
+ 104  RUNNING         records that are RUNNING
+ 112  FINISHED        records in the recency list
+ 120  FINISHED_SLOTS  slots that these occupy, chains included
+ 128  OLDEST          the least recently used of them
+ 136  NEWEST          the most recently used
+ 144  CURSOR          where the next search for a free slot starts: a hint
+ 152  EVICTED         since the ring was made: statistics, a death may lose a count
+ 160  LOST            the same
+ 168  SERIAL          the latest attachment's number
+ 176  ENTRIES_USED    no entry at or above this one was ever used
+ 184  PASSING         1: the ring of a test run
+ 192  POOL_WORKERS    worker processes that all pools have
+ 200  WANTED          a bit for each code whose pool waits for others to give workers up
+ 208  MAX_WORKERS     the options of the site that came last; they hold for all
+ 216  MAX_RESULTS     the same
+ 224  MAX_PENDING     the same
+ 232  DRAIN_MS        1 + DRAIN_TIMEOUT in ms, 0: until it is done
+ 240  SEMAPHORE       the inode of the mutex's semaphore that was opened last
+ 512  CODES           the table of codes: 8 entries of 256 bytes
+```
+
+### A code in the table, by byte
+
+A code is what a pool would import if it were started: which settings, by which interpreter, out of
+which environment. Two releases in two directories are two codes; files that change in place are
+not. Processes and records name a code by its place in the table.
+
+```text
+   0  DIGEST          what tells it from others; 0: nobody has this number
+   8  CLEARED         what its sites up to this serial enqueue goes into its judged lane
+  16  NEWEST          the serial of its newest site
+  24  DEFERRED        its records in the heap
+  32  SUCCESSOR       1 + the least site serial that may start a new pool, 0: no wish;
                       2**32 + 1: a server may, whatever its serial
- 240  START_FAILURES  starts of pools in a row that led to none
- 248  START_AFTER     CLOCK_MONOTONIC ns before which no pool is started
- 256  POOL_WORKERS    worker processes there are
- 264  SITE_SERIAL     the newest site's serial
- 272  MAX_WORKERS     the options of the site that came last; they hold for all
- 280  MAX_RESULTS     the same
- 288  MAX_PENDING     the same
- 296  DRAIN_MS        1 + DRAIN_TIMEOUT in ms, 0: until it is done
- 304  SEMAPHORES      the inodes of those that were opened last, mixed
- 512  FIFO_HEAD       201 words, priority -100 first
-2120  FIFO_TAIL       201 words
+  40  START_FAILURES  starts of pools in a row of which none has proved itself
+  48  START_AFTER     CLOCK_MONOTONIC ns before which no pool is started
+  56  WORKERS         worker processes that its pools have
+  64  WANTED          CLOCK_MONOTONIC ns since when its pool waits for workers, 0: it does not
+  72  SEMAPHORE       the inode of its work semaphore that was opened last
+  80  PATH_BYTES      length of the path
+  88  PATH            the end of the settings file's path, UTF-8
+```
+
+### A lane, by byte
+
+Each code has two lanes: tasks of sites whose files its pool has compared with its own, and newer
+ones. So no task is behind one that only other code may run.
+
+```text
+   0  BITMAP          four words, a bit for each FIFO that is not empty
+  32  WAITING         records in the lane
+  40  HEAD            of its FIFOs: 201 words, priority -100 first
+1648  TAIL            201 words
 ```
 
 ### An entry of the registry, by byte
 
 ```text
-   0  COMMIT          role << 56 | serial; 0: the entry is free
+   0  COMMIT          role << 56 | 1 + code << 32 | serial; 0: the entry is free
    8  PID             in that process's own pid namespace
   16  SINCE           when it attached, unix ns
   24  CURRENT         the slot that it claimed last; counts while that is RUNNING by this entry
   32  OTHERS          at least the records that it is WRITING, or runs beside CURRENT
-  40  CLEARED         a pool: tasks of sites up to this serial may run on its code
-  48  POOL            a worker: its pool's serial << 32 | 1 + its pool's entry
-  56  STATE           a pool: 1 starting, 2 serving, 3 leaving
-  64  PATH_BYTES      length of the path
-  72  PATH            the end of the settings file's path, UTF-8
+  40  CLEARED         a pool: tasks of its code's sites up to this serial may run on it
+  48  ADOPTED         a pool: up to which serial << 8 | of which other codes it runs tasks
+  56  WORKERS         a pool: the worker processes that it has, or is about to have
+  64  POOL            a worker: its pool's serial << 32 | 1 + its pool's entry
+  72  STATE           a pool: 1 starting, 2 serving, 3 leaving
+  80  PATH_BYTES      length of the path
+  88  PATH            the end of the settings file's path, UTF-8
 ```
 
 ### A head slot, by byte
@@ -134,7 +165,7 @@ The first eight words keep their places in every layout version.
    8  ID_LOW          the slot's number and 38 random bits
   16  GENERATION      as in W
   24  ENQUEUED_AT     unix ns
-  32  ORIGIN          serial of the site that enqueued << 8 | priority + 100
+  32  ORIGIN          code << 40 | serial of the site that enqueued << 8 | priority + 100
   40  META_BYTES      length of what names the task
   48  ARGUMENTS_BYTES length of its pickled arguments, if chained with their table
   56  ARGUMENTS_CHAIN first extent of meta and arguments, where they do not fit here
@@ -177,7 +208,7 @@ progress, which its sequence word guards.
 1. **Inside.** Header, columns, map and FREE slots are written inside the mutex only. The
    exceptions are the words of rule 6 and rule 11.
 2. **W is the truth.** A record is what W says. Everything that helps to find one is derived and
-   can be made anew: FREE to CURSOR, FIFOs, bitmap, heap, recency list, free map. Two more columns
+   can be made anew: FREE to CURSOR, lanes, heap, recency list, free map. Two more columns
    are needed for that: `sequence` and `due`.
 3. **Order.** DIRTY first; then whatever W is to cover; then W, by one store, the commit point;
    then links and counts. The mutex clears DIRTY when the operation came to its end.
@@ -197,9 +228,9 @@ progress, which its sequence word guards.
 9. **Quick.** Nobody inside pickles, logs, sends a signal, forks, waits, or copies a large payload.
 10. **Two views.** All writes are item or slice assignments to `Segment.words` and
     `Segment.bytes`: the crash tests count them, and kill at each.
-11. **Hints.** The work semaphore, CURSOR, the statistics, ENTRIES_USED, START_AFTER to
-    POOL_WORKERS, SEMAPHORES and the wishes of pools may be lost or stale. Whoever goes by one looks
-    at the ring after all; who has an entry above ENTRIES_USED raises it.
+11. **Hints.** The work semaphores, CURSOR, the statistics, ENTRIES_USED, POOL_WORKERS and WANTED,
+    and of a code all but DIGEST, CLEARED and DEFERRED may be lost or stale. Whoever goes by one
+    looks at the ring after all; who has an entry above ENTRIES_USED raises it.
 
 ## Invariants
 
@@ -210,14 +241,17 @@ They hold whenever nobody is inside and DIRTY is 0. `Ring.check` verifies them a
 FREE + slots of all records = RESERVED - 1
 FINISHED_SLOTS = slots of all records that are SUCCESSFUL, FAILED or LOST
 UNFINISHED = WRITING + READY + RUNNING
-WAITING + DEFERRED = READY
+WAITING of all lanes + DEFERRED = READY
+DEFERRED = DEFERRED of all codes
+a record in the judged lane of its code is of a site up to CLEARED
+every code that a process or a waiting record names has a digest of its own
 FINISHED <= MAX_RESULTS                 after every end of a task
 UNFINISHED - RUNNING <= MAX_PENDING     after every enqueue
 FREE + FINISHED_SLOTS >= MAX_WORKERS    after every enqueue and every large result
 0 < generation < TICK and sequence < TICK, no generation twice
 sequence grows along every FIFO and along the recency list
 (due, sequence) of a record in the heap >= that of its parent
-bit n of BITMAP is set = FIFO n is not empty
+bit n of BITMAP is set = FIFO n of its lane is not empty
 OTHERS >= records that are WRITING or RUNNING by the entry, but for CURRENT
 ENTRIES_USED > index of every entry in use
 every chained slot names one head, and one chain of that head reaches it
@@ -242,6 +276,7 @@ ring, a site, or whoever asks for that very result.
 | | after W = RUNNING | RUNNING by a dead entry | reaper: LOST |
 | promote | before due = 0 | a record in no heap | next: back into the heap |
 | | after due = 0 | a record in no FIFO | next: to its FIFO's end |
+| clear | before the code's CLEARED | newer tasks in the other lane | nobody needs to |
 | run | at any moment | RUNNING by a dead entry | reaper: LOST |
 | report | between two stores | an odd sequence word: no progress is shown | nobody needs to |
 | finish | before W | a result that nobody reads; chained slots | reaper: LOST, slots freed |
@@ -253,6 +288,7 @@ ring, a site, or whoever asks for that very result.
 | reap | at any step | part of it done; the entry is still there | the next reaper goes on |
 | rebuild | at any step | DIRTY | next: begins again |
 | attach | before COMMIT | nothing: its liveness lock is gone | nobody needs to |
+| | a new code, before its DIGEST | a free number | nobody needs to |
 | | making the ring | a file without MAGIC | whoever attaches next lays it out |
 
 An exception that a signal handler raises inside is like a death, but for one thing: its process
@@ -269,6 +305,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .codes import code_digest
     from .layout import Geometry
     from .leadership import ANY_SERVER, Leadership
     from .limits import Limits
@@ -298,6 +335,7 @@ __all__ = [
     "Ring",
     "Role",
     "attach_segment",
+    "code_digest",
     "fill_standard_descriptors",
     "loss_word",
     "ring_exists",
@@ -320,6 +358,7 @@ _ROOMS = {
     "Ring": "ring",
     "Role": "registry",
     "attach_segment": "segment",
+    "code_digest": "codes",
     "fill_standard_descriptors": "objects",
     "loss_word": "loss",
     "ring_exists": "segment",

@@ -8,21 +8,21 @@ from typing import NamedTuple
 
 import posix_ipc
 
-from django_tasks_local.exceptions import StoreUnavailable
-
 from . import audit, recovery, repair
 from . import layout as at
+from .codes import Codes, code_digest
+from .enrolment import Enrolment
 from .ids import parse_id
 from .leadership import Leadership
 from .limits import Limits, shared_drain_timeout_s, shared_max_workers
 from .lock import GUARD, ByteLock
 from .loss import Loss, loss_word
 from .mutex import Mutex
-from .objects import inode_of, open_semaphore, semaphore_path
 from .operations import Operations
 from .reader import Reader
 from .registry import Attachment, Registry, Role
 from .segment import Segment, attach_segment
+from .semaphores import Semaphores
 from .table import Table
 
 
@@ -53,7 +53,8 @@ class Attached:
         pid: The process that this attachment belongs to.
         segment: The memory.
         registry: Who is attached.
-        leadership: Who runs the pool.
+        codes: Whose tasks are in the ring.
+        digest: What this process's code is.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Attached:
         role: Role,
         *,
         path: str = "",
+        digest: int = 0,
         passing: bool = False,
         pool: int = -1,
     ) -> None:
@@ -77,6 +79,7 @@ class Attached:
             limits: The options.
             role: What this process is to the ring.
             path: Its settings file.
+            digest: What its code is, see `code_digest`; 0: that of its settings file.
             passing: Marks a new ring as that of a test run.
             pool: A worker's pool (its entry).
 
@@ -97,25 +100,52 @@ class Attached:
         self._commit = self._table.commit
         self._inline = self._table.geometry.inline_bytes
         self.registry = Registry(self.segment)
-        self.leadership = Leadership(self.segment)
+        self.codes = Codes(self.segment, self._table.order)
+        self.digest = digest or code_digest(path)
+        self._leadership: Leadership | None = None
         self._reader = Reader(self._table, alias)
         self._do = Operations(self._table, self.registry)
+        self._enrolment = Enrolment(self.registry, self.codes, self._do, path, self.digest)
+        self._semaphores = Semaphores(self.segment)
         self._mutex = self._shared_mutex()
-        self._work = self._semaphore("w", 0)
-        self._opened = self._show_semaphores()
         if not self.words[at.H_MAX_WORKERS]:  # just made, and no site has come yet
             limits.share(self.words)
         # Workers and their pool wait for as long as it takes: what they do is done by nobody else.
         self._settled = self._mutex.insist if role in (Role.POOL, Role.WORKER) else self._mutex.run
         if role is Role.VISITOR:
-            self._mutex.try_run(self._register, role, path, pool)
+            self._mutex.try_run(self._enrolment.register, role, pool)
         else:
-            self._settled(self._register, role, path, pool)
+            self._settled(self._enrolment.register, role, pool)
+        self._semaphores.take_code(self.registry.code)
+
+    @property
+    def leadership(self) -> Leadership:
+        """Who runs the pool of our code; of no use to a visitor, which has none."""
+        code = max(self.registry.code, 0)
+        if self._leadership is None or self._leadership.code != code:
+            self._leadership = Leadership(self.segment, code)
+        return self._leadership
+
+    def take_code(self) -> posix_ipc.Semaphore:
+        """Gives a visitor the number of its code, since it enqueues.
+
+        Returns:
+            The semaphore on which the workers of that code wait.
+
+        Raises:
+            StoreUnavailable: All numbers are in use.
+        """
+        if self.registry.code < 0:
+            self._settled(self._enrolment.become, Role.VISITOR, True)
+        self._semaphores.take_code(self.registry.code)
+        return self._semaphores.work
 
     def wait_for_work(self, timeout_s: float) -> None:
         """Waits for a wake-up: a hint only, the ring is the truth. Signals end it early."""
+        work = self._semaphores.work
+        assert work is not None  # visitors do not wait
         try:
-            self._work.acquire(timeout_s)
+            work.acquire(timeout_s)
         except posix_ipc.BusyError:
             self.heal()
         except posix_ipc.SignalError:
@@ -123,7 +153,17 @@ class Attached:
 
     def top_up(self) -> None:
         """Replaces the wake-ups that killed workers took with them."""
-        self.wake(min(self.words[at.H_WAITING], 1024))
+        self.wake(min(self.runnable(), 1024))
+
+    def runnable(self) -> int:
+        """How many tasks wait that our pool may run: of its code, and of those that it adopted."""
+        return self.codes.runnable(self.registry.share(self.registry.index))
+
+    def clear(self, serial: int) -> None:
+        """A pool: lets its workers run the tasks of sites up to `serial`."""
+        self.registry.set_field(at.E_CLEARED, serial)
+        self.leadership.set_cleared(serial)  # last: who claims less may claim nothing then
+        self.top_up()
 
     def promote(self) -> None:
         """Moves tasks that have fallen due into their FIFOs, and wakes workers for them.
@@ -147,10 +187,8 @@ class Attached:
 
     def renew_semaphores(self) -> None:
         """Opens those that others use now: removed ones serve until a newcomer makes new ones."""
-        if self.words[at.H_SEMAPHORES] != self._opened and not self.segment.unlinked():
-            self._mutex.semaphore = self._semaphore("m", 1)
-            self._work = self._semaphore("w", 0)
-            self._opened = self._show_semaphores()
+        if self._semaphores.renew():
+            self._mutex.semaphore = self._semaphores.mutex
 
     def reap(self, index: int, loss: int = 0) -> int:
         """Settles what a dead process left; the slot of the task that was lost, 0 for none."""
@@ -181,10 +219,11 @@ class Attached:
             Whether it was done.
         """
         run = self._settled if needed else self._mutex.try_run
-        if not run(self._become, role):
+        if not run(self._enrolment.become, role, role is not Role.VISITOR):
             return False
         if role is Role.SITE:
             self.limits.share(self.words)
+        self._semaphores.take_code(self.registry.code)
         return True
 
     def hold(self) -> bool:
@@ -198,7 +237,7 @@ class Attached:
             needed: False to give it up where somebody is inside for long.
         """
         run = self._settled if needed else self._mutex.try_run
-        run(self._take_place)
+        run(self._enrolment.take_place)
 
     def detach(self) -> None:
         """Leaves the ring; nothing that was accepted depends on it.
@@ -236,7 +275,7 @@ class Attached:
         words, geometry = self.words, self._table.geometry
         reserved = self._table.slots.reserved()
         return Counts(
-            words[at.H_WAITING],
+            self._table.order.waiting(),
             words[at.H_DEFERRED],
             words[at.H_RUNNING],
             words[at.H_FINISHED],
@@ -268,24 +307,23 @@ class Attached:
 
     def waiting(self) -> int:
         """How many tasks wait to be claimed now."""
-        return int(self.words[at.H_WAITING])
+        return self._table.order.waiting()
 
     def has_work(self) -> bool:
         """Whether a task waits or runs."""
-        return bool(self.words[at.H_WAITING] or self.words[at.H_RUNNING])
+        return bool(self.words[at.H_RUNNING] or self._table.order.waiting())
 
     def has_unfinished(self) -> bool:
         """Whether there is any task that has not ended, be it deferred."""
         return bool(self.words[at.H_UNFINISHED])
 
-    def wake(self, count: int) -> None:
-        """Wakes up to so many idle workers."""
-        for _ in range(count - self._work.value):
-            self._work.release()
+    def wake(self, count: int, code: int = -1) -> None:
+        """Wakes up to so many idle workers, ours or those of another code."""
+        self._semaphores.wake(count, code)
 
     def work_is_due(self, within_s: float) -> bool:
         """Whether a task waits, or falls due within so many seconds."""
-        if self.words[at.H_WAITING] or self.words[at.H_DIRTY]:
+        if self.words[at.H_DIRTY] or self._table.order.waiting():
             return True
         due_ns = self.next_due_ns()
         return bool(due_ns) and due_ns <= time.time_ns() + int(within_s * 1e9)
@@ -308,27 +346,6 @@ class Attached:
         """Whether a worker runs a task right now."""
         return self._table.is_run_by(worker.slot, worker.index)
 
-    def _become(self, role: Role) -> bool:
-        self._take_place()
-        self.registry.become(role)
-        return True
-
-    def _take_place(self) -> None:
-        if self.registry.serial:
-            self.registry.ensure()
-        else:
-            self._register(Role.VISITOR, self.path, -1)
-
-    def _register(self, role: Role, path: str, pool: int) -> None:
-        try:
-            self.registry.register(role, path, pool)
-        except StoreUnavailable:
-            # All entries taken: some of them may be dead.
-            for entry in list(self.registry.attachments()):
-                if not entry.alive:
-                    self._do.reap(entry.index, Loss.UNKNOWN)
-            self.registry.register(role, path, pool)
-
     def _bury(self, index: int) -> bool:
         """Reaps an entry if it is dead and its pool can't do it with better knowledge."""
         registry = self.registry
@@ -343,23 +360,10 @@ class Attached:
     def _shared_mutex(self) -> Mutex:
         """This process's mutex of the segment: the first attachment makes it."""
         made = Mutex(
-            self._semaphore("m", 1),
+            self._semaphores.mutex,
             ByteLock(self.segment.fd, GUARD),
             self.words,
             partial(recovery.rebuild, self._table),
             self.segment.path,
         )
         return self.segment.mutexes.setdefault(self.pid, made)
-
-    def _semaphore(self, letter: str, value: int) -> posix_ipc.Semaphore:
-        # A removed ring is worked off by its pool; new names would outlive it.
-        held = self.segment.semaphores
-        if letter not in held or not self.segment.unlinked():
-            held[letter] = open_semaphore(f"{self.name}{letter}", value)
-        return held[letter]
-
-    def _show_semaphores(self) -> int:
-        """Tells the others which semaphores the names stand for, in one word."""
-        mutex, work = (inode_of(semaphore_path(self.name + letter)) for letter in "mw")
-        shown = self.words[at.H_SEMAPHORES] = (mutex << 32 ^ work) & at.WORD_MASK
-        return shown

@@ -28,7 +28,7 @@ def check(table: Table, registry: Registry) -> list[str]:
     if not 1 < table.slots.reserved() <= table.slots.total:
         return problems  # nothing else can be looked at
     audit = Audit(table, registry)
-    problems += audit.problems + registry_problems(audit)
+    problems += audit.problems + registry_problems(audit) + codes_problems(audit)
     # Where a record is broken, what should be derived from it is anybody's guess.
     return problems if audit.broken else problems + derived_problems(audit)
 
@@ -219,6 +219,34 @@ def header_problems(table: Table) -> list[str]:
     return problems
 
 
+def codes_problems(audit: Audit) -> list[str]:
+    """What is wrong with the table of codes."""
+    words = audit.words
+    digests = [words[at.code_word(code, at.C_DIGEST)] for code in range(at.CODES)]
+    problems = [
+        f"code {code} has the digest of code {digests.index(digest)}"
+        for code, digest in enumerate(digests)
+        if digest and digests.index(digest) != code
+    ]
+    for code in range(at.CODES):
+        for name, which in (("CLEARED", at.C_CLEARED), ("NEWEST", at.C_NEWEST)):
+            serial = words[at.code_word(code, which)]
+            if serial > words[at.H_SERIAL]:
+                problems.append(f"{name} of code {code} is {serial}, above SERIAL")
+    return problems + [
+        f"code {code} is in use and has no digest"
+        for code in sorted(used_codes(audit))
+        if not digests[code]
+    ]
+
+
+def used_codes(audit: Audit) -> set[int]:
+    """The codes that processes or waiting records name."""
+    entries = {audit.registry.code_of(index) for index in range(at.ENTRIES)}
+    waiting = {at.code_of(audit.table.head(slot).origin) for slot in audit.states[at.READY]}
+    return entries - {-1} | waiting
+
+
 def registry_problems(audit: Audit) -> list[str]:
     """What is wrong with the registry of attached processes."""
     words, registry = audit.words, audit.registry
@@ -233,6 +261,8 @@ def registry_problems(audit: Audit) -> list[str]:
             problems.append(f"entry {index} is in use, and ENTRIES_USED is {used}")
         if commit >> at.ROLE_SHIFT not in Role:
             problems.append(f"entry {index} has role {commit >> at.ROLE_SHIFT}")
+        if commit >> at.CODE_SHIFT & 0xFF > at.CODES:
+            problems.append(f"entry {index} has code {(commit >> at.CODE_SHIFT & 0xFF) - 1}")
         if commit & at.SERIAL_MASK > words[at.H_SERIAL]:
             problems.append(f"entry {index} has a serial above SERIAL, {words[at.H_SERIAL]}")
         # An interruption may leave it too high, which costs the reaper one scan.

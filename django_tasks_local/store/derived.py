@@ -5,6 +5,7 @@ It can be judged only where every record is whole; see `audit`.
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,6 @@ def derived_problems(audit: Audit) -> list[str]:
         ("UNFINISHED", at.H_UNFINISHED, sum(len(states[state]) for state in at.UNFINISHED)),
         ("RUNNING", at.H_RUNNING, len(states[at.RUNNING])),
         ("FINISHED", at.H_FINISHED, len(finished)),
-        ("WAITING", at.H_WAITING, len(states[at.READY]) - len(deferred)),
         ("DEFERRED", at.H_DEFERRED, len(deferred)),
         ("FREE", at.H_FREE, audit.owner.count(0) - 1),
         ("FINISHED_SLOTS", at.H_FINISHED_SLOTS, sum(head in heads for head in audit.owner)),
@@ -36,7 +36,8 @@ def derived_problems(audit: Audit) -> list[str]:
     ]
     problems += _sequence_problems(audit)
     problems += _map_problems(audit)
-    problems += _fifo_problems(audit, set(states[at.READY]) - set(deferred))
+    problems += _lane_problems(audit, set(states[at.READY]) - set(deferred))
+    problems += _deferred_problems(audit, deferred)
     problems += _heap_problems(audit, set(deferred))
     problems += _recency_problems(audit, heads)
     return problems
@@ -83,15 +84,25 @@ def _walk(audit: Audit, start: int, link: int) -> list[int]:
     return path
 
 
-def _fifo_problems(audit: Audit, ready: set[int]) -> list[str]:
-    words, table = audit.words, audit.table
+def _lane_problems(audit: Audit, ready: set[int]) -> list[str]:
     problems: list[str] = []
     met: set[int] = set()
+    for lane in range(at.LANES):
+        problems += _fifo_problems(audit, lane, ready, met)
+    return problems + [f"slot {slot} waits in no FIFO" for slot in sorted(ready - met)]
+
+
+def _fifo_problems(audit: Audit, lane: int, ready: set[int], met: set[int]) -> list[str]:
+    """What is wrong with the FIFOs of a lane; those records that are in them are put into `met`."""
+    words, table = audit.words, audit.table
+    problems: list[str] = []
     link = table.geometry.column("link")
+    start = at.LANES_AT + lane * at.LANE_WORDS
+    found = 0
     for queue in range(at.PRIORITIES):
-        head, tail = words[at.H_FIFO_HEAD + queue], words[at.H_FIFO_TAIL + queue]
-        name = f"FIFO {queue + at.LOWEST_PRIORITY}"
-        marked = words[at.H_BITMAP + queue // at.WORD_BITS] >> queue % at.WORD_BITS & 1
+        head, tail = words[start + at.L_HEAD + queue], words[start + at.L_TAIL + queue]
+        name = f"FIFO {queue + at.LOWEST_PRIORITY} of lane {lane}"
+        marked = words[start + at.L_BITMAP + queue // at.WORD_BITS] >> queue % at.WORD_BITS & 1
         if marked != (head != 0):
             problems.append(f"{name} starts at slot {head}, and its bit is {marked}")
         path = _walk(audit, head, link)
@@ -101,13 +112,34 @@ def _fifo_problems(audit: Audit, ready: set[int]) -> list[str]:
         problems += [
             f"{name} has slot {slot} ({audit.describe(slot)}), wrongly"
             for slot in path
-            if slot not in ready or slot in met or table.order.queue_of(slot) != queue
+            if slot not in ready or slot in met or not _belongs(audit, slot, start, queue)
         ]
         problems += _disorder(audit, name, path)
         met.update(path)
-    if words[at.H_BITMAP + 3] >> at.PRIORITIES % at.WORD_BITS:
-        problems.append("the bitmap has bits of priorities that do not exist")
-    return problems + [f"slot {slot} waits in no FIFO" for slot in sorted(ready - met)]
+        found += len(path)
+    if words[start + at.L_BITMAP + 3] >> at.PRIORITIES % at.WORD_BITS:
+        problems.append(f"the bitmap of lane {lane} has bits of priorities that do not exist")
+    if words[start + at.L_WAITING] != found:
+        problems.append(
+            f"WAITING of lane {lane} is {words[start + at.L_WAITING]}, but {found} are there"
+        )
+    return problems
+
+
+def _belongs(audit: Audit, slot: int, lane: int, queue: int) -> bool:
+    """Whether a record may be in a lane: what was judged since may still be among newer ones."""
+    right, its_queue = audit.table.order.lane_of(slot)
+    newer = (lane - at.LANES_AT) // at.LANE_WORDS % 2 and lane - at.LANE_WORDS == right
+    return its_queue == queue and bool(lane == right or newer)
+
+
+def _deferred_problems(audit: Audit, deferred: list[int]) -> list[str]:
+    found = Counter(at.code_of(audit.table.head(slot).origin) for slot in deferred)
+    return [
+        f"DEFERRED of code {code} is {word}, but {found[code]} are there"
+        for code in range(at.CODES)
+        if (word := audit.words[at.code_word(code, at.C_DEFERRED)]) != found[code]
+    ]
 
 
 def _disorder(audit: Audit, name: str, path: list[int]) -> list[str]:

@@ -7,14 +7,14 @@ The drawing, the access rules and the invariants are in the docstring of the pac
 from dataclasses import dataclass
 from functools import cached_property
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 MAGIC: Final = int.from_bytes(b"DTLRING\n", "little")
 VERSION: Final = 2
 PAGE: Final = 4096
 WORD_BITS: Final = 64
 
-# --- the header: words 0 to 511 of the segment --------------------------------------------
+# --- the header: words 0 to 511 of the segment, and the lanes behind it -------------------
 # The first eight words keep their place in every layout version, so that a later release can
 # tell what it found and whether unfinished work lies in it.
 H_MAGIC: Final = 0
@@ -30,56 +30,80 @@ H_RESERVED: Final = 8  # slots whose memory is reserved, with its complement as 
 H_DIRTY: Final = 9  # not 0: what is derived can't be trusted, rebuild it
 H_TICK: Final = 10  # the next generation, and the next place in any order
 H_FREE: Final = 11
-H_WAITING: Final = 12  # READY and due: in one of the FIFOs
-H_DEFERRED: Final = 13  # READY and not yet due: in the heap
-H_RUNNING: Final = 14
-H_FINISHED: Final = 15
-H_FINISHED_SLOTS: Final = 16  # slots that finished records occupy, chains included
-H_OLDEST: Final = 17  # ends of the recency list
-H_NEWEST: Final = 18
-H_CURSOR: Final = 19  # where the next search for a free slot starts
-H_BITMAP: Final = 20  # four words: which FIFOs are not empty
-H_EVICTED: Final = 24  # since the ring was made; a crash may leave one uncounted
-H_LOST: Final = 25
-H_SERIAL: Final = 26  # the serial number of the latest attachment
-H_ENTRIES_USED: Final = 27  # no entry at or above this index was ever used
-H_PASSING: Final = 28  # the ring of a test run: removed with it
-H_SUCCESSOR: Final = 29  # a pool asks for a successor: 1 + least serial that may start it
-H_START_FAILURES: Final = 30  # pools in a row that ended before they were ready
-H_START_AFTER: Final = 31  # CLOCK_MONOTONIC ns before which no pool is started
-H_POOL_WORKERS: Final = 32  # worker processes that the pools have right now
-H_SITE_SERIAL: Final = 33  # the serial of the newest site process
-H_MAX_WORKERS: Final = 34  # the options of the newest site process, see ``limits``
-H_MAX_RESULTS: Final = 35
-H_MAX_PENDING: Final = 36
-H_DRAIN_MS: Final = 37
-H_SEMAPHORES: Final = 38  # the inodes of those that were opened last, mixed
-H_FIFO_HEAD: Final = 64  # one word for each priority
+H_DEFERRED: Final = 12  # READY and not yet due: in the heap
+H_RUNNING: Final = 13
+H_FINISHED: Final = 14
+H_FINISHED_SLOTS: Final = 15  # slots that finished records occupy, chains included
+H_OLDEST: Final = 16  # ends of the recency list
+H_NEWEST: Final = 17
+H_CURSOR: Final = 18  # where the next search for a free slot starts
+H_EVICTED: Final = 19  # since the ring was made; a crash may leave one uncounted
+H_LOST: Final = 20
+H_SERIAL: Final = 21  # the serial number of the latest attachment
+H_ENTRIES_USED: Final = 22  # no entry at or above this index was ever used
+H_PASSING: Final = 23  # the ring of a test run: removed with it
+H_POOL_WORKERS: Final = 24  # worker processes that all pools have right now
+H_WANTED: Final = 25  # a bit for each code whose pool waits for others to give workers up
+H_MAX_WORKERS: Final = 26  # the options of the newest site process, see ``limits``
+H_MAX_RESULTS: Final = 27
+H_MAX_PENDING: Final = 28
+H_DRAIN_MS: Final = 29
+H_SEMAPHORE: Final = 30  # the inode of the mutex's semaphore that was opened last
+H_CODES: Final = 64  # the table of codes
+
+# Eight: releases whose processes, or unfinished tasks, are there at the same time.
+CODES: Final = 8
+CODE_WORDS: Final = 32
+C_DIGEST: Final = 0  # what the code is, see ``pool.code``; 0: the entry is free
+C_CLEARED: Final = 1  # tasks of its sites up to this serial go into its judged lane
+C_NEWEST: Final = 2  # the serial of its newest site process
+C_DEFERRED: Final = 3  # its records in the heap
+C_SUCCESSOR: Final = 4  # its pool asks for a successor: 1 + least serial that may start it
+C_START_FAILURES: Final = 5  # pools in a row that ended before a worker of theirs claimed
+C_START_AFTER: Final = 6  # CLOCK_MONOTONIC ns before which no pool is started
+C_WORKERS: Final = 7  # worker processes that its pools have
+C_WANTED: Final = 8  # CLOCK_MONOTONIC ns since when its pool waits for workers of others
+C_SEMAPHORE: Final = 9  # the inode of its work semaphore that was opened last
+C_PATH_BYTES: Final = 10
+C_PATH: Final = 11  # UTF-8 of what it is called in texts, cut at the front
+CODE_PATH_BYTES: Final = (CODE_WORDS - C_PATH) * 8
+
+# --- the lanes: two for each code ----------------------------------------------------------
+# The first holds the tasks of sites whose files its pool has compared, the second newer ones.
 PRIORITIES: Final = 201
 LOWEST_PRIORITY: Final = -100
-H_FIFO_TAIL: Final = H_FIFO_HEAD + PRIORITIES
-HEADER_BYTES: Final = PAGE
+LANES_AT: Final = PAGE // 8  # as a word index
+LANE_WORDS: Final = 416
+LANES: Final = 2 * CODES
+L_BITMAP: Final = 0  # four words: which FIFOs are not empty
+L_WAITING: Final = 4  # records in the lane
+L_HEAD: Final = 5  # one word for each priority
+L_TAIL: Final = L_HEAD + PRIORITIES
+HEADER_BYTES: Final = PAGE + LANES * LANE_WORDS * 8
 
 # --- the registry: one entry for each attached process ----------------------------------
-# 512 is arbitrary: it fits 200 web workers with room for their successors, in 128 KiB.
-ENTRIES: Final = 512
+# Twice the largest MAX_WORKERS, in 512 KiB: as many places stay for web workers and scripts.
+ENTRIES: Final = 2048
 ENTRY_BYTES: Final = 256
 ENTRY_WORDS: Final = ENTRY_BYTES // 8
 REGISTRY_AT: Final = HEADER_BYTES // 8  # as a word index
-E_COMMIT: Final = 0  # role << 56 | serial; 0: free
+E_COMMIT: Final = 0  # role << 56 | 1 + code << 32 | serial; 0: free
 E_PID: Final = 1  # as seen in that process's own pid namespace
 E_SINCE: Final = 2  # unix ns
 E_CURRENT: Final = 3  # a worker's slot; true only if that slot is RUNNING by this entry
 E_OTHERS: Final = 4  # slots that are WRITING by this entry, or RUNNING beside that one
-E_CLEARED: Final = 5  # a pool: tasks of sites up to this serial may run on its code
-E_POOL: Final = 6  # a worker: its pool's serial << 32 | 1 + its pool's entry
-E_STATE: Final = 7  # a `registry.PoolState`; of a site that serves requests: SERVING
-E_PATH_BYTES: Final = 8
-E_PATH: Final = 9  # UTF-8 of the settings file's path, cut at the front
+E_CLEARED: Final = 5  # a pool: tasks of its code's sites up to this serial may run on it
+E_ADOPTED: Final = 6  # a pool: up to which serial << 8 | of which other codes it runs tasks
+E_WORKERS: Final = 7  # a pool: the worker processes that it has, or is about to have
+E_POOL: Final = 8  # a worker: its pool's serial << 32 | 1 + its pool's entry
+E_STATE: Final = 9  # a `registry.PoolState`; of a site that serves requests: SERVING
+E_PATH_BYTES: Final = 10
+E_PATH: Final = 11  # UTF-8 of the settings file's path, cut at the front
 PATH_BYTES: Final = ENTRY_BYTES - E_PATH * 8
 SERIAL_MASK: Final = (1 << 32) - 1
 WORD_MASK: Final = (1 << 64) - 1
 ROLE_SHIFT: Final = 56
+CODE_SHIFT: Final = 32  # below it the serial
 COLUMNS_AT: Final = HEADER_BYTES + ENTRIES * ENTRY_BYTES  # in bytes
 
 # --- the commit word W -----------------------------------------------------------------------
@@ -110,7 +134,7 @@ S_ID_HIGH: Final = 0
 S_ID_LOW: Final = 1
 S_GENERATION: Final = 2
 S_ENQUEUED_AT: Final = 3
-S_ORIGIN: Final = 4  # serial of the site that enqueued << 8 | priority + 100
+S_ORIGIN: Final = 4  # code << 40 | serial of the site that enqueued << 8 | priority + 100
 S_META_BYTES: Final = 5
 S_ARGUMENTS_BYTES: Final = 6
 S_ARGUMENTS_CHAIN: Final = 7
@@ -150,6 +174,20 @@ COLUMN_BYTES_PER_SLOT: Final = 8 * len(COLUMNS) + 1  # and one byte of the free 
 
 def _pages(size: int) -> int:
     return -(-size // PAGE) * PAGE
+
+
+class Share(NamedTuple):
+    """Which tasks a process may claim.
+
+    Attributes:
+        code: Its code's number in the table.
+        cleared: Of that code, those of sites up to this serial.
+        adopted: Of other codes (a bit for each), those up to the serial above the bits.
+    """
+
+    code: int
+    cleared: int
+    adopted: int = 0
 
 
 @dataclass(frozen=True)
@@ -237,6 +275,22 @@ def chain_word(head: int, generation: int) -> int:
     """The commit word of the slots that continue `head`."""
     word = CHAIN << STATE_SHIFT | head << CHAIN_SLOT_SHIFT | generation & CHAIN_GENERATION_MASK
     return word | _CHECKS[word % 7]
+
+
+def code_word(code: int, which: int) -> int:
+    """The word index of a code's field in the table of codes."""
+    return H_CODES + code * CODE_WORDS + which
+
+
+def code_of(origin: int) -> int:
+    """The number of the code that an ORIGIN names."""
+    return origin >> 40 & CODES - 1
+
+
+def lane_of(origin: int, cleared: int) -> int:
+    """The lane (its word index) of a record with that ORIGIN, its code cleared up to a serial."""
+    newer = (origin >> 8 & SERIAL_MASK) > cleared
+    return LANES_AT + (2 * code_of(origin) + newer) * LANE_WORDS
 
 
 def slots_for(size: int, slot_size: int) -> int:

@@ -1,4 +1,4 @@
-"""Who runs the pool: two record locks that the kernel drops with their holder, and a few words.
+"""Who runs the pool of a code: two record locks that the kernel drops with their holder, and words.
 
 These words are no part of what the mutex guards (rule 11): each is a hint or a wish, and a lost one
 costs a moment, never a task.
@@ -8,7 +8,7 @@ import time
 from typing import Final
 
 from . import layout as at
-from .lock import POOL, SUCCESSOR, ByteLock
+from .lock import ByteLock, pool_byte, successor_byte
 from .segment import Segment
 
 # In the place of a site's serial, and greater than any.
@@ -16,12 +16,14 @@ ANY_SERVER: Final = at.SERIAL_MASK + 1
 
 
 class Leadership:
-    """The pool's place and its successor's, as one process sees them."""
+    """The place of a code's pool and its successor's, as one process sees them."""
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, code: int) -> None:
+        self.code = code
         self._words = segment.words
-        self._pool = ByteLock(segment.fd, POOL)
-        self._successor = ByteLock(segment.fd, SUCCESSOR)
+        self._start = at.code_word(code, 0)
+        self._pool = ByteLock(segment.fd, pool_byte(code))
+        self._successor = ByteLock(segment.fd, successor_byte(code))
 
     def pool_alive(self) -> bool:
         """Whether another process holds the pool's place (0.5 us)."""
@@ -43,8 +45,7 @@ class Leadership:
         """Takes the pool's place if it is free; then nobody is on the way to it any more."""
         if not self._pool.acquire():
             return False
-        words = self._words
-        words[at.H_SUCCESSOR] = words[at.H_START_FAILURES] = words[at.H_START_AFTER] = 0
+        self._put(at.C_SUCCESSOR, 0)
         self._successor.release()
         return True
 
@@ -56,54 +57,78 @@ class Leadership:
         """Gives the pool's place free."""
         self._pool.release()
 
+    def digest(self) -> int:
+        """The digest of the code that this place belongs to now."""
+        return self._get(at.C_DIGEST)
+
     def ask_for_successor(self, serial: int) -> None:
         """Asks the sites from `serial` on to start a new pool. Only the pool itself may ask.
 
         Instead of a serial it may be `ANY_SERVER`.
         """
-        self._words[at.H_SUCCESSOR] = serial + 1
+        self._put(at.C_SUCCESSOR, serial + 1)
 
     def successor_wanted(self, serial: int, *, server: bool) -> bool:
         """Whether the pool asks for a successor, and the site `serial` is one to start it."""
-        wish = self._words[at.H_SUCCESSOR]
+        wish = self._get(at.C_SUCCESSOR)
         return bool(wish and (serial >= wish - 1 or (server and wish - 1 == ANY_SERVER)))
 
     def may_start_pool(self, first_s: float, longest_s: float) -> bool:
         """Whether a pool may be started now; if so, the start is noted for all sites.
 
         Args:
-            first_s: The pause after a start; it doubles with every start that led to no pool.
+            first_s: The pause after a start; it doubles with every start until `forget_failures`.
             longest_s: The most it grows to.
         """
-        words = self._words
         # CLOCK_MONOTONIC is one for all processes of the host, and nobody can set it.
         now_ns = time.monotonic_ns()
-        after_ns = words[at.H_START_AFTER]
+        after_ns = self._get(at.C_START_AFTER)
         if now_ns < after_ns <= now_ns + int(longest_s * 1e9):
             return False
-        failures = min(words[at.H_START_FAILURES], 30)
-        words[at.H_START_FAILURES] = failures + 1
-        words[at.H_START_AFTER] = now_ns + int(min(first_s * 2**failures, longest_s) * 1e9)
+        failures = min(self._get(at.C_START_FAILURES), 30)
+        self._put(at.C_START_FAILURES, failures + 1)
+        self._put(at.C_START_AFTER, now_ns + int(min(first_s * 2**failures, longest_s) * 1e9))
         return True
 
     def forget_failures(self) -> None:
-        """Lets the next pool be started without a pause: a new site may bring what it lacked."""
-        self._words[at.H_START_FAILURES] = self._words[at.H_START_AFTER] = 0
+        """Lets the next pool be started without a pause.
 
-    def set_workers(self, count: int) -> None:
-        """Notes how many workers there are, for `crowded`."""
-        self._words[at.H_POOL_WORKERS] = count
+        One has proved itself, or a new site may bring what the last one lacked.
+        """
+        self._put(at.C_START_FAILURES, 0)
+        self._put(at.C_START_AFTER, 0)
+
+    def set_workers(self, ours: int, all_pools: int) -> None:
+        """Notes how many workers the pools of this code have, and all pools, for `crowded`."""
+        self._put(at.C_WORKERS, ours)
+        self._words[at.H_POOL_WORKERS] = all_pools
 
     def workers(self) -> int:
-        """How many workers the pool has noted, those of a leaving predecessor included."""
+        """How many workers all pools have noted, those of leaving predecessors included."""
         return int(self._words[at.H_POOL_WORKERS])
 
     def crowded(self) -> bool:
-        """Whether every worker is busy and there may be more of them, as far as the words tell."""
+        """Whether every worker may be busy and there may be more, as far as the words tell.
+
+        Where another code has workers as well, the words do not tell whose are busy.
+        """
         words = self._words
         workers = words[at.H_POOL_WORKERS]
-        return bool(words[at.H_RUNNING] >= workers and workers < words[at.H_MAX_WORKERS])
+        return workers < words[at.H_MAX_WORKERS] and bool(
+            words[at.H_RUNNING] >= workers or workers != self._get(at.C_WORKERS)
+        )
 
     def newest_site(self) -> int:
-        """The serial of the site process that attached last."""
-        return int(self._words[at.H_SITE_SERIAL])
+        """The serial of the site process of this code that attached last."""
+        return self._get(at.C_NEWEST)
+
+    def set_cleared(self, serial: int) -> None:
+        """Lets what sites up to this serial enqueue go into the lane of what was compared."""
+        self._put(at.C_CLEARED, serial)
+
+    def _get(self, which: int) -> int:
+        word: int = self._words[self._start + which]
+        return word
+
+    def _put(self, which: int, value: int) -> None:
+        self._words[self._start + which] = value

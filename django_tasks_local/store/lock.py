@@ -9,7 +9,7 @@ from typing import Final
 
 # Record locks on bytes that the file never has: they can't meet a real range.
 GUARD: Final = 1 << 61
-SUCCESSOR: Final = GUARD + 1
+SUCCESSOR: Final = GUARD + 1  # + twice the number of its code, as that of the pool
 POOL: Final = GUARD + 2
 LIVENESS: Final = 1 << 62  # + the index of the registry entry
 
@@ -101,3 +101,13 @@ def any_held(fd: int, offset: int) -> bool:
     answer = _Flock(fcntl.F_WRLCK, 0, offset, 0, 0)
     _fcntl(fd, fcntl.F_GETLK, ctypes.byref(answer))
     return bool(answer.l_type != fcntl.F_UNLCK)
+
+
+def pool_byte(code: int) -> int:
+    """The byte that the pool of a code holds."""
+    return POOL + 2 * code
+
+
+def successor_byte(code: int) -> int:
+    """The byte that a pool of a code holds on its way there."""
+    return SUCCESSOR + 2 * code

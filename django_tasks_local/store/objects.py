@@ -15,12 +15,14 @@ import posix_ipc
 
 from django_tasks_local.exceptions import StoreUnavailable
 
+from . import layout as at
 from .trouble import DIRECTORY, unavailable
 
 # sizeof(sem_t) on 64-bit Linux, glibc and musl alike. Using a shorter file is a SIGBUS.
 SEMAPHORE_BYTES: Final = 32
 # How often to start again where an object is removed or made between two looks at it.
 _ATTEMPTS: Final = 100
+MUTEX: Final = "m"
 _REMOVE: Final = "remove it, or choose another NAMESPACE"
 
 
@@ -32,6 +34,15 @@ def segment_path(name: str) -> str:
 def semaphore_path(name: str) -> str:
     """Where a named semaphore lies in the file system: a convention of glibc and musl."""
     return f"{DIRECTORY}/sem.{name[1:]}"
+
+
+def work_letters(code: int) -> str:
+    """What the name of the semaphore of a code's workers ends with."""
+    return f"w{code}"
+
+
+# What the names of all of a ring's semaphores end with.
+SEMAPHORES: Final = (MUTEX, *map(work_letters, range(at.CODES)))
 
 
 def inode_of(path: str) -> int:

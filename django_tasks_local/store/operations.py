@@ -23,8 +23,6 @@ _REST_OF_HEAD = bytes(at.HEAD_BYTES - 72)
 _CRC_WORD = Struct("=Q")
 # 0.3 ms, as much as clearing a step of new memory takes.
 _EVICTED_AT_ONCE = 100
-# What `claim` says where the next task was enqueued by a site with newer code than the worker's.
-BLOCKED = -1
 
 
 class Request(NamedTuple):
@@ -127,14 +125,15 @@ class Operations:
             self._words[at.H_UNFINISHED] -= 1
             self._registry.set_field(at.E_OTHERS, self._others() - 1)
 
-    def claim(self, cleared: int | None) -> int:
-        """Makes the next due record RUNNING by us; its slot, 0 for none, or BLOCKED."""
+    def claim(self, share: at.Share | None) -> int:
+        """Makes the next due record of a share RUNNING by us; its slot, 0 for none."""
         words, table = self._words, self._table
         now_ns = time.time_ns()
         if words[at.H_DEFERRED]:
             table.order.promote(now_ns)
-        slot, queue = table.order.first()
-        if not slot and not words[at.H_WAITING]:
+        place = table.order.first(share)
+        slot, lane, _ = place
+        if not lane:
             return 0
         self._registry.ensure()
         word = words[table.commit + slot] if 0 < slot < table.slots.reserved() else 0
@@ -142,8 +141,6 @@ class Operations:
             words[at.H_DIRTY] = 1
             raise inconsistent(table.segment.path)
         offset = self._slots_at + slot * self._size
-        if cleared is not None and words[offset // 8 + at.S_ORIGIN] >> 8 > cleared:
-            return BLOCKED
         words[at.H_DIRTY] = 1
         generation = word & at.GENERATION_MASK
         registry = self._registry
@@ -157,7 +154,7 @@ class Operations:
         self._bytes[start : start + 24] = fields + _CRC_WORD.pack(crc)
         registry.set_field(at.E_CURRENT, slot)
         words[table.commit + slot] = at.head_word(at.RUNNING, generation, registry.index)
-        table.order.pop(queue)
+        table.order.pop(place)
         words[at.H_RUNNING] += 1
         return slot
 
@@ -243,10 +240,10 @@ class Operations:
     def _publish(self, request: Request, written: Written, payload: bytes, sequence: int) -> None:
         """Fills the head slot, commits it as READY and links it."""
         slot, generation, chain = written.slot, written.generation, written.chain
-        words, table = self._words, self._table
+        words, table, registry = self._words, self._table, self._registry
         fields = at.REQUEST.pack(
             request.id_high, with_slot(request.id_low, slot), generation, request.now_ns,
-            self._registry.origin << 8 | request.queue,
+            registry.origin << 8 | request.queue,
             len(request.meta), len(request.arguments), chain,
         )  # fmt: skip
         if chain:
@@ -265,7 +262,10 @@ class Operations:
         if due_ns:
             table.order.defer(slot)
         else:
-            table.order.append(slot, request.queue)
+            lane = registry.lane
+            if registry.newest > words[registry.cleared_word]:
+                lane += at.LANE_WORDS  # `layout.lane_of` says the same
+            table.order.append(slot, lane, request.queue)
 
     def full(self) -> bool:
         """Whether MAX_PENDING tasks wait."""

@@ -1,11 +1,27 @@
-"""Which waiting task is next: one FIFO for each priority, and a heap of those not yet due."""
+"""Which waiting task is next: FIFOs, one for each priority, and a heap of those not yet due.
+
+Each code (see ``codes``) has two lanes of FIFOs, so that a task which only other code may run holds
+back nothing.
+"""
+
+from typing import Final
 
 from . import layout as at
 from .segment import Segment
 
 _WORD = at.WORD_BITS
-# The bitmap's words, highest priority first, with the FIFO that each one's bit 0 stands for.
-_BITMAP = [(at.H_BITMAP + n, n * _WORD) for n in (3, 2, 1, 0)]
+# The words of a lane's bitmap, highest priority first, with the FIFO that bit 0 of each stands for.
+_BITMAP = [(at.L_BITMAP + n, n * _WORD) for n in (3, 2, 1, 0)]
+_LANES: Final = range(at.LANES_AT, at.HEADER_BYTES // 8, at.LANE_WORDS)
+# By code: its judged lane, the other one's count, and the word up to where it was judged.
+_JUDGED: Final = tuple(_LANES[::2])
+_NEWER: Final = tuple(lane + at.LANE_WORDS + at.L_WAITING for lane in _JUDGED)
+_CLEARED: Final = tuple(at.code_word(code, at.C_CLEARED) for code in range(at.CODES))
+
+
+# Where a waiting record is: its slot (0: none), and the lane and the FIFO that it is first in.
+type Place = tuple[int, int, int]
+NOWHERE: Final[Place] = 0, 0, 0
 
 
 class Order:
@@ -22,41 +38,82 @@ class Order:
         self._slots_at = geometry.slots_at // 8
         self._slot_words = geometry.slot_size // 8
 
-    def append(self, slot: int, queue: int) -> None:
-        """Puts a due record at the end of the FIFO `queue` (priority + 100)."""
+    def append(self, slot: int, lane: int, queue: int) -> None:
+        """Puts a due record at the end of the FIFO `queue` (priority + 100) of a lane."""
         words = self._words
-        tail = words[at.H_FIFO_TAIL + queue]
+        last = lane + at.L_TAIL + queue
+        tail = words[last]
         words[self._link + slot] = 0
         if tail:
             if tail >= self._segment.limit:
                 self._segment.must_hold(tail)
             words[self._link + tail] = slot
         else:
-            words[at.H_FIFO_HEAD + queue] = slot
-            words[at.H_BITMAP + queue // _WORD] |= 1 << queue % _WORD
-        words[at.H_FIFO_TAIL + queue] = slot
-        words[at.H_WAITING] += 1
+            words[lane + at.L_HEAD + queue] = slot
+            words[lane + at.L_BITMAP + queue // _WORD] |= 1 << queue % _WORD
+        words[last] = slot
+        words[lane + at.L_WAITING] += 1
 
-    def first(self) -> tuple[int, int]:
-        """The next record to claim and its FIFO; (0, 0) where nothing waits."""
-        words = self._words
-        for bitmap, base in _BITMAP:
-            bits = words[bitmap]
-            if bits:
-                queue = base + bits.bit_length() - 1
-                if queue < at.PRIORITIES:
-                    return words[at.H_FIFO_HEAD + queue], queue
-        return 0, 0
+    def first(self, share: at.Share | None = None) -> Place:
+        """The next record to claim, of those that `share` allows (None: of all).
 
-    def pop(self, queue: int) -> None:
-        """Takes the first record out of a FIFO."""
+        Usually one lane has records, and then nothing is compared.
+        """
         words = self._words
-        rest = words[self._link + words[at.H_FIFO_HEAD + queue]]
-        words[at.H_FIFO_HEAD + queue] = rest
+        if share is None:
+            return self._best([self._head(lane) for lane in _LANES if words[lane + at.L_WAITING]])
+        code, cleared, adopted = share
+        if words[_NEWER[code]] or adopted:
+            return self._best(self._allowed(share))
+        lane = _JUDGED[code]
+        # A worker that is slower than its pool's end must not take what a later pool has cleared.
+        if words[lane + at.L_WAITING] and cleared >= words[_CLEARED[code]]:
+            return self._head(lane)
+        return NOWHERE
+
+    def pop(self, place: Place) -> None:
+        """Takes the first record out of its FIFO."""
+        words = self._words
+        _, lane, queue = place
+        head = lane + at.L_HEAD + queue
+        words[head] = rest = words[self._link + words[head]]
         if not rest:
-            words[at.H_FIFO_TAIL + queue] = 0
-            words[at.H_BITMAP + queue // _WORD] &= ~(1 << queue % _WORD)
-        words[at.H_WAITING] -= 1
+            words[lane + at.L_TAIL + queue] = 0
+            words[lane + at.L_BITMAP + queue // _WORD] &= ~(1 << queue % _WORD)
+        words[lane + at.L_WAITING] -= 1
+
+    def waits(self, share: at.Share | None) -> bool:
+        """Whether a look inside is worth while; as `waiting`."""
+        words = self._words
+        if share is None:
+            return self.waiting() > 0
+        code = share[0]
+        return bool(words[_JUDGED[code] + at.L_WAITING] or words[_NEWER[code]] or share[2])
+
+    def waiting(self) -> int:
+        """How many records are in the lanes (outside the lock: true for some recent moment)."""
+        words = self._words
+        return sum(words[lane + at.L_WAITING] for lane in _LANES)
+
+    def waiting_in(self, code: int) -> tuple[int, int]:
+        """How many of a code are in its judged lane, and in the other one; as `waiting`."""
+        words = self._words
+        return words[_JUDGED[code] + at.L_WAITING], words[_NEWER[code]]
+
+    def clear(self) -> None:
+        """Empties lanes and heap, for a rebuild."""
+        words = self._words
+        end = at.HEADER_BYTES // 8
+        words[at.LANES_AT : end] = memoryview(bytes((end - at.LANES_AT) * 8)).cast("Q")
+        words[at.H_DEFERRED] = 0
+        for code in range(at.CODES):
+            words[at.code_word(code, at.C_DEFERRED)] = 0
+
+    def lane_of(self, slot: int) -> tuple[int, int]:
+        """The lane and the FIFO that a READY record belongs to."""
+        origin = self._origin(slot)
+        cleared = self._words[_CLEARED[at.code_of(origin)]]
+        return at.lane_of(origin, cleared), min(origin & 0xFF, at.PRIORITIES - 1)
 
     def defer(self, slot: int) -> None:
         """Puts a record into the heap; its `due` word says until when."""
@@ -65,6 +122,7 @@ class Order:
         if place >= self._segment.limit:
             self._segment.must_hold(place)
         words[at.H_DEFERRED] = place + 1
+        words[self._deferred_word(slot)] += 1
         key = self._key(slot)
         while place:
             parent = (place - 1) // 2
@@ -93,12 +151,7 @@ class Order:
             words[self._sequence + slot] = tick = words[at.H_TICK]
             words[at.H_TICK] = tick + 1
             words[self._due + slot] = 0  # only now a rebuild sees it as due
-            self.append(slot, self.queue_of(slot))
-
-    def queue_of(self, slot: int) -> int:
-        """The FIFO that a record belongs to."""
-        origin = self._words[self._slots_at + slot * self._slot_words + at.S_ORIGIN]
-        return min(origin & 0xFF, at.PRIORITIES - 1)
+            self.append(slot, *self.lane_of(slot))
 
     def _pop_heap(self) -> int:
         words, heap = self._words, self._heap
@@ -106,6 +159,7 @@ class Order:
         size = words[at.H_DEFERRED] - 1
         if max(size, first) >= self._segment.limit:
             self._segment.must_hold(max(size, first))
+        words[self._deferred_word(first)] -= 1
         words[at.H_DEFERRED] = size
         slot = words[heap + size]
         key = self._key(slot)
@@ -122,6 +176,60 @@ class Order:
             place = child
         words[heap + place] = slot
         return first
+
+    def _head(self, lane: int) -> Place:
+        words = self._words
+        for bitmap, base in _BITMAP:
+            bits = words[lane + bitmap]
+            if bits:
+                queue = base + bits.bit_length() - 1
+                if queue < at.PRIORITIES:
+                    return words[lane + at.L_HEAD + queue], lane, queue
+        return 0, lane, 0
+
+    def _allowed(self, share: at.Share) -> list[Place]:
+        """The first records of all lanes that a share allows, if they themselves are allowed."""
+        words = self._words
+        code, cleared, adopted = share
+        lane = _JUDGED[code]
+        found = []
+        if words[lane + at.L_WAITING] and cleared >= words[_CLEARED[code]]:
+            found.append(self._head(lane))
+        if words[_NEWER[code]]:
+            newer = self._head(lane + at.LANE_WORDS)
+            if self._serial(newer) <= cleared:
+                found.append(newer)
+        for other in range(at.CODES):
+            if adopted >> other & 1 and other != code:
+                both = _JUDGED[other], _JUDGED[other] + at.LANE_WORDS
+                heads = [self._head(lane) for lane in both if words[lane + at.L_WAITING]]
+                # A site of that code may be back: what it enqueues waits for a pool of its own.
+                found += [head for head in heads if self._serial(head) <= adopted >> at.CODES]
+        return found
+
+    def _best(self, heads: list[Place]) -> Place:
+        """By priority, then by place in the order."""
+        if len(heads) < 2:
+            return heads[0] if heads else NOWHERE
+        words, sequence = self._words, self._sequence
+        return min(heads, key=lambda head: (-head[2], words[sequence + self._checked(head[0])]))
+
+    def _serial(self, head: Place) -> int:
+        return self._origin(self._checked(head[0])) >> 8 & at.SERIAL_MASK
+
+    def _checked(self, slot: int) -> int:
+        if slot >= self._segment.limit:
+            self._segment.must_hold(slot)
+        if not slot:
+            raise IndexError("a lane with records has no first one")
+        return slot
+
+    def _origin(self, slot: int) -> int:
+        word: int = self._words[self._slots_at + slot * self._slot_words + at.S_ORIGIN]
+        return word
+
+    def _deferred_word(self, slot: int) -> int:
+        return at.code_word(at.code_of(self._origin(slot)), at.C_DEFERRED)
 
     def _key(self, slot: int) -> tuple[int, int]:
         if slot >= self._segment.limit:

@@ -5,7 +5,6 @@ Both run inside the mutex, and both may die half-way themselves: the next one st
 
 import time
 import zlib
-from array import array
 
 from . import layout as at
 from .registry import Registry
@@ -175,17 +174,13 @@ def _rebuild_recency(table: Table, finished: list[int]) -> None:
 
 def _rebuild_order(table: Table, ready: list[int]) -> None:
     words = table.words
-    words[at.H_FIFO_HEAD : at.H_FIFO_HEAD + 2 * at.PRIORITIES] = array(
-        "Q", bytes(2 * at.PRIORITIES * 8)
-    )
-    words[at.H_BITMAP : at.H_BITMAP + 4] = array("Q", bytes(32))
-    words[at.H_WAITING] = words[at.H_DEFERRED] = 0
+    table.order.clear()
     ready.sort(key=lambda slot: words[table.sequence + slot])
     for slot in ready:
         if words[table.due + slot]:
             table.order.defer(slot)
         else:
-            table.order.append(slot, table.order.queue_of(slot))
+            table.order.append(slot, *table.order.lane_of(slot))
 
 
 def _settle_others(table: Table, index: int, loss: int, keep: int) -> None:

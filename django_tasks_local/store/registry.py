@@ -53,7 +53,7 @@ class Attachment:
         slot: A worker's latest slot.
         pool: A worker's pool (its entry's index), -1 for none or one that has gone.
         state: A pool's state, a `PoolState`; SERVING for a web process, too; or 0.
-        cleared: A pool: tasks from sites up to this serial may run on its code.
+        code: The number of its code, -1 for a visitor.
     """
 
     index: int
@@ -65,7 +65,7 @@ class Attachment:
     slot: int
     pool: int
     state: int
-    cleared: int
+    code: int
 
 
 class Registry:
@@ -74,8 +74,13 @@ class Registry:
     Attributes:
         index: This process's entry, -1 before `register`.
         serial: This attachment's number.
-        origin: The site whose code the tasks that we enqueue may need: ourselves, or, since a task
-            that enqueues tasks must not look newer than any site, the newest when we attached.
+        code: The number of this process's code, -1 for a visitor.
+        newest: The serial of the site whose files the tasks that we enqueue may need: ourselves;
+            or, since a task that enqueues tasks must not look newer than any site, the newest of
+            our code when we attached.
+        origin: Both, as a record names them.
+        lane: Where what we enqueue goes, if sites up to `newest` are cleared.
+        cleared_word: The word that says up to which serial they are.
         pid: This process.
         path: The end of its settings file's path, as others see it.
     """
@@ -91,12 +96,16 @@ class Registry:
         self._pool_commit = 0
         self.index = -1
         self.serial = 0
+        self.code = -1
+        self.newest = 0
         self.origin = 0
+        self.lane = at.LANES_AT
+        self.cleared_word = at.code_word(0, at.C_CLEARED)
         self.pid = os.getpid()
         self.path = ""
         self._tail = b""
 
-    def register(self, role: Role, path: str, pool: int = -1) -> None:
+    def register(self, role: Role, path: str, *, code: int = -1, pool: int = -1) -> None:
         """Takes a free entry for this process (in the lock).
 
         Raises:
@@ -108,7 +117,7 @@ class Registry:
             self._pool = self._named(pool)
             self._pool_commit = self.field(pool, at.E_COMMIT)
         self._take_entry()
-        self.become(role)
+        self.become(role, code)
 
     def _take_entry(self) -> None:
         """Takes a free entry, and fills it but for its commit word."""
@@ -129,7 +138,7 @@ class Registry:
             words[at.H_ENTRIES_USED] = index + 1
         words[entry + at.E_PID] = self.pid
         words[entry + at.E_SINCE] = time.time_ns()
-        for field in (at.E_CURRENT, at.E_OTHERS, at.E_CLEARED):
+        for field in range(at.E_CURRENT, at.E_POOL):  # the rest is set below
             words[entry + field] = 0
         words[entry + at.E_STATE] = self._state
         words[entry + at.E_POOL] = self._pool
@@ -139,14 +148,20 @@ class Registry:
         self.index = index
         self._segment.entries[index] = self.pid
 
-    def become(self, role: Role) -> None:
-        """Commits this process's entry under a role and a new serial (in the lock)."""
+    def become(self, role: Role, code: int) -> None:
+        """Commits this process's entry under a role, a code and a new serial (in the lock)."""
         words = self._words
         self.serial = words[at.H_SERIAL] = words[at.H_SERIAL] + 1 & at.SERIAL_MASK
-        if role is Role.SITE:
-            words[at.H_SITE_SERIAL] = self.serial
-        self.origin = words[at.H_SITE_SERIAL] & at.SERIAL_MASK
-        self._commit = role << at.ROLE_SHIFT | self.serial
+        self.code = code
+        if code >= 0:
+            newest = at.code_word(code, at.C_NEWEST)
+            if role is Role.SITE:
+                words[newest] = self.serial
+            self.newest = words[newest] & at.SERIAL_MASK
+            self.origin = code << at.CODE_SHIFT | self.newest
+            self.lane = at.LANES_AT + 2 * code * at.LANE_WORDS
+            self.cleared_word = at.code_word(code, at.C_CLEARED)
+        self._commit = role << at.ROLE_SHIFT | code + 1 << at.CODE_SHIFT | self.serial
         words[self._at(self.index)] = self._commit
 
     def hold(self) -> bool:
@@ -213,8 +228,17 @@ class Registry:
                 slot=words[entry + at.E_CURRENT],
                 pool=self.pool_of(index),
                 state=words[entry + at.E_STATE],
-                cleared=words[entry + at.E_CLEARED],
+                code=code_in(commit),
             )
+
+    def codes(self) -> set[int]:
+        """The numbers of the codes that living processes have."""
+        words, found = self._words, set()
+        for index in range(min(words[at.H_ENTRIES_USED], at.ENTRIES)):
+            code = code_in(words[self._at(index)])
+            if code >= 0 and code not in found and self.alive(index):
+                found.add(code)
+        return found
 
     def path_of(self, index: int) -> str:
         """The end of the settings file's path of an entry's process."""
@@ -256,6 +280,15 @@ class Registry:
             and self.field(pool, at.E_STATE) != PoolState.LEAVING
         )
 
+    @property
+    def role(self) -> Role:
+        """What this process is."""
+        return _ROLES[self._commit >> at.ROLE_SHIFT]
+
+    def code_of(self, index: int) -> int:
+        """The number of the code of an entry's process, -1 for none."""
+        return code_in(self.field(index, at.E_COMMIT))
+
     def state(self, index: int) -> int:
         """A pool's state, a `PoolState`."""
         return self.field(index, at.E_STATE)
@@ -266,14 +299,13 @@ class Registry:
         if self.owned():
             self.set_field(at.E_STATE, state)
 
-    def cleared(self, index: int) -> int:
-        """Up to which site serial a pool may run tasks."""
-        return self.field(index, at.E_CLEARED)
-
-    def set_cleared(self, serial: int) -> None:
-        """Says up to which site serial this pool may run tasks."""
-        if self.owned():
-            self.set_field(at.E_CLEARED, serial)
+    def share(self, index: int) -> at.Share:
+        """Which tasks a pool of our code, with that entry, and its workers may claim."""
+        return at.Share(
+            max(self.code, 0),
+            self.field(index, at.E_CLEARED),
+            self.field(index, at.E_ADOPTED),
+        )
 
     def set_field(self, which: int, value: int) -> None:
         """Stores one word of our own entry; readers see the old or the new one."""
@@ -294,3 +326,9 @@ class Registry:
         if byte is None:
             byte = self._bytes[index] = ByteLock(self._segment.fd, LIVENESS + index)
         return byte
+
+
+def code_in(commit: int) -> int:
+    """The number of the code in the commit word of an entry, -1 for none."""
+    code: int = (commit >> at.CODE_SHIFT & 0xFF) - 1
+    return code if code < at.CODES else -1

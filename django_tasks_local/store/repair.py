@@ -6,7 +6,8 @@ somebody else wrote over.
 
 from . import layout as at
 from . import recovery
-from .audit import Audit, header_problems, registry_problems
+from .audit import Audit, codes_problems, header_problems, registry_problems, used_codes
+from .codes import code_digest
 from .derived import derived_problems
 from .loss import Loss, loss_word
 from .registry import Registry, Role
@@ -24,8 +25,9 @@ def repair(table: Table, registry: Registry) -> list[str]:
     if problems:
         _repair_header(table)
     audit = Audit(table, registry)
-    problems += registry_problems(audit)
+    problems += registry_problems(audit) + codes_problems(audit)
     _repair_registry(table, registry)
+    _repair_codes(audit)
     if not audit.broken:
         problems += derived_problems(audit)
     for slot, problem in audit.broken.items():
@@ -64,11 +66,29 @@ def _repair_registry(table: Table, registry: Registry) -> None:
             role = Role.VISITOR if registry.alive(index) else 0
             commit = role << at.ROLE_SHIFT | commit & at.SERIAL_MASK if role else 0
             registry.put(index, at.E_COMMIT, commit)
+        if commit >> at.CODE_SHIFT & 0xFF > at.CODES:
+            commit &= ~(0xFF << at.CODE_SHIFT)
+            registry.put(index, at.E_COMMIT, commit)
         if commit:
             used = index + 1
             serial = max(serial, commit & at.SERIAL_MASK)
     words[at.H_ENTRIES_USED] = used
     words[at.H_SERIAL] = max(words[at.H_SERIAL] & at.SERIAL_MASK, serial)
+
+
+def _repair_codes(audit: Audit) -> None:
+    """Makes the table of codes one again; a number that is in use keeps its tasks."""
+    words = audit.words
+    seen: set[int] = set()
+    for code in range(at.CODES):
+        for which in (at.C_CLEARED, at.C_NEWEST):
+            word = at.code_word(code, which)
+            words[word] = min(words[word], words[at.H_SERIAL])
+        word = at.code_word(code, at.C_DIGEST)
+        # A code that nobody has any more: what waits of it is adopted.
+        if words[word] in seen or (not words[word] and code in used_codes(audit)):
+            words[word] = code_digest("unknown", str(code))
+        seen |= {words[word]} - {0}
 
 
 def _settle(table: Table, slot: int) -> None:

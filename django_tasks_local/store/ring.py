@@ -17,7 +17,7 @@ from .attached import Attached
 from .claim import RingClaim
 from .ids import format_id, new_id_words, with_slot
 from .loss import EXIT_DETACHED
-from .operations import BLOCKED, Request, Written
+from .operations import Request, Written
 from .payload import Pickled, encode
 from .reader import Found
 from .records import task_path
@@ -33,13 +33,7 @@ SOON_NS: Final = 1_000_000_000
 
 
 class Ring(Attached):
-    """The store of ProcessPoolBackend, as one attached process uses it.
-
-    Attributes:
-        blocked: Whether the last `claim` found a task that only newer code may run.
-    """
-
-    blocked = False
+    """The store of ProcessPoolBackend, as one attached process uses it."""
 
     def encode(self, value: object) -> bytes | Pickled:
         """Pickles a value; it may raise whatever pickling raises."""
@@ -60,6 +54,9 @@ class Ring(Attached):
             PayloadTooLarge: The arguments could never fit.
             StoreUnavailable: /dev/shm is full, or the ring can't be used.
         """
+        work = self._semaphores.work
+        if work is None:
+            work = self.take_code()
         now_ns = time.time_ns()
         queue = priority - at.LOWEST_PRIORITY
         request = Request(meta, arguments, queue, due_ns, now_ns, *new_id_words())
@@ -72,7 +69,7 @@ class Ring(Attached):
             raise self._refusal(request)
         if due_ns <= now_ns + SOON_NS:
             try:  # noqa: SIM105  (`suppress` would cost 1 % of it all)
-                self._work.release()
+                work.release()
             except OSError:
                 pass  # at its ceiling: it is a hint (rule 11), and the task is in the ring
         return format_id(request.id_high, with_slot(request.id_low, slot)), now_ns
@@ -96,21 +93,19 @@ class Ring(Attached):
             self._mutex.try_run(self._do.touch, found.slot, word)
         return found
 
-    def claim(self, cleared: int | None = None) -> RingClaim | None:
+    def claim(self, share: at.Share | None = None) -> RingClaim | None:
         """Makes the next task RUNNING by this process.
 
         Args:
-            cleared: The newest site serial whose tasks may run on this process's code; None: all.
+            share: Which tasks may run on this process's code; None: all.
 
         Returns:
-            None where nothing is due, or what is next was enqueued by a newer site.
+            None where nothing is due of what it may run.
         """
         words, table = self.words, self._table
-        self.blocked = False
-        while words[at.H_WAITING] or words[at.H_DEFERRED] or words[at.H_DIRTY]:
-            slot = self._settled(self._do.claim, cleared)
-            self.blocked = slot == BLOCKED
-            if slot <= 0:
+        while words[at.H_DEFERRED] or words[at.H_DIRTY] or table.order.waits(share):
+            slot = self._settled(self._do.claim, share)
+            if not slot:
                 break
             offset = table.offset(slot)
             raw = bytes(self._bytes[offset : offset + table.geometry.slot_size])

@@ -1,4 +1,4 @@
-"""Create, check, attach, grow and unlink the segment and its two semaphores.
+"""Create, check, attach, grow and unlink the segment and its semaphores.
 
 What is Linux's own (``posix_fallocate``, record locks on shared memory, ``/dev/shm``) stays in this
 module, in ``objects`` and in ``lock``.
@@ -25,6 +25,7 @@ from . import patience
 from .lock import GUARD, LIVENESS, ByteLock, any_held
 from .mutex import Mutex
 from .objects import (
+    SEMAPHORES,
     inode_of,
     open_segment,
     segment_path,
@@ -238,9 +239,9 @@ def unlink_objects(name: str) -> None:
     _segments.pop(name, None)
     with suppress(OSError):
         os.unlink(segment_path(name))
-    for letter in "mw":
+    for letters in SEMAPHORES:
         with suppress(OSError):
-            os.unlink(semaphore_path(name + letter))
+            os.unlink(semaphore_path(name + letters))
 
 
 def ring_exists(name: str) -> bool:

@@ -16,10 +16,10 @@ from tests.support import wait_for
 
 META: Final = b"tests.tasks:noop"
 SLOT: Final = 512
-# 46 slots: one snapshot is 200 KiB, so a state is put back in microseconds.
-SMALL: Final = Limits(2, 8, 12, SLOT, 193_800)
+# 46 slots: one snapshot is 640 KiB, so a state is put back in microseconds.
+SMALL: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 58_632)
 # A step of slots and 64 more, for what grows.
-GROWING: Final = Limits(2, 8, 12, SLOT, 780_000)
+GROWING: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 644_832)
 # Never due while a test runs.
 FAR_NS: Final = 3_600_000_000_000
 # How soon somebody must be inside after the holder of the lock was killed. A chunk of 5 ms and a
@@ -186,21 +186,26 @@ class Scene:
     def derived(self) -> dict[str, Any]:
         """All that is derived from the commit words, in a form that can be compared."""
         table, words = self.ring._table, self.ring.words
-        fifos = {queue: self._walk(words[at.H_FIFO_HEAD + queue]) for queue in range(at.PRIORITIES)}
+        lanes = range(at.LANES_AT, at.HEADER_BYTES // 8, at.LANE_WORDS)
+        fifos = {
+            (lane, queue): self._walk(words[lane + at.L_HEAD + queue])
+            for lane in lanes
+            for queue in range(at.PRIORITIES)
+        }
         heap = table.geometry.column("heap")
         reserved = table.slots.reserved()
         place = table.geometry.map_at
         return {
-            "fifos": {queue: slots for queue, slots in fifos.items() if slots},
+            "fifos": {place: slots for place, slots in fifos.items() if slots},
             "heap": sorted(words[heap : heap + words[at.H_DEFERRED]].tolist()),
             "recency": self._walk(words[at.H_OLDEST]),
             "newest": words[at.H_NEWEST],
             "map": bytes(self.ring.segment.bytes[place + 1 : place + reserved]),
-            "bitmap": words[at.H_BITMAP : at.H_BITMAP + 4].tolist(),
+            "bitmaps": [words[lane : lane + at.L_HEAD].tolist() for lane in lanes],
             "counts": [
                 words[n]
                 for n in (
-                    at.H_FREE, at.H_WAITING, at.H_DEFERRED, at.H_RUNNING, at.H_FINISHED,
+                    at.H_FREE, at.H_DEFERRED, at.H_RUNNING, at.H_FINISHED,
                     at.H_FINISHED_SLOTS, at.H_UNFINISHED,
                 )
             ],

@@ -1,9 +1,12 @@
 """An exception at the n-th write to the ring, as a signal handler could raise it."""
 
+import os
+import signal
 from typing import Any
 
 from django_tasks_local.store import Limits, Ring, Role
 from django_tasks_local.store.segment import attach_segment
+from tests import rings as peers
 
 
 class Fault(BaseException):
@@ -53,3 +56,9 @@ def attach_with_faults(name: str, limits: Limits) -> tuple[Ring, Faults]:
     segment.words = View(segment.words, faults)
     segment.bytes = View(segment.bytes, faults)
     return Ring(name, "model", limits, Role.SITE), faults
+
+
+def half_an_enqueue(mine: Any, size: int) -> None:
+    """Dies in the middle of the copy, outside the lock."""
+    mine.ring._table.slots.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    peers.put(mine.ring, ((bytes(size),), {}))

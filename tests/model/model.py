@@ -22,6 +22,9 @@ class Record:
     place: int
     status: str = READY
     outcome: Any = None
+    code: int = 0
+    serial: int = 0  # of the site that enqueued it
+    lane: int = -1  # where it waits, once it is due
     slots: int = 1
     owner: int = -1
 
@@ -34,6 +37,7 @@ class Model:
     records: dict[str, Record] = field(default_factory=dict)
     kept: OrderedDict[str, None] = field(default_factory=OrderedDict)  # least recently used first
     places: int = 0
+    cleared: list[int] = field(default_factory=lambda: [0] * at.CODES)
 
     # --- room -------------------------------------------------------------------------------
 
@@ -87,7 +91,13 @@ class Model:
         """Adds what was accepted."""
         record.slots = self.request_slots(record)
         record.place = self.next_place()
+        if not record.due_ns:
+            record.lane = self.lane_of(record)
         self.records[result_id] = record
+
+    def lane_of(self, record: Record) -> int:
+        """Two lanes for each code: tasks of sites that it is cleared for, and newer ones."""
+        return 2 * record.code + (record.serial > self.cleared[record.code])
 
     def request_slots(self, record: Record) -> int:
         """Slots that a task occupies before its end."""
@@ -110,6 +120,7 @@ class Model:
             if record.due_ns <= now_ns:
                 record.due_ns = 0
                 record.place = self.next_place()
+                record.lane = self.lane_of(record)
 
     def queue(self) -> list[str]:
         """What is READY and due, in the order in which it is claimed."""
@@ -118,15 +129,39 @@ class Model:
         ]
         return sorted(due, key=lambda key: (-self.records[key].priority, self.records[key].place))
 
-    def claim(self, owner: int, now_ns: int) -> str | None:
+    def adopt_lanes(self, lanes: dict[str, int]) -> None:
+        """A rebuild may have put what was cleared since it was enqueued into the other lane."""
+        for key, lane in lanes.items():
+            if key in self.records:
+                record = self.records[key]
+                assert lane in (record.lane, self.lane_of(record)) or record.lane < 0
+                record.lane = lane
+
+    def first(self, share: at.Share | None) -> str | None:
+        """The next task that a share allows: the best of those that are first in their lanes."""
+        heads: dict[int, str] = {}
+        for key in self.queue():
+            heads.setdefault(self.records[key].lane, key)
+        allowed = [key for key in heads.values() if share is None or self.allows(share, key)]
+        return next((key for key in self.queue() if key in allowed), None)
+
+    def allows(self, share: at.Share, key: str) -> bool:
+        """Whether a task may be claimed with a share, once it is the first of its lane."""
+        record = self.records[key]
+        if record.code != share.code:
+            adopted = share.adopted >> record.code & 1
+            return bool(adopted) and record.serial <= share.adopted >> at.CODES
+        bound = self.cleared[record.code] if record.lane % 2 == 0 else record.serial
+        return bound <= share.cleared
+
+    def claim(self, owner: int, now_ns: int, share: at.Share | None = None) -> str | None:
         """The next task, RUNNING by `owner`."""
         self.promote(now_ns)
-        queue = self.queue()
-        if not queue:
-            return None
-        self.records[queue[0]].status = RUNNING
-        self.records[queue[0]].owner = owner
-        return queue[0]
+        key = self.first(share)
+        if key is not None:
+            self.records[key].status = RUNNING
+            self.records[key].owner = owner
+        return key
 
     def outcome_slots(self, result_id: str, outcome_bytes: int) -> int:
         """Slots that an outcome needs beyond the head slot."""

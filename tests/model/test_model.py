@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import signal
 from collections.abc import Callable
 from typing import Any, Final
 from uuid import uuid4
@@ -16,16 +15,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from django_tasks_local import Progress
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from django_tasks_local.store import Limits, Ring, Role, ring_name, unlink_objects
+from django_tasks_local.store import layout as at
 from django_tasks_local.store.ids import format_id
 from django_tasks_local.store.records import Arguments
 from tests import rings as peers
-from tests.model.faults import Fault, attach_with_faults
+from tests.model.faults import Fault, attach_with_faults, half_an_enqueue
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record
 from tests.model.world import SECOND_NS, Clock, Look
 from tests.rings import META, Peer
 
 # 3 workers, 6 results, 9 waiting, 46 slots: every limit is reached within a few steps.
-LIMITS: Final = Limits(3, 6, 9, 512, 194_000)
+LIMITS: Final = Limits(3, 6, 9, 512, at.COLUMNS_AT + 58_832)
 
 # Sizes around every edge: inline or not, one slot or two, more than there is.
 sizes = st.one_of(
@@ -51,6 +51,11 @@ class RingMachine(RuleBasedStateMachine):
     def attach(self) -> None:
         self.ring, self.faults = attach_with_faults(self.name, LIMITS)
         self.look = Look(self.ring)
+        # Two releases, and a site of the first that came last.
+        self.sites = [self.ring, *(self.site(path) for path in ("/green", ""))]
+
+    def site(self, path: str) -> Ring:
+        return Ring(self.name, "model", LIMITS, Role.SITE, path=path)
 
     def teardown(self) -> None:
         self.clock.close()
@@ -75,20 +80,23 @@ class RingMachine(RuleBasedStateMachine):
         size=sizes,
         priority=st.sampled_from([-100, -1, 0, 0, 0, 63, 100]),
         delay_s=st.one_of(st.just(0), st.just(0), st.integers(-5, 20)),
+        number=st.integers(0, 2),
         fault=interruptions,
     )
-    def enqueue(self, size: int, priority: int, delay_s: int, fault: int) -> None:
-        """A task of any size, priority and time; it may be interrupted at any write."""
+    def enqueue(self, size: int, priority: int, delay_s: int, number: int, fault: int) -> None:
+        """A task of any size, priority, time and code; it may be interrupted at any write."""
+        site = self.sites[number]
         arguments: Arguments = ((bytes(size), uuid4().hex[:4]), {})
         data = self.ring.encode(arguments)
         due_ns = self.clock.now_ns + delay_s * SECOND_NS if delay_s else 0
         wanted = Record(arguments, len(META) + len(data), priority, max(due_ns, 0), 0)
         if due_ns <= self.clock.now_ns:
             wanted.due_ns = 0
+        wanted.code, wanted.serial = site.registry.code, site.registry.serial
         told: list[str] = []
 
         def operation() -> None:
-            result_id, _ = self.ring.enqueue(META, data, priority=priority, due_ns=due_ns)
+            result_id, _ = site.enqueue(META, data, priority=priority, due_ns=due_ns)
             told.append(result_id)
 
         waiting = self.model.waiting()
@@ -116,22 +124,42 @@ class RingMachine(RuleBasedStateMachine):
     def may_claim(self) -> bool:
         return len(self.model.running()) < LIMITS.max_workers
 
+    def serials(self) -> list[int]:
+        """Serials below, between and above those of the sites."""
+        return [0, *(site.registry.serial for site in self.sites), 2**32 - 1]
+
+    @rule(data=st.data(), code=st.integers(0, 1), fault=interruptions)
+    def clear(self, data: st.DataObject, code: int, fault: int) -> None:
+        """The pool of a code has compared its files with those of newer sites."""
+        serial = data.draw(st.sampled_from(self.serials()[1:4]))
+        site = self.sites[code]
+        if serial >= self.model.cleared[code]:
+            if self.interrupted(fault, lambda: site.clear(serial)):
+                self.after_interruption()
+            self.model.cleared[code] = site.codes.field(code, at.C_CLEARED)
+
     @precondition(may_claim)
-    @rule(fault=interruptions)
-    def claim(self, fault: int) -> None:
-        """This process takes the next task."""
+    @rule(data=st.data(), code=st.integers(-1, 1), adopts=st.booleans(), fault=interruptions)
+    def claim(self, data: st.DataObject, code: int, adopts: bool, fault: int) -> None:
+        """This process takes the next task that a share of it allows."""
+        share = None
+        if code >= 0:
+            cleared, bound = (data.draw(st.sampled_from(self.serials())) for _ in range(2))
+            adopted = bound << at.CODES | 1 << 1 - code if adopts else 0
+            share = at.Share(code, cleared, adopted)
         taken: list[Any] = []
-        if self.interrupted(fault, lambda: taken.append(self.ring.claim())):
+        if self.interrupted(fault, lambda: taken.append(self.ring.claim(share))):
+            first = self.model.first(share)  # before what the next one rebuilds
             self.after_interruption()
             self.adopt_promotions()
             running = [key for key, state in self.look.found_states().items() if state == RUNNING]
             new = [key for key in running if self.model.records[key].status == READY]
-            assert new == self.model.queue()[: len(new)]
+            assert new in ([], [first], [self.model.first(share)])
             for key in new:  # it runs until this process ends: nobody holds its claim
                 self.model.records[key].status = RUNNING
                 self.model.records[key].owner = self.ring.registry.index
             return
-        expected = self.model.claim(self.ring.registry.index, self.clock.now_ns)
+        expected = self.model.claim(self.ring.registry.index, self.clock.now_ns, share)
         if expected is None:
             assert taken == [None]
         else:
@@ -282,18 +310,22 @@ class RingMachine(RuleBasedStateMachine):
 
     @rule()
     def rebuild(self) -> None:
-        """Everything derived is made anew, and nothing changes."""
+        """Everything derived is made anew, and nothing changes but lanes."""
         self.ring.recover()
+        self.adopt_lanes()
 
     @rule(fault=st.integers(1, 40))
     def rebuild_interrupted(self, fault: int) -> None:
         """A rebuild may be interrupted too."""
         self.interrupted(fault, self.ring.recover)
+        assert self.ring.check() == []
+        self.adopt_lanes()
 
     @rule()
     def repair(self) -> None:
         """There is nothing to repair."""
         assert self.ring.repair() == []
+        self.adopt_lanes()
 
     # --- what must hold -----------------------------------------------------------------------
 
@@ -307,6 +339,7 @@ class RingMachine(RuleBasedStateMachine):
         assert self.look.found_states() == {key: each.status for key, each in model.records.items()}
         assert self.look.recency() == list(model.kept)
         assert self.look.queue() == model.queue()
+        assert self.look.lanes() == {key: model.records[key].lane for key in model.queue()}
         counts = self.ring.counts()
         assert counts.free_slots == model.free()
         assert counts.waiting + counts.deferred == model.waiting()
@@ -319,6 +352,10 @@ class RingMachine(RuleBasedStateMachine):
         assert self.ring.check() == []
         self.kept_before = list(self.model.kept)
         self.adopt_evictions()
+        self.adopt_lanes()
+
+    def adopt_lanes(self) -> None:
+        self.model.adopt_lanes(self.look.lanes())
 
     def adopt_evictions(self) -> None:
         found = self.look.found_ids()
@@ -335,6 +372,7 @@ class RingMachine(RuleBasedStateMachine):
                 assert record.due_ns <= self.clock.now_ns
                 record.due_ns = 0
                 record.place = self.model.next_place()
+                record.lane = self.look.lanes().get(key, -1)
 
     def adopt_deaths(self) -> None:
         """A reader may have reaped whom it found dead."""
@@ -349,12 +387,6 @@ class RingMachine(RuleBasedStateMachine):
         for key in self.model.running():
             if self.model.records[key].owner == index:
                 self.model.finish(key, LOST, None, 0)
-
-
-def half_an_enqueue(mine: Any, size: int) -> None:
-    """Dies in the middle of the copy, outside the lock."""
-    mine.ring._table.slots.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-    peers.put(mine.ring, ((bytes(size),), {}))
 
 
 TestRing = RingMachine.TestCase

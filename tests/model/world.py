@@ -67,9 +67,23 @@ class Look:
         return self._follow(self._words[at.H_OLDEST])
 
     def queue(self) -> list[str]:
-        """Waiting records in the order of being claimed."""
-        heads = self._words[at.H_FIFO_HEAD : at.H_FIFO_HEAD + at.PRIORITIES].tolist()
-        return [key for head in reversed(heads) for key in self._follow(head)]
+        """Waiting records in the order of being claimed, whosever they are."""
+        found = [
+            (-queue, self.sequence(key), key)
+            for lane in range(at.LANES)
+            for queue in range(at.PRIORITIES)
+            for key in self._follow(self._words[_head_of(lane, queue)])
+        ]
+        return [key for _, _, key in sorted(found)]
+
+    def lanes(self) -> dict[str, int]:
+        """The lane of each waiting record."""
+        return {
+            key: lane
+            for lane in range(at.LANES)
+            for queue in range(at.PRIORITIES)
+            for key in self._follow(self._words[_head_of(lane, queue)])
+        }
 
     def _follow(self, slot: int) -> list[str]:
         link = self._table.geometry.column("link")
@@ -82,3 +96,7 @@ class Look:
     def _id_of(self, slot: int) -> str:
         head = self._table.head(slot)
         return format_id(head.id_high, head.id_low)
+
+
+def _head_of(lane: int, queue: int) -> int:
+    return at.LANES_AT + lane * at.LANE_WORDS + at.L_HEAD + queue

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from django_tasks_local import ProcessPoolBackend
+from django_tasks_local.store.objects import SEMAPHORES
 from tests.leaks import remove_objects
 from tests.support import LONG_TIMEOUT, Site, alive, command_of, unlink_shm, wait_for
 
@@ -145,7 +146,7 @@ def unlink_rings(objects: set[str]) -> None:
     Who makes a semaphore has it mapped under a name that is gone, so those go by the segments'.
     """
     rings = {name[:-1] for name in objects if name.startswith("dtl-")}
-    unlink_shm(objects | {f"sem.{ring}{letter}" for ring in rings for letter in "mw"})
+    unlink_shm(objects | {f"sem.{ring}{letters}" for ring in rings for letters in SEMAPHORES})
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import signal
 from pathlib import Path
 
+from django_tasks_local.store.objects import SEMAPHORES
 from tests.process.client import gone, reading, serving, unlink_rings
 from tests.support import LONG_TIMEOUT, kill, unlink_shm, wait_for
 
@@ -76,7 +77,7 @@ def test_semaphores_that_are_removed() -> None:
     with serving(workers=2) as client:
         assert client.run("add", 1) == 1
         rings = {name[:-1] for name in client.site.objects() if name.startswith("dtl-")}
-        unlink_shm({f"sem.{ring}{letter}" for ring in rings for letter in "mw"})
+        unlink_shm({f"sem.{ring}{letters}" for ring in rings for letters in SEMAPHORES})
         for number in range(5):
             assert client.run("add", number) == number
 

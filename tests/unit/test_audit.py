@@ -12,7 +12,7 @@ from django_tasks_local.store import Ring, Role
 from django_tasks_local.store import layout as at
 from django_tasks_local.store.records import Arguments
 from tests import rings as peers
-from tests.rings import FAR_NS, Rings, done, exists, put, ring_address
+from tests.rings import FAR_NS, LANE, Rings, done, exists, put, ring_address
 
 LARGE: Arguments = ((b"x" * 2000,), {})
 
@@ -74,7 +74,7 @@ def column_of(name: str, which: str) -> Place:
 # --- one word is wrong ---------------------------------------------------------------------
 
 COUNTS = {
-    "UNFINISHED": at.H_UNFINISHED, "FREE": at.H_FREE, "WAITING": at.H_WAITING,
+    "UNFINISHED": at.H_UNFINISHED, "FREE": at.H_FREE,
     "DEFERRED": at.H_DEFERRED, "RUNNING": at.H_RUNNING, "FINISHED": at.H_FINISHED,
     "FINISHED_SLOTS": at.H_FINISHED_SLOTS,
 }  # fmt: skip
@@ -88,14 +88,17 @@ DERIVED: dict[str, tuple[Place, int, str]] = {
     "oldest": (header(at.H_OLDEST), 0, "recency list"),
     "oldest nowhere": (header(at.H_OLDEST), 2**50, "recency list"),
     "newest": (header(at.H_NEWEST), 5, "recency list"),
-    "bitmap": (header(at.H_BITMAP), 1, "bit is 1"),
-    "bitmap beyond": (header(at.H_BITMAP + 3), 1 << 60, "do not exist"),
-    "FIFO head": (header(at.H_FIFO_HEAD + 100), 0, "FIFO 0 starts"),
-    "FIFO tail": (header(at.H_FIFO_TAIL + 100), 0, "FIFO 0 ends"),
-    "FIFO of nobody": (header(at.H_FIFO_HEAD + 7), 500, "FIFO -93"),
+    "lane WAITING": (header(LANE + at.L_WAITING), 700, "WAITING of lane 1 is 700"),
+    "another lane's": (header(at.LANES_AT + at.L_WAITING), 1, "WAITING of lane 0 is 1"),
+    "code DEFERRED": (header(at.code_word(0, at.C_DEFERRED)), 5, "DEFERRED of code 0 is 5"),
+    "bitmap": (header(LANE + at.L_BITMAP), 1, "bit is 1"),
+    "bitmap beyond": (header(LANE + at.L_BITMAP + 3), 1 << 60, "do not exist"),
+    "FIFO head": (header(LANE + at.L_HEAD + 100), 0, "FIFO 0 of lane 1 starts"),
+    "FIFO tail": (header(LANE + at.L_TAIL + 100), 0, "FIFO 0 of lane 1 ends"),
+    "FIFO of nobody": (header(LANE + at.L_HEAD + 7), 500, "FIFO -93 of lane 1"),
     "link": (column_of("waiting 0", "link"), 0, "in no FIFO"),
     "link in a circle": (column_of("waiting 1", "link"), 4, "FIFO 0"),
-    "due": (column_of("waiting 0", "due"), 77, "WAITING"),
+    "due": (column_of("waiting 0", "due"), 77, "DEFERRED"),
     "sequence": (column_of("waiting 0", "sequence"), 2**63, "sequence"),
     "sequence order": (column_of("waiting 1", "sequence"), 1, "against their sequence"),
     "recency order": (column_of("large result", "sequence"), 1, "against their sequence"),
@@ -243,7 +246,7 @@ def test_two_records_of_one_generation_are_found(
     assert ring.check() == []
 
 
-@pytest.mark.parametrize("owner", [300, at.ENTRIES + 5, at.OWNER_MASK])
+@pytest.mark.parametrize("owner", [300, at.OWNER_MASK])
 def test_a_task_that_nobody_runs_is_lost(
     furnished: tuple[Ring, dict[str, str]], owner: int
 ) -> None:

@@ -89,7 +89,7 @@ def test_check(ring: Callable[[], Ring]) -> None:
     made = ring()
     enqueue(made)
     assert "every invariant holds" in run("check")
-    made.words[at.H_WAITING] = 7
+    made.words[at.H_RUNNING] = 7
     out = io.StringIO()
     with pytest.raises(CommandError, match="check --fix") as caught:
         call_command("local_tasks", "check", stdout=out)

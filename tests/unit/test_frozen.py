@@ -327,5 +327,5 @@ def test_a_caller_learns_the_id_though_the_wake_up_fails(
     full.unlink()
     with pytest.raises(OSError, match="too large"):
         full.release()
-    monkeypatch.setattr(ring, "_work", full)
+    monkeypatch.setattr(ring._semaphores, "work", full)
     assert ring.get(put(ring)).status.name == "READY"

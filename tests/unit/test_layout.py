@@ -32,7 +32,7 @@ def test_areas_follow_each_other_without_overlap(geometry: at.Geometry) -> None:
     assert all(end - start >= size for (start, end), size in areas)
 
 
-@given(st.sampled_from([256, 1024, 8192]), st.integers(2**19, 2**34))
+@given(st.sampled_from([256, 1024, 8192]), st.integers(2**20, 2**34))
 def test_a_geometry_stays_below_its_ceiling(slot_size: int, shm_size: int) -> None:
     """The segment has at most SHM_SIZE bytes, and wastes less than a slot and some pages of it."""
     geometry = at.Geometry.fitting(slot_size, shm_size)
@@ -151,23 +151,38 @@ def test_the_head_slot_holds_its_fields() -> None:
 
 
 def test_the_header_and_the_entries_do_not_overlap() -> None:
-    """The words of the FIFOs end before the registry, and an entry's path in its entry."""
-    assert (at.H_FIFO_TAIL + at.PRIORITIES) * 8 <= at.HEADER_BYTES == at.REGISTRY_AT * 8
-    assert at.E_PATH * 8 + at.PATH_BYTES == at.ENTRY_BYTES
-    singles = [
-        value for name, value in vars(at).items()
-        if name.startswith("H_") and name not in ("H_BITMAP", "H_FIFO_HEAD", "H_FIFO_TAIL")
-    ]  # fmt: skip
-    bitmap = range(at.H_BITMAP, at.H_BITMAP + 4)
+    """Header words, table of codes, lanes, registry: one behind the other, with paths that fit."""
+    singles = [v for n, v in vars(at).items() if n.startswith("H_") and n != "H_CODES"]
     assert len(set(singles)) == len(singles)
-    assert not set(singles) & set(bitmap)
-    assert max(*singles, *bitmap) < at.H_FIFO_HEAD
+    assert max(singles) < at.H_CODES
+    assert at.H_CODES + at.CODES * at.CODE_WORDS <= at.LANES_AT == at.PAGE // 8
+    assert at.L_TAIL + at.PRIORITIES <= at.LANE_WORDS
+    assert at.LANES_AT + at.LANES * at.LANE_WORDS == at.REGISTRY_AT == at.HEADER_BYTES // 8
+    assert at.HEADER_BYTES % at.PAGE == 0
+    assert at.E_PATH * 8 + at.PATH_BYTES == at.ENTRY_BYTES
+    assert at.C_PATH * 8 + at.CODE_PATH_BYTES == at.CODE_WORDS * 8
+
+
+@given(
+    st.integers(0, at.CODES - 1), st.integers(0, 200), st.lists(st.integers(0, 2**32 - 1)),
+    st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_an_origin_leads_to_a_lane(code: int, queue: int, serials: list[int], cleared: int) -> None:
+    """Code and serial say which of the sixteen lanes, the priority says which of its FIFOs."""
+    for serial in [*serials, cleared]:
+        origin = (code << at.CODE_SHIFT | serial) << 8 | queue
+        assert origin < 2**64
+        assert at.code_of(origin) == code
+        number, rest = divmod(at.lane_of(origin, cleared) - at.LANES_AT, at.LANE_WORDS)
+        assert (number, rest) == (2 * code + (serial > cleared), 0)
 
 
 # --- the page about it ---------------------------------------------------------------------
 
 TABLES = {
     "The header, by byte": "H_",
+    "A code in the table, by byte": "C_",
+    "A lane, by byte": "L_",
     "An entry of the registry, by byte": "E_",
     "A head slot, by byte": "S_",
 }
@@ -195,16 +210,21 @@ def test_the_docstring_has_every_word_at_its_place(title: str) -> None:
 def test_the_drawing_has_the_right_numbers() -> None:
     """Areas, states, lock bytes and record sizes."""
     text = store.__doc__ or ""
-    for number in (at.REGISTRY_AT * 8, at.COLUMNS_AT):
+    for number in (at.LANES_AT * 8, at.REGISTRY_AT * 8, at.COLUMNS_AT):
         assert f"\n{number:,} " in text
-    assert f"{at.ENTRIES} entries of {at.ENTRY_BYTES} bytes" in text
+    assert f"{at.ENTRIES:,} entries of {at.ENTRY_BYTES} bytes" in text
+    assert f"{at.LANES} lanes of {at.LANE_WORDS * 8:,} bytes" in text
+    assert f"{at.CODES} entries of {at.CODE_WORDS * 8} bytes" in text
     assert f"-{at.PROGRESS_BYTES}  progress" in text
     assert [name for name in at.COLUMNS if f"| {name} " in text] == list(at.COLUMNS)
     for name in ("FREE", "WRITING", "READY", "RUNNING", "SUCCESSFUL", "FAILED", "LOST", "CHAIN"):
         assert f"{getattr(at, name)} {name}" in text
     for name in ("GUARD", "SUCCESSOR", "POOL"):
         offset = getattr(lock, name) - 2**61
-        assert re.search(rf"2\*\*61{rf' \+ {offset}' if offset else ''} +{name} ", text)
+        assert re.search(rf"2\*\*61{rf' \+ {offset}( \+ 2n)?' if offset else ''} +{name} ", text)
+    for code in range(at.CODES):
+        assert lock.successor_byte(code) == 2**61 + 1 + 2 * code
+        assert lock.pool_byte(code) == 2**61 + 2 + 2 * code
     assert lock.LIVENESS == 2**62
 
 

@@ -1,10 +1,11 @@
 """Who runs the pool, and who may start one."""
 
+from dataclasses import replace
 from typing import Any
 
 from django_tasks_local.store import ANY_SERVER, Ring, Role
 from django_tasks_local.store import layout as at
-from tests.rings import Rings, put
+from tests.rings import LIMITS, Rings, put
 from tests.support import wait_for
 
 
@@ -78,19 +79,19 @@ def test_starts_that_lead_nowhere_are_tried_with_growing_pauses(ring: Ring) -> N
     for _ in range(6):
         assert leadership.may_start_pool(100, 1000)
         assert not leadership.may_start_pool(100, 1000)
-        pauses.append(words[at.H_START_AFTER])
-        words[at.H_START_AFTER] = 1  # long ago
+        pauses.append(words[at.code_word(0, at.C_START_AFTER)])
+        words[at.code_word(0, at.C_START_AFTER)] = 1  # long ago
     steps = [round((after - pauses[0]) / 1e9, -2) for after in pauses]
     assert steps == [0, 100, 300, 700, 900, 900]
     leadership.may_start_pool(100, 1000)
     leadership.forget_failures()
     assert leadership.may_start_pool(100, 1000)
-    assert words[at.H_START_FAILURES] == 1
+    assert words[at.code_word(0, at.C_START_FAILURES)] == 1
 
 
 def test_a_pause_from_before_a_reboot_does_not_last(ring: Ring) -> None:
     """A time that lies further ahead than any pause is no pause."""
-    ring.words[at.H_START_AFTER] = 2**63
+    ring.words[at.code_word(0, at.C_START_AFTER)] = 2**63
     assert ring.leadership.may_start_pool(1, 60)
 
 
@@ -98,12 +99,23 @@ def test_sites_see_whether_workers_are_left(rings: Rings) -> None:
     """As far as the words tell."""
     ring = rings.attach()
     assert ring.leadership.crowded()
-    ring.leadership.set_workers(1)
+    ring.leadership.set_workers(1, 1)
     assert ring.leadership.workers() == 1
     assert not ring.leadership.crowded()
     put(ring)
     ring.claim()
     assert ring.leadership.crowded()
+    ring.leadership.set_workers(2, 2)
+    assert not ring.leadership.crowded()
+
+
+def test_with_workers_of_other_code_any_worker_may_be_the_last_idle_one(ring: Ring) -> None:
+    """How many tasks run is known of all codes together only: the pool must look."""
+    ring.set_limits(replace(LIMITS, max_workers=3))
+    ring.leadership.set_workers(1, 2)
+    assert ring.leadership.crowded()
+    ring.leadership.set_workers(1, 3)
+    assert not ring.leadership.crowded()
 
 
 def test_the_newest_site_is_known(rings: Rings) -> None:

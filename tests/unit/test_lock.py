@@ -111,7 +111,7 @@ def test_healing_leaves_a_busy_ring_alone(rings: Rings) -> None:
 def test_removed_semaphores_come_back(rings: Rings) -> None:
     """Somebody unlinked them: old and new ones work side by side until all have healed."""
     ring = rings.attach()
-    for letter in "mw":
+    for letter in ("m", "w0"):
         os.unlink(semaphore_path(rings.name + letter))
     other = rings.peer()
     other.start(increment_here, 500)
@@ -127,12 +127,13 @@ def test_removed_semaphores_come_back(rings: Rings) -> None:
 def test_a_wrong_word_about_the_semaphores_is_set_right(rings: Rings) -> None:
     """It is a hint: whoever finds another word there looks at the names."""
     first, second = rings.attach(), rings.attach()
-    shown = first.words[at.H_SEMAPHORES]
-    first.words[at.H_SEMAPHORES] = 4711
-    first.heal()
-    assert first.words[at.H_SEMAPHORES] == shown
-    second.heal()
-    assert first.words[at.H_SEMAPHORES] == shown
+    for word in (at.H_SEMAPHORE, at.code_word(0, at.C_SEMAPHORE)):
+        shown = first.words[word]
+        first.words[word] = 4711
+        first.heal()
+        assert first.words[word] == shown
+        second.heal()
+        assert first.words[word] == shown
     assert put(second)
 
 
@@ -154,10 +155,10 @@ def test_what_a_killed_holder_left_is_rebuilt_first(rings: Rings) -> None:
     """The next one inside finds the dirty word and counts anew before it does anything."""
     ring = rings.attach()
     put(ring)
-    inside(rings, {at.H_DIRTY: 1, at.H_WAITING: 77}).kill()
-    assert ring.words[at.H_WAITING] == 77
+    inside(rings, {at.H_DIRTY: 1, at.H_RUNNING: 77}).kill()
+    assert ring.words[at.H_RUNNING] == 77
     put(ring)
-    assert ring.words[at.H_WAITING] == 2
+    assert ring.words[at.H_RUNNING] == 0
     assert not ring.words[at.H_DIRTY]
 
 

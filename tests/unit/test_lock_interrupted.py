@@ -49,7 +49,7 @@ def test_an_exception_inside_leaves_the_ring_dirty_and_free(ring: Ring) -> None:
 
     def body() -> None:
         ring.words[at.H_DIRTY] = 1
-        ring.words[at.H_WAITING] = 77
+        ring.words[at.H_RUNNING] = 77
         raise Interruption
 
     with pytest.raises(Interruption):
@@ -57,7 +57,7 @@ def test_an_exception_inside_leaves_the_ring_dirty_and_free(ring: Ring) -> None:
     assert ring.words[at.H_DIRTY]
     assert ring._mutex.semaphore.value == 1
     assert ring.check() == []
-    assert ring.words[at.H_WAITING] == 1
+    assert ring.words[at.H_RUNNING] == 0
 
 
 def test_a_refusal_leaves_it_clean(ring: Ring) -> None:

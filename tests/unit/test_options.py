@@ -94,7 +94,7 @@ def test_shm_size_has_room_for_the_workers() -> None:
     """A segment that could not hold what the workers work on is E006, with the least size."""
     (error,) = errors(SHM_SIZE=MIB, MAX_WORKERS=1000)
     assert error.startswith("django_tasks_local.E006")
-    assert f"{256 * 1024 + 1002 * (1024 + 104):,}" in error
+    assert f"{768 * 1024 + 1002 * (1024 + 104):,}" in error
 
 
 @pytest.mark.parametrize("value", ["", " ", "\n"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from django_tasks_local.store import Ring, attached, operations
 from django_tasks_local.store import layout as at
 from django_tasks_local.store import ring as rooms
-from tests.rings import FAR_NS, Rings, put, run
+from tests.rings import FAR_NS, LANE, Rings, put, run
 
 SECOND_NS = 1_000_000_000
 
@@ -59,7 +59,7 @@ def test_every_word_of_the_bitmap(ring: Ring, priority: int) -> None:
 def test_bits_of_priorities_that_do_not_exist_lead_nowhere(ring: Ring) -> None:
     """A damaged bitmap must not lead behind the FIFOs."""
     result_id = put(ring)
-    ring.words[at.H_BITMAP + 3] |= 1 << 60
+    ring.words[LANE + at.L_BITMAP + 3] |= 1 << 60
     assert claimed(ring) == [result_id]
 
 
@@ -147,7 +147,7 @@ def test_keeping_house_promotes(ring: Ring, clock: SimpleNamespace) -> None:
     clock.now_ns += 5
     ring.promote()
     assert (ring.counts().waiting, ring.counts().deferred) == (1, 1)
-    assert ring._work.value == 1
+    assert ring._semaphores.wake_ups() == 1
     assert ring.check() == []
 
 
@@ -174,28 +174,3 @@ def test_the_heap_is_a_heap(
         assert ring.check() == []
     clock.now_ns += FAR_NS
     assert claimed(ring) == [each[2] for each in sorted(expected)]
-
-
-# --- clearance -----------------------------------------------------------------------------
-
-
-def test_a_worker_with_old_code_leaves_newer_tasks(rings: Rings) -> None:
-    """What a newer site enqueued waits for a newer pool, and nothing is written."""
-    ring = rings.attach()
-    serial = ring.registry.serial
-    mine = put(ring)
-    newer = rings.attach()
-    theirs = put(newer, priority=5)
-    assert ring.claim(cleared=serial) is None
-    assert ring.blocked
-    assert not ring.words[9]
-    assert ring.counts().waiting == 2
-    taken = ring.claim(cleared=newer.registry.serial)
-    assert taken is not None
-    assert taken.result_id == theirs
-    taken = ring.claim(cleared=serial)
-    assert taken is not None
-    assert taken.result_id == mine
-    assert not ring.blocked
-    assert ring.claim(cleared=serial) is None
-    assert not ring.blocked

@@ -13,15 +13,16 @@ from django_tasks_local.store import Loss, Ring, Role, loss_word, recovery
 from django_tasks_local.store import layout as at
 from django_tasks_local.store.records import Arguments
 from tests import rings as peers
-from tests.rings import FAR_NS, LIMITS, Rings, done, exists, put, ring_address, run
+from tests.rings import FAR_NS, LANE, LIMITS, Rings, done, exists, put, ring_address, run
 
 NOTHING: Arguments = ((), {})
 LARGE: Arguments = ((b"x" * 2000,), {})
 # Words of the header that a rebuild makes anew.
 DERIVED = (
-    at.H_UNFINISHED, at.H_TICK, at.H_FREE, at.H_WAITING, at.H_DEFERRED, at.H_RUNNING,
-    at.H_FINISHED, at.H_FINISHED_SLOTS, at.H_OLDEST, at.H_NEWEST, at.H_CURSOR, at.H_BITMAP,
-    at.H_BITMAP + 3, at.H_FIFO_HEAD + 100, at.H_FIFO_TAIL + 100,
+    at.H_UNFINISHED, at.H_TICK, at.H_FREE, at.H_DEFERRED, at.H_RUNNING,
+    at.H_FINISHED, at.H_FINISHED_SLOTS, at.H_OLDEST, at.H_NEWEST, at.H_CURSOR,
+    LANE + at.L_BITMAP, LANE + at.L_BITMAP + 3, LANE + at.L_WAITING, LANE + at.L_HEAD + 100,
+    LANE + at.L_TAIL + 100, at.LANES_AT + at.L_WAITING, at.code_word(0, at.C_DEFERRED),
 )  # fmt: skip
 
 
@@ -49,7 +50,7 @@ def waiting(ring: Ring) -> list[int]:
     found = []
     while (each := order.first())[0]:
         found.append(each[0])
-        order.pop(each[1])
+        order.pop(each)
     ring.recover()
     return found
 
@@ -336,7 +337,7 @@ def test_losing_counts_as_a_result(ring: Ring) -> None:
 def test_a_wrong_queue_is_noticed(ring: Ring, slot: int) -> None:
     """A claim takes nothing that is not READY: it fails once, the next one finds a new one."""
     result_id = put(ring)
-    ring.words[at.H_FIFO_HEAD + 100] = slot
+    ring.words[LANE + at.L_HEAD + 100] = slot
     with pytest.raises(StoreUnavailable, match="made anew"):
         ring.claim()
     assert run(ring) == result_id

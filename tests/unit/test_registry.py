@@ -80,13 +80,13 @@ def test_a_pools_words_are_read_by_others(rings: Rings) -> None:
     peer = rings.peer()
     ring = rings.attach(role=Role.POOL)
     ring.registry.set_state(PoolState.SERVING)
-    ring.registry.set_cleared(41)
-    assert peer.do(pool_words, ring.registry.index) == (PoolState.SERVING, 41)
+    ring.clear(41)
+    assert peer.do(pool_words, ring.registry.index) == (PoolState.SERVING, (0, 41, 0))
 
 
-def pool_words(mine: Any, index: int) -> tuple[int, int]:
+def pool_words(mine: Any, index: int) -> tuple[int, at.Share]:
     registry = mine.ring.registry
-    return registry.state(index), registry.cleared(index)
+    return registry.state(index), registry.share(index)
 
 
 def test_an_unknown_role_reads_as_visitor(ring: Ring) -> None:

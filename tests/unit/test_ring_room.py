@@ -14,7 +14,7 @@ from tests import rings as peers
 from tests.rings import LIMITS, META, Rings, done, exists, put
 
 # One step and no growth: 200 slots.
-SMALL = replace(LIMITS, shm_size=135_168 + 8 * 4096 + 200 * (256 + 49))
+SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 8 * 4096 + 200 * (256 + 49))
 
 
 def payload(slots: int) -> Any:

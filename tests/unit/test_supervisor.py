@@ -272,7 +272,8 @@ def test_an_end_that_the_ring_cannot_be_told_at_once(
         supervisor.stop()
         return worker(signal.pause)
 
-    supervisor = Supervisor(ring, start, foreground=True, cleared=0)
+    cleared = ring.leadership.newest_site()
+    supervisor = Supervisor(ring, start, foreground=True, cleared=cleared)
     supervisor.run()
     assert len(refusals) == 2
     assert "exit code 7" in site.get(result_id).outcome()[1]
