@@ -1,10 +1,15 @@
-"""Other sites of this user that share this one's ring by mistake."""
+"""Sites that share a ring by mistake, and those that should and do not."""
 
 import logging
+import os
 
-from django_tasks_local.store import Ring, Role
+from django.conf import settings
+
+from django_tasks_local.store import Ring, Role, ring_name, sites_elsewhere
 
 logger = logging.getLogger("django_tasks_local")
+
+_looked: set[int] = set()  # pids
 
 
 def warn_of_strangers(ring: Ring) -> None:
@@ -18,5 +23,32 @@ def warn_of_strangers(ring: Ring) -> None:
                 "alias=%s the process %d shares this ring and has its settings at %s, this one "
                 "at %s. If these are two sites, give each its own NAMESPACE in OPTIONS.",
                 ring.alias, entry.pid, theirs, ours,
+            )  # fmt: skip
+            return
+
+
+def warn_of_other_rings(ring: Ring, namespace: str) -> None:
+    """Logs a site with our settings in another ring: its SECRET_KEY is another one. Once a process.
+
+    Args:
+        ring: Ours.
+        namespace: The default namespace. Where the options name one, nothing is looked for.
+    """
+    ours = ring.path.partition(":")[0]
+    if os.getpid() in _looked or not ours or ring.name != ring_name(ring.alias, namespace):
+        return
+    _looked.add(os.getpid())
+    our_rings = {
+        ring_name(alias, (params.get("OPTIONS") or {}).get("NAMESPACE") or namespace)
+        for alias, params in settings.TASKS.items()
+    }
+    for site in sites_elsewhere():
+        path = site.path.partition(":")[0]
+        if site.ring not in our_rings and path and ours.endswith(path):
+            logger.warning(
+                "alias=%s the process %d has the same settings (%s) and another ring, so neither "
+                "finds the tasks and results of the other. Most likely SECRET_KEY is drawn at "
+                "random in each process: give all of them the same. If these are two sites, give "
+                "each its own NAMESPACE in OPTIONS.", ring.alias, site.pid, path,
             )  # fmt: skip
             return

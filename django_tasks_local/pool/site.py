@@ -20,7 +20,7 @@ from . import preparation
 from .code import digest_of
 from .launcher import bury_pools, start_pool, started
 from .main_script import names_main, refuse_main, refuse_main_task
-from .neighbours import warn_of_strangers
+from .neighbours import warn_of_other_rings, warn_of_strangers
 from .own_tasks import OwnTasks
 from .preparation import Preparation
 from .serving import is_server
@@ -316,6 +316,8 @@ class Site:
             time.sleep(until_tick_s())
             try:
                 self.tick()
+                if not self.terms.passing:
+                    warn_of_other_rings(self.ring, self.terms.namespace)
             except Exception:
                 logger.exception("alias=%s looking after the ring failed", self.terms.alias)
 

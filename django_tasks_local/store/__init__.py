@@ -311,6 +311,7 @@ if TYPE_CHECKING:
     from .limits import Limits
     from .loss import Loss, loss_word
     from .memory import MemoryStore
+    from .neighbours import sites_elsewhere
     from .objects import fill_standard_descriptors, standard_descriptors
     from .registry import Attachment, PoolState, Role
     from .ring import Ring
@@ -341,6 +342,7 @@ __all__ = [
     "ring_exists",
     "ring_is_attached",
     "ring_name",
+    "sites_elsewhere",
     "standard_descriptors",
     "sweep_passing",
     "unlink_objects",
@@ -361,6 +363,7 @@ _ROOMS = {
     "code_digest": "codes",
     "fill_standard_descriptors": "objects",
     "loss_word": "loss",
+    "sites_elsewhere": "neighbours",
     "ring_exists": "segment",
     "ring_is_attached": "segment",
     "ring_name": "segment",
