@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from django.core.checks import Error
+from django.apps import apps
+from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 
 type Kind = Literal["thread", "process"]
@@ -123,6 +124,20 @@ def check(params: Mapping[str, Any], alias: str, kind: Kind) -> list[Error]:
     if not errors and kind == "process":
         errors.extend(_check_room(_complete(options), where))
     return errors
+
+
+def check_app(kind: Kind) -> list[CheckMessage]:
+    """Return a warning where the app is not installed and has something to give to ``kind``."""
+    if kind == "thread" or apps.is_installed("django_tasks_local"):
+        return []
+    return [
+        Warning(
+            "'django_tasks_local' is not in INSTALLED_APPS, and TASKS has a ProcessPoolBackend.",
+            hint="Add it: manage.py then has the commands local_tasks and local_worker, and a web "
+            "process that restarts keeps running tasks alive before its first request.",
+            id="django_tasks_local.W001",
+        )
+    ]
 
 
 def _copy(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from django.utils import timezone
 
 from django_tasks_local.exceptions import describe
 from django_tasks_local.naming import copy_task, encode_task
-from django_tasks_local.options import Kind, Options, check
+from django_tasks_local.options import Kind, Options, check, check_app
 from django_tasks_local.results import LocalTaskResult, unix_ns
 from django_tasks_local.store.records import Arguments, PlainSnapshot, StoreClient
 
@@ -77,7 +77,7 @@ class LocalBackend(BaseTaskBackend):
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         """Return what is wrong with this alias's value in ``TASKS``. Starts nothing."""
-        return [*check(self._params, self.alias, self.kind)]
+        return [*check(self._params, self.alias, self.kind), *check_app(self.kind)]
 
     def validate_task(self, task: AnyTask) -> None:
         """Validate as Django does; ``run_after`` may also be a timedelta.

@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.tasks import task, task_backends
 from django.tasks.backends.base import BaseTaskBackend
 from django.tasks.exceptions import InvalidTask
+from django.test import modify_settings
 
 from django_tasks_local.backends import base
 from django_tasks_local.naming import copy_task
@@ -45,6 +46,20 @@ def test_broken_options(bench: Bench, params: dict[str, Any], number: str, hint:
         assert str(error.hint) in str(caught.value)
         with pytest.raises(ImproperlyConfigured):
             bench.backend.get_result("00000000-0000-4000-8000-000000000000")
+
+
+def test_without_the_app(bench: Bench) -> None:
+    """Processes lack commands and an early attachment then: a warning. Threads lack nothing."""
+    with modify_settings(INSTALLED_APPS={"remove": "django_tasks_local"}):
+        found = list(bench.backend.check())
+    if bench.alias == "thread":
+        assert found == []
+        return
+    (warning,) = found
+    assert warning.id == "django_tasks_local.W001"
+    assert not warning.is_serious()
+    assert "INSTALLED_APPS" in warning.msg
+    assert "local_tasks" in warning.hint
 
 
 def test_good_options_pass_the_check(bench: Bench) -> None:

@@ -71,17 +71,17 @@ def test_the_formula_of_shm_size_is_that_of_the_code() -> None:
 
 def test_every_check_id_is_documented() -> None:
     """The ids of the checks are those of the page, and none is used twice."""
-    tree = ast.parse(read(ROOT / "django_tasks_local" / "options.py"))
+    source = read(ROOT / "django_tasks_local" / "options.py")
     numbers = [
-        int(str(argument.value))
-        for call in ast.walk(tree)
+        argument.value
+        for call in ast.walk(ast.parse(source))
         if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "_error"
         and isinstance(argument := call.args[0], ast.Constant)
     ]  # fmt: skip
+    ids = {f"django_tasks_local.E{number:03}" for number in numbers}
+    ids |= set(re.findall(r'"(django_tasks_local\.W\d{3})"', source))
     documented = [row[0] for row in rows(read(CHECKS))]
-    assert sorted(documented) == [
-        f"`django_tasks_local.E{number:03}`" for number in sorted(set(numbers))
-    ]
+    assert documented == [f"`{number}`" for number in sorted(map(str, ids))]
 
 
 def _own_exceptions() -> list[type[exceptions.LocalTasksError]]:
