@@ -19,13 +19,13 @@ import threading
 import traceback
 from contextvars import ContextVar, copy_context
 from functools import cached_property, lru_cache
+from inspect import iscoroutinefunction
+from itertools import dropwhile
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import asgiref.sync
 import django.tasks.base
-from asgiref.sync import iscoroutinefunction
 from django.db import close_old_connections, connections
 from django.db.backends.signals import connection_created
 from django.dispatch import Signal, receiver
@@ -51,7 +51,7 @@ _is_async = lru_cache(1024)(iscoroutinefunction)  # arbitrary: a project has far
 
 # Where the frames between `run` and the user's function come from.
 _MACHINERY = (
-    __file__,
+    str(Path(__file__).parent) + os.sep,
     django.tasks.base.__file__,
     asgiref.sync.__file__,
     str(Path(asyncio.__file__).parent),
@@ -213,10 +213,20 @@ def _close_old_connections() -> None:
 
 def _format(error: BaseException) -> str:
     try:
-        frames = _without_machinery(error.__traceback__)
-        return "".join(traceback.format_exception(type(error), error, frames))
+        whole = traceback.TracebackException.from_exception(error)
+        parts = [whole]
+        while parts:
+            # What the user's own code raised begins there, and what we raise has no frames.
+            part = parts.pop()
+            part.stack[:] = dropwhile(_is_machinery, part.stack)
+            parts.extend(filter(None, (part.__cause__, part.__context__, *(part.exceptions or ()))))
+        return "".join(whole.format())
     except Exception as failure:
         return f"{describe(error)}\n(its traceback cannot be formatted: {describe(failure)})\n"
+
+
+def _is_machinery(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith(_MACHINERY)
 
 
 def _cut(text: str, limit: int) -> str:
@@ -224,11 +234,3 @@ def _cut(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     return f"{text[: limit // 4]}\n  [...]\n{text[len(text) - limit * 3 // 4 :]}" if limit else ""
-
-
-def _without_machinery(frames: TracebackType | None) -> TracebackType | None:
-    """Drop the outermost frames up to the user's own; keep all if there are none of those."""
-    own = frames
-    while own is not None and own.tb_frame.f_code.co_filename.startswith(_MACHINERY):
-        own = own.tb_next
-    return own or frames

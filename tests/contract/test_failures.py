@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from django.tasks import TaskResultStatus
 
+from django_tasks_local.exceptions import PayloadTooLarge
 from tests import tasks
 from tests.contract.conftest import Bench
-from tests.support import wait_for
+from tests.support import ROOT, wait_for
 
+PACKAGE = str(ROOT / "django_tasks_local")
 ANY_ERROR = ["ValueError", "SystemExit", "GeneratorExit"]
 
 
@@ -61,6 +63,19 @@ def test_traceback_shows_the_whole_chain(bench: Bench) -> None:
     assert "ValueError: on purpose" in text
     assert "direct cause" in text
     assert text.endswith("LookupError: what came of it\n")
+
+
+def test_what_the_package_raises_has_no_frames(bench: Bench) -> None:
+    """A value that is too large or cannot be pickled, or a bad call: no code of ours is shown."""
+    if bench.alias == "process":
+        bench.configure(SHM_SIZE=2**20, SLOT_SIZE=256, MAX_WORKERS=1)
+        (error,) = bench.run(tasks.text, 2**20).errors
+        assert error.exception_class is PayloadTooLarge
+        assert error.traceback.startswith("django_tasks_local.exceptions.PayloadTooLarge: ")
+        for task, arguments in ((tasks.return_lock, []), (tasks.echo, [tasks.Elsewhere()])):
+            assert PACKAGE not in bench.run(task, *arguments).errors[0].traceback
+    (error,) = bench.run(tasks.add, 1, 2, 3).errors
+    assert error.traceback.startswith("TypeError: add()")
 
 
 def test_wrong_arguments(bench: Bench) -> None:

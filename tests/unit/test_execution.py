@@ -259,7 +259,7 @@ def test_traceback_that_cannot_be_formatted(
     def refuse(*_: Any) -> None:
         raise RecursionError
 
-    monkeypatch.setattr(traceback, "format_exception", refuse)
+    monkeypatch.setattr(traceback.TracebackException, "from_exception", refuse)
     go(WatchedStore(events), Claim(tasks.fail))
     text = events[2][2][1]
     assert text.startswith("ValueError: on purpose\n")
