@@ -50,17 +50,17 @@ these with the process, whatever killed it:
 ### W, the commit word
 
 ```text
-bit 63   61 60   58 57            47 46                                        0
+bit 63   61 60   56 55            45 44                                        0
    +-------+-------+----------------+-------------------------------------------+
    | state | check |  owner: entry  |  generation                               |   a head slot
    +-------+-------+----------------+-------------------------------------------+
-   |   7   | check |  head slot (24 bits)     |  low 34 bits of its generation  |   a chained slot
+   |   7   | check |  head slot (24 bits)     |  low 32 bits of its generation  |   a chained slot
    +-------+-------+--------------------------+---------------------------------+
 ```
 
-The check bits make the word a multiple of 7. No power of 2 is one, so no flip of a single bit leads
-from a valid word to another. The word of a free slot is 0; only what a freed record leaves in its
-chained slots is another.
+The check bits make the word a multiple of 31. No power of 2 is one, so no flip of a single bit
+leads from a valid word to another, and of other damage one in 31 passes here. The word of a free
+slot is 0; only what a freed record leaves in its chained slots is another.
 
 The states are 0 FREE, 1 WRITING, 2 READY, 3 RUNNING, 4 SUCCESSFUL, 5 FAILED, 6 LOST and 7 CHAIN.
 Only WRITING and RUNNING have an owner.

@@ -107,24 +107,25 @@ CODE_SHIFT: Final = 32  # below it the serial
 COLUMNS_AT: Final = HEADER_BYTES + ENTRIES * ENTRY_BYTES  # in bytes
 
 # --- the commit word W -----------------------------------------------------------------------
-# Three check bits make every valid word a multiple of 7. No power of 2 is one, so no flip of a
+# Five check bits make every valid word a multiple of 31. No power of 2 is one, so no flip of a
 # single bit leads from a valid word to another; and 0, as memory is born, is one.
 STATE_SHIFT: Final = 61
-CHECK_SHIFT: Final = 58
-OWNER_SHIFT: Final = 47
+CHECK_SHIFT: Final = 56
+OWNER_SHIFT: Final = 45
 OWNER_MASK: Final = (1 << 11) - 1
-GENERATION_MASK: Final = (1 << 47) - 1
+GENERATION_MASK: Final = (1 << 45) - 1
 _CHECKS: Final = tuple(
-    next(check << 58 for check in range(7) if (rest + (check << 58)) % 7 == 0) for rest in range(7)
+    next(check << 56 for check in range(31) if (rest + (check << 56)) % 31 == 0)
+    for rest in range(31)
 )
-# No ring gets here, in 20 years of 100,000 ticks a second: it is damage, and must not make TICK
-# overflow its 47 bits.
-BEYOND_ANY_TICK: Final = 1 << 46
+# No ring gets here, in 10 years of 100,000 ticks a second: it is damage, and must not make TICK
+# overflow its 45 bits.
+BEYOND_ANY_TICK: Final = (1 << 45) - (1 << 40)
 FREE, WRITING, READY, RUNNING, SUCCESSFUL, FAILED, LOST, CHAIN = range(8)
 UNFINISHED: Final = frozenset({WRITING, READY, RUNNING})
 FINISHED: Final = frozenset({SUCCESSFUL, FAILED, LOST})
 # A CHAIN word names its head slot and the low bits of the head's generation.
-CHAIN_SLOT_SHIFT: Final = 34
+CHAIN_SLOT_SHIFT: Final = 32
 CHAIN_GENERATION_MASK: Final = (1 << CHAIN_SLOT_SHIFT) - 1
 SLOT_BITS: Final = 24
 MAX_SLOTS: Final = 1 << SLOT_BITS
@@ -263,18 +264,18 @@ def unchecked(word: int) -> int:
 def head_word(state: int, generation: int, owner: int = 0) -> int:
     """A commit word of a head slot."""
     word = state << STATE_SHIFT | owner << OWNER_SHIFT | generation
-    return word | _CHECKS[word % 7]
+    return word | _CHECKS[word % 31]
 
 
 def is_whole(word: int) -> bool:
     """Whether the check bits of a commit word hold."""
-    return word % 7 == 0
+    return word % 31 == 0
 
 
 def chain_word(head: int, generation: int) -> int:
     """The commit word of the slots that continue `head`."""
     word = CHAIN << STATE_SHIFT | head << CHAIN_SLOT_SHIFT | generation & CHAIN_GENERATION_MASK
-    return word | _CHECKS[word % 7]
+    return word | _CHECKS[word % 31]
 
 
 def code_word(code: int, which: int) -> int:

@@ -137,7 +137,7 @@ class Operations:
             return 0
         self._registry.ensure()
         word = words[table.commit + slot] if 0 < slot < table.slots.reserved() else 0
-        if word >> at.STATE_SHIFT != at.READY or word % 7:
+        if word >> at.STATE_SHIFT != at.READY or word % 31:
             words[at.H_DIRTY] = 1
             raise inconsistent(table.segment.path)
         offset = self._slots_at + slot * self._size

@@ -156,7 +156,7 @@ class Reader:
             state = word >> at.STATE_SHIFT
             if head.id_low != low or head.id_high != high or not word:
                 raise does_not_exist(result_id)
-            if word % 7:
+            if word % 31:
                 problem = "the check bits of its commit word do not hold"
                 continue
             if not at.READY <= state <= at.LOST or head.generation != word & at.GENERATION_MASK:

@@ -49,6 +49,11 @@ class Damaged(Scene):
             self.ring.segment.bytes[start : start + size] = part
         self.ring.heal()
 
+    def commit_words(self) -> list[int]:
+        """The commit words of all slots that have memory."""
+        commit = self.ring._table.commit
+        return self.ring.words[commit : commit + self.reserved].tolist()
+
     def protect(self) -> None:
         """In a child: what has no memory yet must not be touched."""
         geometry, segment_ = self.ring.segment.geometry, self.ring.segment
@@ -80,8 +85,26 @@ class Damaged(Scene):
 
 
 def damage(scene: Damaged, rng: random.Random) -> str:
-    """Writes over one place, or two; says what it did."""
-    return "; ".join(_damage_once(scene, rng) for _ in range(rng.choice((1, 1, 1, 2))))
+    """Writes over one place, or two; says what it did.
+
+    It passes over what nobody can see: several wrong bits that make another valid commit word of
+    the same generation, as every 31st wrong byte at its upper end does.
+    """
+    while True:
+        view, places = scene.ring.segment.bytes, scene.places
+        before = [bytes(view[start : start + size]) for start, size in places]
+        words = scene.commit_words()
+        done = "; ".join(_damage_once(scene, rng) for _ in range(rng.choice((1, 1, 1, 2))))
+        if not any(map(_passes_for, words, scene.commit_words())):
+            return done
+        for (start, size), part in zip(places, before, strict=True):
+            view[start : start + size] = part
+
+
+def _passes_for(before: int, now: int) -> bool:
+    """Whether a wrong commit word looks like one of the same record in another state."""
+    same = (before ^ now) & at.GENERATION_MASK == 0
+    return before != now and before != 0 != now and same and at.is_whole(now)
 
 
 def _damage_once(scene: Damaged, rng: random.Random) -> str:
