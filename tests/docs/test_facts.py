@@ -182,7 +182,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     """Numbers in the reference that come from the code."""
     limits = {row[0]: row[1] for row in rows(section(LIMITS, "Numbers"))}
     entries = limits["Processes attached to one ring (web workers, pool, its workers, readers)"]
-    assert entries == str(layout.ENTRIES)
+    assert entries == f"{layout.ENTRIES:,}"
     assert limits["Slots in one ring"] == f"{layout.MAX_SLOTS - 1:,}"
     assert limits["Progress message"] == f"{progress.MESSAGE_BYTES} bytes of UTF-8"
     frozen = limits["A live process that is frozen inside the lock"]
