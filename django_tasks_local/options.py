@@ -12,6 +12,8 @@ from django.apps import apps
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 
+from django_tasks_local.exceptions import counted
+
 type Kind = Literal["thread", "process"]
 
 KINDS: dict[Kind, str] = {"thread": "ThreadPoolBackend", "process": "ProcessPoolBackend"}
@@ -236,7 +238,7 @@ def _check_room(options: Options, where: str) -> Iterator[Error]:
         yield _error(
             6,
             f"{where}['OPTIONS']['SHM_SIZE'] is {options.shm_size:,} bytes, too small for "
-            f"{options.max_workers} workers with slots of {options.slot_size:,} bytes.",
+            f"{counted(options.max_workers, 'worker')} with slots of {options.slot_size:,} bytes.",
             f"At least {least:,} bytes are needed; left out, SHM_SIZE is 32 MiB or more.",
         )
 

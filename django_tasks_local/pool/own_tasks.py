@@ -3,8 +3,10 @@
 import time
 from array import array
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final
 
+from django_tasks_local.exceptions import counted
 from django_tasks_local.store import PoolState, Ring, Role
 from django_tasks_local.streams import say
 
@@ -17,9 +19,11 @@ class OwnTasks:
 
     def __init__(self) -> None:
         self._addresses = array("Q")
+        self._last_due_ns = 0
 
-    def add(self, ring: Ring, result_id: str) -> None:
-        """Remembers one more."""
+    def add(self, ring: Ring, result_id: str, due_ns: int) -> None:
+        """Remembers one more, which falls due then (0: now)."""
+        self._last_due_ns = max(self._last_due_ns, due_ns)
         self._addresses.extend(ring.address(result_id))
         if len(self._addresses) > 2 * REMEMBERED:
             self._addresses = ring.unfinished(self._addresses)
@@ -37,14 +41,23 @@ class OwnTasks:
         while (mine := ring().unfinished(mine)) and not _others_serve(ring()):
             if not said:
                 said = True
+                count = len(mine) // 2
                 say(
-                    f"django-tasks-local: waiting for {len(mine) // 2:,} tasks of "
-                    f"{alias!r} that this script enqueued (Ctrl-C leaves them in the "
-                    "ring, for the next process that uses it)."
+                    f"django-tasks-local: waiting for {counted(count, 'task')} of {alias!r} that "
+                    f"this script enqueued{self._until()} (Ctrl-C leaves "
+                    f"{'it' if count == 1 else 'them'} in the ring, for the next process that "
+                    "uses it)."
                 )
             if not ring().leadership.pool_alive():
                 look_after()
             time.sleep(0.01)
+
+    def _until(self) -> str:
+        """What to say about tasks that are not due yet."""
+        if self._last_due_ns <= time.time_ns():
+            return ""
+        moment = datetime.fromtimestamp(self._last_due_ns // 10**9).astimezone()
+        return f", the last of which is due at {moment:%Y-%m-%d %H:%M:%S %Z}"
 
 
 def _others_serve(ring: Ring) -> bool:

@@ -109,7 +109,7 @@ class Site:
         result_id, now_ns = ring.enqueue(meta, arguments, priority=priority, due_ns=due_ns)
         try:
             if self._own is not None:
-                self._own.add(ring, result_id)
+                self._own.add(ring, result_id, due_ns)
             leadership = ring.leadership
             if due_ns <= now_ns + TICK_NS and (
                 not leadership.pool_alive()

@@ -10,6 +10,8 @@ import zlib
 from collections import Counter
 from typing import NamedTuple
 
+from django_tasks_local.exceptions import counted
+
 from . import layout as at
 from .derived import derived_problems
 from .ids import slot_of_id
@@ -177,7 +179,7 @@ class Audit:
             return f"runs through slot {foreign[0]} ({self.describe(foreign[0])})"
         size = chain.size
         if size is not None and len(found) != at.slots_for(size, self.table.slots.size):
-            return f"has {len(found)} slots for {size} bytes"
+            return f"has {counted(len(found), 'slot')} for {counted(size, 'byte')}"
         if not found:
             return "has no slots"
         taken += found
@@ -267,5 +269,6 @@ def registry_problems(audit: Audit) -> list[str]:
             problems.append(f"entry {index} has a serial above SERIAL, {words[at.H_SERIAL]}")
         # An interruption may leave it too high, which costs the reaper one scan.
         if registry.field(index, at.E_OTHERS) < others[index]:
-            problems.append(f"entry {index} owns {others[index]} slots that OTHERS does not count")
+            owned = counted(others[index], "slot")
+            problems.append(f"entry {index} owns {owned}, and OTHERS counts fewer")
     return problems

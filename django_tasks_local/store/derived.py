@@ -9,6 +9,8 @@ from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from django_tasks_local.exceptions import counted
+
 from . import layout as at
 
 if TYPE_CHECKING:
@@ -67,8 +69,8 @@ def _map_problems(audit: Audit) -> list[str]:
         return []
     first = wrong[0]
     return [
-        f"the free map is wrong for {len(wrong)} slots, the first is slot {first}: it says "
-        f"{found[first]}, and the record of slot {audit.owner[first]} occupies it (0: none)"
+        f"the free map is wrong for {counted(len(wrong), 'slot')}, the first is slot {first}: it "
+        f"says {found[first]}, and the record of slot {audit.owner[first]} occupies it (0: none)"
     ]
 
 

@@ -18,7 +18,7 @@ from typing import Final
 
 import posix_ipc
 
-from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.exceptions import StoreUnavailable, counted
 
 from . import layout as at
 from . import patience
@@ -333,7 +333,7 @@ def _prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geome
             return None
         raise StoreUnavailable(
             f"its layout is version {head[at.H_VERSION]}, this release writes {at.VERSION}, and "
-            f"{head[at.H_UNFINISHED]} unfinished tasks are in it",
+            f"it holds {counted(head[at.H_UNFINISHED], 'unfinished task')}",
             path=path,
             fix=f"let the release that wrote it finish them; {DESTROY}",
         )

@@ -5,6 +5,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -144,6 +145,29 @@ def test_a_script_remembers_what_is_unfinished(make: Make, monkeypatch: pytest.M
     assert site._own is None
 
 
+def test_it_says_until_when_it_waits(
+    make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where a task is not due yet, the moment of the last one is said."""
+    site = make()
+    enqueue(site)
+    due = datetime.now().astimezone().replace(microsecond=0) + timedelta(hours=30)
+    enqueue(site, due_ns=int(due.timestamp()) * 10**9)
+    enqueue(site)
+
+    def give_up(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    assert site._own is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "sleep", give_up)
+        with pytest.raises(KeyboardInterrupt):
+            site._own.wait("alias", lambda: site.ring, lambda: None)
+    err = capsys.readouterr().err
+    assert "waiting for 3 tasks of 'alias' that this script enqueued, the last of which is " in err
+    assert f"due at {due:%Y-%m-%d %H:%M:%S %Z} (Ctrl-C leaves them in the ring" in err
+
+
 def test_it_waits_for_its_own_tasks(
     make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -160,7 +184,8 @@ def test_it_waits_for_its_own_tasks(
 
     monkeypatch.setattr(time, "sleep", run_tasks_meanwhile)
     site.end()
-    assert "waiting for 1 tasks of 'alias'" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "waiting for 1 task of 'alias' that this script enqueued (Ctrl-C leaves it in" in err
     assert site.closed
     second, other = make(), make()
     other.serve()

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from django_tasks_local.backends.process import serve_in_foreground
-from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.exceptions import StoreUnavailable, counted
 
 from ._aliases import add_alias_argument, process_backend
 
@@ -27,8 +27,8 @@ class Command(BaseCommand):
         backend = process_backend(alias)
         if options["verbosity"]:
             self.stdout.write(
-                f"Serving {backend.alias!r} with up to {backend.checked_options.max_workers} "
-                "worker processes. Stop with Ctrl-C."
+                f"Serving {backend.alias!r} with up to "
+                f"{counted(backend.checked_options.max_workers, 'worker')}. Stop with Ctrl-C."
             )
             self.stdout.flush()
         try:
