@@ -141,6 +141,7 @@ class Supervisor:
         self._due_ns = 0
         ring.heal()
         ring.promote()
+        ring.trim()
         if self._death_seen:
             ring.reap_dead()
         self._due_ns = ring.next_due_ns()

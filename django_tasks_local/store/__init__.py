@@ -104,6 +104,7 @@ The first eight words keep their places in every layout version.
  224  MAX_PENDING     the same
  232  DRAIN_MS        1 + DRAIN_TIMEOUT in ms, 0: until it is done
  240  SEMAPHORE       the inode of the mutex's semaphore that was opened last
+ 248  DISCARDED       the latest chain that was given up and is not all free yet
  512  CODES           the table of codes: 8 entries of 256 bytes
 ```
 
@@ -226,6 +227,8 @@ progress, which its sequence word guards.
 8. **Refusals.** An operation that cannot succeed says so before its first write. An exception
    inside means an interruption, and costs the next one a rebuild.
 9. **Quick.** Nobody inside pickles, logs, sends a signal, forks, waits, or copies a large payload.
+   Work of any size is done in steps, each in a hold of its own: chains are taken and given up some
+   runs at a time, records evicted and promoted some at a time, memory reserved 1 MiB at a time.
 10. **Two views.** All writes are item or slice assignments to `Segment.words` and
     `Segment.bytes`: the crash tests count them, and kill at each.
 11. **Hints.** The work semaphores, CURSOR, the statistics, ENTRIES_USED, POOL_WORKERS and WANTED,
@@ -237,15 +240,15 @@ progress, which its sequence word guards.
 They hold whenever nobody is inside and DIRTY is 0. `Ring.check` verifies them all.
 
 ```text
-1 < RESERVED <= SLOTS <= 2**24,  RESERVED a multiple of 1,024 or SLOTS itself
-FREE + slots of all records = RESERVED - 1
+1 < RESERVED <= SLOTS <= 2**24,  RESERVED a multiple of the step of growth or SLOTS itself
+FREE + slots of all records + slots given up = RESERVED - 1
 FINISHED_SLOTS = slots of all records that are SUCCESSFUL, FAILED or LOST
 UNFINISHED = WRITING + READY + RUNNING
 WAITING of all lanes + DEFERRED = READY
 DEFERRED = DEFERRED of all codes
 a record in the judged lane of its code is of a site up to CLEARED
 every code that a process or a waiting record names has a digest of its own
-FINISHED <= MAX_RESULTS                 after every end of a task
+FINISHED <= MAX_RESULTS                 after every end of a task, unless it was lowered
 UNFINISHED - RUNNING <= MAX_PENDING     after every enqueue
 FREE + FINISHED_SLOTS >= MAX_WORKERS    after every enqueue and every large result
 0 < generation < TICK and sequence < TICK, no generation twice
@@ -270,7 +273,7 @@ ring, a site, or whoever asks for that very result.
 | enqueue | before W | a FREE slot marked as used; nothing was accepted | next |
 | | after W = READY | a task in no FIFO; its caller was never told the id | next: it runs |
 | | before the wake-up | a task that nobody was woken for | the supervisor tops up |
-| large enqueue | before its chain is whole | WRITING without a chain | next: freed |
+| large enqueue | before its chain is whole | WRITING by a dead entry | reaper: freed |
 | | while it copies | WRITING by a dead entry | reaper: freed |
 | claim | before W | READY; a start time that nobody reads | nobody needs to |
 | | after W = RUNNING | RUNNING by a dead entry | reaper: LOST |
@@ -284,6 +287,7 @@ ring, a site, or whoever asks for that very result.
 | read | between stamp and link | the old place in the list, the new sequence | next: by sequence |
 | evict | before W = FREE | a finished record in no list | next: kept |
 | | after W = FREE | slots marked as used | next |
+| | between two holds of a long chain | slots given up, in their list | whoever needs room |
 | grow | before RESERVED | memory that nobody knows of | whoever grows next |
 | reap | at any step | part of it done; the entry is still there | the next reaper goes on |
 | rebuild | at any step | DIRTY | next: begins again |

@@ -3,10 +3,13 @@
 import os
 import time
 from array import array
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import posix_ipc
+
+from django_tasks_local.exceptions import StoreUnavailable
 
 from . import audit, recovery, repair
 from . import layout as at
@@ -24,6 +27,9 @@ from .registry import Attachment, Registry, Role
 from .segment import Segment, attach_segment
 from .semaphores import Semaphores
 from .table import Table
+
+# Work of any size is done in steps, each in a hold of its own; the pool has other things to see to.
+_STEPS_AT_ONCE: Final = 32
 
 
 class Counts(NamedTuple):
@@ -112,10 +118,12 @@ class Attached:
             limits.share(self.words)
         # Workers and their pool wait for as long as it takes: what they do is done by nobody else.
         self._settled = self._mutex.insist if role in (Role.POOL, Role.WORKER) else self._mutex.run
-        if role is Role.VISITOR:
-            self._mutex.try_run(self._enrolment.register, role, pool)
-        else:
-            self._settled(self._enrolment.register, role, pool)
+        run = self._mutex.try_run if role is Role.VISITOR else self._settled
+        try:
+            run(self._enrolment.register, role, pool)
+        except StoreUnavailable:
+            self.reap_dead()  # those that left more than one hold of the lock can settle
+            run(self._enrolment.register, role, pool)
         self._semaphores.take_code(self.registry.code)
 
     @property
@@ -174,6 +182,12 @@ class Attached:
             self._mutex.try_run(self._table.order.promote, time.time_ns())
             self.top_up()
 
+    def trim(self) -> None:
+        """Evicts what is beyond a MAX_RESULTS that was lowered; some of it at each call."""
+        for _ in range(_STEPS_AT_ONCE):
+            if not self._mutex.try_run(self._do.trim):
+                break
+
     def next_due_ns(self) -> int:
         """When the next deferred task falls due (unix ns), 0 for none, or if it can't be asked."""
         if not self.words[at.H_DEFERRED]:
@@ -192,7 +206,7 @@ class Attached:
 
     def reap(self, index: int, loss: int = 0) -> int:
         """Settles what a dead process left; the slot of the task that was lost, 0 for none."""
-        return self._settled(self._do.reap, index, loss)
+        return self._reap(self._settled, index, loss)
 
     def reap_dead(self) -> list[Attachment]:
         """Reaps every dead entry, but leaves a living pool's workers to that pool.
@@ -355,7 +369,16 @@ class Attached:
         if pool >= 0 and registry.alive(pool):
             return False
         loss = Loss.POOL_DIED if registry.has_pool(index) else Loss.UNKNOWN
-        return bool(self._mutex.try_run(self._do.reap, index, loss_word(loss)))
+        return bool(self._reap(self._mutex.try_run, index, loss_word(loss)))
+
+    def _reap(self, run: Callable[..., int | None], index: int, loss: int) -> int:
+        several = self.registry.field(index, at.E_OTHERS) != 0
+        if several:
+            # One by one, each in a hold of its own; the list is made outside the lock.
+            for slot in recovery.owned_by(self._table, index):
+                if not run(self._do.settle, slot, index, loss):
+                    return 0
+        return run(self._do.reap, index, loss, several) or 0
 
     def _shared_mutex(self) -> Mutex:
         """This process's mutex of the segment: the first attachment makes it."""

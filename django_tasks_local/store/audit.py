@@ -156,12 +156,13 @@ class Audit:
     def _chains(self, head: Head, state: int) -> list[Chain]:
         chains = []
         size = head.meta_bytes + head.arguments_bytes
-        if size > self.table.geometry.inline_bytes:
+        if state == at.WRITING:
+            if head.arguments_chain:  # of which there may be but a part
+                chains.append(Chain("arguments", head.arguments_chain, None, None))
+        elif size > self.table.geometry.inline_bytes:
             start = zlib.crc32(at.REQUEST.pack(*head[:8]))
-            crc = None if state == at.WRITING else head.request_crc
-            chains.append(
-                Chain("arguments", head.arguments_chain, size, crc, head.meta_bytes, start)
-            )
+            chain = head.arguments_chain
+            chains.append(Chain("arguments", chain, size, head.request_crc, head.meta_bytes, start))
         if state == at.RUNNING and head.outcome_chain:
             chains.append(Chain("outcome", head.outcome_chain, None, None))
         elif state in (at.SUCCESSFUL, at.FAILED) and head.outcome_chain:
@@ -216,7 +217,7 @@ def header_problems(table: Table) -> list[str]:
     if file_bytes != geometry.segment_bytes:
         problems.append(f"the file has {file_bytes} bytes, not {geometry.segment_bytes}")
     reserved = at.unchecked(words[at.H_RESERVED])
-    if not 1 < reserved <= geometry.slots or (reserved % at.STEP and reserved != geometry.slots):
+    if not geometry.may_reserve(reserved):
         problems.append(f"RESERVED is {words[at.H_RESERVED]:#x}, which says {reserved} slots")
     return problems
 

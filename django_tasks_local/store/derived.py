@@ -23,12 +23,13 @@ def derived_problems(audit: Audit) -> list[str]:
     finished = [slot for state in at.FINISHED for slot in states[state]]
     deferred = [slot for slot in states[at.READY] if audit.words[audit.table.due + slot]]
     heads = set(finished)
+    discarded = audit.table.slots.discarded()
     counts = (
         ("UNFINISHED", at.H_UNFINISHED, sum(len(states[state]) for state in at.UNFINISHED)),
         ("RUNNING", at.H_RUNNING, len(states[at.RUNNING])),
         ("FINISHED", at.H_FINISHED, len(finished)),
         ("DEFERRED", at.H_DEFERRED, len(deferred)),
-        ("FREE", at.H_FREE, audit.owner.count(0) - 1),
+        ("FREE", at.H_FREE, audit.owner.count(0) - 1 - len(discarded)),
         ("FINISHED_SLOTS", at.H_FINISHED_SLOTS, sum(head in heads for head in audit.owner)),
     )
     problems = [
@@ -37,7 +38,7 @@ def derived_problems(audit: Audit) -> list[str]:
         if audit.words[word] != found
     ]
     problems += _sequence_problems(audit)
-    problems += _map_problems(audit)
+    problems += _map_problems(audit, discarded)
     problems += _lane_problems(audit, set(states[at.READY]) - set(deferred))
     problems += _deferred_problems(audit, deferred)
     problems += _heap_problems(audit, set(deferred))
@@ -59,10 +60,18 @@ def _sequence_problems(audit: Audit) -> list[str]:
     return problems
 
 
-def _map_problems(audit: Audit) -> list[str]:
+def _map_problems(audit: Audit, discarded: list[int]) -> list[str]:
+    both = [slot for slot in discarded if audit.owner[slot]]
+    if both:
+        return [
+            f"slot {both[0]} was given up, and the record of slot {audit.owner[both[0]]} has it"
+        ]
+    if len(set(discarded)) != len(discarded):
+        return ["a slot was given up twice"]
     base = audit.table.geometry.map_at
     found = bytes(audit.table.bytes[base : base + audit.reserved])
-    wanted = bytes(head != 0 for head in audit.owner)
+    given_up = set(discarded)
+    wanted = bytes(head != 0 or slot in given_up for slot, head in enumerate(audit.owner))
     # Slot 0 may be marked or not: it is never handed out.
     wrong = [slot for slot in range(1, audit.reserved) if found[slot] != wanted[slot]]
     if not wrong:

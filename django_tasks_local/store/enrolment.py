@@ -2,8 +2,9 @@
 
 from django_tasks_local.exceptions import StoreUnavailable
 
+from . import layout as at
 from .codes import Codes
-from .loss import Loss
+from .loss import Loss, loss_word
 from .operations import Operations
 from .registry import Registry, Role
 
@@ -43,10 +44,11 @@ class Enrolment:
         try:
             registry.register(role, self._path, code=code, pool=pool)
         except StoreUnavailable:
-            # All entries taken: some of them may be dead.
-            for entry in list(registry.attachments()):
-                if not entry.alive:
-                    self._do.reap(entry.index, Loss.UNKNOWN)
+            # All entries are taken: one of a dead process will do, if it left but little.
+            for entry in registry.attachments():
+                if not (entry.alive or registry.field(entry.index, at.E_OTHERS)):
+                    self._do.reap(entry.index, loss_word(Loss.UNKNOWN), settled=False)
+                    break
             registry.register(role, self._path, code=code, pool=pool)
 
     def become(self, role: Role, needs_code: bool) -> bool:

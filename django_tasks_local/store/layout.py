@@ -49,6 +49,7 @@ H_MAX_RESULTS: Final = 27
 H_MAX_PENDING: Final = 28
 H_DRAIN_MS: Final = 29
 H_SEMAPHORE: Final = 30  # the inode of the mutex's semaphore that was opened last
+H_DISCARDED: Final = 31  # the latest chain that was given up and is not all free yet
 H_CODES: Final = 64  # the table of codes
 
 # Eight: releases whose processes, or unfinished tasks, are there at the same time.
@@ -164,9 +165,10 @@ PROGRESS_TEXT_BYTES: Final = 64
 EXTENT_SHIFT: Final = 32
 EXTENT_SLOT_MASK: Final = (1 << EXTENT_SHIFT) - 1
 
-# Slots are reserved in steps of this many: a step of a column is then two whole pages, and a
-# step of 1 KiB slots 1 MiB, which the kernel clears in about 0.3 ms with the lock held.
-STEP: Final = 1024
+# Memory is reserved in steps of so many bytes of slots, which the kernel clears in 0.3 ms with the
+# lock held, and of at most so many slots: a step of a column is then two whole pages.
+STEP_BYTES: Final = 2**20  # 1 MiB
+STEP_SLOTS: Final = 1024
 MIN_SLOT_SIZE: Final = 256
 
 COLUMNS: Final = ("commit", "sequence", "due", "link", "back", "heap")
@@ -210,6 +212,20 @@ class Geometry:
         spare = shm_size - COLUMNS_AT - (len(COLUMNS) + 2) * PAGE
         slots = spare // (slot_size + COLUMN_BYTES_PER_SLOT)
         return cls(slot_size, max(2, min(slots, MAX_SLOTS)))
+
+    @cached_property
+    def step(self) -> int:
+        """How many slots are reserved at a time."""
+        return min(max(1, STEP_BYTES // self.slot_size), STEP_SLOTS)
+
+    @cached_property
+    def first_step(self) -> int:
+        """How many slots a new ring has: at least one beside slot 0."""
+        return min(max(2, self.step), self.slots)
+
+    def may_reserve(self, slots: int) -> bool:
+        """Whether RESERVED can be that many: whole steps, or all there are."""
+        return 1 < slots <= self.slots and (slots % self.step == 0 or slots == self.slots)
 
     @cached_property
     def column_bytes(self) -> int:

@@ -6,9 +6,9 @@ links. Its table says what a death at each step leaves behind.
 
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from . import layout as at
 from . import recovery
@@ -16,13 +16,14 @@ from .ids import with_slot
 from .loss import Loss, loss_word
 from .reader import Found
 from .registry import Registry
-from .table import Table
+from .slots import Wanted
+from .table import Room, Table
 from .trouble import inconsistent
 
 _REST_OF_HEAD = bytes(at.HEAD_BYTES - 72)
 _CRC_WORD = Struct("=Q")
-# 0.3 ms, as much as clearing a step of new memory takes.
-_EVICTED_AT_ONCE = 100
+# What an operation says that has to go on in another hold of the lock.
+AGAIN: Final = -2
 
 
 class Request(NamedTuple):
@@ -43,7 +44,7 @@ class Written:
 
     slot: int = 0
     generation: int = 0
-    chain: int = 0
+    wanted: Wanted = field(default_factory=lambda: Wanted(0, 0))
 
 
 class Operations:
@@ -62,45 +63,53 @@ class Operations:
         self._size = table.geometry.slot_size
 
     def enqueue(self, request: Request) -> int:
-        """Stores a request that fits its head slot; its slot, 0 where refused."""
+        """Stores a request that fits its head slot; its slot, 0 where refused, or AGAIN."""
         words = self._words
-        if self.full() or (
-            words[at.H_FREE] <= words[at.H_MAX_WORKERS]
-            and not self._table.make_room(1, words[at.H_MAX_WORKERS])
-        ):
+        if self.full():
             return 0
+        if words[at.H_FREE] <= words[at.H_MAX_WORKERS]:
+            room = self._table.make_room(1, words[at.H_MAX_WORKERS])
+            if room is not Room.ENOUGH:
+                return AGAIN if room is Room.MORE else 0
         words[at.H_DIRTY] = 1
         slot = self._table.slots.take_one()
         generation = self._tick()
         words[at.H_UNFINISHED] += 1
         payload = request.meta + request.arguments
-        self._publish(request, Written(slot, generation, 0), payload, generation)
+        self._publish(request, slot, generation, 0, payload, generation)
         return slot
 
-    def begin_chained(self, request: Request, count: int, written: Written) -> bool:
-        """Takes a head slot and `count` chained ones, WRITING by us; False where refused.
+    def begin_chained(self, request: Request, written: Written, count: int) -> Room:
+        """Takes a head slot, WRITING by us, for a request with `count` chained slots.
 
-        `written` names them as soon as they are ours, so that `abandon` finds them even if an
-        exception comes in between.
+        `written` names it as soon as it is ours, so that `abandon` finds it even if an exception
+        comes in between.
         """
         words, table = self._words, self._table
-        if self.full() or not table.make_room(1 + count, words[at.H_MAX_WORKERS]):
-            return False
+        room = Room.NONE if self.full() else table.make_room(1 + count, words[at.H_MAX_WORKERS])
+        if room is not Room.ENOUGH:
+            return room
         self._registry.ensure()
         words[at.H_DIRTY] = 1
         slot = table.slots.take_one()
         generation = self._tick()
         written.slot, written.generation = slot, generation
+        written.wanted = Wanted(count, at.chain_word(slot, generation))
         self._registry.set_field(at.E_OTHERS, self._others() + 1)
         word = (self._slots_at + slot * self._size) // 8
         words[word + at.S_META_BYTES] = len(request.meta)
         words[word + at.S_ARGUMENTS_BYTES] = len(request.arguments)
         words[word + at.S_ARGUMENTS_CHAIN] = 0
         words[table.commit + slot] = at.head_word(at.WRITING, generation, self._registry.index)
-        chain = table.slots.take_chain(count, at.chain_word(slot, generation))
-        words[word + at.S_ARGUMENTS_CHAIN] = written.chain = chain
         words[at.H_UNFINISHED] += 1
-        return True
+        return Room.ENOUGH
+
+    def chain_request(self, written: Written) -> Room:
+        """Takes some of the chained slots of what we are WRITING; ENOUGH when all are there."""
+        word = self._table.offset(written.slot) // 8 + at.S_ARGUMENTS_CHAIN
+        mine = at.head_word(at.WRITING, written.generation, self._registry.index)
+        keep = self._words[at.H_MAX_WORKERS]
+        return self._take_runs(written.slot, mine, written.wanted, word, keep)
 
     def publish_chained(self, request: Request, written: Written) -> bool:
         """Makes READY what we have been WRITING; False where somebody took it from us."""
@@ -112,7 +121,7 @@ class Operations:
         # Its place in the queue is that of its publication: others have passed while we copied.
         tick = words[at.H_TICK]
         words[at.H_TICK] = tick + 1
-        self._publish(request, written, b"", tick)
+        self._publish(request, written.slot, written.generation, written.wanted.chain, b"", tick)
         self._registry.set_field(at.E_OTHERS, self._others() - 1)
         return True
 
@@ -158,31 +167,16 @@ class Operations:
         words[at.H_RUNNING] += 1
         return slot
 
-    def evict_some(self, count: int) -> bool:
-        """Evicts some records for a chain of `count` slots; whether to go on.
+    def chain_outcome(self, found: Found, wanted: Wanted, keep: int) -> Room:
+        """Takes some of the chained slots of a record that we run; ENOUGH when all are there.
 
-        A chain may take the place of thousands: all at once would be 35 ms inside.
+        Args:
+            found: The record.
+            wanted: Its chain.
+            keep: Slots that must be left for the results and errors of others.
         """
-        words, table = self._words, self._table
-        if words[at.H_FREE] + words[at.H_FINISHED_SLOTS] < count + words[at.H_MAX_WORKERS]:
-            return False  # it will be refused
-        for _ in range(_EVICTED_AT_ONCE):
-            if words[at.H_FREE] >= count:
-                return False
-            table.evict_oldest()
-        return True
-
-    def take_outcome_chain(self, found: Found, count: int) -> int:
-        """Chains `count` slots to a record that we run, for its result; 0 where refused."""
-        words, table = self._words, self._table
-        # A small result or an error may use the reserve: that is what it is kept for.
-        keep = words[at.H_MAX_WORKERS] if count > 1 else 0
-        if words[table.commit + found.slot] != found.word or not table.make_room(count, keep):
-            return 0
-        words[at.H_DIRTY] = 1
-        chain = table.slots.take_chain(count, table.owner_word(found.slot))
-        words[table.offset(found.slot) // 8 + at.S_OUTCOME_CHAIN] = chain
-        return chain
+        word = self._table.offset(found.slot) // 8 + at.S_OUTCOME_CHAIN
+        return self._take_runs(found.slot, found.word, wanted, word, keep)
 
     def drop_outcome_chain(self, found: Found) -> None:
         """Frees what an interrupted attempt to finish a record that we run has chained."""
@@ -192,7 +186,23 @@ class Operations:
             word = table.offset(found.slot) // 8 + at.S_OUTCOME_CHAIN
             chain = words[word]
             words[word] = 0
-            table.slots.give_back_chain(chain, table.owner_word(found.slot))
+            table.slots.discard(chain)
+
+    def trim(self) -> bool:
+        """Evicts some of what is beyond MAX_RESULTS; whether there is more to do."""
+        return self._table.trim(self._words[at.H_MAX_RESULTS])
+
+    def _take_runs(self, slot: int, mine: int, wanted: Wanted, word: int, keep: int) -> Room:
+        words, table = self._words, self._table
+        if words[table.commit + slot] != mine:
+            return Room.NONE
+        room = table.make_room(wanted.count, keep)
+        if room is not Room.ENOUGH:
+            return room
+        words[at.H_DIRTY] = 1
+        whole = table.slots.take_runs(wanted)
+        words[word] = wanted.chain
+        return Room.ENOUGH if whole else Room.MORE
 
     def finish(self, found: Found, state: int, slots: int) -> bool:
         """Makes a record that we run SUCCESSFUL or FAILED; False where it is not ours any more."""
@@ -230,16 +240,45 @@ class Operations:
         if not (self._table.is_run_by(slot, index) or self._others()):
             self._registry.release(index)
 
-    def reap(self, index: int, loss: int) -> int:
-        """Settles what a dead entry left, if it still is dead; the slot of its lost task or 0."""
-        registry = self._registry
-        if registry.field(index, at.E_COMMIT) == 0 or registry.alive(index):
-            return 0
-        return recovery.reap(self._table, registry, index, loss, self._words[at.H_MAX_RESULTS])
+    def settle(self, slot: int, index: int, loss: int) -> bool:
+        """Settles one record of a dead entry that has several; whether the entry still is dead."""
+        dead = self._is_dead(index)
+        if dead:
+            recovery.settle(self._table, slot, index, loss, self._words[at.H_MAX_RESULTS])
+        return dead
 
-    def _publish(self, request: Request, written: Written, payload: bytes, sequence: int) -> None:
+    def reap(self, index: int, loss: int, settled: bool) -> int:
+        """Settles a dead entry's CURRENT record and frees the entry; the lost task's slot or 0.
+
+        Args:
+            index: The entry.
+            loss: A `loss_word` for the task that it ran.
+            settled: Whether all else that it left has been settled. If not, and there is any,
+                nothing is done.
+        """
+        registry = self._registry
+        if not self._is_dead(index) or (registry.field(index, at.E_OTHERS) and not settled):
+            return 0
+        current = registry.field(index, at.E_CURRENT)
+        keep = self._words[at.H_MAX_RESULTS]
+        lost = recovery.settle(self._table, current, index, loss, keep)
+        registry.release(index)  # last: rule 7
+        return lost
+
+    def _is_dead(self, index: int) -> bool:
+        registry = self._registry
+        return registry.field(index, at.E_COMMIT) != 0 and not registry.alive(index)
+
+    def _publish(
+        self,
+        request: Request,
+        slot: int,
+        generation: int,
+        chain: int,
+        payload: bytes,
+        sequence: int,
+    ) -> None:
         """Fills the head slot, commits it as READY and links it."""
-        slot, generation, chain = written.slot, written.generation, written.chain
         words, table, registry = self._words, self._table, self._registry
         fields = at.REQUEST.pack(
             request.id_high, with_slot(request.id_low, slot), generation, request.now_ns,

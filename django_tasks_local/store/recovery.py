@@ -7,32 +7,40 @@ import time
 import zlib
 
 from . import layout as at
-from .registry import Registry
 from .table import Table
 
 
-def reap(table: Table, registry: Registry, index: int, loss: int, keep: int) -> int:
-    """Settles what the dead process behind an entry left, and frees the entry last.
+def settle(table: Table, slot: int, index: int, loss: int, keep: int) -> int:
+    """Settles one record that a dead process left; the slot where a task was lost, else 0.
 
     Args:
         table: The records.
-        registry: The entries.
-        index: The dead one's.
-        loss: A `loss_word` for the task that it ran.
+        slot: The record's head slot; any slot may be given.
+        index: The dead process's entry.
+        loss: A `loss_word` for a task that it ran.
         keep: MAX_RESULTS.
-
-    Returns:
-        The slot of the task that was lost, 0 for none.
     """
-    lost = 0
-    slot = registry.field(index, at.E_CURRENT)
+    words = table.words
     if table.is_run_by(slot, index):
         lose(table, slot, loss, keep)
-        lost = slot
-    if registry.field(index, at.E_OTHERS):
-        _settle_others(table, index, loss, keep)
-    registry.release(index)  # last: rule 7
-    return lost
+        return slot
+    if table.is_owned_by(slot, index, at.WRITING):
+        words[at.H_DIRTY] = 1
+        table.free(slot)
+        words[at.H_UNFINISHED] -= 1
+    return 0
+
+
+def owned_by(table: Table, index: int) -> list[int]:
+    """The head slots that an entry owns (outside the lock: for a dead one, whose do not change)."""
+    reserved = table.slots.reserved()
+    column = table.words[table.commit : table.commit + reserved].tolist()
+    owned = at.WRITING, at.RUNNING
+    return [
+        slot
+        for slot, word in enumerate(column)
+        if word >> at.STATE_SHIFT in owned and word >> at.OWNER_SHIFT & at.OWNER_MASK == index
+    ]
 
 
 def lose(table: Table, slot: int, loss: int, keep: int) -> None:
@@ -42,7 +50,7 @@ def lose(table: Table, slot: int, loss: int, keep: int) -> None:
     head = table.head(slot)
     finished_at_ns = time.time_ns()
     crc = zlib.crc32(at.OUTCOME.pack(finished_at_ns, loss, 0), head.claim_crc ^ at.LOST)
-    outcome_chain, owner_word = head.outcome_chain, table.owner_word(slot)
+    outcome_chain = head.outcome_chain
     word = table.offset(slot) // 8
     words[word + at.S_FINISHED_AT] = finished_at_ns
     words[word + at.S_OUTCOME_BYTES] = loss
@@ -50,8 +58,8 @@ def lose(table: Table, slot: int, loss: int, keep: int) -> None:
     table.recency.stamp(slot)
     words[table.commit + slot] = at.head_word(at.LOST, head.generation)
     if outcome_chain:  # a result that its worker was still copying
-        table.slots.give_back_chain(outcome_chain, owner_word)
         words[word + at.S_OUTCOME_CHAIN] = 0
+        table.slots.discard(outcome_chain)
     words[at.H_LOST] += 1
     table.link_finished(slot, table.slots_of(slot), keep)
 
@@ -93,6 +101,7 @@ def rebuild(table: Table) -> list[str]:
     words[at.H_TICK] = _next_tick(table, [s for each in by_state.values() for s in each])
     words[at.H_FREE] = used.count(0)
     words[at.H_CURSOR] = 1
+    words[at.H_DISCARDED] = 0
     words[at.H_FINISHED_SLOTS] = finished_slots
     words[at.H_RUNNING] = len(by_state[at.RUNNING])
     words[at.H_UNFINISHED] = sum(len(by_state[state]) for state in at.UNFINISHED)
@@ -131,27 +140,27 @@ def _claim_slots(table: Table, slot: int, column: list[int], used: bytearray) ->
     word = table.offset(slot) // 8
     owner_word = table.owner_word(slot)
     payload = table.words[word + at.S_META_BYTES] + table.words[word + at.S_ARGUMENTS_BYTES]
+    state = table.state(slot)
     wanted = []
     if payload > table.geometry.inline_bytes:
-        wanted.append((table.words[word + at.S_ARGUMENTS_CHAIN], payload))
-    if table.state(slot) in (at.SUCCESSFUL, at.FAILED, at.RUNNING):
+        wanted.append((table.words[word + at.S_ARGUMENTS_CHAIN], payload, state != at.WRITING))
+    if state in (at.SUCCESSFUL, at.FAILED, at.RUNNING):
         chain = table.words[word + at.S_OUTCOME_CHAIN]
         if chain:
-            wanted.append((chain, table.words[word + at.S_OUTCOME_BYTES]))
+            size = table.words[word + at.S_OUTCOME_BYTES]
+            wanted.append((chain, size, state != at.RUNNING))
     if not wanted and not used[slot]:  # as most are
         used[slot] = 1
         return 1
     taken = [slot]
-    finished = table.state(slot) in at.FINISHED
-    for chain, size in wanted:
+    for chain, size, whole in wanted:
         found = [
             each
             for start, length in table.slots.extents(chain, owner_word)
             for each in range(start, start + length)
         ]
-        # A worker that is still writing its result has not said how long it will be.
-        whole = len(found) == at.slots_for(size, table.slots.size)
-        if not whole and (finished or not found):
+        # A chain that is still being taken is as long as it is.
+        if whole and len(found) != at.slots_for(size, table.slots.size):
             return 0
         taken += found
     if any(column[each] != owner_word for each in taken[1:]):
@@ -181,20 +190,3 @@ def _rebuild_order(table: Table, ready: list[int]) -> None:
             table.order.defer(slot)
         else:
             table.order.append(slot, *table.order.lane_of(slot))
-
-
-def _settle_others(table: Table, index: int, loss: int, keep: int) -> None:
-    """Frees the slots that a dead process was filling, and settles what else it had claimed."""
-    words = table.words
-    words[at.H_DIRTY] = 1
-    reserved = table.slots.reserved()
-    column = words[table.commit : table.commit + reserved].tolist()
-    for slot, word in enumerate(column):
-        state = word >> at.STATE_SHIFT
-        if state not in (at.WRITING, at.RUNNING) or word >> at.OWNER_SHIFT & at.OWNER_MASK != index:
-            continue
-        if state == at.RUNNING:
-            lose(table, slot, loss, keep)
-        else:
-            table.free(slot)
-            words[at.H_UNFINISHED] -= 1

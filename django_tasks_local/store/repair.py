@@ -52,7 +52,7 @@ def _repair_header(table: Table) -> None:
     words[at.H_GEOMETRY_CRC] = geometry_crc(words)
     words[at.H_MAGIC] = at.MAGIC
     reserved = at.unchecked(words[at.H_RESERVED])
-    if not 1 < reserved <= geometry.slots or (reserved % at.STEP and reserved != geometry.slots):
+    if not geometry.may_reserve(reserved):
         table.slots.restore_reserved()
 
 

@@ -6,7 +6,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 from django.tasks.exceptions import TaskResultDoesNotExist
 
@@ -17,11 +17,12 @@ from .attached import Attached
 from .claim import RingClaim
 from .ids import format_id, new_id_words, with_slot
 from .loss import EXIT_DETACHED
-from .operations import Request, Written
+from .operations import AGAIN, Request, Written
 from .payload import Pickled, encode
 from .reader import Found
 from .records import task_path
-from .table import Head
+from .slots import Wanted
+from .table import Head, Room
 from .trouble import lost_hold, no_space
 
 logger = logging.getLogger("django_tasks_local")
@@ -61,7 +62,8 @@ class Ring(Attached):
         queue = priority - at.LOWEST_PRIORITY
         request = Request(meta, arguments, queue, due_ns, now_ns, *new_id_words())
         if len(meta) + len(arguments) <= self._inline:
-            slot = self._mutex.run(self._do.enqueue, request)
+            while (slot := self._mutex.run(self._do.enqueue, request)) == AGAIN:
+                pass
         else:
             request = request._replace(arguments=Pickled.of(arguments))
             slot = self._enqueue_chained(request)
@@ -185,47 +187,42 @@ class Ring(Attached):
     def _enqueue_chained(self, request: Request) -> int:
         size = len(request.meta) + len(request.arguments)
         count = at.slots_for(size, self._table.geometry.slot_size)
-        if self._do.full():  # before anything is evicted for it
-            return 0
-        self._make_room(count + 1, self._mutex.run)
         written = Written()
+        run = self._mutex.run
         try:
-            if not self._mutex.run(self._do.begin_chained, request, count, written):
+            room = _in_steps(run, self._do.begin_chained, request, written, count)
+            if room is Room.ENOUGH:
+                room = _in_steps(run, self._do.chain_request, written)
+            if room is Room.NONE:
+                run(self._do.abandon, written)
                 return 0
             self._table.slots.write(
-                written.chain,
+                written.wanted.chain,
                 at.chain_word(written.slot, written.generation),
                 [request.meta, *request.arguments.parts],
             )
-            published = self._mutex.run(self._do.publish_chained, request, written)
+            published = run(self._do.publish_chained, request, written)
         except BaseException:
-            self._mutex.run(self._do.abandon, written)
+            run(self._do.abandon, written)
             raise
         if not published:
             raise lost_hold(self.segment.path)
         return written.slot
 
     def _write_outcome(self, found: Found, outcome: Pickled, count: int) -> int:
-        self._make_room(count, self._settled)
-        chain = self._settled(self._do.take_outcome_chain, found, count)
-        if not chain:
-            what = f"return value of task {task_path(found.meta)}"
-            room, option = self._room(count)
-            table = outcome.table_bytes
-            raise PayloadTooLarge(what, len(outcome) - table, room - table, option)
         owner_word = at.chain_word(found.slot, found.head.generation)
-        self._table.slots.write(chain, owner_word, outcome.parts)
-        return chain
-
-    def _make_room(self, count: int, run: Callable[..., bool]) -> None:
-        """Reserves memory, or else evicts, step by step: nobody waits for more than one step."""
-        slots = self._table.slots
-        wanted = count + self.words[at.H_MAX_WORKERS]
-        if wanted < slots.total:
-            while self.words[at.H_FREE] < wanted and run(slots.grow):
-                pass
-            while self.words[at.H_FREE] < count and run(self._do.evict_some, count):
-                pass
+        wanted = Wanted(count, owner_word)
+        # A small result or an error may use the reserve: that is what it is kept for.
+        keep = self.words[at.H_MAX_WORKERS] if count > 1 else 0
+        room = _in_steps(self._settled, self._do.chain_outcome, found, wanted, keep)
+        if room is Room.NONE:
+            self._settled(self._do.drop_outcome_chain, found)
+            what = f"return value of task {task_path(found.meta)}"
+            limit, option = self._room(count)
+            table = outcome.table_bytes
+            raise PayloadTooLarge(what, len(outcome) - table, limit - table, option)
+        self._table.slots.write(wanted.chain, owner_word, outcome.parts)
+        return wanted.chain
 
     def _refusal(self, request: Request) -> Exception:
         """Why an enqueue was refused."""
@@ -259,3 +256,10 @@ class Ring(Attached):
         """The largest payload that an empty ring would take."""
         usable = self._table.slots.total - self.words[at.H_MAX_WORKERS] - 2
         return max(self._inline, usable * self._table.geometry.slot_size)
+
+
+def _in_steps(run: Callable[..., Room], operation: Callable[..., Room], *args: Any) -> Room:
+    """What an operation comes to that needs several holds of the lock, each of them short."""
+    while (room := run(operation, *args)) is Room.MORE:
+        pass
+    return room

@@ -79,6 +79,10 @@ class Segment:
         self.bytes = memoryview(self._memory)
         self.words = self.bytes.cast("Q")
 
+    def find(self, data: bytes, start: int, end: int) -> int:
+        """The first place of `data` between two offsets, -1 for none: no copy, 0.1 ms a MiB."""
+        return self._memory.find(data, start, end)
+
     def unlinked(self) -> bool:
         """Whether somebody removed the name (systemd's RemoveIPC does at logout)."""
         return os.fstat(self.fd).st_nlink == 0
@@ -357,7 +361,7 @@ def _lay_out(fd: int, geometry: at.Geometry, passing: bool, path: str) -> at.Geo
         os.ftruncate(fd, 0)
         os.ftruncate(fd, geometry.segment_bytes)
         os.posix_fallocate(fd, 0, at.COLUMNS_AT)
-        first_step = min(at.STEP, geometry.slots)
+        first_step = geometry.first_step
         for offset, length in geometry.ranges(0, first_step):
             os.posix_fallocate(fd, offset, length)
     except OSError as error:

@@ -4,16 +4,54 @@ import errno
 import os
 from array import array
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
 
 from . import layout as at
 from .segment import Segment
 from .trouble import inconsistent, lost_hold
 
-# How far a search for a few free slots looks before it reads the whole map.
-_WINDOW = 4096
+# How much of the map one hold of the lock searches: 0.1 ms.
+SEARCHED_AT_ONCE: Final = 2**21
+# The longest run that is taken at once: looking at its words and writing them takes 0.3 ms.
+LONGEST_RUN: Final = 2**13
+# How many runs of a chain one hold of the lock takes or frees, at 1 to 2 us each.
+RUNS_AT_ONCE: Final = 64
+# By how much the wanted length of runs falls where no run is left that is as long.
+_SHORTER: Final = 4
+# Rounds over the map for single slots. Others may give some back behind the search; they do not
+# always do so before it.
+_ROUNDS: Final = 100
 _NO_ROOM = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
-_FREE = bytes(at.STEP)
-_USED = b"\x01" * at.STEP
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A chain that is being taken, in as many holds of the lock as it needs.
+
+    Attributes:
+        count: Slots that are still missing.
+        owner_word: The commit word that its slots get.
+        chain: Its first extent, 0 before there is one.
+        last: The first slot of its last extent.
+        run: How long the runs are that are searched for now.
+        place: Where in the map the search goes on.
+        rounds: How often the map was searched for single slots to its end.
+    """
+
+    count: int
+    owner_word: int
+    chain: int = 0
+    last: int = 0
+    run: int = LONGEST_RUN
+    place: int = 1
+    rounds: int = 0
+
+    def next_round(self, run: int) -> None:
+        """Starts from the beginning of the map, with shorter runs."""
+        self.rounds += run == 1
+        self.run = max(1, run // _SHORTER)
+        self.place = 1
 
 
 class Slots:
@@ -26,10 +64,12 @@ class Slots:
         self._bytes = segment.bytes
         self._commit = geometry.column("commit")
         self._link = geometry.column("link")
+        self._back = geometry.column("back")
         self._map = geometry.map_at
         self._slots_at = geometry.slots_at
         self.size = geometry.slot_size
         self.total = geometry.slots
+        self.step = geometry.step
 
     def reserved(self) -> int:
         """How many slots have memory; no slot at or above it may be touched (rule 5)."""
@@ -38,7 +78,7 @@ class Slots:
     def grow(self) -> bool:
         """Reserves one more step of slots (in the lock); False at the ceiling or without room."""
         first = self.reserved()
-        end = min(first + at.STEP, self.total)
+        end = min(first + self.step, self.total)
         if end <= first:
             return False
         try:
@@ -58,7 +98,7 @@ class Slots:
         # pread, not the mapping: reading a hole through a mapping makes a page, or is a SIGBUS.
         column = os.pread(self._segment.fd, self.total * 8, self._commit * 8)
         ever_used = len(column.rstrip(b"\0")) // 8 + 1
-        end = min(-(-ever_used // at.STEP) * at.STEP, self.total)
+        end = min(max(2, -(-ever_used // self.step) * self.step), self.total)
         self._segment.reserve(0, end)
         self._words[at.H_RESERVED] = at.checked(end)
 
@@ -66,10 +106,11 @@ class Slots:
         """A free slot, marked as used (in the lock, dirty, with H_FREE > 0)."""
         words, view, base = self._words, self._bytes, self._map
         slot: int = max(1, words[at.H_CURSOR])
+        reserved = self.reserved()
         # The cursor goes round, and records are evicted in about the order in which it passed: it
         # mostly stands before a free slot.
-        if slot >= self.reserved() or view[base + slot]:
-            slot = self._find_run(1)
+        if slot >= reserved or view[base + slot]:
+            slot = self._find(1, min(slot, reserved), reserved) or self._find(1, 1, reserved)
             if not slot:
                 raise inconsistent(self._segment.path)
         if words[self._commit + slot]:
@@ -79,41 +120,52 @@ class Slots:
         words[at.H_CURSOR] = slot + 1
         return slot
 
-    def take_chain(self, count: int, owner_word: int) -> int:
-        """Chains `count` free slots and says where it starts (in the lock, dirty, H_FREE >= count).
+    def take_runs(self, wanted: Wanted) -> bool:
+        """Takes some runs of free slots for a chain; whether it is whole now.
 
-        Neighbouring slots where there are enough: 16 MiB in one run are copied in 0.8 ms, in 16,384
-        pieces in 16 ms. Else the largest runs that halving finds.
-
-        Returns:
-            The chain word: the first extent's length and slot.
+        In the lock, dirty, with at least `wanted.count` free slots. Long runs come first: 16 MiB in
+        one run are copied in 0.8 ms, in 16,384 pieces in 16 ms. Where no run is left that is as
+        long, the next round over the map looks for shorter ones.
         """
-        words = self._words
-        first = last = 0
-        run = count
-        while count:
-            length = min(run, count)
-            start = self._find_run(length)
-            if not start:
-                if length == 1:
-                    raise inconsistent(self._segment.path)
-                run = length // 2
-                continue
-            column = words[self._commit + start : self._commit + start + length]
-            self._must_be_free(start, set(column.tolist()), start + length)
-            self._mark(start, length, _USED)
-            words[self._commit + start : self._commit + start + length] = memoryview(
-                array("Q", [owner_word]) * length
-            )
-            words[self._link + start] = 0
-            extent = length << at.EXTENT_SHIFT | start
-            if last:
-                words[self._link + last] = extent
+        reserved, left, before = self.reserved(), SEARCHED_AT_ONCE, wanted.count
+        for _ in range(RUNS_AT_ONCE):
+            run = min(wanted.run, wanted.count)
+            end = min(wanted.place + left, reserved)
+            start = self._find(run, wanted.place, end)
+            left -= (start or end) - wanted.place
+            if start:
+                self._take_run(wanted, start, run)
+                wanted.place = start + run
+                if not wanted.count:
+                    return True
+            elif end < reserved:
+                wanted.place = end - run + 1  # a run may begin just before the end
             else:
-                first = extent
-            last = start
-            count -= length
-        return first
+                wanted.next_round(run)
+            if left <= LONGEST_RUN or before - wanted.count >= LONGEST_RUN:
+                break
+        if wanted.rounds > _ROUNDS:
+            raise inconsistent(self._segment.path)  # the map has fewer free slots than H_FREE says
+        return False
+
+    def _take_run(self, wanted: Wanted, start: int, length: int) -> None:
+        words = self._words
+        column = words[self._commit + start : self._commit + start + length]
+        self._must_be_free(start, set(column.tolist()), start + length)
+        self._bytes[self._map + start : self._map + start + length] = b"\x01" * length
+        words[at.H_FREE] -= length
+        words[at.H_CURSOR] = start + length
+        words[self._commit + start : self._commit + start + length] = memoryview(
+            array("Q", [wanted.owner_word]) * length
+        )
+        words[self._link + start] = 0
+        extent = length << at.EXTENT_SHIFT | start
+        if wanted.last:
+            words[self._link + wanted.last] = extent
+        else:
+            wanted.chain = extent
+        wanted.last = start
+        wanted.count -= length
 
     def _must_be_free(self, start: int, words: Iterable[int], end: int) -> None:
         """Raises where the free map offers slots that a record occupies, by their commit words.
@@ -149,13 +201,58 @@ class Slots:
         self._bytes[self._map + slot] = 0
         self._words[at.H_FREE] += 1
 
-    def give_back_chain(self, chain: int, owner_word: int) -> int:
-        """Marks a chain's slots as free (in the lock); says how many they were."""
-        count = 0
-        for start, length in list(self.extents(chain, owner_word)):
-            self._mark(start, length, _FREE)
-            count += length
-        return count
+    def discard(self, chain: int) -> None:
+        """Gives up a chain that no record names any more (in the lock, dirty); 0 is none.
+
+        Its slots become free in pieces: the first at once, the rest with whatever needs room next.
+        What is not free yet is in a list: its top in the header, the next one below a chain in the
+        `back` word of that chain's first slot.
+        """
+        words, start = self._words, chain & at.EXTENT_SLOT_MASK
+        if not 0 < start < self.reserved():
+            return
+        words[self._back + start] = words[at.H_DISCARDED]
+        words[at.H_DISCARDED] = chain
+        self.free_discarded()
+
+    def free_discarded(self) -> None:
+        """Frees some of the slots that were given up (in the lock, dirty).
+
+        A chain ends where a link is damaged: what is behind it is free after the next rebuild.
+        """
+        words, reserved = self._words, self.reserved()
+        for _ in range(RUNS_AT_ONCE):
+            chain = words[at.H_DISCARDED]
+            start, length = chain & at.EXTENT_SLOT_MASK, chain >> at.EXTENT_SHIFT
+            if not (0 < start < reserved and 0 < length <= reserved - start):
+                words[at.H_DISCARDED] = 0
+                return
+            below, rest = words[self._back + start], words[self._link + start]
+            owner_word = words[self._commit + start]
+            second = rest & at.EXTENT_SLOT_MASK
+            if rest and 0 < second < reserved and words[self._commit + second] == owner_word:
+                words[self._back + second] = below
+                words[at.H_DISCARDED] = rest
+            else:
+                words[at.H_DISCARDED] = below
+            if words[self._commit + start + length - 1] == owner_word:
+                self._bytes[self._map + start : self._map + start + length] = bytes(length)
+                words[at.H_FREE] += length
+
+    def discarded(self) -> list[int]:
+        """The slots that were given up and are not free yet."""
+        words, reserved = self._words, self.reserved()
+        found: list[int] = []
+        top = words[at.H_DISCARDED]
+        while top:
+            start = top & at.EXTENT_SLOT_MASK
+            if not 0 < start < reserved or len(found) > reserved:
+                break
+            # A chain of theirs still names the head that it had.
+            for first, length in self.extents(top, words[self._commit + start]):
+                found += range(first, first + length)
+            top = words[self._back + start]
+        return found
 
     def extents(self, chain: int, owner_word: int) -> Iterator[tuple[int, int]]:
         """The runs of a chain as (first slot, length).
@@ -210,28 +307,11 @@ class Slots:
             place = self._slots_at + start * self.size
             yield place, place + length * self.size
 
-    def _find_run(self, count: int) -> int:
-        """The first slot of `count` free neighbours, 0 where there are none."""
+    def _find(self, count: int, start: int, end: int) -> int:
+        """The first of `count` free neighbours in a part of the map, 0 where there are none."""
         base = self._map
-        needle = _FREE[:count] if count <= at.STEP else bytes(count)
-        cursor = max(1, self._words[at.H_CURSOR])
-        reserved = self.reserved()
-        for start, end in ((cursor, min(cursor + _WINDOW, reserved)), (1, reserved)):
-            found = bytes(self._bytes[base + start : base + max(start, end)]).find(needle)
-            if found >= 0:
-                return start + found
-        return 0
-
-    def _mark(self, start: int, length: int, mark: bytes) -> None:
-        place = self._map + start
-        self._bytes[place : place + length] = (
-            mark[:length] if length <= at.STEP else mark[:1] * length
-        )
-        if mark is _USED:
-            self._words[at.H_FREE] -= length
-            self._words[at.H_CURSOR] = start + length
-        else:
-            self._words[at.H_FREE] += length
+        found = self._segment.find(bytes(count), base + start, base + end)
+        return found - base if found >= 0 else 0
 
 
 class Source:

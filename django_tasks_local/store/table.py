@@ -3,7 +3,8 @@
 Everything here runs inside the mutex; `ring` and `recovery` are the callers.
 """
 
-from typing import NamedTuple
+from enum import Enum
+from typing import Final, NamedTuple
 
 from . import layout as at
 from .order import Order
@@ -11,6 +12,17 @@ from .recency import Recency
 from .segment import Segment
 from .slots import Slots
 from .trouble import inconsistent
+
+# 50 us, and for large records so many runs of slots as `slots` frees at once.
+EVICTED_AT_ONCE: Final = 16
+
+
+class Room(Enum):
+    """What came of a step towards more free slots."""
+
+    ENOUGH = 1
+    MORE = 2  # steps are needed, each in a hold of its own
+    NONE = 3  # there never will be any, as things are
 
 
 class Head(NamedTuple):
@@ -66,11 +78,15 @@ class Table:
 
     def is_run_by(self, slot: int, owner: int) -> bool:
         """Whether a slot's task is RUNNING by the process of an entry; any slot may be asked."""
+        return self.is_owned_by(slot, owner, at.RUNNING)
+
+    def is_owned_by(self, slot: int, owner: int, state: int) -> bool:
+        """Whether a slot is WRITING or RUNNING by the process of an entry; any may be asked."""
         if not 0 < slot < self.slots.reserved():
             return False
         word = self.words[self.commit + slot]
         return bool(
-            word >> at.STATE_SHIFT == at.RUNNING and word >> at.OWNER_SHIFT & at.OWNER_MASK == owner
+            word >> at.STATE_SHIFT == state and word >> at.OWNER_SHIFT & at.OWNER_MASK == owner
         )
 
     def head(self, slot: int) -> Head:
@@ -91,18 +107,18 @@ class Table:
         """The commit word that the record's chained slots bear."""
         return at.chain_word(slot, self.words[self.commit + slot] & at.GENERATION_MASK)
 
-    def free(self, slot: int) -> int:
-        """Frees a record with its chains, which nothing links any more; says how many slots."""
+    def free(self, slot: int) -> None:
+        """Frees a record with its chains, which nothing links any more."""
         word = self.offset(slot) // 8
         if not (self.words[word + at.S_ARGUMENTS_CHAIN] or self.words[word + at.S_OUTCOME_CHAIN]):
             self.words[self.commit + slot] = 0
             self.slots.give_back(slot)
-            return 1
-        chains, owner_word = self.chains(slot), self.owner_word(slot)
+            return
+        chains = self.chains(slot)
         self.words[self.commit + slot] = 0  # FREE; its chained slots with it
-        freed = sum(self.slots.give_back_chain(chain, owner_word) for chain in chains)
+        for chain in chains:
+            self.slots.discard(chain)
         self.slots.give_back(slot)
-        return freed + 1
 
     def evict_oldest(self) -> None:
         """Recycles the least recently used finished record."""
@@ -112,46 +128,71 @@ class Table:
         if not 0 < slot < self.slots.reserved() or self.state(slot) not in at.FINISHED:
             raise inconsistent(self.segment.path)
         self.recency.remove(slot)
-        words[at.H_FINISHED_SLOTS] -= self.free(slot)
+        words[at.H_FINISHED_SLOTS] -= self.slots_of(slot)
         words[at.H_FINISHED] -= 1
         words[at.H_EVICTED] += 1
+        self.free(slot)
 
-    def make_room(self, count: int, keep: int) -> bool:
-        """Sees to it that `count` slots are free, and `keep` more are free or can be made so.
+    def make_room(self, count: int, keep: int) -> Room:
+        """Does a step towards `count` free slots, and `keep` more that are free or can be made so.
 
         It grows into reserved memory first and then evicts; nothing is evicted in vain.
         """
         words = self.words
         spare = words[at.H_FREE] + words[at.H_FINISHED_SLOTS]
-        unreserved = self.slots.total - self.slots.reserved()
-        if spare + unreserved < count + keep:
-            return False
-        while words[at.H_FREE] < count or (
-            words[at.H_FREE] + words[at.H_FINISHED_SLOTS] < count + keep
-        ):
-            if self.slots.grow():
-                continue
-            if words[at.H_FREE] + words[at.H_FINISHED_SLOTS] < count + keep:
-                return False
+        if words[at.H_FREE] >= count and spare >= count + keep:
+            return Room.ENOUGH
+        if words[at.H_DISCARDED]:
+            words[at.H_DIRTY] = 1
+            self.slots.free_discarded()
+            return Room.MORE
+        if spare + self.slots.total - self.slots.reserved() < count + keep:
+            return Room.NONE
+        if self.slots.grow():
+            return Room.MORE
+        if spare < count + keep:
+            return Room.NONE
+        for _ in range(EVICTED_AT_ONCE):
+            if words[at.H_FREE] >= count:
+                return Room.ENOUGH
+            if words[at.H_DISCARDED]:
+                break
             self.evict_oldest()
-        return True
+        return Room.MORE
 
     def link_finished(self, slot: int, slots: int, keep: int) -> None:
-        """Links a record that just became finished, of `slots` slots; keeps at most `keep`."""
+        """Links a record that just became finished, of `slots` slots.
+
+        While more than `keep` are kept, two go for each that comes.
+        """
         words = self.words
         self.recency.append(slot)
         words[at.H_RUNNING] -= 1
         words[at.H_UNFINISHED] -= 1
         words[at.H_FINISHED] += 1
         words[at.H_FINISHED_SLOTS] += slots
-        while words[at.H_FINISHED] > keep:
+        for _ in range(2):
+            if words[at.H_FINISHED] > keep:
+                self.evict_oldest()
+
+    def trim(self, keep: int) -> bool:
+        """Evicts some of what is beyond `keep` finished records; whether any are left there."""
+        words = self.words
+        for _ in range(EVICTED_AT_ONCE):
+            if words[at.H_DISCARDED]:
+                words[at.H_DIRTY] = 1
+                self.slots.free_discarded()
+                return True
+            if words[at.H_FINISHED] <= keep:
+                return False
             self.evict_oldest()
+        return True
 
     def slots_of(self, slot: int) -> int:
-        """How many slots a record occupies."""
-        owner_word = self.owner_word(slot)
-        return 1 + sum(
-            length
-            for chain in self.chains(slot)
-            for _, length in self.slots.extents(chain, owner_word)
-        )
+        """How many slots a finished record occupies."""
+        head, size = self.head(slot), self.geometry.slot_size
+        request = head.meta_bytes + head.arguments_bytes
+        count = 1 + (at.slots_for(request, size) if head.arguments_chain else 0)
+        if head.outcome_chain and self.state(slot) != at.LOST:
+            count += at.slots_for(head.outcome_bytes, size)
+        return count

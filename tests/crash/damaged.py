@@ -11,7 +11,7 @@ from django_tasks_local.store import layout as at
 from tests.crash.scene import FAR_NS, SLOT, Scene, large_value, small_value
 
 # Three steps of slots, of which one has memory.
-LIMITS: Final = Limits(3, 8, 20, SLOT, 3 * at.STEP * (SLOT + 49) + at.COLUMNS_AT + 60_000)
+LIMITS: Final = Limits(3, 8, 20, SLOT, 3 * at.STEP_SLOTS * (SLOT + 49) + at.COLUMNS_AT + 60_000)
 
 
 class Damaged(Scene):
@@ -126,7 +126,7 @@ def _damage_once(scene: Damaged, rng: random.Random) -> str:
         case "word":
             place, data = word, rng.randbytes(8)
         case "small":  # looks like a link
-            place, data = word, rng.randrange(4 * at.STEP).to_bytes(8, "little")
+            place, data = word, rng.randrange(4 * at.STEP_SLOTS).to_bytes(8, "little")
         case "copy":
             other = rng.randrange(0, size, 8)
             place, data = word, part[other : other + 8]

@@ -53,7 +53,7 @@ def test_steps_of_every_kind_are_counted(name: str) -> None:
     def life(steps: Steps) -> None:
         steps.arm()
         ring = attach(name, GROWING)
-        for value in (small_value(1), large_value(2, at.STEP + 10)):
+        for value in (small_value(1), large_value(2, at.STEP_SLOTS + 10)):
             ring.enqueue(META, ring.encode(value), priority=0, due_ns=0)
         claim = ring.claim()
         assert claim is not None
@@ -154,9 +154,9 @@ def test_death_while_the_ring_grows() -> None:
     scene = Scene(GROWING)
     scene.done(small_value(1), "one")
     scene.enqueue(small_value(2))
-    assert scene.ring.counts().reserved_slots == at.STEP
+    assert scene.ring.counts().reserved_slots == at.STEP_SLOTS
     scene.save()
-    grown = large_value(3, at.STEP + 10)
+    grown = large_value(3, at.STEP_SLOTS + 10)
 
     def body(steps: Steps) -> None:
         ring = scene.attach()
@@ -165,6 +165,6 @@ def test_death_while_the_ring_grows() -> None:
 
     try:
         assert kill_everywhere(scene.restore, body, lambda _: scene.verify({}, grown)) > 20
-        assert scene.ring.counts().reserved_slots > at.STEP
+        assert scene.ring.counts().reserved_slots > at.STEP_SLOTS
     finally:
         scene.close()

@@ -66,7 +66,7 @@ def test_the_formula_of_shm_size_is_that_of_the_code() -> None:
     assert formula in text
     settings = options.Options.from_params({}, "docs", "process")
     assert settings.shm_size == 32 * 2**20
-    assert f"in steps of {layout.STEP:,} slots" in text
+    assert f"in steps of {layout.STEP_BYTES // 2**20} MiB" in text
 
 
 def test_every_check_id_is_documented() -> None:

@@ -304,8 +304,8 @@ def test_what_lives_may_stay(rings: Rings) -> None:
 def areas(ring: Ring) -> dict[str, tuple[int, int]]:
     """Byte ranges that damage may hit: everything that has memory but the fixed words."""
     geometry = ring._table.geometry
-    ranges = {name: (geometry.column(name) * 8, at.STEP * 8) for name in at.COLUMNS}
-    ranges["map"] = (geometry.map_at, at.STEP)
+    ranges = {name: (geometry.column(name) * 8, at.STEP_SLOTS * 8) for name in at.COLUMNS}
+    ranges["map"] = (geometry.map_at, at.STEP_SLOTS)
     ranges["slots"] = (geometry.slots_at, 30 * 256)
     ranges["header"] = (at.H_RESERVED * 8, at.HEADER_BYTES - at.H_RESERVED * 8)
     ranges["registry"] = (at.HEADER_BYTES, 4 * at.ENTRY_BYTES)

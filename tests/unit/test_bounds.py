@@ -10,7 +10,7 @@ from django_tasks_local.store import layout as at
 from tests.rings import Rings, done, put, ring_address, run
 
 # Below SLOTS, but without memory: reading it is a page, or a SIGBUS.
-HOLE = at.STEP + 5
+HOLE = at.STEP_SLOTS + 5
 
 
 def slot_of(result_id: str) -> int:
@@ -19,12 +19,12 @@ def slot_of(result_id: str) -> int:
 
 def test_a_slot_without_memory_is_never_touched(ring: Ring) -> None:
     """The segment knows how far its memory goes, and learns of growth by others."""
-    ring.segment.must_hold(at.STEP - 1)
+    ring.segment.must_hold(at.STEP_SLOTS - 1)
     with pytest.raises(IndexError):
-        ring.segment.must_hold(at.STEP)
+        ring.segment.must_hold(at.STEP_SLOTS)
     rings_slots = ring._table.slots
     ring._mutex.run(rings_slots.grow)
-    ring.segment.must_hold(at.STEP)
+    ring.segment.must_hold(at.STEP_SLOTS)
 
 
 @pytest.mark.parametrize("word", [at.H_NEWEST, at.H_OLDEST])

@@ -12,6 +12,8 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.store import Loss, Ring, Role, loss_word, recovery
 from django_tasks_local.store import layout as at
 from django_tasks_local.store.records import Arguments
+from django_tasks_local.store.slots import Wanted
+from django_tasks_local.store.table import Room
 from tests import rings as peers
 from tests.rings import FAR_NS, LANE, LIMITS, Rings, done, exists, put, ring_address, run
 
@@ -278,9 +280,10 @@ def test_a_death_before_the_chain_was_whole_is_no_damage(
     ring.words[ring._commit + slot] = at.head_word(
         at.WRITING, word & at.GENERATION_MASK, ring.registry.index
     )
+    ring.registry.set_field(at.E_OTHERS, 1)
     ring.words[ring._table.offset(slot) // 8 + at.S_ARGUMENTS_CHAIN] = 0
     ring.recover()
-    assert ring.counts().free_slots == free
+    assert ring.counts().free_slots == free - 1
     assert ring.check() == []
     assert not caplog.records
 
@@ -314,7 +317,8 @@ def test_a_lost_task_keeps_only_its_request(
 def half_a_result(mine: Any, result_id: str, size: int) -> None:
     found = mine.claims[result_id]
     if size > 100:
-        mine.ring._mutex.run(mine.ring._do.take_outcome_chain, found, 12)
+        wanted = Wanted(12, mine.ring._table.owner_word(found.slot))
+        assert mine.ring._mutex.run(mine.ring._do.chain_outcome, found, wanted, 0) is Room.ENOUGH
     offset = mine.ring._table.offset(found.slot) + at.S_FINISHED_AT * 8
     mine.ring.segment.bytes[offset : offset + 13] = b"\xff" * 13  # torn in the middle of a word
 

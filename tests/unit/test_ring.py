@@ -15,7 +15,7 @@ from tests.rings import LIMITS, META, Rings, done, exists, put, ring_address, ru
 
 # One step and no growth: 200 slots.
 SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 8 * 4096 + 200 * (256 + 49))
-STEP_BYTES = at.STEP * 256
+STEP_BYTES = at.STEP_SLOTS * 256
 
 
 def payload(slots: int) -> Any:
