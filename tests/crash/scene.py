@@ -11,6 +11,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.store import Limits, Ring, Role, ring_name, unlink_objects
 from django_tasks_local.store import layout as at
+from django_tasks_local.store.slots import Wanted
 from tests.crash.steps import die_in_child
 from tests.support import wait_for
 
@@ -318,7 +319,7 @@ def chained(scene: Scene) -> None:
     scene.enqueue(large_value(3))
 
     def half_a_result(ring: Ring, claim: Any) -> None:
-        ring._do.take_outcome_chain(claim, 3)
+        ring._do.chain_outcome(claim, Wanted(3, ring._table.owner_word(claim.slot)), 0)
 
     scene.lose_a_worker(half_a_result)
     scene.enqueue(large_value(4, 2))

@@ -7,6 +7,8 @@ import pytest
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.store import Ring, Role
 from django_tasks_local.store import layout as at
+from django_tasks_local.store.slots import Wanted
+from django_tasks_local.store.table import Room
 from tests.rings import Rings, done, put, ring_address, run
 
 # Below SLOTS, but without memory: reading it is a page, or a SIGBUS.
@@ -83,10 +85,10 @@ def test_slots_that_a_lost_result_left_are_free(ring: Ring) -> None:
     result_id = put(ring)
     claim = ring.claim()
     assert claim is not None
-    chain = ring._mutex.run(ring._do.take_outcome_chain, claim, 3)
-    assert chain
+    wanted = Wanted(3, ring._table.owner_word(claim.slot))
+    assert ring._mutex.run(ring._do.chain_outcome, claim, wanted, 0) is Room.ENOUGH
     ring._mutex.run(ring._do.drop_outcome_chain, claim)
-    ring.words[at.H_CURSOR] = chain & at.EXTENT_SLOT_MASK
+    ring.words[at.H_CURSOR] = wanted.chain & at.EXTENT_SLOT_MASK
     assert [put(ring) for _ in range(5)]
     assert ring.get(result_id).status.name == "RUNNING"
     assert ring.check() == []
