@@ -22,14 +22,16 @@ from functools import cached_property, lru_cache
 from inspect import iscoroutinefunction
 from itertools import dropwhile
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import asgiref.sync
 import django.tasks.base
 from django.db import close_old_connections, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.dispatch import Signal, receiver
-from django.tasks import Task, TaskContext, TaskResultStatus
+from django.tasks import TaskContext, TaskResultStatus
 from django.tasks.signals import task_finished, task_started
 
 from django_tasks_local.exceptions import PayloadTooLarge, describe
@@ -46,6 +48,11 @@ logger = logging.getLogger("django_tasks_local")
 
 # The id of the result of the task that is running here; unset outside a task.
 current_result_id: ContextVar[str] = ContextVar("django_tasks_local_current_result_id")
+
+# Task.call as Django 6.0 and 6.1 have it. A tracing library that wraps it, or rewrites its code,
+# makes it use other names, whether before our import or after it.
+_DJANGOS_FILE = django.tasks.base.__file__
+_CALL_NAMES = ("iscoroutinefunction", "func", "async_to_sync")
 
 _is_async = lru_cache(1024)(iscoroutinefunction)  # arbitrary: a project has far fewer tasks
 
@@ -72,10 +79,11 @@ def run(store: Store, claim: Claim, *, alias: str, backend_class: type) -> None:
         StoreUnavailable: the outcome could not be stored. Nothing that a task or a receiver
             raises ends up here.
     """
-    _close_old_connections()
+    held = _close_old_connections()
     try:
         copy_context().run(_Run(store, claim, alias, backend_class).run)
     finally:
+        _end_transactions(claim, held)
         _close_old_connections()
 
 
@@ -121,8 +129,8 @@ class _Run:
     def _call(self, task: AnyTask, result: LocalTaskResult) -> Any:
         pid = os.getpid()
         report_to(self.claim.report)
-        # Task.call finds out anew each time whether the function is async, for 1.5 µs.
-        plain = type(task).call is Task.call and not _is_async(task.func)
+        # Task.call looks each time whether the function is async, for 1.5 µs.
+        plain = _is_djangos_own(type(task).call) and not _is_async(task.func)
         call = task.func if plain else task.call
         try:
             args, kwargs = result.args, result.kwargs
@@ -180,6 +188,14 @@ class _Run:
             logger.exception("Task id=%s: a signal receiver raised", result.id)
 
 
+def _is_djangos_own(call: object) -> bool:
+    """Whether this is Task.call of Django, with nothing around it, which may then be skipped."""
+    if type(call) is not FunctionType:  # a wrapper that passes for the function
+        return False
+    code = call.__code__
+    return code.co_names == _CALL_NAMES and code.co_filename == _DJANGOS_FILE
+
+
 class _Thread(threading.local):
     """What is known of a thread, each thread for itself."""
 
@@ -198,17 +214,49 @@ def _note_connection(**kwargs: Any) -> None:
     _thread.has_connected = True
 
 
-def _close_old_connections() -> None:
+def _close_old_connections() -> list[BaseDatabaseWrapper]:
+    """Close what Django would close between two requests; return what is inside a transaction."""
     try:
         # Django's look takes 1.5 µs, and there are two for each task: not where there is nothing.
         if not _thread.has_connected:
-            return
+            return []
         if under_test():
             close_connections()
         else:
             close_old_connections()
+        return _in_transactions()
     except Exception:
         logger.exception("Closing old database connections failed")
+    return []
+
+
+def _in_transactions() -> list[BaseDatabaseWrapper]:
+    return [each for each in connections.all(initialized_only=True) if each.in_atomic_block]
+
+
+def _end_transactions(claim: Claim, held: list[BaseDatabaseWrapper]) -> None:
+    """Roll back what the task left open: it would break every later task of this thread.
+
+    Django does not expect an atomic block without an end, and has no way back but a new connection.
+    """
+    try:
+        if not _thread.has_connected:
+            return
+        for connection in _in_transactions():
+            if connection in held:  # a test's own
+                continue
+            logger.error(
+                "Task id=%s path=%s left a transaction open on the database %r: rolled back",
+                claim.result_id, task_path(claim.meta), connection.alias,
+            )  # fmt: skip
+            connection.in_atomic_block = connection.closed_in_transaction = False
+            connection.atomic_blocks, connection.savepoint_ids = [], []
+            connection.close()
+            if connection.connection is not None:  # SQLite in memory, which never closes
+                connection.rollback()
+                connection.set_autocommit(True)
+    except Exception:
+        logger.exception("Rolling back what task id=%s left open failed", claim.result_id)
 
 
 def _format(error: BaseException) -> str:

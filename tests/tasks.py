@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from django.db import connection
+from django.db import connection, transaction
 from django.dispatch import receiver
 from django.tasks import TaskContext, TaskResult, task
 from django.tasks.signals import task_finished, task_started
 from django.urls import get_script_prefix, set_script_prefix
+from django.utils import timezone, translation
 
 from django_tasks_local import current_result_id, report_progress, track
 
@@ -71,6 +72,19 @@ def pid() -> int:
 @task
 def text(length: int) -> str:
     return "x" * length
+
+
+@task
+def activate(language: str, zone: str) -> tuple[str | None, str]:
+    translation.activate(language)
+    timezone.activate(zone)
+    return translation.get_language(), timezone.get_current_timezone_name()
+
+
+@task
+def leave_transaction() -> None:
+    """An atomic block without an end."""
+    transaction.atomic().__enter__()
 
 
 @task

@@ -11,6 +11,8 @@ from typing import Final
 
 from django_tasks_local.store import Loss, Ring, loss_word
 
+from .copies import EXIT_S
+
 logger = logging.getLogger("django_tasks_local")
 
 # The pause after a worker that died without having claimed a task, doubled each time.
@@ -120,6 +122,8 @@ class Crew:
         mine = (e for e in entries if e.pool == index and e.pid == child.pid)
         lost = sum(bool(self._ring.reap(entry.index, word)) for entry in list(mine))
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        if code == -signal.SIGALRM:
+            how = f"{how} (a task's alarm, or exit functions that took longer than {EXIT_S:g} s)"
         if lost:
             self._early_deaths = 0
             logger.error(

@@ -105,7 +105,8 @@ def run_worker(post: Post, adopt: Adopt) -> NoReturn:
         finally:
             flush_output()
     finally:
-        # No atexit handlers, no finalizers: in a fork they are the pool's.
+        # No finalizers: in a fork they are the pool's. A worker that ends in order has run what
+        # `atexit` knows.
         os._exit(status)
 
 

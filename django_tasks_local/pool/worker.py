@@ -13,8 +13,11 @@ from typing import Final
 
 from django_tasks_local.execution import run
 from django_tasks_local.store import Limits, Ring, Role
+from django_tasks_local.streams import flush_output
 
 from .code import LoadedFiles
+from .copies import begin_as_a_copy, run_exit_functions
+from .leftovers import Leftovers
 
 # How long an idle worker sleeps when nothing wakes it. The pool replaces lost wake-ups every
 # second, so this is only a second net; 20 us of code take 200 in a processor that has rested.
@@ -60,6 +63,8 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
     _die_with_the_pool(post.life)
     ring = Ring(post.name, post.alias, post.limits, Role.WORKER, path=post.path, pool=post.pool)
     adopt(ring)
+    begin_as_a_copy(post.alias, post.backend_class)
+    leftovers = Leftovers(post.alias)
     files = LoadedFiles(later_only=True)
     seen = told = ring.leadership.newest_site()
     while ring.registry.serves(post.pool):
@@ -82,8 +87,13 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
             continue
         if ring.leadership.crowded():
             _ring_bell(post.bell)
+        began_s = time.monotonic()
         run(ring, claim, alias=post.alias, backend_class=post.backend_class)
+        flush_output()  # what a task prints is in the log when it has ended
+        if not leftovers.put_back(claim, time.monotonic() - began_s):
+            break
         files.look()
+    run_exit_functions()
     ring.detach()
 
 
@@ -133,5 +143,7 @@ def _die_with_the_pool(life: int) -> None:
     fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpid())
     fcntl.fcntl(life, F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([life], [], [], 0)[0]:  # it closed before we were ready
+    poll = select.poll()  # select() knows no descriptor above 1,023
+    poll.register(life, select.POLLIN)
+    if poll.poll(0):  # it closed before we were ready
         os._exit(0)

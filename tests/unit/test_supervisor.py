@@ -13,8 +13,8 @@ from django_tasks_local.pool import supervisor as module
 from django_tasks_local.pool.crew import Crew
 from django_tasks_local.pool.supervisor import Supervisor
 from django_tasks_local.store import Ring, Role, unlink_objects
+from tests.children import in_a_child
 from tests.rings import LIMITS, Rings, put
-from tests.support import SHORT_TIMEOUT
 
 # Nobody's, so that a limit on the number of its processes counts those of one test alone.
 FOREIGN_UID = 54321
@@ -114,23 +114,6 @@ def test_who_is_too_late_ends(rings: Rings, pool: Ring) -> None:
 def descriptors() -> set[str]:
     """Those of this process."""
     return set(os.listdir("/proc/self/fd"))
-
-
-def in_a_child(body: Callable[[], object]) -> None:
-    """Calls `body` in a forked child, which has to come to its end."""
-    pid = os.fork()
-    if not pid:
-        signal.alarm(int(SHORT_TIMEOUT))
-        try:
-            body()
-        except BaseException:
-            import traceback
-
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def serve_with(ring: Ring, start: Callable[..., int], hires: int) -> list[int]:
