@@ -166,9 +166,14 @@ class Site:
         if not self.serves and is_server():
             self.serves = True
             self._own = None
+            if self._has_role:
+                self.ring.registry.set_state(PoolState.SERVING)
         # Not with `_lead` in hand: it may have to wait, and other threads may not want to.
-        if not self._take_part(serves=self.serves, needed=needed):
-            return False
+        while not self._has_role or not self.ring.intact():
+            if self._has_role:  # nobody saw us there before, so it could be removed
+                self._reattach()
+            if not self._take_part(serves=self.serves, needed=needed):
+                return False
         with self._lead:
             if not self._is_site:
                 self._lead_the_way()
@@ -266,6 +271,7 @@ class Site:
             self.terms.name,
         )
         self.ring = self._attach()
+        self._has_role = False
         if self._own is not None:
             self._own = OwnTasks()  # those of the old ring are out of reach
         if self._is_site:

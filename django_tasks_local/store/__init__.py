@@ -313,19 +313,18 @@ if TYPE_CHECKING:
     from .layout import Geometry
     from .leadership import ANY_SERVER, Leadership
     from .limits import Limits
+    from .look import Look
     from .loss import Loss, loss_word
     from .memory import MemoryStore
     from .neighbours import sites_elsewhere
     from .objects import fill_standard_descriptors, standard_descriptors
     from .registry import Attachment, PoolState, Role
+    from .removal import ring_is_attached, sweep_passing, unlink_objects, unlink_unattached
     from .ring import Ring
     from .segment import (
         attach_segment,
         ring_exists,
-        ring_is_attached,
         ring_name,
-        sweep_passing,
-        unlink_objects,
     )
 
 __all__ = [
@@ -334,6 +333,7 @@ __all__ = [
     "Geometry",
     "Leadership",
     "Limits",
+    "Look",
     "Loss",
     "MemoryStore",
     "PoolState",
@@ -350,6 +350,7 @@ __all__ = [
     "standard_descriptors",
     "sweep_passing",
     "unlink_objects",
+    "unlink_unattached",
 ]
 
 _ROOMS = {
@@ -358,6 +359,7 @@ _ROOMS = {
     "Geometry": "layout",
     "Leadership": "leadership",
     "Limits": "limits",
+    "Look": "look",
     "Loss": "loss",
     "MemoryStore": "memory",
     "PoolState": "registry",
@@ -369,11 +371,12 @@ _ROOMS = {
     "loss_word": "loss",
     "sites_elsewhere": "neighbours",
     "ring_exists": "segment",
-    "ring_is_attached": "segment",
+    "ring_is_attached": "removal",
     "ring_name": "segment",
     "standard_descriptors": "objects",
-    "sweep_passing": "segment",
-    "unlink_objects": "segment",
+    "sweep_passing": "removal",
+    "unlink_objects": "removal",
+    "unlink_unattached": "removal",
 }
 
 

@@ -5,7 +5,7 @@ import time
 from array import array
 from collections.abc import Callable
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 import posix_ipc
 
@@ -19,6 +19,7 @@ from .ids import parse_id
 from .leadership import Leadership
 from .limits import Limits, shared_drain_timeout_s, shared_max_workers
 from .lock import GUARD, ByteLock
+from .look import Counts
 from .loss import Loss, loss_word
 from .mutex import Mutex
 from .operations import Operations
@@ -30,22 +31,6 @@ from .table import Table
 
 # Work of any size is done in steps, each in a hold of its own; the pool has other things to see to.
 _STEPS_AT_ONCE: Final = 32
-
-
-class Counts(NamedTuple):
-    """What is in the ring right now: tasks, then slots, then bytes."""
-
-    waiting: int
-    deferred: int
-    running: int
-    kept: int
-    evicted: int
-    lost: int
-    free_slots: int
-    reserved_slots: int
-    slots: int
-    reserved_bytes: int
-    segment_bytes: int
 
 
 class Attached:
@@ -286,21 +271,7 @@ class Attached:
 
     def counts(self) -> Counts:
         """What is in the ring, without the lock: each number is true for some recent moment."""
-        words, geometry = self.words, self._table.geometry
-        reserved = self._table.slots.reserved()
-        return Counts(
-            self._table.order.waiting(),
-            words[at.H_DEFERRED],
-            words[at.H_RUNNING],
-            words[at.H_FINISHED],
-            words[at.H_EVICTED],
-            words[at.H_LOST],
-            words[at.H_FREE],
-            reserved,
-            geometry.slots,
-            at.COLUMNS_AT + reserved * (geometry.slot_size + at.COLUMN_BYTES_PER_SLOT),
-            geometry.segment_bytes,
-        )
+        return Counts.of(self._table)
 
     def intact(self) -> bool:
         """Whether our objects are still those that others find, and our descriptor still open."""

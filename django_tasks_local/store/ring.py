@@ -4,11 +4,9 @@ import logging
 import os
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from struct import Struct
 from typing import Any, Final
-
-from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 
@@ -170,19 +168,6 @@ class Ring(Attached):
         if not self._settled(self._do.finish, claim, state, slots):
             os._exit(EXIT_DETACHED)  # taken for dead, and reaped
         return now_ns
-
-    def running(self) -> Iterator[Found]:
-        """The tasks that run now. It reads every slot's commit word: for people, not for polls."""
-        reserved = self._table.slots.reserved()
-        column = self.words[self._commit : self._commit + reserved].tolist()
-        for slot in [s for s, word in enumerate(column) if word >> at.STATE_SHIFT == at.RUNNING]:
-            head = self._table.head(slot)
-            try:
-                found = self.get(format_id(head.id_high, head.id_low))
-            except TaskResultDoesNotExist:
-                continue  # finished and evicted meanwhile
-            if found.state == at.RUNNING:
-                yield found
 
     def _enqueue_chained(self, request: Request) -> int:
         size = len(request.meta) + len(request.arguments)

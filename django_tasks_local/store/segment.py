@@ -11,7 +11,6 @@ import threading
 import weakref
 import zlib
 from array import array
-from contextlib import suppress
 from hashlib import blake2s
 from time import sleep
 from typing import Final
@@ -25,15 +24,13 @@ from . import patience
 from .lock import GUARD, LIVENESS, ByteLock, any_held
 from .mutex import Mutex
 from .objects import (
-    SEMAPHORES,
     inode_of,
     open_segment,
     segment_path,
-    semaphore_path,
     standard_descriptors,
 )
 from .patience import Patience, Sighting
-from .trouble import DIRECTORY, frozen, unavailable
+from .trouble import frozen, unavailable
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -238,14 +235,46 @@ def _attach(name: str, fd: int, wanted: at.Geometry, passing: bool) -> Segment |
     return attached
 
 
-def unlink_objects(name: str) -> None:
-    """Removes the names of a ring's objects; who has them open goes on with nameless ones."""
+def look_at_segment(name: str) -> Segment | None:
+    """The segment `name` as it is, None where there is none: makes nothing and waits for nobody.
+
+    Raises:
+        StoreUnavailable: It is not ours, not private, damaged, or of another layout.
+    """
+    with _attaching:
+        segment = _segments.get(name)
+        if segment is not None and segment.intact():
+            segment.must_be_whole()
+            return segment
+        if not ring_exists(name):
+            return None
+        path = segment_path(name)
+        try:
+            with standard_descriptors():
+                fd = open_segment(name, make=False)
+                head, size = _head(fd)
+                geometry = _geometry(head, size)
+                if geometry is None:
+                    os.close(fd)
+                    if head[at.H_MAGIC] == 0:  # it is being made
+                        return None
+                    raise _unusable(head, path)
+                segment = Segment(name, fd, geometry)
+        except OSError as error:
+            raise unavailable(error, path) from error
+        _kept.append(segment)
+        _segments[name] = segment
+        return segment
+
+
+def attached(name: str) -> Segment | None:
+    """What this process has open under that name, None for nothing."""
+    return _segments.get(name)
+
+
+def forget(name: str) -> None:
+    """Has the next one that attaches open that name again."""
     _segments.pop(name, None)
-    with suppress(OSError):
-        os.unlink(segment_path(name))
-    for letters in SEMAPHORES:
-        with suppress(OSError):
-            os.unlink(semaphore_path(name + letters))
 
 
 def ring_exists(name: str) -> bool:
@@ -253,55 +282,47 @@ def ring_exists(name: str) -> bool:
     return inode_of(segment_path(name)) != 0
 
 
-def ring_is_attached(name: str) -> bool:
-    """Whether another process is attached to the segment of that name; attaches nothing itself."""
-    ours = _segments.get(name)
-    if ours is not None:  # closing one more descriptor would drop our record locks
-        return any_held(ours.fd, GUARD)
-    with suppress(OSError):
-        fd = os.open(segment_path(name), os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            return any_held(fd, GUARD)
-        finally:
-            os.close(fd)
-    return False
-
-
-def sweep_passing() -> None:
-    """Removes the rings of this user's test runs whose processes are gone."""
-    prefix, attached = f"dtl-{os.geteuid()}-", set(_segments)
-    for file_name in os.listdir(DIRECTORY) if os.path.isdir(DIRECTORY) else ():
-        name = f"/{file_name[:-1]}"
-        if not (file_name.startswith(prefix) and file_name.endswith("s")) or name in attached:
-            continue
-        with suppress(OSError):
-            fd = os.open(f"{DIRECTORY}/{file_name}", os.O_RDONLY | os.O_NOFOLLOW)
-            try:
-                head = os.pread(fd, at.PAGE, 0).ljust(at.PAGE, b"\0")
-                words = memoryview(head).cast("Q")
-                ours = words[at.H_MAGIC] == at.MAGIC and words[at.H_PASSING]
-                if ours and not any_held(fd, GUARD):
-                    unlink_objects(name)
-            finally:
-                os.close(fd)
-
-
 def _sound(name: str, fd: int, wanted: at.Geometry) -> at.Geometry | None:
     """The geometry of a segment that is complete and stays as it is, None for any other."""
-    found = os.fstat(fd)
-    if found.st_nlink == 0 or found.st_size < at.PAGE:
+    if os.fstat(fd).st_nlink == 0:
         return None
-    head = memoryview(os.pread(fd, at.PAGE, 0)).cast("Q")
-    if head[at.H_MAGIC] != at.MAGIC or head[at.H_VERSION] != at.VERSION:
-        return None
-    geometry = at.Geometry(head[at.H_SLOT_SIZE], head[at.H_SLOTS])
-    if geometry_crc(head) != head[at.H_GEOMETRY_CRC] or geometry.segment_bytes != found.st_size:
-        return None
-    if geometry != wanted:
+    geometry = _geometry(*_head(fd))
+    if geometry is not None and geometry != wanted:
         if not any_held(fd, LIVENESS):
             return None
         _warn_of_old_sizes(name, geometry)
     return geometry
+
+
+def _head(fd: int) -> tuple[memoryview, int]:
+    """The header's words, zeros where there are none yet, and the size of the file."""
+    # pread, no mapping: closing a mapping closes a descriptor of the file, and drops the guard.
+    head = os.pread(fd, at.PAGE, 0).ljust(at.PAGE, b"\0")
+    return memoryview(head).cast("Q"), os.fstat(fd).st_size
+
+
+def _geometry(head: memoryview, size: int) -> at.Geometry | None:
+    """What a complete header of our layout says, None for any other."""
+    if head[at.H_MAGIC] != at.MAGIC or head[at.H_VERSION] != at.VERSION:
+        return None
+    if geometry_crc(head) != head[at.H_GEOMETRY_CRC]:
+        return None
+    geometry = at.Geometry(head[at.H_SLOT_SIZE], head[at.H_SLOTS])
+    return geometry if geometry.segment_bytes == size else None
+
+
+def _unusable(head: memoryview, path: str) -> StoreUnavailable:
+    """Why a header is not one of our layout."""
+    if head[at.H_MAGIC] != at.MAGIC:
+        return StoreUnavailable("this is not a ring of django-tasks-local", path=path, fix=DESTROY)
+    if head[at.H_VERSION] != at.VERSION:
+        return StoreUnavailable(
+            f"its layout is version {head[at.H_VERSION]}, this release writes {at.VERSION}, and "
+            f"it holds {counted(head[at.H_UNFINISHED], 'unfinished task')}",
+            path=path,
+            fix=f"let the release that wrote it finish them; {DESTROY}",
+        )
+    return StoreUnavailable("its header is damaged", path=path, fix=DESTROY)
 
 
 def _warn_of_old_sizes(name: str, geometry: at.Geometry) -> None:
@@ -313,37 +334,25 @@ def _warn_of_old_sizes(name: str, geometry: at.Geometry) -> None:
 
 def _prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geometry | None:
     """With the guard held: the geometry of the segment behind `fd`, None to open it again."""
-    found = os.fstat(fd)
-    if found.st_nlink == 0:
+    if os.fstat(fd).st_nlink == 0:
         return None
     path = segment_path(name)
-    if found.st_size < at.PAGE:
-        return _lay_out(fd, wanted, passing, path)
-    # pread, no mapping: closing a mapping closes a descriptor of the file, and drops the guard.
-    head = memoryview(os.pread(fd, at.PAGE, 0)).cast("Q")
+    head, size = _head(fd)
+    attached_to = any_held(fd, LIVENESS)
     # Its maker died before the last step, or, with somebody attached, it is damaged.
-    if head[at.H_MAGIC] == 0 and not any_held(fd, LIVENESS):
+    if size < at.PAGE or (head[at.H_MAGIC] == 0 and not attached_to):
         return _lay_out(fd, wanted, passing, path)
-    if head[at.H_MAGIC] != at.MAGIC:
-        raise StoreUnavailable("this is not a ring of django-tasks-local", path=path, fix=DESTROY)
-    idle = not any_held(fd, LIVENESS) and not head[at.H_UNFINISHED] and not head[at.H_DIRTY]
-    if head[at.H_VERSION] != at.VERSION:
-        if idle:
-            logger.warning(
-                "ring=%s has layout %d, this release writes %d; nothing unfinished was in it: "
-                "made anew, kept results are dropped", name, head[at.H_VERSION], at.VERSION,
-            )  # fmt: skip
-            os.unlink(path)
-            return None
-        raise StoreUnavailable(
-            f"its layout is version {head[at.H_VERSION]}, this release writes {at.VERSION}, and "
-            f"it holds {counted(head[at.H_UNFINISHED], 'unfinished task')}",
-            path=path,
-            fix=f"let the release that wrote it finish them; {DESTROY}",
-        )
-    geometry = at.Geometry(head[at.H_SLOT_SIZE], head[at.H_SLOTS])
-    if geometry_crc(head) != head[at.H_GEOMETRY_CRC] or geometry.segment_bytes != found.st_size:
-        raise StoreUnavailable("its header is damaged", path=path, fix=DESTROY)
+    idle = not attached_to and not head[at.H_UNFINISHED] and not head[at.H_DIRTY]
+    if head[at.H_MAGIC] == at.MAGIC and head[at.H_VERSION] != at.VERSION and idle:
+        logger.warning(
+            "ring=%s has layout %d, this release writes %d; nothing unfinished was in it: "
+            "made anew, kept results are dropped", name, head[at.H_VERSION], at.VERSION,
+        )  # fmt: skip
+        os.unlink(path)
+        return None
+    geometry = _geometry(head, size)
+    if geometry is None:
+        raise _unusable(head, path)
     if geometry != wanted:
         if idle:
             logger.warning(

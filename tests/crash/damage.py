@@ -23,7 +23,7 @@ from typing import Any, Final
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnavailable
-from django_tasks_local.store import Ring, Role, loss_word, segment
+from django_tasks_local.store import Look, Ring, Role, loss_word, segment
 from django_tasks_local.store import layout as at
 from django_tasks_local.store.loss import EXIT_DETACHED, Loss
 from tests.crash.damaged import LIMITS, Damaged, damage
@@ -170,9 +170,11 @@ class Use:
     def look(self) -> None:
         """What `local_tasks status` does."""
         ring = self.ring
-        ring.counts()
-        list(ring.registry.attachments())
-        list(ring.running())
+        look = Look(ring._table, ring.alias)
+        look.counts()
+        look.attached()
+        list(look.running())
+        look.stuck_inside()
         ring.has_work()
         ring.next_due_ns()
 

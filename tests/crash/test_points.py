@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from django_tasks_local.store import Ring, Role
+from django_tasks_local.store import Look, Ring, Role
 from django_tasks_local.store import layout as at
 from django_tasks_local.store.ids import format_id
 from tests.crash.scene import (
@@ -100,7 +100,10 @@ OPERATIONS = {
         lambda ring, oldest: ring.get(oldest), oldest_result,
         states=("waiting", "full", "chained"),
     ),
-    "bury": Operation(lambda ring, _: list(ring.running()), states=("running", "chained")),
+    "bury": Operation(
+        lambda ring, _: [ring.get(task.result_id) for task, _ in Look(ring._table, "").running()],
+        states=("running", "chained"),
+    ),
     "reap": Operation(lambda ring, _: ring.reap_dead(), states=("running", "chained")),
     "rebuild": Operation(lambda ring, _: ring.recover()),
     "repair": Operation(lambda ring, _: ring.repair(), states=("running", "chained")),

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.tasks import task_backends
 from django.test import override_settings
 
-from django_tasks_local.store import Limits, Ring, Role, segment
+from django_tasks_local.store import Limits, Ring, Role, ring_exists, segment
 from django_tasks_local.store import layout as at
 from tests.crash.steps import in_child
 from tests.settings import TASKS
@@ -53,12 +55,16 @@ def enqueue(ring: Ring, due_ns: int = 0) -> str:
 
 
 def test_nothing_to_see(ring: Callable[[], Ring]) -> None:
-    """Where nothing was enqueued the commands say so, and make nothing."""
+    """Where there is no ring the commands say which one they mean, and make nothing."""
     backend: Any = task_backends["process"]
-    assert "no ring" in run("status")
-    assert json.loads(run("status", "--json")) == {"process": {"ring": None}}
+    name = backend.terms().name
+    for command in (["status"], ["destroy", "--no-input"]):
+        said = run(*command)
+        assert f"no ring /dev/shm{name}s" in said
+        assert "settings module tests.settings" in said
+        assert "NAMESPACE" in said
+    assert json.loads(run("status", "--json")) == {"process": {"ring": None, "looked_for": name}}
     assert "nothing to check" in run("check")
-    assert "there is no ring" in run("destroy", "--no-input")
     assert not [name for name in shm_objects() if backend.terms().name[1:] in name]
 
 
@@ -109,11 +115,35 @@ def test_destroy_refuses_while_processes_are_attached(ring: Callable[[], Ring]) 
         segment._segments.clear()
         with pytest.raises(CommandError, match="processes are attached"):
             run("destroy", "--no-input")
-        assert segment.ring_exists(name)
+        assert ring_exists(name)
         assert "removed" in run("destroy", "--no-input", "--force")
-        assert not segment.ring_exists(name)
+        assert not ring_exists(name)
 
     in_child(from_outside)
+
+
+def test_status_needs_nobody(ring: Callable[[], Ring]) -> None:
+    """It says who is stopped inside and which worker has died, and waits for neither."""
+    made = ring()
+    running = enqueue(made)
+    in_child(lambda: Ring(made.name, "process", made.limits, Role.SITE).claim())
+    stopped = os.fork()
+    if not stopped:
+        mine = Ring(made.name, "process", made.limits, Role.SITE)
+        mine._mutex.run(lambda: os.kill(os.getpid(), signal.SIGSTOP))
+        os._exit(0)
+    os.waitpid(stopped, os.WUNTRACED)
+    try:
+        facts = json.loads(run("status", "--json"))["process"]
+        text = run("status")
+    finally:
+        os.kill(stopped, signal.SIGKILL)
+        os.waitpid(stopped, 0)
+    assert facts["stuck_inside"] == stopped
+    assert f"process {stopped} has the lock" in text
+    assert f"kill -CONT {stopped}" in text
+    assert [(task["id"], task["worker_lives"]) for task in facts["running"]] == [(running, False)]
+    assert f"which has died, ({running})" in text
 
 
 @pytest.mark.parametrize(("answer", "left"), [("y", False), ("no", True), ("", True)])
@@ -125,7 +155,53 @@ def test_destroy_asks(
     made.detach()
     monkeypatch.setattr("builtins.input", lambda question: answer)
     assert ("Left as it is" in run("destroy")) is left
-    assert segment.ring_exists(made.name) is left
+    assert ring_exists(made.name) is left
+
+
+def test_destroy_where_nobody_can_be_asked(
+    ring: Callable[[], Ring], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`< /dev/null`: it removes nothing, and names the option."""
+    ring().detach()
+
+    def no_answer(question: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", no_answer)
+    with pytest.raises(CommandError, match=r"nothing was removed.*--no-input"):
+        run("destroy")
+    backend: Any = task_backends["process"]
+    assert ring_exists(backend.terms().name)
+
+
+def test_destroy_looks_again_after_the_answer(
+    ring: Callable[[], Ring], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that attaches while the question waits keeps its ring."""
+    made = ring()
+    made.detach()
+    pids: list[int] = []
+    told, tell = os.pipe()
+
+    def attach_meanwhile(question: str) -> str:
+        pids.append(os.fork())
+        if not pids[0]:
+            Ring(made.name, "process", made.limits, Role.SITE)
+            os.write(tell, b"!")
+            signal.pause()
+        assert os.read(told, 1) == b"!"
+        return "y"
+
+    monkeypatch.setattr("builtins.input", attach_meanwhile)
+    try:
+        with pytest.raises(CommandError, match="processes are attached"):
+            run("destroy")
+        assert made.intact()
+    finally:
+        os.kill(pids[0], signal.SIGKILL)
+        os.waitpid(pids[0], 0)
+        os.close(told)
+        os.close(tell)
 
 
 def test_aliases() -> None:

@@ -9,9 +9,8 @@ import posix_ipc
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Ring, Role, objects
+from django_tasks_local.store import Ring, Role, objects, unlink_objects
 from django_tasks_local.store import layout as at
-from django_tasks_local.store import segment as rooms
 from tests.rings import LIMITS, Rings, descriptors_of, path_of, stat_of
 
 
@@ -31,7 +30,7 @@ def test_collecting_a_removed_ring_keeps_its_locks(rings: Rings) -> None:
     peer = rings.peer()
     old = rings.attach()
     index = old.registry.index
-    rooms.unlink_objects(rings.name)
+    unlink_objects(rings.name)
     del old
     gc.collect()
     assert peer.do(is_alive, index)
@@ -48,7 +47,7 @@ def test_a_removed_ring_that_everybody_left_is_given_back(rings: Rings) -> None:
     """A user's cron job may have RemoveIPC at each of its logouts: memory must not pile up."""
     old = rings.attach()
     fd = old.segment.fd
-    rooms.unlink_objects(rings.name)
+    unlink_objects(rings.name)
     del old
     gc.collect()
     inode = os.fstat(fd).st_ino

@@ -65,33 +65,6 @@ def test_lost_wake_ups_are_replaced(ring: Ring) -> None:
     assert ring._semaphores.wake_ups() == 3
 
 
-def test_the_running_tasks_are_listed(rings: Rings) -> None:
-    """Those of all processes; who is dead is buried on the way."""
-    ring = rings.attach()
-    ids = [put(ring) for _ in range(4)]
-    living, dead = rings.peer(), rings.peer()
-    living.do(peers.claim)
-    dead.do(peers.claim)
-    dead.kill()
-    assert [each.result_id for each in ring.running()] == [ids[0]]
-    assert ring.get(ids[1]).status.name == "FAILED"
-
-
-def test_a_task_that_ended_meanwhile_is_not_listed(
-    ring: Ring, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The list is read without the lock."""
-    put(ring)
-    ring.claim()
-    listed = ring.running()
-
-    def evicted(result_id: str) -> None:
-        raise TaskResultDoesNotExist
-
-    monkeypatch.setattr(ring, "get", evicted)
-    assert list(listed) == []
-
-
 def test_what_a_pool_asks(rings: Rings) -> None:
     """What waits, what runs, who is busy, and the limits that hold."""
     ring = rings.attach(replace(LIMITS, drain_timeout_s=2.5))

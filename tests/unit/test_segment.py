@@ -12,7 +12,7 @@ import posix_ipc
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Role, objects, ring_exists, ring_name
+from django_tasks_local.store import Role, objects, ring_exists, ring_name, unlink_objects
 from django_tasks_local.store import layout as at
 from django_tasks_local.store import segment as rooms
 from tests import rings as peers
@@ -100,7 +100,7 @@ def test_removed_objects_are_made_anew(rings: Rings) -> None:
     """After somebody unlinked the ring, attaching makes a new one; the old one still works."""
     old = rings.attach()
     result_id = put(old)
-    rooms.unlink_objects(rings.name)
+    unlink_objects(rings.name)
     assert not old.intact()
     assert old.get(result_id).status.name == "READY"
     new = rings.attach()
@@ -122,7 +122,7 @@ def test_a_pool_keeps_a_removed_ring(rings: Rings) -> None:
     """It works off what is in it: its workers attach to the same one, and make no new names."""
     rings.peer()
     pool = rings.attach(role=Role.POOL)
-    rooms.unlink_objects(rings.name)
+    unlink_objects(rings.name)
     rooms._segments[rings.name] = pool.segment
     worker = rings.attach(role=Role.WORKER)
     assert worker.segment is pool.segment

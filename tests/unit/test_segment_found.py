@@ -8,8 +8,7 @@ import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.store import layout as at
-from django_tasks_local.store import ring_exists, ring_is_attached, sweep_passing
-from django_tasks_local.store import segment as rooms
+from django_tasks_local.store import ring_exists, ring_is_attached, sweep_passing, unlink_objects
 from tests import rings as peers
 from tests.rings import (
     LIMITS,
@@ -192,6 +191,6 @@ def test_removing_twice_is_harmless(rings: Rings) -> None:
     """Two commands may destroy the same ring at once."""
     ring = rings.attach()
     done(ring)
-    rooms.unlink_objects(rings.name)
-    rooms.unlink_objects(rings.name)
+    unlink_objects(rings.name)
+    unlink_objects(rings.name)
     assert not ring_exists(rings.name)

@@ -1,6 +1,8 @@
 """``manage.py local_tasks``: look into the rings, check them, remove them."""
 
+import getpass
 import json
+import os
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -9,13 +11,16 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.pool import preparation
 from django_tasks_local.store import (
+    Look,
     PoolState,
     Ring,
     Role,
     ring_exists,
     ring_is_attached,
     unlink_objects,
+    unlink_unattached,
 )
 from django_tasks_local.store.records import task_path
 
@@ -84,20 +89,36 @@ class Command(BaseCommand):
     def _destroy(self, backend: ProcessPoolBackend, *, ask: bool, force: bool) -> None:
         name = backend.terms().name
         if not ring_exists(name):
-            self.stdout.write(f"{backend.alias}: there is no ring.")
+            self.stdout.write(f"{backend.alias}: {_no_ring(name)}")
             return
         if ring_is_attached(name) and not force:
-            raise CommandError(
-                f"{backend.alias}: processes are attached (`local_tasks status` lists them). Stop "
-                "the site first, or use --force: they go on with a new ring, and what is in this "
-                "one is out of reach."
-            )
-        question = f"Remove the ring of {backend.alias!r} with all tasks and results? [y/N] "
-        if ask and input(question).strip().lower() not in ("y", "yes"):
+            raise _attached(backend.alias)
+        if ask and not _confirmed(backend.alias):
             self.stdout.write("Left as it is.")
             return
-        unlink_objects(name)
+        if force:
+            unlink_objects(name)
+        elif not unlink_unattached(name):  # while the question was being answered
+            raise _attached(backend.alias)
         self.stdout.write(f"{backend.alias}: removed.")
+
+
+def _attached(alias: str) -> CommandError:
+    return CommandError(
+        f"{alias}: processes are attached (`local_tasks status` lists them). Stop the site first, "
+        "or use --force: they go on with a new ring, and what is in this one is out of reach."
+    )
+
+
+def _confirmed(alias: str) -> bool:
+    question = f"Remove the ring of {alias!r} with all tasks and results? [y/N] "
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        raise CommandError(
+            f"{alias}: nothing was removed. `local_tasks destroy` asks before it removes, and "
+            "standard input has no answer; where nobody can be asked, use --no-input."
+        ) from None
 
 
 def _ring(backend: ProcessPoolBackend) -> Ring | None:
@@ -105,31 +126,51 @@ def _ring(backend: ProcessPoolBackend) -> Ring | None:
     return backend.site().ring if ring_exists(backend.terms().name) else None
 
 
+def _no_ring(name: str) -> str:
+    """What it may mean that there is no ring, and where it was looked for."""
+    module = preparation.settings_module() or "none"
+    return (
+        f"there is no ring /dev/shm{name}s, which is that of user {_user()} with settings module "
+        f"{module}. Nothing was enqueued since the host started, or it was removed "
+        "(`local_tasks destroy`); or the site runs as another user, in another container, or with "
+        "another settings module, SECRET_KEY or NAMESPACE."
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no such line in /etc/passwd, as in many containers
+        return str(os.geteuid())
+
+
 def _describe(backend: ProcessPoolBackend) -> dict[str, Any]:
-    ring = _ring(backend)
-    if ring is None:
-        return {"ring": None}
-    counts = ring.counts()
+    name = backend.terms().name
+    look = Look.into(name, backend.alias)
+    if look is None:
+        return {"ring": None, "looked_for": name}
+    counts = look.counts()
     now_ns = time.time_ns()
-    attached = [entry for entry in ring.registry.attachments() if entry.alive]
     return {
-        "ring": ring.name,
+        "ring": look.name,
         "waiting": counts.waiting,
         "deferred": counts.deferred,
         "running": [
             {
                 "id": task.result_id,
                 "task": task_path(task.meta),
-                "worker_pid": int(task.worker_id.split("-")[-2]),
+                "worker_pid": task.head.worker >> 32,
+                "worker_lives": lives,
                 "age_s": round((now_ns - task.started_at_ns) / 1e9, 1),
             }
-            for task in ring.running()
+            for task, lives in look.running()
         ],
         "kept_results": counts.kept,
         "evicted": counts.evicted,
         "lost_workers": counts.lost,
         "reserved_bytes": counts.reserved_bytes,
         "shm_size": counts.segment_bytes,
+        "stuck_inside": look.stuck_inside(),
         "attached": [
             {
                 "pid": entry.pid,
@@ -137,15 +178,14 @@ def _describe(backend: ProcessPoolBackend) -> dict[str, Any]:
                 "state": PoolState(entry.state).name.lower() if entry.role is Role.POOL else None,
                 "since": datetime.fromtimestamp(entry.since_ns / 1e9, UTC).isoformat(),
             }
-            for entry in attached
-            if entry.index != ring.registry.index
+            for entry in look.attached()
         ],
     }
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
     if facts["ring"] is None:
-        return ["no ring: nothing was enqueued since the host started"]
+        return [_no_ring(facts["looked_for"])]
     lines = [
         f"waiting {facts['waiting']:,}   deferred {facts['deferred']:,}   "
         f"running {len(facts['running']):,}   kept results {facts['kept_results']:,}",
@@ -154,11 +194,21 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"{facts['shm_size'] / 2**20:,.1f} MiB, ring {facts['ring']}",
     ]
     lines += [
-        f"running {task['task']} for {task['age_s']:,.1f} s in worker {task['worker_pid']} "
-        f"({task['id']})"
+        f"running {task['task']} for {task['age_s']:,.1f} s in worker {task['worker_pid']}"
+        f"{'' if task['worker_lives'] else ', which has died,'} ({task['id']})"
         for task in facts["running"]
     ]
+    if facts["stuck_inside"] is not None:
+        lines.append(_stuck(facts["stuck_inside"]))
     for entry in facts["attached"]:
         state = f", {entry['state']}" if entry["state"] else ""
         lines.append(f"attached {entry['role']} {entry['pid']}{state} since {entry['since']}")
     return lines
+
+
+def _stuck(pid: int) -> str:
+    who = f"process {pid}" if pid > 0 else "a process in another pid namespace"
+    return (
+        f"{who} has the lock and does not let go: the others wait for it. If it is stopped, "
+        f"continue it (kill -CONT {pid if pid > 0 else 'PID'}) or end it"
+    )
