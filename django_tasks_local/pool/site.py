@@ -83,7 +83,8 @@ class Site:
         self._has_role = False  # in the ring as it is now
         self._watched = False
         self._borrowed = ring is not None
-        self._main_is_known = preparation.needs_main()
+        # A server's main script is the server, and defines nothing that a task is handed.
+        self._main_is_known = preparation.needs_main() or is_server()
         self.ring = ring or self._attach()
 
     def encode(self, value: object) -> Any:

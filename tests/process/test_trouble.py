@@ -62,6 +62,7 @@ def test_what_is_in_a_removed_ring_runs_to_its_end(tmp_path: Path) -> None:
         client.hold(gate)
         waiting = client.enqueue("note", str(log))
         deferred = client.enqueue("note", str(log), using={"run_after_s": 5})
+        client.every_answer(waiting)  # so that both web workers are attached
         (old,) = client.supervisors()
         unlink_rings(client.site.objects())
         text = "was removed while in use"
