@@ -29,8 +29,8 @@ FAILED: Final = 78
 
 # Calls of `os` that change what other processes see; the torn variant of `pwrite` writes half.
 OS_CALLS: Final = ("pwrite", "ftruncate", "posix_fallocate", "unlink")
-# What whoever goes inside the ring and writes cannot do without. Where the enumeration misses one
-# of these, its patch no longer catches what it is for, and the deaths there are not tried.
+# What no process can do without that goes inside the ring and writes. Where the enumeration misses
+# one of these, its patch no longer catches what it is for, and the deaths there are not tried.
 INSIDE: Final = (
     "words", "Semaphore.acquire", "Semaphore.release", "ByteLock.attempt", "ByteLock.release"
 )  # fmt: skip
