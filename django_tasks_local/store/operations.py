@@ -73,7 +73,10 @@ class Operations:
                 return AGAIN if room is Room.MORE else 0
         words[at.H_DIRTY] = 1
         slot = self._table.slots.take_one()
-        generation = self._tick()
+        generation = words[at.H_TICK]
+        if generation >= at.BEYOND_ANY_TICK:
+            raise OverflowError(f"TICK is {generation}")  # damage: see layout
+        words[at.H_TICK] = generation + 1
         words[at.H_UNFINISHED] += 1
         payload = request.meta + request.arguments
         self._publish(request, slot, generation, 0, payload, generation)
@@ -92,7 +95,10 @@ class Operations:
         self._registry.ensure()
         words[at.H_DIRTY] = 1
         slot = table.slots.take_one()
-        generation = self._tick()
+        generation = words[at.H_TICK]
+        if generation >= at.BEYOND_ANY_TICK:
+            raise OverflowError(f"TICK is {generation}")  # damage: see layout
+        words[at.H_TICK] = generation + 1
         written.slot, written.generation = slot, generation
         written.wanted = Wanted(count, at.chain_word(slot, generation))
         self._registry.set_field(at.E_OTHERS, self._others() + 1)
@@ -311,14 +317,6 @@ class Operations:
         words = self._words
         pending: int = words[at.H_UNFINISHED] - words[at.H_RUNNING]
         return pending >= words[at.H_MAX_PENDING]
-
-    def _tick(self) -> int:
-        """The next generation."""
-        tick: int = self._words[at.H_TICK]
-        if tick >= at.BEYOND_ANY_TICK:  # damage; it would run into the owner's bits
-            raise inconsistent(self._table.segment.path)
-        self._words[at.H_TICK] = tick + 1
-        return tick
 
     def _others(self) -> int:
         return self._registry.field(self._registry.index, at.E_OTHERS)

@@ -42,7 +42,8 @@ class Recency:
         words = self._words
         newer = words[self._link + slot]
         older = words[self._back + slot]
-        if max(newer, older) >= self._segment.limit:
+        limit = self._segment.limit
+        if newer >= limit or older >= limit:
             self._segment.must_hold(max(newer, older))
         if newer:
             words[self._back + newer] = older

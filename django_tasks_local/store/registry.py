@@ -90,7 +90,8 @@ class Registry:
         self._words = segment.words
         self._bytes: dict[int, ByteLock] = {}
         # What our entry's words are as long as it is ours: it may be reaped, and given to others.
-        self._commit = 0
+        self._entry = at.REGISTRY_AT
+        self._commit = -1
         self._state = 0
         self._pool = 0
         self._pool_commit = 0
@@ -146,6 +147,7 @@ class Registry:
         start = (entry + at.E_PATH) * 8
         self._segment.bytes[start : start + len(self._tail)] = self._tail
         self.index = index
+        self._entry = entry
         self._segment.entries[index] = self.pid
 
     def become(self, role: Role, code: int) -> None:
@@ -183,7 +185,7 @@ class Registry:
 
     def owned(self) -> bool:
         """Whether our entry's commit word is the one that we have put there."""
-        return self.index >= 0 and bool(self._words[self._at(self.index)] == self._commit)
+        return bool(self._words[self._entry] == self._commit)
 
     def ensure(self) -> None:
         """Takes another entry, in the same role and order, where ours was reaped (in the lock).
@@ -191,7 +193,7 @@ class Registry:
         Raises:
             StoreUnavailable: All entries are taken by living processes.
         """
-        if not self.owned():
+        if self._words[self._entry] != self._commit:
             self._segment.entries.pop(self.index, None)
             self._take_entry()
             self._words[self._at(self.index)] = self._commit
