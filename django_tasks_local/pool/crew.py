@@ -112,7 +112,8 @@ class Crew:
             del self._ended[0]
 
     def _word(self, code: int) -> int:
-        if self._loss is not None:
+        # One that has ended by itself just before keeps its own cause.
+        if self._loss is not None and code == -signal.SIGKILL:
             return loss_word(self._loss)
         return loss_word(Loss.SIGNAL, -code) if code < 0 else loss_word(Loss.EXIT, code)
 
