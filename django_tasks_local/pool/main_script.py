@@ -71,7 +71,7 @@ def where_main_is_from() -> str:
 
 
 def names_main(encoded: Any) -> bool:
-    """Whether pickled arguments may name something in ``__main__`` (0.1 us for small ones)."""
+    """Whether pickled arguments may name something in ``__main__`` (0.5 us for small ones)."""
     if isinstance(encoded, bytes):
         return _NAME in encoded
     return any(_NAME in part for part in encoded.parts if len(part) < _OPCODES_BYTES)
