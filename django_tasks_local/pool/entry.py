@@ -20,6 +20,8 @@ from django_tasks_local.store import (
 )
 from django_tasks_local.streams import say
 
+from .loggers import kept_enabled
+
 
 def main(order: dict[str, Any]) -> int:
     """Serves one ring until it is time to go.
@@ -54,7 +56,8 @@ def main(order: dict[str, Any]) -> int:
     os.close(null)
 
     preparation = pickle.loads(told)
-    preparation.apply()
+    with kept_enabled():
+        preparation.apply()
 
     from django_tasks_local.backends import process
 

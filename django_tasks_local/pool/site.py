@@ -305,6 +305,11 @@ class Site:
                     "alias=%s the pool (pid %d) ended with status %d; its traceback is on standard "
                     "error. Tasks stay READY, and it is tried again.", alias, pid, status,
                 )  # fmt: skip
+            elif status < 0:
+                logger.error(
+                    "alias=%s the pool (pid %d) was killed by signal %d. What ran in it is lost; "
+                    "what waits stays READY, and another pool is started.", alias, pid, -status,
+                )  # fmt: skip
 
     def _start_watch(self) -> None:
         try:

@@ -1,5 +1,6 @@
 """One process's attachment to a ring: its parts put together, and what keeping house needs."""
 
+import logging
 import os
 import time
 from array import array
@@ -21,6 +22,7 @@ from .limits import Limits, shared_drain_timeout_s, shared_max_workers
 from .lock import GUARD, ByteLock
 from .look import Counts
 from .loss import Loss, loss_word
+from .loss_log import log_loss
 from .mutex import Mutex
 from .operations import Operations
 from .reader import Reader
@@ -31,6 +33,8 @@ from .table import Table
 
 # Work of any size is done in steps, each in a hold of its own; the pool has other things to see to.
 _STEPS_AT_ONCE: Final = 32
+
+logger = logging.getLogger("django_tasks_local")
 
 
 class Attached:
@@ -340,16 +344,26 @@ class Attached:
         if pool >= 0 and registry.alive(pool):
             return False
         loss = Loss.POOL_DIED if registry.has_pool(index) else Loss.UNKNOWN
-        return bool(self._reap(self._mutex.try_run, index, loss_word(loss)))
+        commit, pid = registry.field(index, at.E_COMMIT), registry.field(index, at.E_PID)
+        lost = self._reap(self._mutex.try_run, index, loss_word(loss))
+        if commit >> at.ROLE_SHIFT == Role.POOL and registry.field(index, at.E_COMMIT) != commit:
+            logger.error("alias=%s the pool (pid %d) died", self.alias, pid)
+        return bool(lost)
 
     def _reap(self, run: Callable[..., int | None], index: int, loss: int) -> int:
         several = self.registry.field(index, at.E_OTHERS) != 0
         if several:
             # One by one, each in a hold of its own; the list is made outside the lock.
             for slot in recovery.owned_by(self._table, index):
+                running = self._table.is_run_by(slot, index)
                 if not run(self._do.settle, slot, index, loss):
                     return 0
-        return run(self._do.reap, index, loss, several) or 0
+                if running:
+                    log_loss(self._reader, self._table, slot)
+        lost = run(self._do.reap, index, loss, several) or 0
+        if lost:
+            log_loss(self._reader, self._table, lost)
+        return lost
 
     def _shared_mutex(self) -> Mutex:
         """This process's mutex of the segment: the first attachment makes it."""

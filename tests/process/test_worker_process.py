@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.process.client import gone, serving
 from tests.process.project import Project
-from tests.support import LONG_TIMEOUT, wait_for
+from tests.support import LONG_TIMEOUT, kill, wait_for
 
 TASKS = """
 import atexit, os, random, signal
@@ -81,10 +83,23 @@ def ask():
         return [os.getpid(), cursor.fetchone()[0]]
 """
 
+SETTINGS = """
+from tests.site.settings import *
+
+INSTALLED_APPS = ["shop", *INSTALLED_APPS]
+# As most projects have it: without "disable_existing_loggers".
+LOGGING = {
+    "version": 1,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["console"], "level": "INFO"},
+}
+"""
+
 
 def project(folder: Path) -> tuple[dict[str, str], Path]:
     """The environment of a site with these tasks, and the file that they write to."""
     made = Project(folder)
+    made.write("shop_settings.py", SETTINGS)
     file = folder / "file"
     file.touch()
     made.write("shop/tasks.py", TASKS.format(file=str(file)))
@@ -128,13 +143,44 @@ def test_an_exit_function_that_hangs(tmp_path: Path) -> None:
     assert "run_exit_functions" in client.site.log()
 
 
+@pytest.mark.parametrize("workers", ["forked", "fresh"])
+def test_logging_that_disables_loggers(tmp_path: Path, workers: str) -> None:
+    """A LOGGING without "disable_existing_loggers" has failed and lost tasks in it all the same."""
+    env, _ = project(tmp_path)
+    env |= {"DTL_THREAD": "1"} if workers == "fresh" else {}
+    with serving(workers=1, env=env, options={"MAX_WORKERS": 1}) as client:
+        client.fails("interrupt")
+        wait_for(lambda: client.site.log().count("Traceback") == 1)
+        lost = client.enqueue("kill_myself", 9)
+        client.error(lost)
+        line = f"Task id={lost} path=tests.site.tasks.kill_myself was lost: Worker process "
+        wait_for(lambda: line in client.site.log())
+        assert "was killed by SIGKILL" in client.site.log().partition(line)[2]
+
+
+def test_a_pool_that_is_killed(tmp_path: Path) -> None:
+    """Is in the log of its site, and so is each task that it took with it."""
+    env, _ = project(tmp_path)
+    gate = tmp_path / "gate"
+    with serving(workers=1, env=env) as client:
+        running, _ = client.hold(gate)
+        (pool,) = client.supervisors()
+        kill(pool)
+        wait_for(lambda: f"the pool (pid {pool}) was killed by signal 9" in client.site.log())
+        wait_for(lambda: f"the pool (pid {pool}) died" in client.site.log())
+        line = f"Task id={running} path=tests.site.tasks.hold was lost: Worker process "
+        wait_for(lambda: client.site.log().count(line) == 1)
+        assert "together with its pool" in client.site.log().partition(line)[2]
+
+
 def test_print(tmp_path: Path) -> None:
     """What a task prints is in the log when it has ended, and not lost with its worker."""
     env, _ = project(tmp_path)
     with serving(workers=1, env=env, options={"MAX_WORKERS": 1}) as client:
         client.run("shop.tasks.talk", "a task says this")
         client.run("shop.tasks.talk", "and that", end="")
-        wait_for(lambda: "a task says this\nand that" in client.site.log())
+        wait_for(lambda: "a task says this\n" in client.site.log())
+        wait_for(lambda: "and that" in client.site.log())
 
 
 def test_an_open_transaction(tmp_path: Path) -> None:
