@@ -6,6 +6,7 @@ these start. Its rings and databases are its own. Before its databases are destr
 and pools must end, or PostgreSQL refuses.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typing import Any, Final
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.signals import connection_created
 from django.dispatch import receiver
+
+logger = logging.getLogger("django_tasks_local")
 
 # The test run of the process that started this pool; empty in every other process.
 _told: Final[list[str]] = []
@@ -95,7 +98,10 @@ def _on_connection(connection: Any = None, **kwargs: Any) -> None:
     if getattr(connection, "alias", "") == NO_DB_ALIAS or (_shown and _shown[0] != _databases()):
         _shown.clear()
         for end in _ends:
-            end()
+            try:
+                end()
+            except Exception:  # the databases' own error says more to who reads it
+                logger.exception("Threads or pools of the test run could not be ended")
 
 
 def _databases() -> dict[str, str]:

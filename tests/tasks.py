@@ -10,9 +10,12 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from django.db import connection, transaction
+from django.db.backends.base.base import NO_DB_ALIAS
+from django.db.backends.signals import connection_created
 from django.dispatch import receiver
 from django.tasks import TaskContext, TaskResult, task
 from django.tasks.signals import task_finished, task_started
@@ -288,6 +291,14 @@ def enqueue_another(alias: str, value: int) -> str:
 @task
 def nap(seconds: float) -> None:
     time.sleep(seconds)
+
+
+@task
+def connect_to_no_database() -> str:
+    """What Django does before it makes or destroys a test database."""
+    no_database = SimpleNamespace(alias=NO_DB_ALIAS)
+    connection_created.send(sender=None, connection=no_database)
+    return "still here"
 
 
 @task

@@ -52,6 +52,7 @@ _attach_again: dict[int, float] = {}
 _told_namespace: list[str] = []
 # What this process's test run wants of its rings, by their names. The lock guards it.
 _passing: dict[str, Terms] = {}
+_hooked: set[int] = set()  # pids of processes that remove them at exit
 
 
 class ProcessPoolBackend(LocalBackend):
@@ -219,8 +220,11 @@ for _signal in (request_started, request_finished):
 
 
 def _remove_rings_at_exit() -> None:
-    # Not atexit: before Python 3.13 the processes of `test --parallel` run none of its functions.
-    Finalize(None, _remove_rings, args=(under_test.test_run(),), exitpriority=0)
+    """Set the hook, once in each process of a test run."""
+    if os.getpid() not in _hooked:
+        _hooked.add(os.getpid())
+        # Not atexit: before Python 3.13 processes of `test --parallel` run none of its functions.
+        Finalize(None, _remove_rings, args=(under_test.test_run(),), exitpriority=0)
 
 
 def _remove_rings(run: str = "") -> None:
@@ -242,8 +246,10 @@ def _remove_rings(run: str = "") -> None:
         terms_by_name[terms.name] = terms
 
     _for_each_backend(add)
-    # Or it does so while we are at it; when a look finds nothing, all who could have ended.
-    while rings := [terms for name, terms in terms_by_name.items() if ring_exists(name)]:
+    # Or it does so while we are at it. When a look finds nothing, all who could have ended; each
+    # look ends those that it finds, so there are as many as aliases at most.
+    for _ in range(len(terms_by_name) + 1):
+        rings = [terms for name, terms in terms_by_name.items() if ring_exists(name)]
         for terms in rings:
             remove(Ring(terms.name, terms.alias, terms.limits, Role.VISITOR, passing=True))
 

@@ -22,7 +22,7 @@ from django.urls import set_script_prefix
 from django_tasks_local import under_test
 from django_tasks_local.backends.base import LocalBackend
 from django_tasks_local.exceptions import counted, listed
-from django_tasks_local.execution import run
+from django_tasks_local.execution import current_result_id, run
 from django_tasks_local.options import Options
 from django_tasks_local.pool.serving import is_restarted_by_autoreload
 from django_tasks_local.store import MemoryStore
@@ -225,6 +225,8 @@ def _drain() -> None:
 
 def _end_before_databases_go() -> None:
     """End the threads of a test run, and what runs in them within DRAIN_TIMEOUT."""
+    if current_result_id.get(""):
+        return  # a task that connects is not what makes or destroys databases
     with _pools_lock:
         pools = [_pools.pop(key) for key in list(_pools)]
     _close(pools)

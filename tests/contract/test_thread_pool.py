@@ -1,11 +1,8 @@
-"""What only ThreadPoolBackend does: threads on demand, fork, and the end of the process."""
+"""What only ThreadPoolBackend does: threads on demand, close, fork."""
 
 import logging
 import os
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +10,12 @@ import pytest
 from django.tasks import TaskResultStatus, task_backends
 from django.tasks.exceptions import TaskResultDoesNotExist
 
+from django_tasks_local import under_test
 from django_tasks_local.backends import thread
 from tests import tasks
 from tests.contract.conftest import Bench, finished
-from tests.support import ROOT, wait_for
-
-BEGINNING = """
-import os, sys, time
-import django
-django.setup()
-from datetime import timedelta
-from pathlib import Path
-from django.conf import settings
-from tests import tasks
-def on(task, **changes):
-    return task.using(backend="thread", **changes)
-"""
+from tests.contract.thread_scripts import script
+from tests.support import wait_for
 
 
 @pytest.fixture
@@ -37,23 +24,6 @@ def bench(tmp_path: Path) -> Any:
     bench = Bench("thread", tmp_path)
     yield bench
     bench.close()
-
-
-def script(code: str, *args: object, drain: object = 8, **env: str) -> tuple[float, str]:
-    """Runs a program with Django set up; returns its wall time in s, and its output."""
-    options = (
-        f'settings.TASKS["thread"]["OPTIONS"] = {{"MAX_WORKERS": 2, "DRAIN_TIMEOUT": {drain}}}\n'
-    )
-    started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", BEGINNING + options + code, *map(str, args)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return time.monotonic() - started, done.stdout + done.stderr
 
 
 def test_hands_over_the_very_objects(bench: Bench) -> None:
@@ -127,6 +97,16 @@ def test_says_where_results_can_be_read(bench: Bench) -> None:
     assert "only the process that enqueued" in text
     assert "ProcessPoolBackend" in text
     assert "1,000 finished results (MAX_RESULTS)" in text
+
+
+def test_a_task_does_not_end_its_own_pool(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if it connects to no database, which in the runner's thread announces their end."""
+    monkeypatch.setattr(under_test, "under_test", lambda: True)
+    monkeypatch.setattr(under_test, "_ends", [thread._end_before_databases_go])
+    assert bench.value(tasks.connect_to_no_database) == "still here"
+    old = bench.backend
+    tasks.connect_to_no_database.func()
+    assert old._held.closed
 
 
 def test_new_options_replace_the_pool(bench: Bench) -> None:
@@ -220,106 +200,6 @@ def test_task_that_cannot_be_imported(
     (error,) = finished(result).errors
     assert error.exception_class is AttributeError
     assert "nothing" in error.traceback
-
-
-def test_waits_at_exit_for_what_runs_and_waits() -> None:
-    """The process ends when its running and its waiting tasks have ended."""
-    seconds, output = script(
-        """
-for n in range(6):
-    on(tasks.note).enqueue("/dev/stdout", f"task {n}")
-on(tasks.nap).enqueue(0.5)
-"""
-    )
-    assert sorted(line for line in output.splitlines() if "task" in line) == [
-        f"task {n}" for n in range(6)
-    ]
-    assert seconds > 0.5
-
-
-def test_waits_no_longer_than_drain_timeout() -> None:
-    """After DRAIN_TIMEOUT the process ends, and says what was cut off."""
-    seconds, output = script("on(tasks.nap).enqueue(30)", drain=0.2)
-    assert seconds < 15
-    assert "DRAIN_TIMEOUT (0.2 s) is over, and 1 running task cut off: tests.tasks.nap" in output
-
-
-@pytest.mark.parametrize(
-    ("ending", "status"), [("", 0), ("sys.exit(3)", 3), ("raise LookupError('mine')", 1)]
-)
-def test_prints_when_drain_timeout_is_over(ending: str, status: int) -> None:
-    """A task that writes is interrupted, and the process ends with a status of its own."""
-    code = f"""{BEGINNING}
-import atexit
-atexit.register(print, "at exit")
-settings.TASKS["thread"]["OPTIONS"] = {{"MAX_WORKERS": 4, "DRAIN_TIMEOUT": 0.2}}
-for n in range(4):
-    on(tasks.print_for_ever).enqueue(f"row of task {{n}}")
-{ending}
-"""
-    for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,  # a pipe, so that writes take their time
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == status, done.stderr
-        assert "4 running tasks cut off" in done.stderr
-        assert done.stdout.endswith("at exit\n")
-
-
-def test_interrupted_tasks_clean_up(tmp_path: Path) -> None:
-    """What a cut-off task has to put right it can; one of a closed pool is cut off as well."""
-    _, output = script(
-        """
-from tests.support import wait_for
-gate = sys.argv[1]
-on(tasks.work_until_interrupted).enqueue(gate)
-wait_for(Path(gate).exists)
-on(tasks.nothing).get_backend().close()
-""",
-        tmp_path / "gate",
-        drain=0.2,
-    )
-    assert "1 running task cut off: tests.tasks.work_until_interrupted" in output
-    assert "cleaned up after SystemExit" in output
-
-
-def test_deferred_tasks_are_not_waited_for() -> None:
-    """What falls due later than the exit is dropped, with a warning that names it."""
-    seconds, output = script("on(tasks.nap, run_after=timedelta(hours=1)).enqueue(0)", drain=None)
-    assert seconds < 15
-    assert "closed: 1 task waiting, which will not run: tests.tasks.nap id=" in output
-
-
-def test_autoreload_does_not_wait() -> None:
-    """Under runserver's reloader nobody waits for tasks."""
-    under_autoreload = (
-        "import threading\n"
-        "rest = threading.Event().wait\n"
-        "threading.Thread(target=rest, name='django-main-thread', daemon=True).start()\n"
-    )
-    code = under_autoreload + "on(tasks.nap).enqueue(30)"
-    seconds, _ = script(code, drain=None, RUN_MAIN="true")
-    assert seconds < 15
-
-
-def test_what_runserver_starts_does_wait() -> None:
-    """A command that a view runs has autoreload's variable, and is not what is restarted."""
-    seconds, output = script("on(tasks.nap).enqueue(30)", drain=0.5, RUN_MAIN="true")
-    assert seconds > 0.5
-    assert "1 running task cut off: tests.tasks.nap" in output
-
-
-@pytest.mark.skipif(
-    sys.version_info < (3, 12, 3), reason="there no thread can be started once exit has begun"
-)
-def test_async_tasks_may_use_executors_at_exit() -> None:
-    """During the wait at exit an async task still gets its event loop's executor."""
-    _, output = script("on(tasks.nap_in_executor).enqueue(0.3, '/dev/stdout')")
-    assert "rested" in output
 
 
 def test_fork(tmp_path: Path) -> None:
