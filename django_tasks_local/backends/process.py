@@ -260,17 +260,14 @@ under_test.at_end(_remove_rings)
 # --- in a pool process ----------------------------------------------------------------------------
 
 
-def serve(
-    alias: str, name: str, told: Preparation, pickled: bytes, digest: int, cleared: int
-) -> None:
+def serve(ring: Ring, told: Preparation, pickled: bytes, cleared: int) -> None:
     """Runs a pool that a site has started. The project is set up already."""
-    from django_tasks_local.pool.serve import attach_pool
     from django_tasks_local.pool.serve import serve as serve_pool
 
-    terms = _told_terms(alias, name, told)
-    _import_tasks(alias)
+    terms = _told_terms(ring.alias, ring.name, told)
+    _import_tasks(ring.alias)
     serve_pool(
-        terms, attach_pool(terms, told.path, digest), told=pickled,
+        terms, ring, told=pickled,
         adopt=lambda ring: _adopt(terms, ring), foreground=False, cleared=cleared,
         lender=told.lender, provisional=told.provisional,
     )  # fmt: skip

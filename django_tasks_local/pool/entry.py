@@ -15,6 +15,9 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.store import (
     Geometry,
     Leadership,
+    Limits,
+    Ring,
+    Role,
     attach_segment,
     fill_standard_descriptors,
 )
@@ -56,15 +59,25 @@ def main(order: dict[str, Any]) -> int:
     os.close(null)
 
     preparation = pickle.loads(told)
-    with kept_enabled():
-        preparation.apply()
-
-    from django_tasks_local.backends import process
-
     if worker is None:
-        process.serve(order["alias"], order["ring"], preparation, told, order["digest"], cleared)
-    else:
-        process.work(order["alias"], order["ring"], preparation, **worker)
+        # Before the project is imported: a pool that hangs there is to be seen.
+        ring = Ring(
+            order["ring"], order["alias"], Limits(*order["limits"]), Role.POOL,
+            path=preparation.path, digest=order["digest"], passing=bool(preparation.run),
+        )  # fmt: skip
+    try:
+        with kept_enabled():
+            preparation.apply()
+
+        from django_tasks_local.backends import process
+
+        if worker is None:
+            process.serve(ring, preparation, told, cleared)
+        else:
+            process.work(order["alias"], order["ring"], preparation, **worker)
+    finally:
+        if worker is None:
+            ring.detach()
     return 0
 
 

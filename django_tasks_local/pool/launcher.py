@@ -3,6 +3,7 @@
 import os
 import pickle
 import subprocess
+from dataclasses import astuple
 from typing import Any, BinaryIO, Final
 
 from django_tasks_local.store import Ring, standard_descriptors
@@ -56,6 +57,7 @@ def launch(ring: Ring, told: bytes, *, worker: dict[str, int] | None = None, **o
         "alias": ring.alias,
         "slot_size": geometry.slot_size,
         "slots": geometry.slots,
+        "limits": astuple(ring.limits),
         "code": ring.registry.code,
         "digest": ring.digest,
         "directory": preparation.directory(),

@@ -73,23 +73,14 @@ def serve_in_foreground(terms: Terms, adopt: Adopt) -> None:
     path = preparation.site_path()
     told = Preparation.of_this_process(terms.namespace, path).dumps()
     attach_segment(terms.name, terms.limits.geometry)  # makes it, as a pool does not
-    ring = attach_pool(terms, path, digest_of(path))
+    ring = Ring(
+        terms.name, terms.alias, terms.limits, Role.POOL,
+        path=path, digest=digest_of(path), passing=terms.passing,
+    )  # fmt: skip
     cleared = ring.leadership.newest_site()
     while not ring.leadership.take_successor():
         time.sleep(TURN_S)
     serve(terms, ring, told=told, adopt=adopt, foreground=True, cleared=cleared)
-
-
-def attach_pool(terms: Terms, path: str, digest: int) -> Ring:
-    """Attaches this process as the pool of a code, or one that is on its way.
-
-    Raises:
-        StoreUnavailable: The ring can't be used.
-    """
-    return Ring(
-        terms.name, terms.alias, terms.limits, Role.POOL,
-        path=path, digest=digest, passing=terms.passing,
-    )  # fmt: skip
 
 
 def run_worker(post: Post, adopt: Adopt) -> NoReturn:

@@ -32,6 +32,8 @@ TICK_NS: Final = int(TICK_S * 1e9)
 # The pause after a pool that did not come up; it doubles each time, up to a minute.
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 60.0
+# How long a pool may import the project before its site says so.
+SLOW_START_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Site:
         self.serves = False
         self._guest = guest
         self._own = None if guest else OwnTasks()
+        self._slow_start = -1  # the serial of a pool that we have warned of
         self._next_tick = time.monotonic() + TICK_S
         self._lead = threading.Lock()
         self._is_site = False
@@ -282,9 +285,10 @@ class Site:
         """Starts a pool unless one is on its way, or the last one's failure is too fresh."""
         ring = self.ring
         leadership = ring.leadership
-        if leadership.successor_alive() or not leadership.may_start_pool(
-            FIRST_PAUSE_S, LONGEST_PAUSE_S
-        ):
+        if leadership.successor_alive():
+            self._mind_slow_start()
+            return
+        if not leadership.may_start_pool(FIRST_PAUSE_S, LONGEST_PAUSE_S):
             return
         # A script's pool may outlive it; who reads the script's output must not have to wait.
         lends = not (self.serves or self._guest) and preparation.output_is_piped()
@@ -297,6 +301,23 @@ class Site:
             start_pool(ring, told)
         except (StoreUnavailable, OSError, ValueError) as error:
             logger.error("alias=%s no pool can be started: %s", self.terms.alias, error)
+
+    def _mind_slow_start(self) -> None:
+        """Says once of a pool that it has been importing the project for long."""
+        code = self.ring.registry.code
+        for entry in self.ring.registry.attachments():
+            importing = entry.role is Role.POOL and entry.state == PoolState.IMPORTING
+            took_s = (time.time_ns() - entry.since_ns) / 1e9
+            if (
+                importing and entry.alive and entry.code == code and took_s > SLOW_START_S
+                and entry.serial != self._slow_start
+            ):  # fmt: skip
+                self._slow_start = entry.serial
+                logger.warning(
+                    "alias=%s the pool (pid %d) has been importing the project for %.0f s, and "
+                    "tasks wait for it. If it hangs, `py-spy dump --pid %d` shows where; killed, "
+                    "it is started again.", self.terms.alias, entry.pid, took_s, entry.pid,
+                )  # fmt: skip
 
     def _bury_pools(self) -> None:
         for pid, alias, status in bury_pools():

@@ -21,6 +21,7 @@ from .trouble import DIRECTORY, unavailable
 # sizeof(sem_t) on 64-bit Linux, glibc and musl alike. Using a shorter file is a SIGBUS.
 SEMAPHORE_BYTES: Final = 32
 # How often to start again where an object is removed or made between two looks at it.
+_OURS: Final = 0o600  # the mode of each object
 _ATTEMPTS: Final = 100
 MUTEX: Final = "m"
 _REMOVE: Final = "remove it, or choose another NAMESPACE"
@@ -95,13 +96,15 @@ def open_segment(name: str, make: bool) -> int:
         )
     try:
         flags = posix_ipc.O_CREAT if make else 0
-        shared = posix_ipc.SharedMemory(f"{name}s", flags, mode=0o600)
+        shared = posix_ipc.SharedMemory(f"{name}s", flags, mode=_OURS)
     except (OSError, posix_ipc.Error, ValueError) as error:
         raise unavailable(error, path) from error
     fd: int = shared.fd
     try:
         found = os.fstat(fd)
         _check_private(found, path)
+        if not found.st_size and found.st_mode & _OURS != _OURS:  # just made, under a umask of 0777
+            os.fchmod(fd, _OURS)
         # A file of ours that somebody gave a second name: laying out a ring would destroy it.
         if found.st_nlink > 1:
             raise _refused("it has more than one name (a hard link)", path)
@@ -134,7 +137,10 @@ def _make(name: str, initial_value: int) -> posix_ipc.Semaphore | None:
     # Exclusively: O_CREAT alone would open, unseen, what somebody else has put there.
     flags = posix_ipc.O_CREAT | posix_ipc.O_EXCL
     with suppress(posix_ipc.ExistentialError):
-        return posix_ipc.Semaphore(name, flags, mode=0o600, initial_value=initial_value)
+        semaphore = posix_ipc.Semaphore(name, flags, mode=_OURS, initial_value=initial_value)
+        if os.stat(semaphore_path(name)).st_mode & _OURS != _OURS:
+            os.chmod(semaphore_path(name), _OURS)  # in a directory where only we can remove it
+        return semaphore
     return None
 
 

@@ -31,7 +31,8 @@ class Role(IntEnum):
 class PoolState(IntEnum):
     """What a pool is doing."""
 
-    STARTING = 1  # imports the project, or waits for its predecessor to let go
+    IMPORTING = 0  # imports the project; what a new entry says
+    STARTING = 1  # waits for its predecessor to let go
     SERVING = 2
     LEAVING = 3  # claims nothing more, lets its tasks end
 

@@ -1,11 +1,14 @@
 """Pools that cannot start, modules that do not import, rings that go away, queues that are full."""
 
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from django_tasks_local.store.objects import SEMAPHORES
-from tests.process.client import gone, reading, serving, unlink_rings
-from tests.support import LONG_TIMEOUT, kill, unlink_shm, wait_for
+from tests.process.client import Client, environment, gone, reading, serving, unlink_rings
+from tests.support import LONG_TIMEOUT, ROOT, kill, unlink_shm, wait_for
 
 
 def test_a_pool_that_cannot_start(tmp_path: Path) -> None:
@@ -23,6 +26,28 @@ def test_a_pool_that_cannot_start(tmp_path: Path) -> None:
         assert client.value(result_id) == 3
         # Three failures are some seconds: 0.5, 1, 2 and so on between them, not a storm.
         assert client.site.log().count(text) <= 6
+
+
+def test_a_pool_that_hangs_while_it_imports(tmp_path: Path) -> None:
+    """It is in `local_tasks status` with its pid, from its start on; killed, it is replaced."""
+    hang = tmp_path / "hang"
+    hang.touch()
+    with serving(workers=1, env={"DTL_HANG_IF": str(hang)}) as client:
+        result_id = client.enqueue("add", 1, 2)
+        wait_for(client.supervisors, LONG_TIMEOUT)
+        line = f"attached pool {client.supervisors()[0]}, importing since "
+        wait_for(lambda: line in status_of(client), LONG_TIMEOUT)
+        assert client.status(result_id) == "READY"
+        hang.unlink()
+        kill(client.supervisors()[0])
+        assert client.value(result_id) == 3
+
+
+def status_of(client: Client) -> str:
+    """What the command says."""
+    command = [sys.executable, "-m", "django", "local_tasks", "status"]
+    env = os.environ | environment(client.namespace)
+    return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True).stdout
 
 
 def test_a_module_that_does_not_import_in_the_pool() -> None:

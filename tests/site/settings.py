@@ -44,5 +44,7 @@ if "DTL_THREAD" in os.environ:
     # What some monitoring agents do: a thread that set-up leaves running.
     threading.Thread(target=threading.Event().wait, daemon=True).start()
 _in_pool = b"django_tasks_local.pool" in Path("/proc/self/cmdline").read_bytes()
+if _in_pool and os.path.exists(os.environ.get("DTL_HANG_IF", "")):
+    threading.Event().wait()
 if _in_pool and os.path.exists(os.environ.get("DTL_BROKEN_IF", "")):
     raise RuntimeError("these settings are broken in the pool")

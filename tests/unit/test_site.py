@@ -236,6 +236,25 @@ def test_what_is_wrong_is_logged(
     assert "4712" not in caplog.text
 
 
+def test_a_pool_that_imports_for_long_is_warned_of(
+    make: Make, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, with its pid; one that has come to its end waits for its predecessor."""
+    monkeypatch.setattr(module, "SLOW_START_S", 0.0)
+    site = make()
+    enqueue(site)
+    pool = rings.peer(role=Role.POOL, path=site.ring.path, digest=site.ring.digest)
+    pool.do(take_successor)
+    for _ in range(3):
+        site.tick()
+    assert caplog.text.count(f"the pool (pid {pool.pid}) has been importing") == 1
+
+
+def take_successor(mine: Any) -> None:
+    """A pool on its way."""
+    assert mine.ring.leadership.take_successor()
+
+
 def test_settings_elsewhere_are_warned_of(
     make: Make, rings: Rings, caplog: pytest.LogCaptureFixture
 ) -> None:
