@@ -24,7 +24,7 @@ from .look import Counts
 from .loss import Loss, loss_word
 from .loss_log import log_loss
 from .mutex import Mutex
-from .operations import Operations
+from .operations import Operations, Written
 from .reader import Reader
 from .registry import Attachment, Registry, Role
 from .segment import Segment, attach_segment
@@ -103,6 +103,7 @@ class Attached:
         self._enrolment = Enrolment(self.registry, self.codes, self._do, path, self.digest)
         self._semaphores = Semaphores(self.segment)
         self._mutex = self._shared_mutex()
+        self._abandoned: list[Written] = []  # by enqueues that could not free it themselves
         if not self.words[at.H_MAX_WORKERS]:  # just made, and no site has come yet
             limits.share(self.words)
         # Workers and their pool wait for as long as it takes: what they do is done by nobody else.
@@ -194,8 +195,14 @@ class Attached:
             self._mutex.semaphore = self._semaphores.mutex
 
     def reap(self, index: int, loss: int = 0) -> int:
-        """Settles what a dead process left; the slot of the task that was lost, 0 for none."""
-        return self._reap(self._settled, index, loss)
+        """Settles what a dead process left; the slot of the task that was lost, 0 for none.
+
+        A pool does not insist here: it has signals to hear, and tries again.
+
+        Raises:
+            StoreUnavailable: Somebody is frozen inside.
+        """
+        return self._reap(self._mutex.run, index, loss)
 
     def reap_dead(self) -> list[Attachment]:
         """Reaps every dead entry, but leaves a living pool's workers to that pool.

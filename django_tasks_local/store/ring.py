@@ -5,10 +5,11 @@ import os
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from struct import Struct
 from typing import Any, Final
 
-from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
+from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnavailable
 
 from . import layout as at
 from .attached import Attached
@@ -174,6 +175,7 @@ class Ring(Attached):
         count = at.slots_for(size, self._table.geometry.slot_size)
         written = Written()
         run = self._mutex.run
+        self._free_abandoned()
         try:
             room = _in_steps(run, self._do.begin_chained, request, written, count)
             if room is Room.ENOUGH:
@@ -188,11 +190,20 @@ class Ring(Attached):
             )
             published = run(self._do.publish_chained, request, written)
         except BaseException:
-            run(self._do.abandon, written)
+            self._abandoned.append(written)
+            with suppress(StoreUnavailable):  # somebody is frozen inside: another time
+                self._free_abandoned()
             raise
         if not published:
             raise lost_hold(self.segment.path)
         return written.slot
+
+    def _free_abandoned(self) -> None:
+        """Gives back what enqueues that were interrupted have left WRITING by us."""
+        for written in list(self._abandoned):
+            self._mutex.run(self._do.abandon, written)
+            with suppress(ValueError):  # another thread did it as well
+                self._abandoned.remove(written)
 
     def _write_outcome(self, found: Found, outcome: Pickled, count: int) -> int:
         owner_word = at.chain_word(found.slot, found.head.generation)

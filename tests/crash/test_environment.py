@@ -13,7 +13,7 @@ import pytest
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnavailable
-from django_tasks_local.store import Limits, Ring, Role, ring_name, segment, unlink_objects
+from django_tasks_local.store import Limits, Look, Ring, Role, ring_name, segment, unlink_objects
 from django_tasks_local.store import layout as at
 from django_tasks_local.store.objects import segment_path, semaphore_path
 from tests.crash.scene import META, SMALL
@@ -147,6 +147,7 @@ def test_shm_filled_up_by_others() -> None:
             while True:
                 other.write(bytes(2**16))
         assert os.statvfs("/dev/shm").f_bfree == 0
+        in_child(status_of_one_waiting)
         with pytest.raises(StoreUnavailable, match="--shm-size"):
             ring.enqueue(META, bytes(2_000_000), priority=0, due_ns=0)
         assert finish_all(ring, b"small") == 1
@@ -157,6 +158,19 @@ def test_shm_filled_up_by_others() -> None:
         assert ring.check() == []
 
     in_small_shm(4, body)
+
+
+def status_of_one_waiting() -> None:
+    """What `local_tasks status` does, in a process that was not attached: it needs no memory."""
+    segment._segments.clear()
+    for name in Path("/dev/shm").glob("sem.*"):
+        name.unlink()
+    look = Look.into("/dtl-small", "crash")
+    assert look is not None
+    assert look.counts().waiting == 1
+    assert list(look.running()) == []
+    assert len(look.attached()) == 1
+    assert not list(Path("/dev/shm").glob("sem.*"))
 
 
 # --- objects that are not as they should be ------------------------------------------------

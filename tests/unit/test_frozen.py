@@ -190,6 +190,37 @@ def test_threads_that_wait_already_get_the_verdict(
     assert put(ring)
 
 
+def test_an_enqueue_that_was_given_up_leaves_no_slots(
+    rings: Rings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its large arguments were half-way in when another process froze; the next one frees them."""
+    ring = rings.attach()
+    put(ring)
+    free = ring.counts().free_slots
+    monkeypatch.setattr(patience, "FROZEN_S", 0.1)
+    frozen: list[peers.Peer] = []
+    write = ring._table.slots.write
+
+    def freeze_meanwhile(*args: Any) -> None:
+        write(*args)
+        frozen.append(frozen_inside(rings))
+
+    monkeypatch.setattr(ring._table.slots, "write", freeze_meanwhile)
+    with pytest.raises(StoreUnavailable, match="has been inside"):
+        put(ring, ((b"x" * 3000,), {}))
+    monkeypatch.undo()
+    assert ring.counts().free_slots < free
+    frozen[0].resume()
+    frozen[0].result()
+    result_id = put(ring, ((b"y" * 3000,), {}))
+    taken = free - ring.counts().free_slots
+    assert peers.run(ring) != result_id
+    assert peers.run(ring) == result_id
+    assert ring.words[at.H_UNFINISHED] == 0
+    assert taken < 20
+    assert ring.check() == []
+
+
 # --- what nobody else can do ---------------------------------------------------------------
 
 
