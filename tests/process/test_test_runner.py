@@ -107,6 +107,7 @@ import sys
 import django
 django.setup()
 from django.tasks import task_backends
+from django_tasks_local.store import unlink_objects
 from shop.tasks import where
 from tests.site.waiting import finished
 backends = [task_backends[alias] for alias in ("default", "other")]
@@ -114,6 +115,9 @@ places = [finished(where.using(backend=backend.alias).enqueue()) for backend in 
 print(places[0], flush=True)
 sys.stdin.read()
 print([backend.site().ring.counts().kept for backend in backends])
+for backend in backends:
+    backend.close()
+    unlink_objects(backend.terms().name)
 """
 
 
