@@ -71,6 +71,24 @@ def role(site: Site) -> Role:
     return next(e.role for e in site.ring.registry.attachments() if e.index == index)
 
 
+@pytest.mark.parametrize("error", [ValueError("embedded null byte"), RuntimeError("no memory")])
+def test_whatever_fails_after_a_task_was_stored(
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    """Its caller gets its id, and the log says what failed."""
+
+    def fail(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(module, "start_pool", fail)
+    site = make()
+    assert site.get(enqueue(site)).status.name == "READY"
+    assert str(error) in caplog.text
+
+
 def test_who_only_reads_starts_nothing(make: Make, started: list[Any]) -> None:
     """A visitor has no thread, and keeps no pool alive; the first enqueue makes it a site."""
     site = make()
