@@ -21,7 +21,7 @@ from django_tasks_local.store import (
     attach_segment,
     fill_standard_descriptors,
 )
-from django_tasks_local.streams import say
+from django_tasks_local.streams import say, say_traceback
 
 from .loggers import kept_enabled
 
@@ -65,6 +65,7 @@ def main(order: dict[str, Any]) -> int:
             order["ring"], order["alias"], Limits(*order["limits"]), Role.POOL,
             path=preparation.path, digest=order["digest"], passing=bool(preparation.run),
         )  # fmt: skip
+    status = 0
     try:
         with kept_enabled():
             preparation.apply()
@@ -75,10 +76,16 @@ def main(order: dict[str, Any]) -> int:
             process.serve(ring, preparation, told, cleared)
         else:
             process.work(order["alias"], order["ring"], preparation, **worker)
+    except Exception:
+        say_traceback()
+        status = 1
     finally:
         if worker is None:
             ring.detach()
-    return 0
+    from .copies import run_exit_functions
+
+    run_exit_functions()  # with a limit: a thread that set-up left running would keep us for ever
+    return status
 
 
 def _reset_signals() -> None:

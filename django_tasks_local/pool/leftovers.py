@@ -18,16 +18,19 @@ from typing import Any, Final
 
 from django_tasks_local.store.records import Claim, task_path
 
+type Handler = Callable[..., Any] | int | None
+
 logger = logging.getLogger("django_tasks_local")
 
 LONG_S: Final = 0.001
 
 # Plain numbers: to make one of an enum's member takes as long as the look.
-_HANDLED: Final = [int(n) for n in (signal.SIGALRM, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)]
+_HANDLED: Final = [int(signal.SIGALRM), int(signal.SIGTERM)]
 _HANDLED_RARELY: Final = [
-    int(n) for n in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
+    int(getattr(signal, f"SIG{name}")) for name in ("INT", "CHLD", "HUP", "PIPE", "USR1", "USR2")
 ]
 _TIMER: Final = int(signal.ITIMER_REAL)
+_OFF: Final = (0.0, 0.0)
 _LIMITS: Final = sorted(
     {value for name, value in vars(resource).items() if name.startswith("RLIMIT_")}
 )
@@ -49,8 +52,8 @@ class Leftovers:
         # As `os.environ` holds it: to decode and copy it all takes 20 µs.
         self._environ: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
         self._variables = dict(self._environ)
-        self._handlers = _handlers(_HANDLED)
-        self._rare_handlers = _handlers(_HANDLED_RARELY)
+        self._handlers = [getsignal(number) for number in _HANDLED]
+        self._rare_handlers = [getsignal(number) for number in _HANDLED_RARELY]
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._locale = locale.setlocale(locale.LC_ALL)
         self._limits = [resource.getrlimit(which) for which in _LIMITS]
@@ -63,30 +66,30 @@ class Leftovers:
         Returns:
             Whether that was possible; where not, another process has to take this one's place.
         """
-        changed: list[str] = []
         try:
-            self._put_back_after_each(changed)
+            os.fchdir(self._directory)  # to ask where we are costs more
+            umask, timer = os.umask(self._umask), signal.setitimer(_TIMER, 0)
+            if (
+                umask == self._umask and timer == _OFF and self._environ == self._variables
+                and [getsignal(number) for number in _HANDLED] == self._handlers
+                and took_s < LONG_S
+            ):  # fmt: skip
+                return True
+            changed = ["umask"] if umask != self._umask else []
+            if timer != _OFF:
+                changed.append("interval timer")
+            if self._environ != self._variables:
+                changed.append("environment variables")
+                self._put_back_variables()
+            self._put_back_handlers(_HANDLED, self._handlers, changed)
             if took_s >= LONG_S:
                 self._put_back_the_rest(changed)
         except (OSError, ValueError, locale.Error) as error:
-            self._say(claim, f"{', '.join(changed)}: {error}; this worker is replaced")
+            self._say(claim, f"{error}; this worker is replaced")
             return False
-        for what in changed:
+        for what in dict.fromkeys(changed):
             self._say(claim, f"{what}: put back")
         return True
-
-    def _put_back_after_each(self, changed: list[str]) -> None:
-        os.fchdir(self._directory)  # to ask where we are costs more
-        if os.umask(self._umask) != self._umask:
-            changed.append("umask")
-        if signal.setitimer(_TIMER, 0)[0]:
-            changed.append("interval timer")
-        if [getsignal(number) for number in _HANDLED] != self._handlers:
-            changed.append("signal handlers")
-            _set_handlers(_HANDLED, self._handlers)
-        if self._environ != self._variables:
-            changed.append("environment variables")
-            self._put_back_variables()
 
     def _put_back_variables(self) -> None:
         before, now = self._variables, self._environ
@@ -98,9 +101,7 @@ class Leftovers:
         time.tzset()
 
     def _put_back_the_rest(self, changed: list[str]) -> None:
-        if _handlers(_HANDLED_RARELY) != self._rare_handlers:
-            changed.append("signal handlers")
-            _set_handlers(_HANDLED_RARELY, self._rare_handlers)
+        self._put_back_handlers(_HANDLED_RARELY, self._rare_handlers, changed)
         if signal.pthread_sigmask(signal.SIG_SETMASK, self._mask) != self._mask:
             changed.append("signal mask")
         if locale.setlocale(locale.LC_ALL) != self._locale:
@@ -124,12 +125,11 @@ class Leftovers:
                 self._alias, claim.result_id, path, text,
             )  # fmt: skip
 
-
-def _handlers(numbers: list[int]) -> list[Callable[..., Any] | int | None]:
-    return [getsignal(number) for number in numbers]
-
-
-def _set_handlers(numbers: list[int], handlers: list[Callable[..., Any] | int | None]) -> None:
-    for number, handler in zip(numbers, handlers, strict=True):
-        if handler is not None:  # not from Python
-            signal.signal(number, handler)
+    def _put_back_handlers(
+        self, numbers: list[int], handlers: list[Handler], changed: list[str]
+    ) -> None:
+        for number, handler in zip(numbers, handlers, strict=True):
+            # None: not from Python, and nothing that Python could set.
+            if handler is not None and getsignal(number) != handler:
+                changed.append("signal handlers")
+                signal.signal(number, handler)

@@ -66,17 +66,18 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
     begin_as_a_copy(post.alias, post.backend_class)
     leftovers = Leftovers(post.alias)
     files = LoadedFiles(later_only=True)
-    seen = told = ring.leadership.newest_site()
+    leadership = ring.leadership
+    seen = told = leadership.newest_site()
     while ring.registry.serves(post.pool):
         # Read before the sites: a task that this allows is from a site that is seen below.
         share = ring.registry.share(post.pool)
-        newest = ring.leadership.newest_site()
+        newest = leadership.newest_site()
         if newest != seen:
             # Modules that a task imported are not among those that the pool compares.
             if files.changed():
                 break
             seen = newest
-        if ring.leadership.workers() > ring.max_workers():
+        if leadership.workers() > ring.max_workers():
             break  # MAX_WORKERS was lowered; the pool starts anew those that it may have
         claim = ring.claim(share)
         if claim is None:
@@ -85,7 +86,7 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
                 _ring_bell(post.bell)
             ring.wait_for_work(_idle_s(ring))
             continue
-        if ring.leadership.crowded():
+        if leadership.crowded():
             _ring_bell(post.bell)
         began_s = time.monotonic()
         run(ring, claim, alias=post.alias, backend_class=post.backend_class)

@@ -94,12 +94,18 @@ LOGGING = {
     "root": {"handlers": ["console"], "level": "INFO"},
 }
 """
+STUBBORN = """
+import threading
+from tests.site.settings import _in_pool
+if _in_pool:
+    threading.Thread(target=threading.Event().wait).start()
+"""
 
 
-def project(folder: Path) -> tuple[dict[str, str], Path]:
+def project(folder: Path, settings: str = "") -> tuple[dict[str, str], Path]:
     """The environment of a site with these tasks, and the file that they write to."""
     made = Project(folder)
-    made.write("shop_settings.py", SETTINGS)
+    made.write("shop_settings.py", SETTINGS + settings)
     file = folder / "file"
     file.touch()
     made.write("shop/tasks.py", TASKS.format(file=str(file)))
@@ -171,6 +177,13 @@ def test_a_pool_that_is_killed(tmp_path: Path) -> None:
         line = f"Task id={running} path=tests.site.tasks.hold was lost: Worker process "
         wait_for(lambda: client.site.log().count(line) == 1)
         assert "together with its pool" in client.site.log().partition(line)[2]
+
+
+def test_a_thread_that_set_up_leaves_running(tmp_path: Path) -> None:
+    """No daemon: neither a worker nor the pool waits for it for ever."""
+    env, _ = project(tmp_path, STUBBORN)
+    with serving(workers=1, env=env, end_timeout_s=LONG_TIMEOUT) as client:
+        client.run("add", 1)
 
 
 def test_print(tmp_path: Path) -> None:
