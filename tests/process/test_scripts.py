@@ -314,7 +314,7 @@ def test_two_scripts_that_end_at_a_time(namespace: str, tmp_path: Path) -> None:
         gate.touch()
         for process in (one, two):
             _, err = process.communicate(timeout=LONG_TIMEOUT)
-            assert "waiting for 1 tasks" in err
+            assert "waiting for 1 task of" in err
             assert process.returncode == 0
 
 

@@ -19,6 +19,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setattr(under_test, "under_test", lambda: True)
     monkeypatch.setattr(under_test, "_databases", lambda: {"default": "test_shop"})
     monkeypatch.setattr(under_test, "_ends", [lambda: called.append("end")])
+    under_test._shown.clear()  # what tests before this one have shown
     yield called
     under_test._shown.clear()
 
