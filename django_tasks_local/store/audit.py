@@ -14,11 +14,11 @@ from django_tasks_local.exceptions import counted
 
 from . import layout as at
 from .derived import derived_problems
+from .header import geometry_crc
 from .ids import slot_of_id
 from .payload import is_whole
 from .reader import Reader
 from .registry import Registry, Role
-from .segment import geometry_crc
 from .table import Head, Table
 
 _STATES = ("FREE", "WRITING", "READY", "RUNNING", "SUCCESSFUL", "FAILED", "LOST", "CHAIN")

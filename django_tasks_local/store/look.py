@@ -17,7 +17,7 @@ from .registry import Attachment, Registry
 from .segment import look_at_segment
 from .table import Table
 
-# Whoever is inside leaves within a millisecond, a rebuild excepted.
+# A process leaves the inside within a millisecond, a rebuild excepted.
 LOOKS: Final = 4
 BETWEEN_LOOKS_S: Final = 0.005
 

@@ -1,8 +1,8 @@
 """How long to wait for a process that is inside the ring, and when to say that it is frozen.
 
-The monotonic clock goes on while a process is stopped. So whoever is stopped together with all the
-others (`docker pause`, a suspended virtual machine) and goes on first would find an hour gone by,
-and blame a process that has had no time to leave. What counts is therefore waiting that was really
+The monotonic clock goes on while a process is stopped. Where all are stopped together (`docker
+pause`, a suspended virtual machine), the one that goes on first finds an hour gone by, and would
+blame a process that has had no time to leave. What counts is therefore waiting that was really
 waited, turn by turn, for one process that did not move meanwhile.
 """
 

@@ -1,6 +1,6 @@
 """Take a ring's names away: by order, or because its test run has ended.
 
-Whoever has the objects open goes on with nameless ones, finds that out at its next look
+A process that has the objects open goes on with nameless ones, finds that out at its next look
 (`Segment.intact`), and attaches to a new ring.
 """
 
@@ -20,7 +20,7 @@ _ATTEMPTS: Final = 50
 
 
 def unlink_objects(name: str) -> None:
-    """Removes the names of a ring's objects, whoever is attached."""
+    """Removes the names of a ring's objects, though processes may be attached."""
     segments.forget(name)
     for path in (segment_path(name), *(semaphore_path(name + letters) for letters in SEMAPHORES)):
         with suppress(OSError):

@@ -9,9 +9,9 @@ from . import recovery
 from .audit import Audit, codes_problems, header_problems, registry_problems, used_codes
 from .codes import code_digest
 from .derived import derived_problems
+from .header import geometry_crc
 from .loss import Loss, loss_word
 from .registry import Registry, Role
-from .segment import geometry_crc
 from .table import Table
 
 

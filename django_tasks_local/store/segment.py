@@ -9,18 +9,17 @@ import mmap
 import os
 import threading
 import weakref
-import zlib
-from array import array
 from hashlib import blake2s
 from time import sleep
 from typing import Final
 
 import posix_ipc
 
-from django_tasks_local.exceptions import StoreUnavailable, counted
+from django_tasks_local.exceptions import StoreUnavailable
 
 from . import layout as at
 from . import patience
+from .header import DESTROY, geometry_of, lay_out, read_head, unusable
 from .lock import GUARD, LIVENESS, ByteLock, any_held
 from .mutex import Mutex
 from .objects import (
@@ -33,8 +32,6 @@ from .patience import Patience, Sighting
 from .trouble import frozen, unavailable
 
 logger = logging.getLogger("django_tasks_local")
-
-DESTROY: Final = "`manage.py local_tasks destroy` removes it, with all that is in it"
 
 
 def ring_name(alias: str, namespace: str) -> str:
@@ -252,13 +249,14 @@ def look_at_segment(name: str) -> Segment | None:
         try:
             with standard_descriptors():
                 fd = open_segment(name, make=False)
-                head, size = _head(fd)
-                geometry = _geometry(head, size)
+                head, size = read_head(fd)
+                geometry = geometry_of(head, size)
                 if geometry is None:
+                    being_made = head[at.H_MAGIC] == 0 and not any_held(fd, LIVENESS)
                     os.close(fd)
-                    if head[at.H_MAGIC] == 0:  # it is being made
+                    if being_made:
                         return None
-                    raise _unusable(head, path)
+                    raise unusable(head, path)
                 segment = Segment(name, fd, geometry)
         except OSError as error:
             raise unavailable(error, path) from error
@@ -286,43 +284,12 @@ def _sound(name: str, fd: int, wanted: at.Geometry) -> at.Geometry | None:
     """The geometry of a segment that is complete and stays as it is, None for any other."""
     if os.fstat(fd).st_nlink == 0:
         return None
-    geometry = _geometry(*_head(fd))
+    geometry = geometry_of(*read_head(fd))
     if geometry is not None and geometry != wanted:
         if not any_held(fd, LIVENESS):
             return None
         _warn_of_old_sizes(name, geometry)
     return geometry
-
-
-def _head(fd: int) -> tuple[memoryview, int]:
-    """The header's words, zeros where there are none yet, and the size of the file."""
-    # pread, no mapping: closing a mapping closes a descriptor of the file, and drops the guard.
-    head = os.pread(fd, at.PAGE, 0).ljust(at.PAGE, b"\0")
-    return memoryview(head).cast("Q"), os.fstat(fd).st_size
-
-
-def _geometry(head: memoryview, size: int) -> at.Geometry | None:
-    """What a complete header of our layout says, None for any other."""
-    if head[at.H_MAGIC] != at.MAGIC or head[at.H_VERSION] != at.VERSION:
-        return None
-    if geometry_crc(head) != head[at.H_GEOMETRY_CRC]:
-        return None
-    geometry = at.Geometry(head[at.H_SLOT_SIZE], head[at.H_SLOTS])
-    return geometry if geometry.segment_bytes == size else None
-
-
-def _unusable(head: memoryview, path: str) -> StoreUnavailable:
-    """Why a header is not one of our layout."""
-    if head[at.H_MAGIC] != at.MAGIC:
-        return StoreUnavailable("this is not a ring of django-tasks-local", path=path, fix=DESTROY)
-    if head[at.H_VERSION] != at.VERSION:
-        return StoreUnavailable(
-            f"its layout is version {head[at.H_VERSION]}, this release writes {at.VERSION}, and "
-            f"it holds {counted(head[at.H_UNFINISHED], 'unfinished task')}",
-            path=path,
-            fix=f"let the release that wrote it finish them; {DESTROY}",
-        )
-    return StoreUnavailable("its header is damaged", path=path, fix=DESTROY)
 
 
 def _warn_of_old_sizes(name: str, geometry: at.Geometry) -> None:
@@ -337,11 +304,11 @@ def _prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geome
     if os.fstat(fd).st_nlink == 0:
         return None
     path = segment_path(name)
-    head, size = _head(fd)
+    head, size = read_head(fd)
     attached_to = any_held(fd, LIVENESS)
     # Its maker died before the last step, or, with somebody attached, it is damaged.
     if size < at.PAGE or (head[at.H_MAGIC] == 0 and not attached_to):
-        return _lay_out(fd, wanted, passing, path)
+        return lay_out(fd, wanted, passing, path)
     idle = not attached_to and not head[at.H_UNFINISHED] and not head[at.H_DIRTY]
     if head[at.H_MAGIC] == at.MAGIC and head[at.H_VERSION] != at.VERSION and idle:
         logger.warning(
@@ -350,9 +317,9 @@ def _prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geome
         )  # fmt: skip
         os.unlink(path)
         return None
-    geometry = _geometry(head, size)
+    geometry = geometry_of(head, size)
     if geometry is None:
-        raise _unusable(head, path)
+        raise unusable(head, path)
     if geometry != wanted:
         if idle:
             logger.warning(
@@ -362,37 +329,3 @@ def _prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geome
             return None
         _warn_of_old_sizes(name, geometry)
     return geometry
-
-
-def _lay_out(fd: int, geometry: at.Geometry, passing: bool, path: str) -> at.Geometry:
-    """Makes an empty ring. The magic comes last: whoever finds none starts again."""
-    try:
-        os.ftruncate(fd, 0)
-        os.ftruncate(fd, geometry.segment_bytes)
-        os.posix_fallocate(fd, 0, at.COLUMNS_AT)
-        first_step = geometry.first_step
-        for offset, length in geometry.ranges(0, first_step):
-            os.posix_fallocate(fd, offset, length)
-    except OSError as error:
-        os.ftruncate(fd, 0)
-        raise unavailable(error, path) from error
-    head = array("Q", bytes(at.PAGE))
-    head[at.H_VERSION] = at.VERSION
-    head[at.H_SEGMENT_BYTES] = geometry.segment_bytes
-    head[at.H_SLOT_SIZE] = geometry.slot_size
-    head[at.H_SLOTS] = geometry.slots
-    head[at.H_ENTRIES] = at.ENTRIES
-    head[at.H_GEOMETRY_CRC] = geometry_crc(head)
-    head[at.H_RESERVED] = at.checked(first_step)
-    head[at.H_FREE] = first_step - 1
-    head[at.H_TICK] = 1
-    head[at.H_PASSING] = passing
-    os.pwrite(fd, head, 0)
-    head[at.H_MAGIC] = at.MAGIC
-    os.pwrite(fd, memoryview(head)[:1], 0)
-    return geometry
-
-
-def geometry_crc(head: "memoryview | array[int]") -> int:
-    """The CRC of the words that say how large everything is."""
-    return zlib.crc32(bytes(head[at.H_VERSION : at.H_GEOMETRY_CRC]))

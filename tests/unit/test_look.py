@@ -12,7 +12,7 @@ from django_tasks_local.store import Look, Ring, ring_exists, segment, unlink_un
 from django_tasks_local.store import layout as at
 from tests import rings as peers
 from tests.crash.steps import in_child
-from tests.rings import Rings, done, put, write_word
+from tests.rings import Rings, done, put
 from tests.support import shm_objects, wait_for
 
 
@@ -121,16 +121,19 @@ def test_what_cannot_be_read_is_not_listed(
 
 
 @pytest.mark.parametrize(
-    ("word", "text"),
+    ("word", "value", "text"),
     [
-        (at.H_MAGIC, "is not a ring"),
-        (at.H_VERSION, "layout is version"),
-        (at.H_SLOTS, "header is damaged"),
+        (at.H_MAGIC, 77, "is not a ring"),
+        (at.H_MAGIC, 0, "is not a ring"),
+        (at.H_VERSION, 77, "layout is version"),
+        (at.H_SLOTS, 77, "header is damaged"),
     ],
 )
-def test_what_cannot_be_looked_at(ring: Ring, rings: Rings, word: int, text: str) -> None:
+def test_what_cannot_be_looked_at(
+    ring: Ring, rings: Rings, word: int, value: int, text: str
+) -> None:
     """It says why, and leaves that as it is."""
-    write_word(rings, word, 77)
+    ring.words[word] = value
 
     def see() -> None:
         segment._segments.clear()
@@ -145,7 +148,7 @@ def test_what_cannot_be_looked_at(ring: Ring, rings: Rings, word: int, text: str
 
 
 def test_a_ring_in_use_is_not_removed(rings: Rings) -> None:
-    """Whoever is attached keeps it, also who attached a moment before; a stopped one as well."""
+    """Every process that is attached keeps it, one that is stopped inside as well."""
     rings.attach().detach()
     peer = rings.peer()
     assert not unlink_unattached(rings.name)

@@ -1,0 +1,78 @@
+"""The header of a segment: written once, and read before anything else is believed."""
+
+import os
+import zlib
+from array import array
+from typing import Final
+
+from django_tasks_local.exceptions import StoreUnavailable, counted
+
+from . import layout as at
+from .trouble import unavailable
+
+DESTROY: Final = "`manage.py local_tasks destroy` removes it, with all that is in it"
+
+
+def read_head(fd: int) -> tuple[memoryview, int]:
+    """The header's words, zeros where there are none yet, and the size of the file."""
+    # pread, no mapping: closing a mapping closes a descriptor of the file, and drops the guard.
+    head = os.pread(fd, at.PAGE, 0).ljust(at.PAGE, b"\0")
+    return memoryview(head).cast("Q"), os.fstat(fd).st_size
+
+
+def geometry_of(head: memoryview, size: int) -> at.Geometry | None:
+    """What a complete header of our layout says, None for any other."""
+    if head[at.H_MAGIC] != at.MAGIC or head[at.H_VERSION] != at.VERSION:
+        return None
+    if geometry_crc(head) != head[at.H_GEOMETRY_CRC]:
+        return None
+    geometry = at.Geometry(head[at.H_SLOT_SIZE], head[at.H_SLOTS])
+    return geometry if geometry.segment_bytes == size else None
+
+
+def unusable(head: memoryview, path: str) -> StoreUnavailable:
+    """Why a header is not one of our layout."""
+    if head[at.H_MAGIC] != at.MAGIC:
+        return StoreUnavailable("this is not a ring of django-tasks-local", path=path, fix=DESTROY)
+    if head[at.H_VERSION] != at.VERSION:
+        return StoreUnavailable(
+            f"its layout is version {head[at.H_VERSION]}, this release writes {at.VERSION}, and "
+            f"it holds {counted(head[at.H_UNFINISHED], 'unfinished task')}",
+            path=path,
+            fix=f"let the release that wrote it finish them; {DESTROY}",
+        )
+    return StoreUnavailable("its header is damaged", path=path, fix=DESTROY)
+
+
+def lay_out(fd: int, geometry: at.Geometry, passing: bool, path: str) -> at.Geometry:
+    """Makes an empty ring. The magic comes last: without it the next process starts again."""
+    try:
+        os.ftruncate(fd, 0)
+        os.ftruncate(fd, geometry.segment_bytes)
+        os.posix_fallocate(fd, 0, at.COLUMNS_AT)
+        first_step = geometry.first_step
+        for offset, length in geometry.ranges(0, first_step):
+            os.posix_fallocate(fd, offset, length)
+    except OSError as error:
+        os.ftruncate(fd, 0)
+        raise unavailable(error, path) from error
+    head = array("Q", bytes(at.PAGE))
+    head[at.H_VERSION] = at.VERSION
+    head[at.H_SEGMENT_BYTES] = geometry.segment_bytes
+    head[at.H_SLOT_SIZE] = geometry.slot_size
+    head[at.H_SLOTS] = geometry.slots
+    head[at.H_ENTRIES] = at.ENTRIES
+    head[at.H_GEOMETRY_CRC] = geometry_crc(head)
+    head[at.H_RESERVED] = at.checked(first_step)
+    head[at.H_FREE] = first_step - 1
+    head[at.H_TICK] = 1
+    head[at.H_PASSING] = passing
+    os.pwrite(fd, head, 0)
+    head[at.H_MAGIC] = at.MAGIC
+    os.pwrite(fd, memoryview(head)[:1], 0)
+    return geometry
+
+
+def geometry_crc(head: "memoryview | array[int]") -> int:
+    """The CRC of the words that say how large everything is."""
+    return zlib.crc32(bytes(head[at.H_VERSION : at.H_GEOMETRY_CRC]))
