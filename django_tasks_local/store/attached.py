@@ -6,6 +6,7 @@ import time
 from array import array
 from collections.abc import Callable
 from functools import partial
+from time import sleep
 from typing import Final
 
 import posix_ipc
@@ -33,6 +34,8 @@ from .table import Table
 
 # Work of any size is done in steps, each in a hold of its own; the pool has other things to see to.
 _STEPS_AT_ONCE: Final = 32
+# Who waits for the lock needs a moment to wake up and take it.
+_LET_OTHERS_IN_S: Final = 0.0001
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -166,10 +169,14 @@ class Attached:
     def promote(self) -> None:
         """Moves tasks that have fallen due into their FIFOs, and wakes workers for them.
 
-        Not where somebody is inside for long; a claim does it as well.
+        Not where somebody is inside for long; a claim does it as well. It leaves after some
+        hundreds, of however many: `next_due_ns` then is in the past.
         """
         if self.words[at.H_DEFERRED]:
-            self._mutex.try_run(self._table.order.promote, time.time_ns())
+            for _ in range(_STEPS_AT_ONCE):
+                if not self._mutex.try_run(self._table.order.promote, time.time_ns()):
+                    break
+                sleep(_LET_OTHERS_IN_S)
             self.top_up()
 
     def trim(self) -> None:

@@ -21,7 +21,7 @@ import threading
 import time
 from collections import OrderedDict
 from itertools import count
-from typing import Any
+from typing import Any, Final
 
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
@@ -34,6 +34,8 @@ from django_tasks_local.store.records import Arguments, PlainSnapshot, Snapshot
 # A deferred task falls due by the clock on the wall, a wait ends by one that nobody sets: after at
 # most this long a changed clock is noticed.
 LONGEST_WAIT_S = 10.0
+# How many deferred tasks are moved while the others wait for the lock: 0.3 ms.
+PROMOTED_AT_ONCE: Final = 100
 
 
 class Record:
@@ -305,8 +307,11 @@ class MemoryStore:
 
     def _promote(self) -> None:
         # A deferred task takes its place among those of its priority at the moment it falls due.
+        # Where many fall due together, the next call goes on.
         now = time.time_ns()
-        while self._deferred and self._deferred[0][0] <= now:
+        for _ in range(PROMOTED_AT_ONCE):
+            if not self._deferred or self._deferred[0][0] > now:
+                break
             record = heapq.heappop(self._deferred)[2]
             heapq.heappush(self._ready, (-record.priority, next(self._turn), record))
             self._work.notify()

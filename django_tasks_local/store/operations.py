@@ -141,15 +141,14 @@ class Operations:
             self._registry.set_field(at.E_OTHERS, self._others() - 1)
 
     def claim(self, share: at.Share | None) -> int:
-        """Makes the next due record of a share RUNNING by us; its slot, 0 for none."""
+        """Makes the next due record of a share RUNNING by us; its slot, 0 for none, or AGAIN."""
         words, table = self._words, self._table
         now_ns = time.time_ns()
-        if words[at.H_DEFERRED]:
-            table.order.promote(now_ns)
+        more = words[at.H_DEFERRED] and table.order.promote(now_ns)
         place = table.order.first(share)
         slot, lane, _ = place
         if not lane:
-            return 0
+            return AGAIN if more else 0
         self._registry.ensure()
         word = words[table.commit + slot] if 0 < slot < table.slots.reserved() else 0
         if word >> at.STATE_SHIFT != at.READY or word % 31:

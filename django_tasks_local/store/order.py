@@ -9,6 +9,9 @@ from typing import Final
 from . import layout as at
 from .segment import Segment
 
+# How many deferred records one hold of the lock moves: 0.3 ms in a heap of a million.
+PROMOTED_AT_ONCE: Final = 16
+
 _WORD = at.WORD_BITS
 # The words of a lane's bitmap, highest priority first, with the FIFO that bit 0 of each stands for.
 _BITMAP = [(at.L_BITMAP + n, n * _WORD) for n in (3, 2, 1, 0)]
@@ -117,21 +120,13 @@ class Order:
 
     def defer(self, slot: int) -> None:
         """Puts a record into the heap; its `due` word says until when."""
-        words, heap = self._words, self._heap
+        words = self._words
         place = words[at.H_DEFERRED]
         if place >= self._segment.limit:
             self._segment.must_hold(place)
         words[at.H_DEFERRED] = place + 1
         words[self._deferred_word(slot)] += 1
-        key = self._key(slot)
-        while place:
-            parent = (place - 1) // 2
-            above = words[heap + parent]
-            if self._key(above) <= key:
-                break
-            words[heap + place] = above
-            place = parent
-        words[heap + place] = slot
+        self._rise(slot, place)
 
     def next_due_ns(self) -> int:
         """When the first deferred record falls due, unix ns; 0 where none is deferred."""
@@ -142,40 +137,66 @@ class Order:
         # Asked outside the lock, too. What is damaged is due at once: who goes inside finds out.
         return words[self._due + slot] if slot < self._segment.reserved() else 1
 
-    def promote(self, now_ns: int) -> None:
-        """Moves what has fallen due to the end of its FIFO."""
+    def promote(self, now_ns: int) -> bool:
+        """Moves some of what has fallen due to the ends of its FIFOs, in the order of `due`.
+
+        Not all at once: a million may fall due at the same instant.
+
+        Returns:
+            Whether more of it is left.
+        """
         words = self._words
-        while words[at.H_DEFERRED] and self.next_due_ns() <= now_ns:
+        for _ in range(PROMOTED_AT_ONCE):
+            if not words[at.H_DEFERRED] or self.next_due_ns() > now_ns:
+                return False
             words[at.H_DIRTY] = 1
             slot = self._pop_heap()
             words[self._sequence + slot] = tick = words[at.H_TICK]
             words[at.H_TICK] = tick + 1
             words[self._due + slot] = 0  # only now a rebuild sees it as due
             self.append(slot, *self.lane_of(slot))
+        return bool(words[at.H_DEFERRED]) and self.next_due_ns() <= now_ns
 
     def _pop_heap(self) -> int:
-        words, heap = self._words, self._heap
+        words, heap, due, limit = self._words, self._heap, self._due, self._segment.limit
         first: int = words[heap]
         size = words[at.H_DEFERRED] - 1
-        if max(size, first) >= self._segment.limit:
+        if max(size, first) >= limit:
             self._segment.must_hold(max(size, first))
+            limit = self._segment.limit
         words[self._deferred_word(first)] -= 1
         words[at.H_DEFERRED] = size
         slot = words[heap + size]
-        key = self._key(slot)
+        # Down to a leaf along the smaller children, and from there up to where the last record
+        # belongs, since that is mostly near: half the comparisons.
         place = 0
         while (child := 2 * place + 1) < size:
-            if child + 1 < size and self._key(words[heap + child + 1]) < self._key(
-                words[heap + child]
-            ):
-                child += 1
             below = words[heap + child]
-            if key <= self._key(below):
-                break
+            if child + 1 < size:
+                other = words[heap + child + 1]
+                if max(below, other) >= limit:
+                    self._segment.must_hold(max(below, other))
+                    limit = self._segment.limit
+                left, right = words[due + below], words[due + other]
+                if right < left or (right == left and self._key(other) < self._key(below)):
+                    child, below = child + 1, other
             words[heap + place] = below
             place = child
-        words[heap + place] = slot
+        self._rise(slot, place)
         return first
+
+    def _rise(self, slot: int, place: int) -> None:
+        """Puts a record at a place of the heap, or above, where it belongs."""
+        words, heap = self._words, self._heap
+        key = self._key(slot)
+        while place:
+            parent = (place - 1) // 2
+            above = words[heap + parent]
+            if self._key(above) <= key:
+                break
+            words[heap + place] = above
+            place = parent
+        words[heap + place] = slot
 
     def _head(self, lane: int) -> Place:
         words = self._words

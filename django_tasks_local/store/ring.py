@@ -106,6 +106,8 @@ class Ring(Attached):
         words, table = self.words, self._table
         while words[at.H_DEFERRED] or words[at.H_DIRTY] or table.order.waits(share):
             slot = self._settled(self._do.claim, share)
+            if slot == AGAIN:
+                continue
             if not slot:
                 break
             offset = table.offset(slot)

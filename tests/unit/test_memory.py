@@ -13,7 +13,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local import Progress
 from django_tasks_local.backends import thread
-from django_tasks_local.store.memory import MemoryStore
+from django_tasks_local.store.memory import PROMOTED_AT_ONCE, MemoryStore
 from tests.support import wait_for
 
 
@@ -77,6 +77,20 @@ def test_deferred_in_the_order_of_their_moments(store: MemoryStore) -> None:
     put(store, due_ns=2**62)
     assert run_all(store) == [urgent, now, early, late]
     assert store.waiting == 1
+
+
+def test_a_herd_falls_due(store: MemoryStore) -> None:
+    """However many fall due together: the lock is held for some of them, and claims go on."""
+    store.max_pending = 3 * PROMOTED_AT_ONCE
+    ids = [put(store, due_ns=1) for _ in range(3 * PROMOTED_AT_ONCE)]
+    claim = store.claim()
+    assert claim is not None
+    assert claim.result_id == ids[0]
+    assert store.unattended == PROMOTED_AT_ONCE  # and one for those that are still deferred
+    store.finish(claim, successful=True, outcome=None)
+    assert not store.wait_until_done(0)
+    assert run_all(store) == ids[1:]
+    assert store.wait_until_done(0)
 
 
 def test_report_after_the_end(store: MemoryStore) -> None:

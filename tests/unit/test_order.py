@@ -3,16 +3,17 @@
 import heapq
 import itertools
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from django_tasks_local.store import Ring, attached, operations
+from django_tasks_local.store import Ring, attached, operations, order
 from django_tasks_local.store import layout as at
 from django_tasks_local.store import ring as rooms
-from tests.rings import FAR_NS, LANE, Rings, put, run
+from tests.rings import FAR_NS, LANE, LIMITS, Rings, put, run
 
 SECOND_NS = 1_000_000_000
 
@@ -149,6 +150,70 @@ def test_keeping_house_promotes(ring: Ring, clock: SimpleNamespace) -> None:
     assert (ring.counts().waiting, ring.counts().deferred) == (1, 1)
     assert ring._semaphores.wake_ups() == 1
     assert ring.check() == []
+
+
+def herd(rings: Rings, clock: SimpleNamespace, count: int) -> tuple[Ring, list[str]]:
+    """A ring with so many tasks that have fallen due together, and their ids in order."""
+    ring = rings.attach(replace(LIMITS, max_pending=count + 10))
+    ids = [put(ring, due_ns=clock.now_ns + SECOND_NS) for _ in range(count)]
+    clock.now_ns += SECOND_NS
+    return ring, ids
+
+
+def test_a_herd_is_moved_in_steps(rings: Rings, clock: SimpleNamespace) -> None:
+    """However many fall due at one instant, one hold of the lock moves some, in their order."""
+    step = order.PROMOTED_AT_ONCE
+    ring, ids = herd(rings, clock, 2 * step + 1)
+    promote = ring._table.order.promote
+    assert ring._mutex.run(promote, clock.now_ns)
+    assert (ring.counts().waiting, ring.counts().deferred) == (step, step + 1)
+    assert ring.check() == []
+    assert ring._mutex.run(promote, clock.now_ns)
+    assert not ring._mutex.run(promote, clock.now_ns)
+    assert (ring.counts().waiting, ring.counts().deferred) == (2 * step + 1, 0)
+    assert ring.check() == []
+    assert claimed(ring) == ids
+
+
+def test_claims_take_a_herd_in_its_order(rings: Rings, clock: SimpleNamespace) -> None:
+    """Nobody has to have moved it: each claim moves a step, and takes one of what is there."""
+    ring, ids = herd(rings, clock, 3 * order.PROMOTED_AT_ONCE)
+    assert claimed(ring) == ids
+
+
+def test_priority_holds_among_those_of_a_herd_that_were_moved(
+    rings: Rings, clock: SimpleNamespace
+) -> None:
+    """What comes in a later step cannot go before what an earlier claim found."""
+    ring, ids = herd(rings, clock, order.PROMOTED_AT_ONCE)
+    clock.now_ns -= SECOND_NS
+    urgent = put(ring, due_ns=clock.now_ns + SECOND_NS, priority=9)
+    clock.now_ns += SECOND_NS
+    assert claimed(ring) == [ids[0], urgent, *ids[1:]]
+
+
+def test_a_herd_of_other_code_hides_nothing(rings: Rings, clock: SimpleNamespace) -> None:
+    """A claim looks behind the tasks that it may not run, however many have fallen due."""
+    ring, _ = herd(rings, clock, 2 * order.PROMOTED_AT_ONCE)
+    other = rings.attach(path="/green/settings.py")
+    mine = put(other, due_ns=clock.now_ns + SECOND_NS)
+    clock.now_ns += SECOND_NS
+    claim = other.claim(at.Share(1, other.registry.serial))
+    assert claim is not None
+    assert claim.result_id == mine
+    other.finish(claim, successful=True, outcome=other.encode(None))
+    assert ring.check() == []
+
+
+def test_keeping_house_moves_a_herd(rings: Rings, clock: SimpleNamespace) -> None:
+    """Some hundreds at once; then the next moment at which something is due has passed already."""
+    count = 40 * order.PROMOTED_AT_ONCE
+    ring, _ = herd(rings, clock, count)
+    ring.promote()
+    assert 0 < ring.counts().waiting < count
+    assert 0 < ring.next_due_ns() <= clock.now_ns
+    ring.promote()
+    assert (ring.counts().waiting, ring.next_due_ns()) == (count, 0)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
