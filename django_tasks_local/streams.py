@@ -4,11 +4,44 @@ Either may be missing (``None``, where the descriptor was closed when Python sta
 pipe whose reader has gone, or a file on a full disk. Nothing here raises because of that.
 """
 
+import io
 import os
 import sys
 import traceback
 from contextlib import suppress
 from typing import IO, Any
+
+
+class _Forgiving(io.FileIO):
+    """A file that takes everything: what cannot be written is dropped."""
+
+    def write(self, data: Any) -> int:
+        try:
+            written = super().write(data)
+        except OSError:
+            written = None
+        # None: a pipe that is full, and that somebody has told not to block.
+        return memoryview(data).nbytes if written is None else written
+
+
+def forgive_output() -> None:
+    """Have no `print` fail in this process, whatever becomes of its log, and each line appear.
+
+    For a pool: a full disk under the log, or a `tee` that has ended, is nothing that a task or the
+    import of a project should fail of.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        raw: Any = _Forgiving(stream.fileno(), "w", closefd=False)
+        forgiving = io.TextIOWrapper(
+            raw if stream.write_through else io.BufferedWriter(raw),  # as Python has it, and -u
+            encoding=stream.encoding, errors=stream.errors,
+            line_buffering=True, write_through=stream.write_through,
+        )  # fmt: skip
+        setattr(sys, name, forgiving)
+        setattr(sys, f"__{name}__", forgiving)
 
 
 def flush_output() -> None:

@@ -21,7 +21,7 @@ from django_tasks_local.store import (
     attach_segment,
     fill_standard_descriptors,
 )
-from django_tasks_local.streams import say, say_traceback
+from django_tasks_local.streams import forgive_output, say, say_traceback
 
 from .loggers import kept_enabled
 
@@ -37,6 +37,7 @@ def main(order: dict[str, Any]) -> int:
         can't be imported.
     """
     fill_standard_descriptors()
+    forgive_output()
     _reset_signals()
     _enter(order["directory"])
     geometry = Geometry(order["slot_size"], order["slots"])

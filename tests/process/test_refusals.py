@@ -12,6 +12,14 @@ from tests.process.client import environment, fresh_namespace, serving, workers_
 from tests.process.project import Project
 from tests.support import LONG_TIMEOUT, wait_for
 
+PRINTING = """
+from tests.site.settings import *
+from tests.site.settings import _in_pool
+
+if _in_pool:
+    print("loaded")
+"""
+
 
 def test_no_descriptor_for_another_worker(tmp_path: Path) -> None:
     """What runs goes on, what waits goes on waiting, and it runs when there are descriptors."""
@@ -40,22 +48,26 @@ def test_no_descriptor_for_another_worker(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("output", ["closed", "without a reader", "on a full disk"])
 @pytest.mark.parametrize("workers", ["forked", "fresh"])
-def test_output_that_nobody_takes(tmp_path: Path, output: str, workers: str) -> None:
-    """A project that prints while it is loaded has its tasks run, in one pool, all the same."""
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nobody_takes(
+    tmp_path: Path, output: str, workers: str, unbuffered: str
+) -> None:
+    """A project whose settings and tasks print has them run, in one pool, all the same."""
     project = Project(tmp_path)
-    project.write("shop_settings.py", "from tests.site.settings import *\nprint('loaded')\n")
+    project.write("shop_settings.py", PRINTING)
     answer = tmp_path / "answer"
     project.write(
         "script.py",
         f"""
         import django
         django.setup()
-        from tests.site.tasks import add, call_os_exit
+        from tests.site.tasks import add, call_os_exit, talk
         from tests.site.waiting import finished
         if __name__ == "__main__":
             values = [finished(add.enqueue(number)) for number in range(5)]
             values.append("exit code 3" in finished(call_os_exit.enqueue(3)))
             values.append(finished(add.enqueue(5)))
+            values.append(finished(talk.enqueue("x" * 100_000)))
             with open({str(answer)!r}, "w") as file:
                 print(values, file=file)
         """,
@@ -67,14 +79,14 @@ def test_output_that_nobody_takes(tmp_path: Path, output: str, workers: str) -> 
     with fresh_namespace() as namespace:
         env = os.environ | environment(namespace) | project.env
         env |= {"DTL_THREAD": "1"} if workers == "fresh" else {}
-        env.pop("PYTHONUNBUFFERED", None)
+        env["PYTHONUNBUFFERED"] = unbuffered
         command = ["sh", "-c", 'exec "$0" "$@" >&-'] if output == "closed" else []
         done = subprocess.run(
             [*command, sys.executable, str(tmp_path / "script.py")],
             env=env, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=LONG_TIMEOUT,
         )  # fmt: skip
         assert answer.exists(), done.stderr
-        assert answer.read_text().strip() == "[0, 1, 2, 3, 4, True, 5]"
+        assert answer.read_text().strip() == "[0, 1, 2, 3, 4, True, 5, None]"
         assert done.stderr.count("pool pid=") <= 2 + 1
     os.close(write_end)
     os.close(full)

@@ -33,6 +33,11 @@ def add(a: int, b: int = 0) -> int:
 
 
 @task
+def talk(text: str) -> None:
+    print(text)
+
+
+@task
 def note(path: str, line: str = "") -> int:
     """Appends a line to a file: a task that ran twice is seen there twice."""
     _log(path, line or current_result_id.get())

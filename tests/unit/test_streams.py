@@ -4,11 +4,12 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
-from django_tasks_local.streams import flush_output, say, say_traceback
+from django_tasks_local.streams import flush_output, forgive_output, say, say_traceback
+from tests.children import in_a_child
 
 
 def on_a_full_disk() -> IO[str]:
@@ -89,3 +90,30 @@ def test_a_stream_without_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sys, "stdout", Refusing())
     flush_output()
+
+
+@pytest.mark.parametrize("write_through", [False, True])
+def test_output_that_forgives(write_through: bool) -> None:
+    """Prints fail on no disk and no pipe, and lines appear where they can."""
+
+    def body() -> None:
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(write_end, 1)
+        os.dup2(full, 2)
+        for name, number in (("stdout", 1), ("stderr", 2)):
+            raw: Any = io.FileIO(number, "w", closefd=False)
+            raw = raw if write_through else io.BufferedWriter(raw)
+            setattr(sys, name, io.TextIOWrapper(raw, write_through=write_through))
+        forgive_output()
+        print("a line")
+        assert os.read(read_end, 100) == b"a line\n"
+        print("x" * 10_000, file=sys.stderr)
+        for _ in range(100):
+            print("x" * 10_000)  # more than the pipe takes
+        os.close(read_end)
+        print("x" * 10_000)
+        flush_output()
+
+    in_a_child(body)
