@@ -13,5 +13,6 @@
                  └──────────────────────────┴───── the ring ─────────────┘
 
 They talk through the ring and the kernel's record locks alone. Two bytes of the segment's file say
-who leads: whoever holds POOL serves, whoever holds SUCCESSOR is on the way to it.
+who leads: whoever holds POOL serves, whoever holds SUCCESSOR is on the way to it. Each code (each
+release of the site) has two of its own, and a pool; `releases` is what its pool does about others.
 """

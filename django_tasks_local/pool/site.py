@@ -224,8 +224,8 @@ class Site:
             return
         if not ring.leadership.pool_looks_alive():
             ring.heal()
-            ring.reap_dead()
-            if ring.work_is_due(TICK_S):
+            living = ring.reap_dead()
+            if ring.work_is_due(TICK_S, living):
                 self._start_pool()
         elif ring.leadership.successor_wanted(ring.registry.serial, server=self.serves):
             self._start_pool()

@@ -20,6 +20,7 @@ from django_tasks_local.store import ANY_SERVER, Attachment, Loss, PoolState, Ri
 
 from .code import LoadedFiles
 from .crew import Crew
+from .releases import Releases
 from .step import Step
 from .ticks import until_tick_s
 
@@ -33,6 +34,8 @@ ALONE_S: Final = 1.0
 # A pool that could not use its ring for so long leaves; its running tasks end. Shorter: a process
 # that is frozen inside for a while costs a pool; longer: nobody does the work.
 HOPELESS_S: Final = 60.0
+# A pool that has served for so long would not have died at once.
+PROVED_S: Final = 60.0
 
 
 class Supervisor:
@@ -75,6 +78,9 @@ class Supervisor:
         self._bell, self._bell_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll.register(self._bell, select.POLLIN)
         self._crew = Crew(ring, start_worker, self._bell, self._bell_end)
+        self._releases = Releases(ring)
+        self._short = False  # of workers, which other codes' pools have
+        self._serving_since: float | None = None  # None: it has proved itself
         who = f"alias={ring.alias} the pool"
         self._in_ring = Step(f"{who} cannot use its ring", self._keep_house)
         self._settling = Step(f"{who} cannot settle workers that ended", self._crew.reap)
@@ -91,6 +97,7 @@ class Supervisor:
         self._ring.registry.set_state(PoolState.STARTING)
         if not self._wait_for_turn():
             return
+        self._serving_since = time.monotonic()
         self._ring.clear(self._cleared)
         self._ring.registry.set_state(PoolState.SERVING)
         logger.info("alias=%s pool pid=%d serves", self._ring.alias, os.getpid())
@@ -158,17 +165,19 @@ class Supervisor:
             )  # fmt: skip
             self._leave()
         # Before the entries are read: the newest site is one of them, or has gone.
-        newest = ring.leadership.newest_site()
+        newest, latest = ring.leadership.newest_site(), ring.registry.latest_serial()
         entries = list(ring.registry.attachments())
         self._entries = [entry for entry in entries if entry.alive]
         self._death_seen = len(self._entries) < len(entries)
         sites = self._sites()
         if not self._leaving:
             current = self._compare_code(sites, newest)
+            self._releases.adopt(self._entries, latest)
             if current and sites:
                 self._mind_origin(sites)
             if self._successor_ready():
                 self._leave()
+            self._prove()
         if self._stop_requests > 1:
             self._abandon()
         else:
@@ -206,20 +215,22 @@ class Supervisor:
 
     def _mind_origin(self, sites: list[Attachment]) -> None:
         """Asks for a pool with the same code where ours was told to go, or is a script's."""
-        registry = self._ring.registry
         if self._stop_requests or self._lender_gone(sites):
             why = "told to stop" if self._stop_requests else "its script has ended"
             self._ask_for_successor(0, why)
-        elif self._provisional and any(
-            # Not one that has other code: it would not find what the script defines.
-            site.state == PoolState.SERVING and registry.path_of(site.index) == registry.path
-            for site in sites
-        ):
+        elif self._provisional and any(site.state == PoolState.SERVING for site in sites):
             self._ask_for_successor(ANY_SERVER, "a script has started it, and a server is there")
 
     def _lender_gone(self, sites: list[Attachment]) -> bool:
         """Whether who reads a script's output (cron, ssh, a pipe) waits for us alone."""
         return self._lender > 0 and all(site.serial != self._lender for site in sites)
+
+    def _prove(self) -> None:
+        """Ends the pauses between starts after a minute of service, if no claim has done so."""
+        since = self._serving_since
+        if since is not None and time.monotonic() - since > PROVED_S:
+            self._serving_since = None
+            self._ring.leadership.forget_failures()
 
     def _successor_ready(self) -> bool:
         return any(
@@ -250,14 +261,23 @@ class Supervisor:
             self._alone_since = now
         alone_s = now - self._alone_since
         drain_s = ring.drain_timeout_s()
-        if company:
-            drain_s = None  # nothing more comes through a removed ring, but what came is done
+        # Nothing more comes through a removed ring, but what came is done. And where sites of other
+        # code are there, service goes on: what this code was asked for is done, too.
+        others = any(entry.role is Role.SITE for entry in self._entries)
+        if company or others:
+            drain_s = None
         # Nobody else can ever run what is deferred in a removed ring.
-        busy = ring.has_unfinished() if removed and company else ring.has_work()
+        busy = ring.has_unfinished() if removed and company else self._has_work()
         if drain_s is not None and alone_s >= max(drain_s, ALONE_S):
             self._abandon()
+        elif others and self._stop_requests and not self._leaving:
+            self._leave()  # what waits is adopted
         elif not (self._leaving or busy) and (alone_s >= ALONE_S or self._lender_gone([])):
             self._leave()
+
+    def _has_work(self) -> bool:
+        ring = self._ring
+        return ring.workforce.runnable() > 0 or any(ring.busy(worker) for worker in self._ours())
 
     def _abandon(self) -> None:
         """Leaves now, and kills what still runs."""
@@ -268,33 +288,29 @@ class Supervisor:
     # --- workers ----------------------------------------------------------------------------------
 
     def _hire(self) -> None:
-        """Starts workers as long as a task waits and none is idle, up to MAX_WORKERS."""
-        crew, leadership = self._crew, self._ring.leadership
-        try:
-            for _ in range(0 if self._leaving or crew.paused else self._missing()):
-                crew.start()
-        finally:
-            leadership.set_workers(*self._count_workers())
-
-    def _missing(self) -> int:
+        """Starts workers as long as a task waits and none is idle, and no other code needs them."""
         ring, crew = self._ring, self._crew
-        workers = self._workers()
-        ours = [worker for worker in workers if worker.pool == ring.registry.index]
-        idle = len(crew) - sum(ring.busy(worker) for worker in ours)
+        waiting = ring.workforce.runnable()
+        idle = len(crew) - sum(ring.busy(worker) for worker in self._ours())
         # One more than waits: the next task then starts without a fork before it.
-        wanted = min(ring.runnable() + 1, ring.max_workers()) - idle
-        others = len(workers) - len(ours)
-        return min(wanted, ring.max_workers() - others - len(crew))
+        wanted = min(waiting + 1, ring.max_workers()) - idle
+        if self._leaving or crew.paused or wanted < 0:
+            wanted = 0
+        hiring = ring.workforce.hire(
+            len(crew), wanted, waiting=waiting > idle, strays=self._releases.strays(self._entries)
+        )
+        self._short = hiring.short
+        if hiring.short:
+            self._releases.wake(self._entries)
+        if hiring.no_place:
+            self._releases.say_no_place(len(crew) + hiring.number)
+        for _ in range(hiring.number):
+            crew.start()
 
-    def _workers(self) -> list[Attachment]:
-        return [entry for entry in self._entries if entry.role is Role.WORKER]
-
-    def _count_workers(self) -> tuple[int, int]:
-        """The workers of our code, and those of all codes."""
-        registry = self._ring.registry
-        others = [worker for worker in self._workers() if worker.pool != registry.index]
-        ours = sum(worker.code == registry.code for worker in others)
-        return len(self._crew) + ours, len(self._crew) + len(others)
+    def _ours(self) -> list[Attachment]:
+        """Our workers, as far as they were attached when this tick began."""
+        index = self._ring.registry.index
+        return [e for e in self._entries if e.role is Role.WORKER and e.pool == index]
 
     def _sites(self) -> list[Attachment]:
         """The sites of our code."""
@@ -304,7 +320,7 @@ class Supervisor:
     def _sleep(self) -> None:
         """Waits for a signal, a worker's bell, the next due task or the next tick."""
         timeout_s = until_tick_s()
-        if self._asked or self._alone_since is not None:
+        if self._asked or self._short or self._alone_since is not None:
             timeout_s = SHORT_TICK_S
         if self._due_ns:
             timeout_s = min(timeout_s, max(0.0, (self._due_ns - time.time_ns()) / 1e9))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Final
 
 from django_tasks_local.execution import run
@@ -68,6 +69,7 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
     files = LoadedFiles(later_only=True)
     leadership = ring.leadership
     seen = told = leadership.newest_site()
+    claims = count()
     while ring.registry.serves(post.pool):
         # Read before the sites: a task that this allows is from a site that is seen below.
         share = ring.registry.share(post.pool)
@@ -77,8 +79,9 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
             if files.changed():
                 break
             seen = newest
-        if leadership.workers() > ring.max_workers():
-            break  # MAX_WORKERS was lowered; the pool starts anew those that it may have
+        # The pool starts anew those that it may have.
+        if leadership.workers() > ring.max_workers() or ring.workforce.give_way():
+            break
         claim = ring.claim(share)
         if claim is None:
             if newest > share.cleared and newest != told:
@@ -86,6 +89,8 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
                 _ring_bell(post.bell)
             ring.wait_for_work(_idle_s(ring))
             continue
+        if next(claims) == 0:
+            leadership.forget_failures()  # a pool whose workers claim has come up well
         if leadership.crowded():
             _ring_bell(post.bell)
         began_s = time.monotonic()

@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from time import sleep
 from typing import Final
@@ -31,6 +31,7 @@ from .registry import Attachment, Registry, Role
 from .segment import Segment, attach_segment
 from .semaphores import Semaphores
 from .table import Table
+from .workforce import Workforce
 
 # Work of any size is done in steps, each in a hold of its own; the pool has other things to see to.
 _STEPS_AT_ONCE: Final = 32
@@ -52,6 +53,7 @@ class Attached:
         segment: The memory.
         registry: Who is attached.
         codes: Whose tasks are in the ring.
+        workforce: How pools share MAX_WORKERS.
         digest: What this process's code is.
     """
 
@@ -106,6 +108,7 @@ class Attached:
         self._enrolment = Enrolment(self.registry, self.codes, self._do, path, self.digest)
         self._semaphores = Semaphores(self.segment)
         self._mutex = self._shared_mutex()
+        self.workforce = Workforce(self.registry, self.codes, self._mutex)
         self._abandoned: list[Written] = []  # by enqueues that could not free it themselves
         if not self.words[at.H_MAX_WORKERS]:  # just made, and no site has come yet
             limits.share(self.words)
@@ -154,11 +157,7 @@ class Attached:
 
     def top_up(self) -> None:
         """Replaces the wake-ups that killed workers took with them."""
-        self.wake(min(self.runnable(), 1024))
-
-    def runnable(self) -> int:
-        """How many tasks wait that our pool may run: of its code, and of those that it adopted."""
-        return self.codes.runnable(self.registry.share(self.registry.index))
+        self.wake(min(self.workforce.runnable(), 1024))
 
     def clear(self, serial: int) -> None:
         """A pool: lets its workers run the tasks of sites up to `serial`."""
@@ -324,10 +323,18 @@ class Attached:
         """Wakes up to so many idle workers, ours or those of another code."""
         self._semaphores.wake(count, code)
 
-    def work_is_due(self, within_s: float) -> bool:
-        """Whether a task waits, or falls due within so many seconds."""
-        if self.words[at.H_DIRTY] or self._table.order.waiting():
+    def work_is_due(self, within_s: float, living: Iterable[Attachment] = ()) -> bool:
+        """Whether a task that our pool would run waits, or falls due within so many seconds.
+
+        Args:
+            within_s: How far to look.
+            living: Who is attached: where our site is the newest, codes without any are ours, too.
+        """
+        if self.words[at.H_DIRTY]:
             return True
+        waiting, deferred = self.codes.cared_for(self.registry.code, living)
+        if waiting or not deferred:
+            return waiting
         due_ns = self.next_due_ns()
         return bool(due_ns) and due_ns <= time.time_ns() + int(within_s * 1e9)
 

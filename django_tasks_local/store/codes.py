@@ -5,7 +5,7 @@ packages. Its files may still change in place; its pool notices that (see ``pool
 names its code by number, so a number must keep its meaning as long as anybody or anything uses it.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from hashlib import blake2s
 
 from django_tasks_local.exceptions import StoreUnavailable
@@ -13,6 +13,7 @@ from django_tasks_local.exceptions import StoreUnavailable
 from . import layout as at
 from .lock import ByteLock, pool_byte, successor_byte
 from .order import Order
+from .registry import Attachment, Role
 from .segment import Segment
 
 
@@ -76,6 +77,36 @@ class Codes:
             "this one another NAMESPACE",
         )
 
+    def orphans(self, living: Iterable[Attachment]) -> int:
+        """The codes (a bit for each) with unfinished tasks, and nobody to run them.
+
+        No site of theirs is attached, and no pool: their release has gone.
+        """
+        cared_for = {entry.code for entry in living if entry.role is Role.SITE}
+        return sum(
+            1 << code
+            for code in range(at.CODES)
+            if code not in cared_for and self.has_tasks(code) and not self.has_pool(code)
+        )
+
+    def heir(self, living: Iterable[Attachment]) -> int:
+        """The code whose pool adopts orphans: that of the newest site, or else of the newest pool.
+
+        -1 where neither is there.
+        """
+        ranks = {Role.SITE: 2, Role.POOL: 1}
+        heirs = [(ranks[e.role], e.serial, e.code) for e in living if e.role in ranks]
+        return max(heirs)[2] if heirs else -1
+
+    def cared_for(self, code: int, living: Iterable[Attachment]) -> tuple[bool, bool]:
+        """Whether tasks wait, and whether some are deferred, that a pool of a code would run."""
+        numbers = {code} - {-1}
+        if code >= 0 and code == self.heir(living):
+            orphans = self.orphans(living)
+            numbers |= {each for each in range(at.CODES) if orphans >> each & 1}
+        waiting = any(any(self._order.waiting_in(each)) for each in numbers)
+        return waiting, any(self.field(each, at.C_DEFERRED) for each in numbers)
+
     def runnable(self, share: at.Share) -> int:
         """How many waiting tasks a share allows (outside the lock: of some recent moment)."""
         code, cleared, adopted = share
@@ -91,12 +122,11 @@ class Codes:
         return ByteLock(fd, pool_byte(code)).held() or ByteLock(fd, successor_byte(code)).held()
 
     def _in_use(self, code: int, attached: Container[int]) -> bool:
-        return (
-            code in attached
-            or any(self._order.waiting_in(code))
-            or bool(self.field(code, at.C_DEFERRED))
-            or self.has_pool(code)
-        )
+        return code in attached or self.has_tasks(code) or self.has_pool(code)
+
+    def has_tasks(self, code: int) -> bool:
+        """Whether tasks of a code wait, or are deferred."""
+        return any(self._order.waiting_in(code)) or bool(self.field(code, at.C_DEFERRED))
 
     def _give(self, code: int, digest: int, path: str) -> bool:
         """Gives a number a new meaning; False where a pool of the old one came in between."""

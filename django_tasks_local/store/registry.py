@@ -73,6 +73,7 @@ class Registry:
     """The registry as this process sees it. Methods with "in the lock" need the mutex.
 
     Attributes:
+        words: All of the ring.
         index: This process's entry, -1 before `register`.
         serial: This attachment's number.
         code: The number of this process's code, -1 for a visitor.
@@ -88,7 +89,7 @@ class Registry:
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
-        self._words = segment.words
+        self.words = segment.words
         self._bytes: dict[int, ByteLock] = {}
         # What our entry's words are as long as it is ours: it may be reaped, and given to others.
         self._entry = at.REGISTRY_AT
@@ -123,7 +124,7 @@ class Registry:
 
     def _take_entry(self) -> None:
         """Takes a free entry, and fills it but for its commit word."""
-        words = self._words
+        words = self.words
         for index in range(at.ENTRIES):
             if words[self._at(index)] or self._ours(index):
                 continue
@@ -153,7 +154,7 @@ class Registry:
 
     def become(self, role: Role, code: int) -> None:
         """Commits this process's entry under a role, a code and a new serial (in the lock)."""
-        words = self._words
+        words = self.words
         self.serial = words[at.H_SERIAL] = words[at.H_SERIAL] + 1 & at.SERIAL_MASK
         self.code = code
         if code >= 0:
@@ -180,13 +181,13 @@ class Registry:
         if not self.owned():
             self._byte(self.index).release()
             return False
-        if self.index >= self._words[at.H_ENTRIES_USED]:  # damage would hide us from the others
-            self._words[at.H_ENTRIES_USED] = self.index + 1
+        if self.index >= self.words[at.H_ENTRIES_USED]:  # damage would hide us from the others
+            self.words[at.H_ENTRIES_USED] = self.index + 1
         return True
 
     def owned(self) -> bool:
         """Whether our entry's commit word is the one that we have put there."""
-        return bool(self._words[self._entry] == self._commit)
+        return bool(self.words[self._entry] == self._commit)
 
     def ensure(self) -> None:
         """Takes another entry, in the same role and order, where ours was reaped (in the lock).
@@ -194,14 +195,14 @@ class Registry:
         Raises:
             StoreUnavailable: All entries are taken by living processes.
         """
-        if self._words[self._entry] != self._commit:
+        if self.words[self._entry] != self._commit:
             self._segment.entries.pop(self.index, None)
             self._take_entry()
-            self._words[self._at(self.index)] = self._commit
+            self.words[self._at(self.index)] = self._commit
 
     def release(self, index: int) -> None:
         """Frees an entry (in the lock): our own, or a dead one's after it was reaped (rule 7)."""
-        self._words[self._at(index)] = 0
+        self.words[self._at(index)] = 0
         if index == self.index:
             self._byte(index).release()
             self._segment.entries.pop(index, None)
@@ -215,7 +216,7 @@ class Registry:
 
     def attachments(self) -> Iterator[Attachment]:
         """All entries in use, the dead ones among them included."""
-        words = self._words
+        words = self.words
         for index in range(min(words[at.H_ENTRIES_USED], at.ENTRIES)):
             entry = self._at(index)
             commit = words[entry]
@@ -234,9 +235,20 @@ class Registry:
                 code=code_in(commit),
             )
 
+    def roles(self) -> Iterator[tuple[int, int]]:
+        """All entries in use with their roles, dead ones included."""
+        words = self.words
+        for index in range(min(words[at.H_ENTRIES_USED], at.ENTRIES)):
+            if commit := words[self._at(index)]:
+                yield index, commit >> at.ROLE_SHIFT
+
+    def latest_serial(self) -> int:
+        """The serial of the attachment that came last."""
+        return int(self.words[at.H_SERIAL])
+
     def codes(self) -> set[int]:
         """The numbers of the codes that living processes have."""
-        words, found = self._words, set()
+        words, found = self.words, set()
         for index in range(min(words[at.H_ENTRIES_USED], at.ENTRIES)):
             code = code_in(words[self._at(index)])
             if code >= 0 and code not in found and self.alive(index):
@@ -255,7 +267,7 @@ class Registry:
 
     def field(self, index: int, which: int) -> int:
         """One word of an entry."""
-        word: int = self._words[self._at(index) + which]
+        word: int = self.words[self._at(index) + which]
         return word
 
     def pool_of(self, index: int) -> int:
@@ -273,7 +285,7 @@ class Registry:
         # entries are reaped.
         if pool < 0:
             return 0
-        serial = self._words[self._at(pool) + at.E_COMMIT] & at.SERIAL_MASK
+        serial = self.words[self._at(pool) + at.E_COMMIT] & at.SERIAL_MASK
         return int(serial << 32 | pool + 1)
 
     def serves(self, pool: int) -> bool:
@@ -312,11 +324,11 @@ class Registry:
 
     def set_field(self, which: int, value: int) -> None:
         """Stores one word of our own entry; readers see the old or the new one."""
-        self._words[self._at(self.index) + which] = value
+        self.words[self._at(self.index) + which] = value
 
     def put(self, index: int, which: int, value: int) -> None:
         """Stores one word of any entry (in the lock; for repairs)."""
-        self._words[self._at(index) + which] = value
+        self.words[self._at(index) + which] = value
 
     def _ours(self, index: int) -> bool:
         return self._segment.entries.get(index) == self.pid

@@ -17,7 +17,7 @@ from django.test import override_settings
 
 import django_tasks_local
 from django_tasks_local import exceptions, options, progress
-from django_tasks_local.store import layout, patience
+from django_tasks_local.store import layout, patience, workforce
 from tests.docs.pages import DOCS, PAGES, blocks, name_of, read, rows, section
 from tests.support import ROOT
 
@@ -181,8 +181,9 @@ def test_commands_in_examples_exist(page: Path) -> None:
 def test_the_limits_are_those_of_the_code() -> None:
     """Numbers in the reference that come from the code."""
     limits = {row[0]: row[1] for row in rows(section(LIMITS, "Numbers"))}
-    entries = limits["Processes attached to one ring (web workers, pool, its workers, readers)"]
-    assert entries == f"{layout.ENTRIES:,}"
+    entries = limits["Processes attached to one ring (web workers, pools, their workers, readers)"]
+    assert entries == f"{layout.ENTRIES:,}, of which workers leave {workforce.KEPT} to others"
+    assert limits["Releases with processes or unfinished tasks in one ring"] == str(layout.CODES)
     assert limits["Slots in one ring"] == f"{layout.MAX_SLOTS - 1:,}"
     assert limits["Progress message"] == f"{progress.MESSAGE_BYTES} bytes of UTF-8"
     frozen = limits["A live process that is frozen inside the lock"]

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from django_tasks_local.store import Role
+from django_tasks_local.store import layout as at
 from django_tasks_local.store.objects import SEMAPHORES
 from tests.process.client import Client, environment, gone, reading, serving, unlink_rings
 from tests.support import LONG_TIMEOUT, ROOT, kill, unlink_shm, wait_for
@@ -173,3 +175,14 @@ def test_a_stopped_worker_is_killed_with_its_pool(tmp_path: Path) -> None:
         kill(client.supervisors()[0])
         wait_for(lambda: gone(worker))
         assert "together with its pool" in client.error(result_id)[1]
+
+
+def test_a_claim_ends_the_pauses() -> None:
+    """A pool whose worker has claimed a task has come up well: the next one starts at once."""
+    with serving(workers=1) as client:
+        assert client.run("add", 1) is not None
+        with reading(client.namespace) as backend:
+            ring = backend.site().ring
+            code = next(e.code for e in ring.registry.attachments() if e.role is Role.POOL)
+            assert ring.codes.field(code, at.C_START_FAILURES) == 0
+            assert ring.codes.field(code, at.C_START_AFTER) == 0

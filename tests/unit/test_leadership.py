@@ -89,6 +89,18 @@ def test_starts_that_lead_nowhere_are_tried_with_growing_pauses(ring: Ring) -> N
     assert words[at.code_word(0, at.C_START_FAILURES)] == 1
 
 
+def test_a_pool_that_took_its_place_has_not_proved_itself(ring: Ring) -> None:
+    """It may die at once, each time: the pauses go on growing until somebody says it is well."""
+    leadership = ring.leadership
+    for failures in range(1, 4):
+        ring.words[at.code_word(0, at.C_START_AFTER)] = 1
+        assert leadership.may_start_pool(100, 1000)
+        assert leadership.take_pool()
+        leadership.leave_pool()
+        assert ring.words[at.code_word(0, at.C_START_FAILURES)] == failures
+        assert not leadership.may_start_pool(100, 1000)
+
+
 def test_a_pause_from_before_a_reboot_does_not_last(ring: Ring) -> None:
     """A time that lies further ahead than any pause is no pause."""
     ring.words[at.code_word(0, at.C_START_AFTER)] = 2**63

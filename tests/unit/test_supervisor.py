@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from django_tasks_local.pool import supervisor as module
 from django_tasks_local.pool.crew import Crew
 from django_tasks_local.pool.supervisor import Supervisor
 from django_tasks_local.store import Ring, Role, unlink_objects
+from django_tasks_local.store import layout as at
 from tests.children import in_a_child
 from tests.rings import LIMITS, Rings, put
 
@@ -229,7 +231,7 @@ def test_an_end_that_the_ring_cannot_be_told_at_once(
     rings: Rings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a dead worker left is settled when the ring can be used again, with the right cause."""
-    site = rings.attach()
+    site = rings.attach(replace(LIMITS, max_workers=1))
     ring = Ring(rings.name, "alias", LIMITS, Role.POOL)
     result_id = put(site)
     index = ring.registry.index
@@ -260,3 +262,23 @@ def test_an_end_that_the_ring_cannot_be_told_at_once(
     supervisor.run()
     assert len(refusals) == 2
     assert "exit code 7" in site.get(result_id).outcome()[1]
+
+
+@pytest.mark.parametrize(("proved_s", "failures"), [(60, 1), (0, 0)])
+def test_a_pool_proves_itself_by_serving(
+    rings: Rings, pool: Ring, monkeypatch: pytest.MonkeyPatch, proved_s: float, failures: int
+) -> None:
+    """One that dies just after it took its place is started with pauses; not after a minute."""
+    monkeypatch.setattr(module, "PROVED_S", proved_s)
+    assert pool.leadership.may_start_pool(100, 1000)
+    seen = []
+
+    def start(life: int, bell: int, to_close: list[int]) -> int:
+        seen.append(pool.codes.field(0, at.C_START_FAILURES))
+        supervisor.stop()
+        supervisor.stop()
+        return worker(signal.pause)
+
+    supervisor = Supervisor(pool, start, foreground=True, cleared=0)
+    supervisor.run()
+    assert seen == [failures]
