@@ -10,7 +10,8 @@ from django_tasks_local.exceptions import counted
 from django_tasks_local.store import PoolState, Ring, Role
 from django_tasks_local.streams import say
 
-# Beyond this many a script forgets what is done.
+# Beyond this many a script forgets what is done. Where that is little, it looks again when twice as
+# many as are left have come: so each task costs the same, however many are unfinished.
 REMEMBERED: Final = 20_000
 
 
@@ -19,14 +20,17 @@ class OwnTasks:
 
     def __init__(self) -> None:
         self._addresses = array("Q")
+        self._limit = REMEMBERED
         self._last_due_ns = 0
 
     def add(self, ring: Ring, result_id: str, due_ns: int) -> None:
         """Remembers one more, which falls due then (0: now)."""
         self._last_due_ns = max(self._last_due_ns, due_ns)
         self._addresses.extend(ring.address(result_id))
-        if len(self._addresses) > 2 * REMEMBERED:
+        if len(self._addresses) > 2 * self._limit:
             self._addresses = ring.unfinished(self._addresses)
+            left = len(self._addresses) // 2
+            self._limit = max(REMEMBERED, 2 * left)
 
     def wait(self, alias: str, ring: Callable[[], Ring], look_after: Callable[[], None]) -> None:
         """Waits until they are done: a script that ends now would take their pool with it.
@@ -36,21 +40,29 @@ class OwnTasks:
             ring: The ring, which may be another one each time.
             look_after: Called while there is no pool.
         """
-        mine = self._addresses
+        mine = ring().unfinished(self._addresses)
         said = False
-        while (mine := ring().unfinished(mine)) and not _others_serve(ring()):
+        place = 0
+        while True:
+            # From the first to the last: when each has been seen to have ended, all have. So a look
+            # costs the same however many there are.
+            while place < len(mine) and not ring().unfinished(mine[place : place + 2]):
+                place += 2
+            if place >= len(mine) or _others_serve(ring()):
+                return
             if not said:
                 said = True
-                count = len(mine) // 2
-                say(
-                    f"django-tasks-local: waiting for {counted(count, 'task')} of {alias!r} that "
-                    f"this script enqueued{self._until()} (Ctrl-C leaves "
-                    f"{'it' if count == 1 else 'them'} in the ring, for the next process that "
-                    "uses it)."
-                )
+                self._say(alias, len(mine) // 2)
             if not ring().leadership.pool_alive():
                 look_after()
             time.sleep(0.01)
+
+    def _say(self, alias: str, count: int) -> None:
+        say(
+            f"django-tasks-local: waiting for {counted(count, 'task')} of {alias!r} that this "
+            f"script enqueued{self._until()} (Ctrl-C leaves {'it' if count == 1 else 'them'} in the ring, "
+            "for the next process that uses it)."
+        )
 
     def _until(self) -> str:
         """What to say about tasks that are not due yet."""

@@ -163,6 +163,26 @@ def test_a_script_remembers_what_is_unfinished(make: Make, monkeypatch: pytest.M
     assert site._own is None
 
 
+def test_what_stays_unfinished_is_looked_at_rarely(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each task costs a script the same: a look at all of them comes when they have doubled."""
+    monkeypatch.setattr(own_tasks, "REMEMBERED", 1)
+    site = make()
+    looks: list[int] = []
+    unfinished = site.ring.unfinished
+
+    def count(addresses: "array[int]") -> "array[int]":
+        looks.append(len(addresses) // 2)
+        return unfinished(addresses)
+
+    monkeypatch.setattr(site.ring, "unfinished", count)
+    for _ in range(12):
+        enqueue(site)
+    assert looks == [2, 5, 11]
+    finish_all(site.ring)
+
+
 def test_it_says_until_when_it_waits(
     make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
