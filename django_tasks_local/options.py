@@ -55,6 +55,8 @@ OPTIONS: dict[str, Option] = {
     "MAX_WORKERS": Option(10, (int,), 1, 1024, "workers"),
     # Finished results kept; the least recently used goes first.
     "MAX_RESULTS": Option(1000, (int,), 1, 1_000_000, "results"),
+    # Bytes that they may hold, arguments included, as far as a look at them tells.
+    "MAX_RESULT_BYTES": Option(256 * MIB, (int,), MIB, 1024 * GIB, "bytes", kinds=("thread",)),
     # Tasks that may wait, those with run_after included.
     "MAX_PENDING": Option(10_000, (int,), 1, 1_000_000, "tasks"),
     # A power of two.
@@ -79,6 +81,7 @@ class Options:
 
     max_workers: int  # threads of this process, or worker processes on the host
     max_results: int  # finished results kept
+    max_result_bytes: int  # bytes that they may hold
     max_pending: int  # waiting tasks accepted
     slot_size: int  # bytes
     shm_size: int  # bytes, a ceiling

@@ -49,6 +49,7 @@ class ThreadPool:
         self.store = MemoryStore(
             self.alias,
             max_results=self.options.max_results,
+            max_result_bytes=self.options.max_result_bytes,
             max_pending=self.options.max_pending,
         )
         self.closed = False

@@ -58,10 +58,11 @@ class OwnTasks:
             time.sleep(0.01)
 
     def _say(self, alias: str, count: int) -> None:
+        them = "it" if count == 1 else "them"
         say(
             f"django-tasks-local: waiting for {counted(count, 'task')} of {alias!r} that this "
-            f"script enqueued{self._until()} (Ctrl-C leaves {'it' if count == 1 else 'them'} in the ring, "
-            "for the next process that uses it)."
+            f"script enqueued{self._until()} (Ctrl-C leaves {them} in the ring, for the next "
+            "process that uses it)."
         )
 
     def _until(self) -> str:

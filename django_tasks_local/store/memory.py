@@ -30,6 +30,7 @@ from django_tasks_local.exceptions import QueueFull, counted
 from django_tasks_local.progress import Progress
 from django_tasks_local.store.ids import random_id
 from django_tasks_local.store.records import Arguments, PlainSnapshot, Snapshot
+from django_tasks_local.store.weight import weight
 
 # A deferred task falls due by the clock on the wall, a wait ends by one that nobody sets: after at
 # most this long a changed clock is noticed.
@@ -52,6 +53,7 @@ class Record:
         "result_id",
         "started_at_ns",
         "status",
+        "weight",
         "worker_id",
     )
 
@@ -69,6 +71,7 @@ class Record:
         self.worker_id = ""
         self.ending: Any = None
         self.reported: tuple[float, float | None, str] | None = None
+        self.weight = 0  # bytes that it holds, about; counted at its end
 
     def arguments(self) -> Arguments:
         """Return the objects that were passed, unchanged."""
@@ -134,9 +137,12 @@ class MemoryStore:
         running: tasks that are RUNNING.
     """
 
-    def __init__(self, alias: str, *, max_results: int, max_pending: int) -> None:
+    def __init__(
+        self, alias: str, *, max_results: int, max_result_bytes: int, max_pending: int
+    ) -> None:
         self.alias = alias
         self.max_results = max_results
+        self.max_result_bytes = max_result_bytes
         self.max_pending = max_pending
         self.idle = 0
         self.running = 0
@@ -153,6 +159,7 @@ class MemoryStore:
         self._ready: list[tuple[int, int, Record]] = []  # (-priority, turn, record)
         self._deferred: list[tuple[int, int, Record]] = []  # (due_ns, turn, record)
         self._finished: OrderedDict[str, Record] = OrderedDict()  # least recently used first
+        self._kept_bytes = 0  # the weight of those
 
     @property
     def waiting(self) -> int:
@@ -198,7 +205,8 @@ class MemoryStore:
         raise TaskResultDoesNotExist(
             f"No result {result_id[:80]!r} in process {os.getpid()}. Task backend {self.alias!r} "
             "is a ThreadPoolBackend: only the process that enqueued a task can read its result, "
-            f"and it keeps {counted(self.max_results, 'finished result')} (MAX_RESULTS). "
+            f"and it keeps {counted(self.max_results, 'finished result')} (MAX_RESULTS) of up to "
+            f"{self.max_result_bytes:,} bytes in all (MAX_RESULT_BYTES). "
             "ProcessPoolBackend has results that every process of the site can read."
         )
 
@@ -224,8 +232,9 @@ class MemoryStore:
             return None
 
     def finish(self, claim: Record, *, successful: bool, outcome: Any) -> int:
-        """See ``records.Store``. Nothing is too large here."""
+        """See ``records.Store``. Nothing is too large here: the latest result is always kept."""
         evicted = []  # until the lock is free
+        claim.weight = weight(outcome) + weight(claim.arguments())
         with self._lock_of_workers:
             claim.ending = outcome
             # A clock that was set back must not make a task end before it began.
@@ -236,12 +245,19 @@ class MemoryStore:
                 evicted.append(self._records.pop(claim.result_id))
             else:
                 self._finished[claim.result_id] = claim
-            while len(self._finished) > self.max_results:
+                self._kept_bytes += claim.weight
+            while self._keeps_too_much():
                 evicted.append(self._finished.popitem(last=False)[1])
+                self._kept_bytes -= evicted[-1].weight
                 del self._records[evicted[-1].result_id]
             if self._ending:
                 self._quiet.notify_all()
         return claim.finished_at_ns
+
+    def _keeps_too_much(self) -> bool:
+        kept = len(self._finished)
+        too_heavy = self._kept_bytes > self.max_result_bytes and kept > 1
+        return too_heavy or kept > self.max_results
 
     def wait_until_done(self, timeout_s: float | None) -> bool:
         """Wait until nothing is running or due; tasks deferred to later do not count.
@@ -277,6 +293,7 @@ class MemoryStore:
             dropped = self._records, self._finished
             self._records = {record.result_id: record for record in self._in_progress()}
             self._ready, self._deferred, self._finished = [], [], OrderedDict()
+            self._kept_bytes = 0
         del dropped  # now that the lock is free
         return waiting
 

@@ -20,7 +20,7 @@ from tests.support import wait_for
 @pytest.fixture
 def store() -> MemoryStore:
     """An empty store that keeps two results."""
-    return MemoryStore("memory", max_results=2, max_pending=100)
+    return MemoryStore("memory", max_results=2, max_result_bytes=2**20, max_pending=100)
 
 
 def put(store: MemoryStore, *args: Any, priority: int = 0, due_ns: int = 0) -> str:
@@ -179,7 +179,7 @@ def test_waiters_are_woken(store: MemoryStore) -> None:
 
 def test_many_threads_at_once() -> None:
     """Who enqueues, claims, finishes and reads at the same time never meets another inside."""
-    store = MemoryStore("memory", max_results=10_000, max_pending=10_000)
+    store = MemoryStore("memory", max_results=10_000, max_result_bytes=2**30, max_pending=10_000)
     ids: list[str] = []
     claimed: list[str] = []
 
@@ -243,3 +243,25 @@ def test_a_pool_made_while_the_interpreter_ends(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(atexit, "register", registered.append)
     thread._set_exit_hook()
     assert registered == [thread._drain]
+
+
+def test_results_are_bounded_by_bytes_too() -> None:
+    """Large ones drive out the least recently used, with their arguments; the latest stays."""
+    store = MemoryStore("memory", max_results=100, max_result_bytes=2**20, max_pending=100)
+    ids = []
+    for size in (400_000, 10, 400_000, 400_000):
+        ids.append(put(store, b"x" * 100))
+        claim = store.claim()
+        assert claim is not None
+        store.finish(claim, successful=True, outcome=b"x" * size)
+    with pytest.raises(TaskResultDoesNotExist, match="MAX_RESULT_BYTES"):
+        store.get(ids[0])
+    assert [len(store.get(each).outcome()) for each in ids[1:]] == [10, 400_000, 400_000]
+    put(store, b"x" * 2**21)
+    claim = store.claim()
+    assert claim is not None
+    store.finish(claim, successful=True, outcome=None)
+    assert store.get(claim.result_id).outcome() is None
+    for each in ids:
+        with pytest.raises(TaskResultDoesNotExist):
+            store.get(each)

@@ -14,8 +14,14 @@ def options(kind: Kind = "process", **values: Any) -> Options:
 
 
 def errors(**values: Any) -> list[str]:
-    """The errors of these values for ProcessPoolBackend, each as id, message and hint."""
-    return [f"{e.id} {e.msg} {e.hint}" for e in check({"OPTIONS": values}, "a", "process")]
+    """The errors of these values for ProcessPoolBackend, each as id, message and hint.
+
+    For ThreadPoolBackend, where an option is its own.
+    """
+    kind: Kind = "process"
+    if any(name in OPTIONS and OPTIONS[name].kinds == ("thread",) for name in values):
+        kind = "thread"
+    return [f"{e.id} {e.msg} {e.hint}" for e in check({"OPTIONS": values}, "a", kind)]
 
 
 def test_defaults() -> None:
@@ -24,6 +30,7 @@ def test_defaults() -> None:
         assert Options.from_params({}, "a", kind) == Options(
             max_workers=10,
             max_results=1000,
+            max_result_bytes=256 * MIB,
             max_pending=10_000,
             slot_size=1024,
             shm_size=32 * MIB,
@@ -47,6 +54,8 @@ def test_bounds_are_inclusive(name: str) -> None:
     if not option.maximum:
         pytest.skip("not a number")
     room = {"SHM_SIZE": 2**40} if name != "SHM_SIZE" else {"MAX_WORKERS": 1, "SLOT_SIZE": 256}
+    if "process" not in option.kinds:
+        room = {}
     for value in (option.minimum, option.maximum):
         assert errors(**{**room, name: value}) == []
     for value in (option.minimum - 1, option.maximum + 1):
@@ -134,7 +143,7 @@ def test_unknown_key_without_a_guess() -> None:
     (error,) = [f"{e.id} {e.hint}" for e in check({"OPTIONS": {7: 1}}, "a", "thread")]
     assert error == (
         "django_tasks_local.E002 The options of ThreadPoolBackend are "
-        "MAX_WORKERS, MAX_RESULTS, MAX_PENDING, DRAIN_TIMEOUT."
+        "MAX_WORKERS, MAX_RESULTS, MAX_RESULT_BYTES, MAX_PENDING, DRAIN_TIMEOUT."
     )
     assert "NAMESPACE" in errors(COLOUR=1)[0]
 
