@@ -4,6 +4,8 @@ Each code (see ``codes``) has two lanes of FIFOs, so that a task which only othe
 back nothing.
 """
 
+from array import array
+from collections import Counter
 from typing import Final
 
 from . import layout as at
@@ -103,14 +105,39 @@ class Order:
         words = self._words
         return words[_JUDGED[code] + at.L_WAITING], words[_NEWER[code]]
 
-    def clear(self) -> None:
-        """Empties lanes and heap, for a rebuild."""
+    def fill(self, waiting: list[int], deferred: list[int], links: "array[int]") -> None:
+        """Links these records anew, for a rebuild.
+
+        Args:
+            waiting: Those that are due, in the order of their places.
+            deferred: The others, sorted by when they fall due and then by place.
+            links: The link column, to be written by the caller.
+        """
         words = self._words
         end = at.HEADER_BYTES // 8
-        words[at.LANES_AT : end] = memoryview(bytes((end - at.LANES_AT) * 8)).cast("Q")
-        words[at.H_DEFERRED] = 0
+        lanes = array("Q", bytes(end * 8))  # as the header counts
+        last: dict[int, int] = {}  # by FIFO, as the word of its tail
+        for slot in waiting:
+            lane, queue = self.lane_of(slot)
+            tail = lane + at.L_TAIL + queue
+            if before := last.get(tail, 0):
+                links[before] = slot
+            else:
+                lanes[lane + at.L_HEAD + queue] = slot
+                lanes[lane + at.L_BITMAP + queue // _WORD] |= 1 << queue % _WORD
+            last[tail] = slot
+            lanes[lane + at.L_WAITING] += 1
+        for tail, slot in last.items():
+            lanes[tail] = slot
+            links[slot] = 0
+        words[at.LANES_AT : end] = memoryview(lanes)[at.LANES_AT :]
+        # What is sorted is a heap.
+        words[self._heap : self._heap + len(deferred)] = memoryview(array("Q", deferred))
+        words[at.H_DEFERRED] = len(deferred)
+        codes = Counter(map(self._deferred_word, deferred))
         for code in range(at.CODES):
-            words[at.code_word(code, at.C_DEFERRED)] = 0
+            word = at.code_word(code, at.C_DEFERRED)
+            words[word] = codes[word]
 
     def lane_of(self, slot: int) -> tuple[int, int]:
         """The lane and the FIFO that a READY record belongs to."""

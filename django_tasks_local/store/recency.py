@@ -1,5 +1,7 @@
 """Which finished result was used last: a doubly linked list through the slots' link columns."""
 
+from array import array
+
 from . import layout as at
 from .segment import Segment
 
@@ -30,6 +32,27 @@ class Recency:
         else:
             words[at.H_OLDEST] = slot
         words[at.H_NEWEST] = slot
+
+    def fill(self, slots: list[int], links: "array[int]") -> None:
+        """Links these records anew, for a rebuild: the least recently used first.
+
+        Args:
+            slots: The records.
+            links: The link column, to be written by the caller.
+        """
+        words = self._words
+        words[at.H_FINISHED] = len(slots)
+        words[at.H_OLDEST] = slots[0] if slots else 0
+        words[at.H_NEWEST] = slots[-1] if slots else 0
+        column = slice(self._back, self._back + len(links))
+        backs = array("Q", words[column].tobytes())
+        older = 0
+        for slot in slots:
+            links[older] = slot
+            backs[slot] = older
+            older = slot
+        links[older] = links[0] = 0  # the newest one's, and slot 0 is none
+        words[column] = memoryview(backs)
 
     def stamp(self, slot: int) -> None:
         """Notes the use of a record where a rebuild finds it."""

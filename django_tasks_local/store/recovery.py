@@ -5,9 +5,14 @@ Both run inside the mutex, and both may die half-way themselves: the next one st
 
 import time
 import zlib
+from array import array
+from typing import Final
 
 from . import layout as at
 from .table import Table
+
+# How many commit words are copied at once: Python's numbers take five times as much memory.
+_SCANNED_AT_ONCE: Final = 2**16
 
 
 def settle(table: Table, slot: int, index: int, loss: int, keep: int) -> int:
@@ -65,9 +70,10 @@ def lose(table: Table, slot: int, loss: int, keep: int) -> None:
 
 
 def rebuild(table: Table) -> list[str]:
-    """Makes everything derived anew from the commit words: one scan, about 2 us a record.
+    """Makes everything derived anew from the commit words: one scan, 1.5 us a record.
 
-    It copes with any bytes: what does not hold together is dropped.
+    Columns are read and written as a whole: a word by itself costs 40 ns. It copes with any bytes:
+    what does not hold together is dropped.
 
     Returns:
         What had to be dropped, a sentence each. A death leaves nothing of that kind.
@@ -77,116 +83,140 @@ def rebuild(table: Table) -> list[str]:
     if not slots.reserved():
         slots.restore_reserved()
     reserved = slots.reserved()
-    column = words[table.commit : table.commit + reserved].tolist()
-    used = bytearray(reserved)
-    used[0] = 1  # slot 0 is never handed out
-    by_state: dict[int, list[int]] = {state: [] for state in range(at.READY, at.CHAIN)}
-    by_state[at.WRITING] = []
-    finished_slots = 0
-    dropped = []
-    for slot, word in enumerate(column):
-        state = word >> at.STATE_SHIFT
-        if word == 0 or state == at.CHAIN or slot == 0:
-            continue
-        known = state in by_state and at.is_whole(word) and _is_of_its_head(table, slot, word)
-        size = _claim_slots(table, slot, column, used) if known else 0
-        if size:
-            by_state[state].append(slot)
-            finished_slots += size if state in at.FINISHED else 0
-            continue
-        words[table.commit + slot] = 0
-        if state != at.WRITING:  # whose writer may have died before its chain was whole
-            dropped.append(f"slot {slot} held a record whose slots do not hold: dropped")
-    table.bytes[table.geometry.map_at : table.geometry.map_at + reserved] = used
-    words[at.H_TICK] = _next_tick(table, [s for each in by_state.values() for s in each])
-    words[at.H_FREE] = used.count(0)
+    found = _Records(table, reserved)
+    for start in range(0, reserved, _SCANNED_AT_ONCE):
+        found.scan(start, min(start + _SCANNED_AT_ONCE, reserved))
+    table.bytes[table.geometry.map_at : table.geometry.map_at + reserved] = found.used
+    words[at.H_TICK] = found.tick
+    words[at.H_FREE] = found.used.count(0)
     words[at.H_CURSOR] = 1
     words[at.H_DISCARDED] = 0
-    words[at.H_FINISHED_SLOTS] = finished_slots
-    words[at.H_RUNNING] = len(by_state[at.RUNNING])
-    words[at.H_UNFINISHED] = sum(len(by_state[state]) for state in at.UNFINISHED)
-    _rebuild_recency(table, [s for state in at.FINISHED for s in by_state[state]])
-    _rebuild_order(table, by_state[at.READY])
-    return dropped
+    words[at.H_FINISHED_SLOTS] = found.finished_slots
+    words[at.H_RUNNING] = found.running
+    words[at.H_UNFINISHED] = found.writing + found.running + len(found.ready)
+    column = slice(table.geometry.column("link"), table.geometry.column("link") + reserved)
+    links = array("Q", words[column].tobytes())  # those inside chains stay as they are
+    sequence, due = table.sequence, table.due
+    by_sequence = lambda slot: words[sequence + slot]  # noqa: E731
+    found.finished.sort(key=by_sequence)
+    table.recency.fill(found.finished, links)
+    found.ready.sort(key=by_sequence)
+    deferred = [slot for slot in found.ready if words[due + slot]]
+    deferred.sort(key=lambda slot: words[due + slot])
+    waiting = [slot for slot in found.ready if not words[due + slot]] if deferred else found.ready
+    table.order.fill(waiting, deferred, links)
+    words[column] = memoryview(links)
+    return found.dropped
 
 
-def _is_of_its_head(table: Table, slot: int, word: int) -> bool:
-    """Whether a commit word's generation is one that the ring has, and that of its record."""
-    generation = word & at.GENERATION_MASK
-    if word >> at.STATE_SHIFT == at.WRITING:  # whose head comes last
-        return generation < at.BEYOND_ANY_TICK
-    return bool(
-        generation == table.words[table.offset(slot) // 8 + at.S_GENERATION]
-        and generation < at.BEYOND_ANY_TICK
-    )
+class _Records:
+    """What a scan of the commit words finds.
 
+    Attributes:
+        used: The free map.
+        tick: A number above every generation and every place in an order.
+        ready: The slots of the records that are READY.
+        finished: And of those that are SUCCESSFUL, FAILED or LOST.
+        finished_slots: How many slots these occupy.
+        running: How many records are RUNNING.
+        writing: How many are WRITING.
+        dropped: What did not hold together.
+    """
 
-def _next_tick(table: Table, heads: list[int]) -> int:
-    """A number above every generation and every place in an order."""
-    words = table.words
-    tick: int = words[at.H_TICK]
-    if not 0 < tick < at.BEYOND_ANY_TICK:
-        tick = 1
-    for slot in heads:
-        generation = words[table.commit + slot] & at.GENERATION_MASK
-        if words[table.sequence + slot] >= at.BEYOND_ANY_TICK:  # damage, and no longer a place
-            words[table.sequence + slot] = generation
-        tick = max(tick, generation + 1, words[table.sequence + slot] + 1)
-    return tick
+    def __init__(self, table: Table, reserved: int) -> None:
+        self._table = table
+        self.used = bytearray(reserved)
+        self.used[0] = 1  # slot 0 is never handed out
+        tick: int = table.words[at.H_TICK]
+        self.tick = tick if 0 < tick < at.BEYOND_ANY_TICK else 1
+        self.ready: list[int] = []
+        self.finished: list[int] = []
+        self.finished_slots = self.running = self.writing = 0
+        self.dropped: list[str] = []
 
+    def scan(self, start: int, end: int) -> None:
+        """Looks at the commit words of some slots."""
+        table, words = self._table, self._table.words
+        column = words[table.commit + start : table.commit + end].tolist()
+        places = words[table.sequence + start : table.sequence + end].tolist()
+        shift = at.STATE_SHIFT
+        tick = self.tick
+        for slot, word in enumerate(column, start):
+            state = word >> shift
+            if not word or state == at.CHAIN or not slot:
+                continue
+            generation = word & at.GENERATION_MASK
+            size = self._take(slot, state, word, generation)
+            if not size:
+                words[table.commit + slot] = 0
+                if state != at.WRITING:  # whose writer may have died before its chain was whole
+                    self.dropped.append(
+                        f"slot {slot} held a record whose slots do not hold: dropped"
+                    )
+                continue
+            place = places[slot - start]
+            if place >= at.BEYOND_ANY_TICK:  # damage, and no longer a place
+                words[table.sequence + slot] = place = generation
+            tick = max(tick, generation + 1, place + 1)
+            if state == at.READY:
+                self.ready.append(slot)
+            elif state == at.RUNNING:
+                self.running += 1
+            elif state == at.WRITING:
+                self.writing += 1
+            else:
+                self.finished.append(slot)
+                self.finished_slots += size
+        self.tick = tick
 
-def _claim_slots(table: Table, slot: int, column: list[int], used: bytearray) -> int:
-    """Marks a record's slots as used; how many they are, 0 where its chains do not hold."""
-    word = table.offset(slot) // 8
-    owner_word = table.owner_word(slot)
-    payload = table.words[word + at.S_META_BYTES] + table.words[word + at.S_ARGUMENTS_BYTES]
-    state = table.state(slot)
-    wanted = []
-    if payload > table.geometry.inline_bytes:
-        wanted.append((table.words[word + at.S_ARGUMENTS_CHAIN], payload, state != at.WRITING))
-    if state in (at.SUCCESSFUL, at.FAILED, at.RUNNING):
-        chain = table.words[word + at.S_OUTCOME_CHAIN]
-        if chain:
-            size = table.words[word + at.S_OUTCOME_BYTES]
-            wanted.append((chain, size, state != at.RUNNING))
-    if not wanted and not used[slot]:  # as most are
-        used[slot] = 1
-        return 1
-    taken = [slot]
-    for chain, size, whole in wanted:
-        found = [
-            each
-            for start, length in table.slots.extents(chain, owner_word)
-            for each in range(start, start + length)
-        ]
-        # A chain that is still being taken is as long as it is.
-        if whole and len(found) != at.slots_for(size, table.slots.size):
+    def _take(self, slot: int, state: int, word: int, generation: int) -> int:
+        """Marks a record's slots as used; how many they are, 0 where they do not hold."""
+        words, geometry, used = self._table.words, self._table.geometry, self.used
+        if not state or word % 31 or generation >= at.BEYOND_ANY_TICK or used[slot]:
             return 0
-        taken += found
-    if any(column[each] != owner_word for each in taken[1:]):
-        return 0
-    if any(map(used.__getitem__, taken)) or len(set(taken)) != len(taken):
-        return 0
-    for each in taken:
-        used[each] = 1
-    return len(taken)
+        head = (geometry.slots_at + slot * geometry.slot_size) // 8
+        if state != at.WRITING and words[head + at.S_GENERATION] != generation:
+            return 0  # a writer stores it last
+        wanted = []
+        size = words[head + at.S_META_BYTES] + words[head + at.S_ARGUMENTS_BYTES]
+        if size > geometry.inline_bytes:
+            wanted.append((words[head + at.S_ARGUMENTS_CHAIN], size, state != at.WRITING))
+        if at.RUNNING <= state <= at.FAILED and (chain := words[head + at.S_OUTCOME_CHAIN]):
+            size = words[head + at.S_OUTCOME_BYTES]
+            wanted.append((chain, size, state != at.RUNNING))
+        used[slot] = 1
+        if not wanted:  # as most are
+            return 1
+        taken = self._take_chains(wanted, at.chain_word(slot, generation))
+        used[slot] = taken is not None
+        return 1 + taken if taken is not None else 0
 
+    def _take_chains(self, wanted: list[tuple[int, int, bool]], owner_word: int) -> int | None:
+        """Marks the slots of chains as used; how many, None where they do not hold.
 
-def _rebuild_recency(table: Table, finished: list[int]) -> None:
-    words = table.words
-    finished.sort(key=lambda slot: words[table.sequence + slot])
-    words[at.H_OLDEST] = words[at.H_NEWEST] = 0
-    words[at.H_FINISHED] = len(finished)
-    for slot in finished:
-        table.recency.append(slot)
+        Args:
+            wanted: Their first extents, their bytes, and whether they have so many: a chain that is
+                still being taken is as long as it is.
+            owner_word: The commit word of their slots.
+        """
+        table, used = self._table, self.used
+        runs: list[tuple[int, int]] = []
+        for chain, size, whole in wanted:
+            count = 0
+            for start, length in table.slots.extents(chain, owner_word):
+                column = table.words[table.commit + start : table.commit + start + length]
+                free = used.find(1, start, start + length) < 0
+                if not free or column.tolist().count(owner_word) != length:
+                    self._give_back(runs)
+                    return None
+                used[start : start + length] = b"\x01" * length
+                runs.append((start, length))
+                count += length
+            if whole and count != at.slots_for(size, table.slots.size):
+                self._give_back(runs)
+                return None
+        return sum(length for _, length in runs)
 
-
-def _rebuild_order(table: Table, ready: list[int]) -> None:
-    words = table.words
-    table.order.clear()
-    ready.sort(key=lambda slot: words[table.sequence + slot])
-    for slot in ready:
-        if words[table.due + slot]:
-            table.order.defer(slot)
-        else:
-            table.order.append(slot, *table.order.lane_of(slot))
+    def _give_back(self, runs: list[tuple[int, int]]) -> None:
+        for start, length in runs:
+            self.used[start : start + length] = bytes(length)

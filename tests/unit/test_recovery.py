@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Loss, Ring, Role, loss_word, recovery
+from django_tasks_local.store import Loss, Ring, Role, loss_word
 from django_tasks_local.store import layout as at
 from django_tasks_local.store.records import Arguments
 from django_tasks_local.store.slots import Wanted
@@ -223,18 +223,17 @@ def run_anything(ring: Ring) -> bool:
 def test_a_rebuild_that_fails_is_done_again(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
     """The dirty word stays until a rebuild came to its end."""
     ids = furnish(ring)
-    real = recovery._rebuild_order
 
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(recovery, "_rebuild_order", interrupted)
+    monkeypatch.setattr(ring._table.order, "fill", interrupted)
     ring.words[at.H_DIRTY] = 1
     ring.words[at.H_RUNNING] = 99
     with pytest.raises(KeyboardInterrupt):
         put(ring)
     assert ring.words[at.H_DIRTY]
-    monkeypatch.setattr(recovery, "_rebuild_order", real)
+    monkeypatch.undo()
     assert ring.check() == []
     assert statuses(ring, ids) == ids
 
