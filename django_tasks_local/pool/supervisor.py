@@ -192,6 +192,8 @@ class Supervisor:
             Whether our code is theirs.
         """
         if newest <= self._cleared:
+            if self._ring.leadership.cleared() != self._cleared:  # damaged: nothing would be run
+                self._ring.clear(self._cleared)
             return True
         changed = self._files.changed()
         if changed:

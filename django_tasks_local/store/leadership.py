@@ -123,8 +123,18 @@ class Leadership:
         return self._get(at.C_NEWEST)
 
     def set_cleared(self, serial: int) -> None:
-        """Lets what sites up to this serial enqueue go into the lane of what was compared."""
-        self._put(at.C_CLEARED, serial)
+        """Lets what sites up to this serial enqueue go into the lane of what was compared.
+
+        Never less than a predecessor did: that lane must not hold anything newer. Its workers wait
+        until this pool has compared as much.
+        """
+        before = self._get(at.C_CLEARED)
+        damaged = before > self._get(at.C_NEWEST)  # no pool compares with a site that is not there
+        self._put(at.C_CLEARED, serial if damaged else max(serial, before))
+
+    def cleared(self) -> int:
+        """Up to which serial tasks go into that lane."""
+        return self._get(at.C_CLEARED)
 
     def _get(self, which: int) -> int:
         word: int = self._words[self._start + which]

@@ -101,6 +101,17 @@ def test_a_pool_that_took_its_place_has_not_proved_itself(ring: Ring) -> None:
         assert not leadership.may_start_pool(100, 1000)
 
 
+def test_a_successor_clears_no_less_than_its_predecessor(ring: Ring) -> None:
+    """It may have read how far that would go before the last step; damage is set right."""
+    leadership, newest = ring.leadership, ring.registry.serial
+    leadership.set_cleared(newest)
+    leadership.set_cleared(newest - 1)
+    assert leadership.cleared() == newest
+    ring.words[at.code_word(0, at.C_CLEARED)] = 2**40
+    leadership.set_cleared(newest)
+    assert leadership.cleared() == newest
+
+
 def test_a_pause_from_before_a_reboot_does_not_last(ring: Ring) -> None:
     """A time that lies further ahead than any pause is no pause."""
     ring.words[at.code_word(0, at.C_START_AFTER)] = 2**63
