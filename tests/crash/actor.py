@@ -15,11 +15,14 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from django_tasks_local.store import Limits, Ring, Role, recovery
+from django_tasks_local.store import layout as at
 from django_tasks_local.store.ids import format_id
 from django_tasks_local.store.mutex import Mutex
 from tests.crash.ledger import ENDED, INSIDE, NEXT, PLACE_WORDS, STARTED, STOPS, Ledger
 
 META: Final = b"tests.tasks:noop"
+# Whose code may be in the ring at the same time.
+RELEASES: Final = ("", "/blue/settings.py", "/green/settings.py")
 LIMITS: Final = Limits(4, 150, 300, 512, 4 * 2**20)
 # No wait of a process that nobody stopped may be longer. Several stops of the longest kind can fall
 # into one wait, and ten processes share two cores; a ring that hangs, hangs for ever.
@@ -153,7 +156,8 @@ class Actor:
         operations: tuple[tuple[Callable[[], object], int], ...] = (
             (self.enqueue, 30), (self.work, 34), (self.read, 24), (self.ring.reap_dead, 3),
             (self.ring.promote, 2), (self.ring.top_up, 1), (self.ring.heal, 2),
-            (self.ring.recover, 1), (self.check, 1), (self.ring.counts, 1),
+            (self.ring.recover, 1), (self.check, 1), (self.ring.counts, 1), (self.clear, 2),
+            (self.hire, 1), (self.ring.workforce.give_way, 1),
         )  # fmt: skip
         pick = self.rng.choices([each for each, _ in operations], [n for _, n in operations])[0]
         pick()
@@ -174,9 +178,31 @@ class Actor:
             self.ledger.accepted(task, number >> 64, number & 0xFFFFFFFFFFFFFFFF)
             self.ledger.add(self.place, "enqueued")
 
+    def clear(self) -> None:
+        """Does as a pool that has compared its files with all sites of its code."""
+        self.ring.clear(self.ring.leadership.newest_site())
+
+    def hire(self) -> None:
+        """Does as a pool that could use workers."""
+        have, wanted = self.rng.randrange(3), self.rng.randrange(3)
+        self.ring.workforce.hire(have, wanted, waiting=wanted > 0, strays=0)
+
+    def share(self) -> at.Share | None:
+        """What a worker of our code may claim, or anything."""
+        if self.rng.random() < 0.3:
+            return None
+        adopted = self.rng.choice((0, 2**31 << at.CODES | self.rng.randrange(2**at.CODES)))
+        return at.Share(self.ring.registry.code, self.ring.leadership.newest_site(), adopted)
+
     def work(self) -> None:
-        """Claims a task and finishes it."""
-        claim = self.ring.claim()
+        """Claims a task of any share and finishes it."""
+        self._run(self.ring.claim(self.share()))
+
+    def drain(self) -> None:
+        """Claims the next task, whosever it is, and finishes it."""
+        self._run(self.ring.claim())
+
+    def _run(self, claim: Any) -> None:
         if claim is None:
             return
         self.ledger.add(self.place, "claimed")
@@ -245,7 +271,8 @@ def live(name: str, ledger: Ledger, place: int, seed: str, until: float) -> None
     rng = random.Random(seed)
     ledger.take_place(place)
     Monitor(ledger, place).install()
-    ring = Ring(name, "fuzz", LIMITS, rng.choice((Role.SITE, Role.WORKER)))
+    role, path = rng.choice((Role.SITE, Role.WORKER)), rng.choice(RELEASES)
+    ring = Ring(name, "fuzz", LIMITS, role, path=path)
     actor = Actor(ring, ledger, place, rng)
     for number in range(rng.choice((0, 0, 1, 2))):
         sibling = Actor(ring, ledger, place, random.Random(f"{seed} {number}"))

@@ -209,7 +209,7 @@ class Verdict:
     def _drain(self) -> None:
         while self.ring.counts().waiting + self.ring.counts().deferred:
             before = self.ledger.total("claimed")
-            self.actor.work()
+            self.actor.drain()
             if self.ledger.total("claimed") == before:
                 select.select([], [], [], 0.005)  # until the next deferred one is due
 

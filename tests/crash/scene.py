@@ -21,6 +21,8 @@ SLOT: Final = 512
 SMALL: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 58_632)
 # A step of slots and 64 more, for what grows.
 GROWING: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 644_832)
+# The settings of another release.
+GREEN: Final = "/green/settings.py"
 # Never due while a test runs.
 FAR_NS: Final = 3_600_000_000_000
 # How soon somebody must be inside after the holder of the lock was killed. A chunk of 5 ms and a
@@ -73,9 +75,9 @@ class Scene:
         self.ring = self.attach()
         self.snapshot = b""
 
-    def attach(self, role: Role = Role.SITE, pool: int = -1) -> Ring:
+    def attach(self, role: Role = Role.SITE, pool: int = -1, path: str = "") -> Ring:
         """One more attachment; for forked children, since a process has only one."""
-        return Ring(self.name, "crash", self.limits, role, pool=pool)
+        return Ring(self.name, "crash", self.limits, role, pool=pool, path=path)
 
     def close(self) -> None:
         """Removes the ring."""
@@ -99,9 +101,11 @@ class Scene:
 
     # --- making a state -------------------------------------------------------------------
 
-    def enqueue(self, arguments: Any, priority: int = 0, due_ns: int = 0) -> str:
+    def enqueue(
+        self, arguments: Any, priority: int = 0, due_ns: int = 0, site: Ring | None = None
+    ) -> str:
         """Accepts a task."""
-        ring = self.ring
+        ring = site or self.ring
         result_id, _ = ring.enqueue(META, ring.encode(arguments), priority=priority, due_ns=due_ns)
         self.records[result_id] = Record(arguments, READY, priority, deferred=due_ns > 0)
         return result_id
@@ -187,22 +191,28 @@ class Scene:
     def derived(self) -> dict[str, Any]:
         """All that is derived from the commit words, in a form that can be compared."""
         table, words = self.ring._table, self.ring.words
-        lanes = range(at.LANES_AT, at.HEADER_BYTES // 8, at.LANE_WORDS)
-        fifos = {
-            (lane, queue): self._walk(words[lane + at.L_HEAD + queue])
-            for lane in lanes
+        # What was cleared since it was enqueued goes from one lane of its code into the other.
+        waiting = {
+            (code, queue): sorted(
+                (
+                    slot
+                    for lane in (0, 1)
+                    for slot in self._walk(words[_head_of(code, lane, queue)])
+                ),
+                key=lambda slot: words[table.sequence + slot],
+            )
+            for code in range(at.CODES)
             for queue in range(at.PRIORITIES)
         }
         heap = table.geometry.column("heap")
         reserved = table.slots.reserved()
         place = table.geometry.map_at
         return {
-            "fifos": {place: slots for place, slots in fifos.items() if slots},
+            "waiting": {place: slots for place, slots in waiting.items() if slots},
             "heap": sorted(words[heap : heap + words[at.H_DEFERRED]].tolist()),
             "recency": self._walk(words[at.H_OLDEST]),
             "newest": words[at.H_NEWEST],
             "map": bytes(self.ring.segment.bytes[place + 1 : place + reserved]),
-            "bitmaps": [words[lane : lane + at.L_HEAD].tolist() for lane in lanes],
             "counts": [
                 words[n]
                 for n in (
@@ -264,6 +274,10 @@ class Scene:
 
 
 # --- the states ----------------------------------------------------------------------------
+
+
+def _head_of(code: int, lane: int, queue: int) -> int:
+    return at.LANES_AT + (2 * code + lane) * at.LANE_WORDS + at.L_HEAD + queue
 
 
 def empty(scene: Scene) -> None:
@@ -332,6 +346,18 @@ def chained(scene: Scene) -> None:
     die_in_child(half_a_request)
 
 
+def codes(scene: Scene) -> None:
+    """Tasks of two releases, in both lanes of the one, and one whose time comes later."""
+    scene.done(small_value(1), "one")
+    green = scene.attach(path=GREEN)
+    scene.enqueue(small_value(2))
+    scene.enqueue(small_value(3), 5, site=green)
+    scene.ring.clear(scene.ring.registry.serial)
+    scene.enqueue(small_value(4))
+    scene.enqueue(small_value(5), site=green)
+    scene.enqueue(small_value(6), due_ns=time.time_ns() + FAR_NS, site=green)
+
+
 STATES: Final = {
-    state.__name__: state for state in (empty, waiting, running, full, deferred, chained)
+    state.__name__: state for state in (empty, waiting, running, full, deferred, chained, codes)
 }

@@ -12,6 +12,7 @@ from django_tasks_local.store import layout as at
 from django_tasks_local.store.ids import format_id
 from tests.crash.scene import (
     FAILED,
+    GREEN,
     LOST,
     META,
     READY,
@@ -70,13 +71,23 @@ def end(outcome: Any, successful: bool = True) -> Callable[[Ring, Any], object]:
     return act
 
 
+def other_code(ring: Ring) -> Ring:
+    """A site of another release in the same process."""
+    return Ring(ring.name, "crash", ring.limits, Role.SITE, path=GREEN)
+
+
+def wish_for_workers(ring: Ring) -> None:
+    """Another code's pool wanted workers, and has died."""
+    ring.words[at.H_WANTED] = 1 << 3
+
+
 def oldest_result(ring: Ring) -> str:
     """The id of the least recently used result."""
     head = ring._table.head(ring.words[at.H_OLDEST])
     return format_id(head.id_high, head.id_low)
 
 
-WITH_WORK = ("waiting", "running", "full", "deferred", "chained")
+WITH_WORK = ("waiting", "running", "full", "deferred", "chained", "codes")
 OPERATIONS = {
     "enqueue": Operation(put(NEW), extra=NEW),
     "enqueue_deferred": Operation(put(NEW, 10**15), extra=NEW),
@@ -112,6 +123,21 @@ OPERATIONS = {
     ),
     "promote": Operation(lambda ring, _: ring.promote(), states=("deferred",)),
     "become": Operation(lambda ring, _: ring.become(Role.VISITOR), states=("waiting",)),
+    "attach_other_code": Operation(lambda ring, _: other_code(ring), states=("empty", "codes")),
+    "enqueue_other_code": Operation(
+        lambda _, other: other.enqueue(META, other.encode(NEW), priority=0, due_ns=0),
+        other_code, extra=NEW, states=("waiting", "codes"),
+    ),
+    "clear": Operation(
+        lambda ring, _: ring.clear(ring.registry.serial), states=("waiting", "deferred", "codes"),
+        hits=("words",),
+    ),
+    "hire": Operation(
+        lambda ring, _: ring.workforce.hire(0, 2, waiting=True, strays=0), states=("codes",)
+    ),
+    "give_way": Operation(
+        lambda ring, _: ring.workforce.give_way(), wish_for_workers, states=("codes",)
+    ),
     "detach": Operation(lambda ring, _: ring.detach(), states=("waiting",)),
 }  # fmt: skip
 
