@@ -154,7 +154,7 @@ ones. So no task is behind one that only other code may run.
   48  ADOPTED         a pool: up to which serial << 8 | of which other codes it runs tasks
   56  WORKERS         a pool: the worker processes that it has, or is about to have
   64  POOL            a worker: its pool's serial << 32 | 1 + its pool's entry
-  72  STATE           a pool: 1 starting, 2 serving, 3 leaving
+  72  STATE           a pool: 0 importing, 1 starting, 2 serving, 3 leaving; a site: 2 a server
   80  PATH_BYTES      length of the path
   88  PATH            the end of the settings file's path, UTF-8
 ```
@@ -209,7 +209,7 @@ progress, which its sequence word guards.
 1. **Inside.** Header, columns, map and FREE slots are written inside the mutex only. The
    exceptions are the words of rule 6 and rule 11.
 2. **W is the truth.** A record is what W says. Everything that helps to find one is derived and
-   can be made anew: FREE to CURSOR, lanes, heap, recency list, free map. Two more columns
+   can be made anew: FREE to CURSOR, DISCARDED, lanes, heap, recency list, free map. Two more columns
    are needed for that: `sequence` and `due`.
 3. **Order.** DIRTY first; then whatever W is to cover; then W, by one store, the commit point;
    then links and counts. The mutex clears DIRTY when the operation came to its end.

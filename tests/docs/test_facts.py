@@ -201,3 +201,26 @@ def test_the_size_of_a_slot_is_that_of_the_code() -> None:
     assert f"{inline} bytes by default" in text
     size_page = read(DOCS / "howto" / "size-the-segment.md")
     assert f"less {default - inline} bytes ({inline} bytes by default)" in size_page
+
+
+def test_the_status_in_examples_is_what_the_command_prints(namespace: str) -> None:
+    """Each kind of line that a page shows, but for its numbers and names."""
+    params = {
+        "BACKEND": "django_tasks_local.ProcessPoolBackend",
+        "OPTIONS": {"NAMESPACE": namespace},
+    }
+    with override_settings(TASKS={"default": params}):
+        backend = task_backends["default"]
+        assert isinstance(backend, django_tasks_local.ProcessPoolBackend)
+        backend.site()
+        output = io.StringIO()
+        call_command("local_tasks", "status", stdout=output)
+        backend.close()
+    printed = output.getvalue().splitlines()[1:4]
+    for page in (COMMANDS, DOCS / "howto" / "size-the-segment.md"):
+        shown = re.findall(r"^  (?:waiting|evicted|memory) .*$", read(page), re.MULTILINE)
+        assert list(map(_shape, shown)) == list(map(_shape, printed)), page
+
+
+def _shape(line: str) -> str:
+    return re.sub(r"/dtl-\S+|[\d.,]*\d", "#", line)

@@ -90,6 +90,16 @@ def test_status(ring: Callable[[], Ring]) -> None:
     assert f"attached site {made.pid} since" in text
 
 
+def test_status_of_a_pool_whose_state_is_damaged(ring: Callable[[], Ring]) -> None:
+    """It is shown without one: a damaged ring is what somebody looks at."""
+    made = ring()
+    made.become(Role.POOL)
+    made.registry.set_field(at.E_STATE, 77)
+    (attached,) = json.loads(run("status", "--json"))["process"]["attached"]
+    assert (attached["role"], attached["state"]) == ("pool", None)
+    assert f"attached pool {made.pid} since" in run("status")
+
+
 def test_check(ring: Callable[[], Ring]) -> None:
     """A sound ring; then a sentence and status 1 for a broken one, and --fix mends it."""
     made = ring()

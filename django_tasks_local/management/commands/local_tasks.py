@@ -5,7 +5,7 @@ import json
 import os
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
@@ -25,6 +25,9 @@ from django_tasks_local.store import (
 from django_tasks_local.store.records import task_path
 
 from ._aliases import add_alias_argument, process_backends
+
+# By number: a damaged entry may have one that is no state.
+_STATES: Final = {int(state): state.name.lower() for state in PoolState}
 
 
 class Command(BaseCommand):
@@ -175,7 +178,7 @@ def _describe(backend: ProcessPoolBackend) -> dict[str, Any]:
             {
                 "pid": entry.pid,
                 "role": entry.role.name.lower(),
-                "state": PoolState(entry.state).name.lower() if entry.role is Role.POOL else None,
+                "state": _STATES.get(entry.state) if entry.role is Role.POOL else None,
                 "since": datetime.fromtimestamp(entry.since_ns / 1e9, UTC).isoformat(),
             }
             for entry in look.attached()
@@ -190,8 +193,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"waiting {facts['waiting']:,}   deferred {facts['deferred']:,}   "
         f"running {len(facts['running']):,}   kept results {facts['kept_results']:,}",
         f"evicted so far {facts['evicted']:,}   lost with their worker {facts['lost_workers']:,}",
-        f"memory {facts['reserved_bytes'] / 2**20:,.1f} MiB of SHM_SIZE "
-        f"{facts['shm_size'] / 2**20:,.1f} MiB, ring {facts['ring']}",
+        f"memory {facts['reserved_bytes'] / 2**20:,.1f} MiB of "
+        f"{facts['shm_size'] / 2**20:,.1f} MiB (SHM_SIZE), ring {facts['ring']}",
     ]
     lines += [
         f"running {task['task']} for {task['age_s']:,.1f} s in worker {task['worker_pid']}"
