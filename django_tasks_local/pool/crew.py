@@ -122,17 +122,13 @@ class Crew:
         entries = self._ring.registry.attachments()
         mine = (e for e in entries if e.pool == index and e.pid == child.pid)
         lost = sum(bool(self._ring.reap(entry.index, word)) for entry in list(mine))
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        if code == -signal.SIGALRM:
-            how = f"{how} (a task's alarm, or exit functions that took longer than {EXIT_S:g} s)"
-        if lost:
+        if lost:  # `Ring.reap` has said so, with the task's id
             self._early_deaths = 0
-            logger.error(
-                "alias=%s worker pid=%d ended with a task in hand: %s", self._ring.alias, child.pid,
-                how,
-            )  # fmt: skip
             return
         if code and self._loss is None:
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            if code == -signal.SIGALRM:
+                how += f" (exit functions that took longer than {EXIT_S:g} s)"
             logger.error("alias=%s worker pid=%d ended: %s", self._ring.alias, child.pid, how)
         if code and time.monotonic() - child.started < LONGEST_PAUSE_S:
             self._early_deaths += 1

@@ -228,9 +228,12 @@ def test_a_ring_that_cannot_be_used_at_all(
 
 
 def test_an_end_that_the_ring_cannot_be_told_at_once(
-    rings: Rings, monkeypatch: pytest.MonkeyPatch
+    rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a dead worker left is settled when the ring can be used again, with the right cause."""
+    """What a dead worker left is settled when the ring can be used again, with the right cause.
+
+    One line in the log says so.
+    """
     site = rings.attach(replace(LIMITS, max_workers=1))
     ring = Ring(rings.name, "alias", LIMITS, Role.POOL)
     result_id = put(site)
@@ -262,6 +265,8 @@ def test_an_end_that_the_ring_cannot_be_told_at_once(
     supervisor.run()
     assert len(refusals) == 2
     assert "exit code 7" in site.get(result_id).outcome()[1]
+    (line,) = [text for text in caplog.messages if "exit code 7" in text]
+    assert f"Task id={result_id} " in line
 
 
 @pytest.mark.parametrize(("proved_s", "failures"), [(60, 1), (0, 0)])
