@@ -209,8 +209,8 @@ progress, which its sequence word guards.
 1. **Inside.** Header, columns, map and FREE slots are written inside the mutex only. The
    exceptions are the words of rule 6 and rule 11.
 2. **W is the truth.** A record is what W says. Everything that helps to find one is derived and
-   can be made anew: FREE to CURSOR, DISCARDED, lanes, heap, recency list, free map. Two more columns
-   are needed for that: `sequence` and `due`.
+   can be made anew: FREE to CURSOR, DISCARDED, lanes, heap, recency list, free map. Two more
+   columns are needed for that: `sequence` and `due`.
 3. **Order.** DIRTY first; then whatever W is to cover; then W, by one store, the commit point;
    then links and counts. The mutex clears DIRTY when the operation came to its end.
 4. **Reading.** Readers take no lock: W, copy, W again, CRC. If the two differ they try again. A

@@ -6,11 +6,9 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from . import layout as at
-from . import segment as segments
 from .lock import LIVENESS, ByteLock, any_held
-from .objects import segment_path
 from .registry import Role
-from .trouble import DIRECTORY
+from .segment import opened_unattached, ring_names
 
 
 class Neighbour(NamedTuple):
@@ -32,24 +30,12 @@ def sites_elsewhere() -> Iterator[Neighbour]:
 
     It takes 10 us a ring, and 50 where somebody is attached.
     """
-    prefix = f"dtl-{os.geteuid()}-"
-    for file_name in sorted(os.listdir(DIRECTORY)) if os.path.isdir(DIRECTORY) else ():
-        if file_name.startswith(prefix) and file_name.endswith("s"):
-            name = f"/{file_name[:-1]}"
-            # Nobody attaches meanwhile: to close a descriptor drops all record locks on its file.
-            with segments._attaching:
-                found = [] if name in segments._segments else _sites_of(name)
-            yield from found
-
-
-def _sites_of(name: str) -> list[Neighbour]:
-    with suppress(OSError):
-        fd = os.open(segment_path(name), os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            return list(_read_sites(name, fd))
-        finally:
-            os.close(fd)
-    return []
+    for name in ring_names():
+        found: list[Neighbour] = []
+        with suppress(OSError), opened_unattached(name) as fd:
+            if fd is not None:
+                found = list(_read_sites(name, fd))
+        yield from found
 
 
 def _read_sites(name: str, fd: int) -> Iterator[Neighbour]:

@@ -20,8 +20,8 @@ from .trouble import DIRECTORY, unavailable
 
 # sizeof(sem_t) on 64-bit Linux, glibc and musl alike. Using a shorter file is a SIGBUS.
 SEMAPHORE_BYTES: Final = 32
-# How often to start again where an object is removed or made between two looks at it.
 _OURS: Final = 0o600  # the mode of each object
+# How often to start again where an object is removed or made between two looks at it.
 _ATTEMPTS: Final = 100
 MUTEX: Final = "m"
 _REMOVE: Final = "remove it, or choose another NAMESPACE"
@@ -179,7 +179,8 @@ def _check_private(found: os.stat_result, path: str) -> None:
         )
     if mode & 0o077:
         raise _refused(
-            f"its mode is {mode:04o}: others could write what this process unpickles", path
+            f"its mode is {mode:04o}, not 0600: others have access to what this process unpickles",
+            path,
         )
 
 

@@ -9,22 +9,34 @@ from contextlib import suppress
 from time import sleep
 from typing import Final
 
+from django_tasks_local.exceptions import StoreUnavailable
+
 from . import layout as at
 from . import segment as segments
+from .header import read_head
 from .lock import GUARD, SUCCESSOR, ByteLock, any_held
 from .objects import SEMAPHORES, segment_path, semaphore_path
-from .trouble import DIRECTORY
+from .segment import ring_exists, ring_names
+from .trouble import unavailable
 
 # How often to ask for the guard, a millisecond each, before its holder counts as attached.
 _ATTEMPTS: Final = 50
 
 
 def unlink_objects(name: str) -> None:
-    """Removes the names of a ring's objects, though processes may be attached."""
+    """Removes the names of a ring's objects, though processes may be attached.
+
+    Raises:
+        StoreUnavailable: One of them belongs to somebody else.
+    """
     segments.forget(name)
     for path in (segment_path(name), *(semaphore_path(name + letters) for letters in SEMAPHORES)):
-        with suppress(OSError):
+        try:
             os.unlink(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise unavailable(error, path) from error
 
 
 def unlink_unattached(name: str) -> bool:
@@ -32,6 +44,9 @@ def unlink_unattached(name: str) -> bool:
 
     It looks and removes under the guard, which every process takes to enter itself: it is in
     the registry before we look, or finds the name gone when it is.
+
+    Raises:
+        StoreUnavailable: It belongs to somebody else.
     """
     ours = segments.attached(name)
     if ours is not None:  # closing one more descriptor would drop our record locks
@@ -40,13 +55,10 @@ def unlink_unattached(name: str) -> bool:
             return bool(mutex.try_run(_unlink_if_alone, ours.fd, name))
         return _unlink_under_guard(ours.fd, name)
     try:
-        fd = os.open(segment_path(name), os.O_RDWR | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return True
-    try:
-        return _unlink_under_guard(fd, name)
-    finally:
-        os.close(fd)
+        with segments.opened_unattached(name) as fd:
+            return _unlink_under_guard(fd, name) if fd is not None else not ring_exists(name)
+    except OSError as error:
+        raise unavailable(error, segment_path(name)) from error
 
 
 def ring_is_attached(name: str) -> bool:
@@ -54,38 +66,25 @@ def ring_is_attached(name: str) -> bool:
     ours = segments.attached(name)
     if ours is not None:
         return any_held(ours.fd, GUARD)
-    with suppress(OSError):
-        fd = os.open(segment_path(name), os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            return any_held(fd, GUARD)
-        finally:
-            os.close(fd)
+    with suppress(OSError), segments.opened_unattached(name) as fd:
+        return fd is not None and any_held(fd, GUARD)
     return False
 
 
 def sweep_passing() -> None:
     """Removes the rings of this user's test runs whose processes are gone."""
-    prefix = f"dtl-{os.geteuid()}-"
-    for file_name in os.listdir(DIRECTORY) if os.path.isdir(DIRECTORY) else ():
-        name = f"/{file_name[:-1]}"
-        if not (file_name.startswith(prefix) and file_name.endswith("s")):
-            continue
-        if segments.attached(name) is None and _is_passing(f"{DIRECTORY}/{file_name}"):
-            with suppress(OSError):
+    for name in ring_names():
+        with suppress(OSError, StoreUnavailable):
+            if _is_passing(name):
                 unlink_unattached(name)
 
 
-def _is_passing(path: str) -> bool:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        head = os.pread(fd, at.PAGE, 0).ljust(at.PAGE, b"\0")
-    finally:
-        os.close(fd)
-    words = memoryview(head).cast("Q")
-    return bool(words[at.H_MAGIC] == at.MAGIC and words[at.H_PASSING])
+def _is_passing(name: str) -> bool:
+    with segments.opened_unattached(name) as fd:
+        if fd is None:
+            return False
+        words, _ = read_head(fd)
+        return bool(words[at.H_MAGIC] == at.MAGIC and words[at.H_PASSING])
 
 
 def _unlink_under_guard(fd: int, name: str) -> bool:

@@ -9,6 +9,8 @@ import mmap
 import os
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import blake2s
 from time import sleep
 from typing import Final
@@ -29,7 +31,7 @@ from .objects import (
     standard_descriptors,
 )
 from .patience import Patience, Sighting
-from .trouble import frozen, unavailable
+from .trouble import DIRECTORY, frozen, unavailable
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -278,6 +280,34 @@ def forget(name: str) -> None:
 def ring_exists(name: str) -> bool:
     """Whether there is a segment of that name."""
     return inode_of(segment_path(name)) != 0
+
+
+def ring_names() -> list[str]:
+    """The names of all rings of this user, as far as their files' names tell."""
+    prefix = f"dtl-{os.geteuid()}-"
+    files = sorted(os.listdir(DIRECTORY)) if os.path.isdir(DIRECTORY) else []
+    return [f"/{file[:-1]}" for file in files if file.startswith(prefix) and file.endswith("s")]
+
+
+@contextmanager
+def opened_unattached(name: str) -> Iterator[int | None]:
+    """A descriptor of a ring that this process is not attached to; None where it is, or for none.
+
+    To close it drops all record locks of this process on that file, so no thread attaches before.
+
+    Raises:
+        OSError: It is not ours, or no file.
+    """
+    fd = None
+    with _attaching:
+        if name not in _segments:
+            with suppress(FileNotFoundError):
+                fd = os.open(segment_path(name), os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            yield fd
+        finally:
+            if fd is not None:
+                os.close(fd)
 
 
 def _sound(name: str, fd: int, wanted: at.Geometry) -> at.Geometry | None:

@@ -1,6 +1,7 @@
 """Rings that are found half-made, in another layout, of other sizes, or left by the dead."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,16 @@ import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.store import layout as at
-from django_tasks_local.store import ring_exists, ring_is_attached, sweep_passing, unlink_objects
+from django_tasks_local.store import (
+    removal,
+    ring_exists,
+    ring_is_attached,
+    segment,
+    sweep_passing,
+    unlink_objects,
+    unlink_unattached,
+)
+from django_tasks_local.store.lock import any_held
 from tests import rings as peers
 from tests.rings import (
     LIMITS,
@@ -194,3 +204,34 @@ def test_removing_twice_is_harmless(rings: Rings) -> None:
     unlink_objects(rings.name)
     unlink_objects(rings.name)
     assert not ring_exists(rings.name)
+
+
+@pytest.mark.parametrize("look", [ring_is_attached, unlink_unattached])
+def test_nobody_attaches_while_a_descriptor_is_about_to_be_closed(
+    rings: Rings, monkeypatch: pytest.MonkeyPatch, look: Callable[[str], object]
+) -> None:
+    """To close it would drop the record locks of a thread that has just attached."""
+    rings.peer()
+    seen: list[bool] = []
+
+    def ask(fd: int, offset: int) -> bool:
+        seen.append(segment._attaching.locked())
+        return any_held(fd, offset)
+
+    monkeypatch.setattr(removal, "any_held", ask)
+    look(rings.name)
+    assert seen == [True]
+    assert not segment._attaching.locked()
+
+
+def test_what_is_somebody_elses_is_not_removed(rings: Rings) -> None:
+    """A directory in its place, as another user's file: it is said, and nothing is claimed."""
+    path_of(rings).mkdir()
+    try:
+        for remove in (unlink_objects, unlink_unattached):
+            with pytest.raises(StoreUnavailable, match=str(path_of(rings))):
+                remove(rings.name)
+        sweep_passing()
+        assert path_of(rings).is_dir()
+    finally:
+        path_of(rings).rmdir()
