@@ -109,11 +109,16 @@ def _fifo_problems(audit: Audit, lane: int, ready: set[int], met: set[int]) -> l
     problems: list[str] = []
     link = table.geometry.column("link")
     start = at.LANES_AT + lane * at.LANE_WORDS
+    block = words[start : start + at.LANE_WORDS].tolist()
+    if not any(block):  # as those of most codes are
+        return problems
     found = 0
     for queue in range(at.PRIORITIES):
-        head, tail = words[start + at.L_HEAD + queue], words[start + at.L_TAIL + queue]
+        head, tail = block[at.L_HEAD + queue], block[at.L_TAIL + queue]
+        marked = block[at.L_BITMAP + queue // at.WORD_BITS] >> queue % at.WORD_BITS & 1
+        if not (head or tail or marked):
+            continue
         name = f"FIFO {queue + at.LOWEST_PRIORITY} of lane {lane}"
-        marked = words[start + at.L_BITMAP + queue // at.WORD_BITS] >> queue % at.WORD_BITS & 1
         if marked != (head != 0):
             problems.append(f"{name} starts at slot {head}, and its bit is {marked}")
         path = _walk(audit, head, link)
@@ -128,12 +133,10 @@ def _fifo_problems(audit: Audit, lane: int, ready: set[int], met: set[int]) -> l
         problems += _disorder(audit, name, path)
         met.update(path)
         found += len(path)
-    if words[start + at.L_BITMAP + 3] >> at.PRIORITIES % at.WORD_BITS:
+    if block[at.L_BITMAP + 3] >> at.PRIORITIES % at.WORD_BITS:
         problems.append(f"the bitmap of lane {lane} has bits of priorities that do not exist")
-    if words[start + at.L_WAITING] != found:
-        problems.append(
-            f"WAITING of lane {lane} is {words[start + at.L_WAITING]}, but {found} are there"
-        )
+    if block[at.L_WAITING] != found:
+        problems.append(f"WAITING of lane {lane} is {block[at.L_WAITING]}, but {found} are there")
     return problems
 
 

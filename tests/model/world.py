@@ -70,20 +70,23 @@ class Look:
         """Waiting records in the order of being claimed, whosever they are."""
         found = [
             (-queue, self.sequence(key), key)
-            for lane in range(at.LANES)
-            for queue in range(at.PRIORITIES)
-            for key in self._follow(self._words[_head_of(lane, queue)])
+            for _, queue, head in self._fifos()
+            for key in self._follow(head)
         ]
         return [key for _, _, key in sorted(found)]
 
     def lanes(self) -> dict[str, int]:
         """The lane of each waiting record."""
-        return {
-            key: lane
-            for lane in range(at.LANES)
-            for queue in range(at.PRIORITIES)
-            for key in self._follow(self._words[_head_of(lane, queue)])
-        }
+        return {key: lane for lane, _, head in self._fifos() for key in self._follow(head)}
+
+    def _fifos(self) -> list[tuple[int, int, int]]:
+        """Those that are not empty: lane, queue, first slot."""
+        found = []
+        for lane in range(at.LANES):
+            start = at.LANES_AT + lane * at.LANE_WORDS + at.L_HEAD
+            heads = self._words[start : start + at.PRIORITIES].tolist()
+            found += [(lane, queue, head) for queue, head in enumerate(heads) if head]
+        return found
 
     def _follow(self, slot: int) -> list[str]:
         link = self._table.geometry.column("link")
@@ -96,7 +99,3 @@ class Look:
     def _id_of(self, slot: int) -> str:
         head = self._table.head(slot)
         return format_id(head.id_high, head.id_low)
-
-
-def _head_of(lane: int, queue: int) -> int:
-    return at.LANES_AT + lane * at.LANE_WORDS + at.L_HEAD + queue
