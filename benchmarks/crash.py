@@ -25,7 +25,7 @@ class OwnRing:
     """The ring of an alias, without a pool, filled with finished records; removed at the end."""
 
     def __init__(self, alias: str, records: int) -> None:
-        self.terms = process_backend(alias).terms()
+        self.spec = process_backend(alias).spec()
         self.ring = self.attach()
         for _ in range(records):
             add_finished(self.ring)
@@ -35,12 +35,12 @@ class OwnRing:
 
     def attach(self) -> Ring:
         """This process's attachment; a forked child makes its own."""
-        return Ring(self.terms.name, self.terms.alias, self.terms.limits, Role.VISITOR)
+        return Ring(self.spec.name, self.spec.alias, self.spec.limits, Role.VISITOR)
 
     def remove(self) -> None:
         """Leave nothing in /dev/shm."""
         self.ring.detach()
-        unlink_objects(self.terms.name)
+        unlink_objects(self.spec.name)
 
 
 def rebuilds(alias: str, records: int, times: int) -> list[int]:

@@ -18,6 +18,6 @@ class DjangoTasksLocalConfig(AppConfig):
         """Lets a web process attach at its first request, or at once where work is under way."""
         backends = [str(params.get("BACKEND")) for params in settings.TASKS.values()]
         if "django_tasks_local.ProcessPoolBackend" in backends:
-            process = import_module("django_tasks_local.backends.process")
+            attaching = import_module("django_tasks_local.pool.attaching")
             if is_server() or makes_an_application():
-                process.attach_where_work_is()
+                attaching.attach_where_work_is()

@@ -50,8 +50,8 @@ def ring(folder: Path) -> Opened:
 
     backend = task_backends["default"]
     assert isinstance(backend, ProcessPoolBackend)
-    terms = backend.terms()
-    store = Ring(terms.name, terms.alias, terms.limits, Role.VISITOR)
+    spec = backend.spec()
+    store = Ring(spec.name, spec.alias, spec.limits, Role.VISITOR)
     nothing = store.encode(((), {}))
 
     def put(value: Any) -> str:
@@ -66,7 +66,7 @@ def ring(folder: Path) -> Opened:
 
     def close() -> None:
         store.detach()
-        unlink_objects(terms.name)
+        unlink_objects(spec.name)
 
     return put, get, close
 

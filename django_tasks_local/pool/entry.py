@@ -71,12 +71,12 @@ def main(order: dict[str, Any]) -> int:
         with kept_enabled():
             preparation.apply()
 
-        from django_tasks_local.backends import process
+        from . import serve
 
         if worker is None:
-            process.serve(ring, preparation, told, cleared)
+            serve.serve_started(ring, preparation, told, cleared)
         else:
-            process.work(order["alias"], order["ring"], preparation, **worker)
+            serve.work_fresh(order["alias"], order["ring"], preparation, **worker)
     except Exception:
         say_traceback()
         status = 1

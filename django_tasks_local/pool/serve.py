@@ -4,10 +4,11 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
 from typing import NoReturn
 
+from django.core.exceptions import ImproperlyConfigured
 from django.tasks import task_backends
+from django.utils.module_loading import autodiscover_modules
 
 from django_tasks_local.store import (
     Ring,
@@ -17,46 +18,82 @@ from django_tasks_local.store import (
 )
 from django_tasks_local.streams import flush_output, say_traceback
 
-from . import preparation
+from . import connections, preparation
 from .code import digest_of
 from .launcher import launch
 from .preparation import Preparation
-from .site import Terms
+from .spec import PoolSpec, spec_of, tell_namespace
 from .supervisor import TURN_S, Supervisor
-from .worker import Post, work
+from .worker import WorkerSpec, work
 
 logger = logging.getLogger("django_tasks_local")
 
-type Adopt = Callable[[Ring], None]
 
-
-def serve(
-    terms: Terms, ring: Ring, *, told: bytes, adopt: Adopt, foreground: bool, cleared: int,
-    lender: int = 0, provisional: bool = False,
-) -> None:  # fmt: skip
-    """Runs a pool in this process until it ends.
+def serve_started(ring: Ring, told: Preparation, pickled: bytes, cleared: int) -> None:
+    """Run a pool that a site has started. The project is set up already.
 
     Args:
-        terms: Which ring.
         ring: Attached to it as POOL.
-        told: The pickled preparation, for workers that are started fresh.
-        adopt: Makes the backend use a worker's own attachment.
-        foreground: Whether it stays when no site is left.
+        told: What the site has sent.
+        pickled: The same, for workers that are started fresh.
         cleared: The serial of the newest site of its code when this process had loaded nothing yet.
-        lender: See `Preparation`.
-        provisional: The same.
     """
+    spec = _told_spec(ring.alias, ring.name, told)
+    _import_tasks(ring.alias)
+    _serve(
+        spec, ring, told=pickled, foreground=False, cleared=cleared, lender=told.lender,
+        provisional=told.provisional,
+    )  # fmt: skip
+
+
+def serve_in_foreground(alias: str) -> None:
+    """Run a pool in this process, whose project is set up; it takes over from one that serves.
+
+    Raises:
+        StoreUnavailable: The ring cannot be used.
+    """
+    backend = connections.backend_of(alias)
+    assert backend is not None, alias
+    spec = backend.spec()
+    tell_namespace(spec.namespace)
+    _import_tasks(alias)
+    fill_standard_descriptors()
+    path = preparation.site_path()
+    told = Preparation.of_this_process(spec.namespace, path).dumps()
+    attach_segment(spec.name, spec.limits.geometry)  # makes it, as a pool does not
+    ring = Ring(
+        spec.name, spec.alias, spec.limits, Role.POOL,
+        path=path, digest=digest_of(path), passing=spec.temporary,
+    )  # fmt: skip
+    cleared = ring.leadership.newest_site()
+    while not ring.leadership.take_successor():
+        time.sleep(TURN_S)
+    _serve(spec, ring, told=told, foreground=True, cleared=cleared)
+
+
+def work_fresh(
+    alias: str, name: str, told: Preparation, *, pool: int, life: int, bell: int
+) -> NoReturn:
+    """Run one worker that a pool had to start as an interpreter of its own; it never returns."""
+    spec = _told_spec(alias, name, told)
+    close_connections()
+    run_worker(WorkerSpec(spec, told.path, pool, life, bell, type(task_backends[alias])))
+
+
+def _serve(
+    spec: PoolSpec, ring: Ring, *, told: bytes, foreground: bool, cleared: int, lender: int = 0,
+    provisional: bool = False,
+) -> None:  # fmt: skip
     close_connections()
 
     def start_worker(life: int, bell: int, to_close: list[int]) -> int:
-        post = Post(
-            terms.name, terms.alias, terms.limits, ring.path, ring.registry.index, life, bell,
-            type(task_backends[terms.alias]),
-        )  # fmt: skip
+        worker = WorkerSpec(
+            spec, ring.path, ring.registry.index, life, bell, type(task_backends[spec.alias])
+        )
         if _threads() > 1:
             # A fork would copy the locks that those threads hold, for ever locked.
-            return _spawn(ring, post, told)
-        return _fork(post, adopt, to_close)
+            return _spawn(ring, worker, told)
+        return _fork(worker, to_close)
 
     try:
         Supervisor(
@@ -67,29 +104,33 @@ def serve(
         ring.detach()
 
 
-def serve_in_foreground(terms: Terms, adopt: Adopt) -> None:
-    """Runs a pool in this process, whose project is set up; takes over from one that serves."""
-    fill_standard_descriptors()
-    path = preparation.site_path()
-    told = Preparation.of_this_process(terms.namespace, path).dumps()
-    attach_segment(terms.name, terms.limits.geometry)  # makes it, as a pool does not
-    ring = Ring(
-        terms.name, terms.alias, terms.limits, Role.POOL,
-        path=path, digest=digest_of(path), passing=terms.passing,
-    )  # fmt: skip
-    cleared = ring.leadership.newest_site()
-    while not ring.leadership.take_successor():
-        time.sleep(TURN_S)
-    serve(terms, ring, told=told, adopt=adopt, foreground=True, cleared=cleared)
+def _told_spec(alias: str, name: str, told: Preparation) -> PoolSpec:
+    tell_namespace(told.namespace)
+    backend = connections.backend_of(alias)
+    if backend is None:
+        raise ImproperlyConfigured(
+            f"TASKS[{alias!r}] is a ProcessPoolBackend in the site that started this pool, and "
+            f"{type(task_backends[alias]).__name__} here."
+        )
+    limits = spec_of(alias, backend.checked_options).limits
+    return PoolSpec(name, alias, limits, told.namespace, bool(told.run))
 
 
-def run_worker(post: Post, adopt: Adopt) -> NoReturn:
+def _import_tasks(alias: str) -> None:
+    """Before the fork: once instead of in every worker, and then compared with the disk."""
+    try:
+        autodiscover_modules("tasks")
+    except Exception:
+        logger.exception("alias=%s a tasks module can't be imported", alias)
+
+
+def run_worker(spec: WorkerSpec) -> NoReturn:
     """A worker's life in a process of its own; it never returns."""
     status = 1
     # Nested, since `_exit` must come whatever fails before it: the stack below us is the pool's.
     try:
         try:
-            work(post, adopt)
+            work(spec)
             status = 0
         except BaseException:
             say_traceback()
@@ -101,7 +142,7 @@ def run_worker(post: Post, adopt: Adopt) -> NoReturn:
         os._exit(status)
 
 
-def _fork(post: Post, adopt: Adopt, to_close: list[int]) -> int:
+def _fork(worker: WorkerSpec, to_close: list[int]) -> int:
     flush_output()
     pool = os.getpid()
     try:
@@ -110,15 +151,15 @@ def _fork(post: Post, adopt: Adopt, to_close: list[int]) -> int:
             return pid
         for descriptor in to_close:
             os.close(descriptor)
-        run_worker(post, adopt)
+        run_worker(worker)
     finally:
         if os.getpid() != pool:
             os._exit(1)
 
 
-def _spawn(ring: Ring, post: Post, told: bytes) -> int:
-    worker = {"pool": post.pool, "life": post.life, "bell": post.bell}
-    return launch(ring, told, worker=worker, pass_fds=(post.life, post.bell))
+def _spawn(ring: Ring, worker: WorkerSpec, told: bytes) -> int:
+    order = {"pool": worker.pool, "life": worker.life, "bell": worker.bell}
+    return launch(ring, told, worker=order, pass_fds=(worker.life, worker.bell))
 
 
 def _threads() -> int:

@@ -5,14 +5,13 @@ import logging
 import os
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 
 from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Limits, PoolState, Ring, Role
+from django_tasks_local.store import PoolState, Ring, Role
 from django_tasks_local.store.records import Snapshot, task_path
 from django_tasks_local.streams import say
 
@@ -24,6 +23,7 @@ from .neighbours import warn_of_other_rings, warn_of_strangers
 from .own_tasks import OwnTasks
 from .preparation import Preparation
 from .serving import is_server
+from .spec import PoolSpec
 from .ticks import TICK_S, until_tick_s
 
 logger = logging.getLogger("django_tasks_local")
@@ -36,33 +36,14 @@ LONGEST_PAUSE_S: Final = 60.0
 SLOW_START_S: Final = 30.0
 
 
-@dataclass(frozen=True)
-class Terms:
-    """What a site wants of its ring.
-
-    Attributes:
-        name: The ring's name.
-        alias: The backend's alias.
-        limits: The options that concern the ring.
-        namespace: The default namespace, for the pool.
-        passing: A test run's ring, removed with it.
-    """
-
-    name: str
-    alias: str
-    limits: Limits
-    namespace: str
-    passing: bool
-
-
 class Site:
     """This process's attachment to one ring, and its part in keeping a pool alive."""
 
-    def __init__(self, terms: Terms, *, ring: Ring | None = None, guest: bool = False) -> None:
+    def __init__(self, spec: PoolSpec, *, ring: Ring | None = None, guest: bool = False) -> None:
         """Attaches, as a VISITOR: who only reads keeps no pool alive.
 
         Args:
-            terms: Which ring, and how.
+            spec: Which ring, and how.
             ring: A worker's own attachment, where the backend is used inside a task of that ring.
             guest: This is a pool or a worker of one. It may start another ring's pool, but keeps
                 none alive: two pools would keep each other.
@@ -73,7 +54,7 @@ class Site:
             ImproperlyConfigured: Tests use a database that no other process can see.
         """
         preparation.refuse_unguarded_main()
-        self.terms = terms
+        self.spec = spec
         self.pid = os.getpid()
         self.closed = False
         self.serves = False
@@ -123,7 +104,7 @@ class Site:
             self._keep_house()
         except Exception:
             # The task is in the ring, and its caller must get its id. The tick looks again.
-            logger.exception("alias=%s looking after a task failed", self.terms.alias)
+            logger.exception("alias=%s looking after a task failed", self.spec.alias)
         if _ending:
             self.end()
         return result_id, now_ns
@@ -188,7 +169,7 @@ class Site:
         databases = under_test.unshared_databases()
         if databases:
             raise ImproperlyConfigured(
-                f"Tests that use ProcessPoolBackend (alias {self.terms.alias!r}) need databases "
+                f"Tests that use ProcessPoolBackend (alias {self.spec.alias!r}) need databases "
                 f"that other processes can open; {', '.join(databases)} is SQLite in memory. In "
                 "tests use django.tasks.backends.immediate.ImmediateBackend, or give it a "
                 "file: DATABASES[...]['TEST']['NAME']."
@@ -239,7 +220,7 @@ class Site:
             logger.warning(
                 "ring=%s others took this process for dead: something in it opened and closed the "
                 "file of the shared memory, which drops its record locks. It is attached again.",
-                self.terms.name,
+                self.spec.name,
             )
             ring.take_place(needed=False)
         if self._is_site and not self._has_role:
@@ -256,12 +237,12 @@ class Site:
                 _sites.remove(self)
 
     def _attach(self) -> Ring:
-        terms = self.terms
+        spec = self.spec
         path = preparation.site_path()
         while True:
             ring = Ring(
-                terms.name, terms.alias, terms.limits, Role.VISITOR,
-                path=path, digest=digest_of(path), passing=terms.passing,
+                spec.name, spec.alias, spec.limits, Role.VISITOR,
+                path=path, digest=digest_of(path), passing=spec.temporary,
             )  # fmt: skip
             if ring.intact():  # nobody removed it, or laid it out anew, before we were registered
                 return ring
@@ -272,7 +253,7 @@ class Site:
             "ring=%s was removed while in use: tasks and results in it are out of reach for new "
             "readers, and service goes on with a new ring. If systemd-logind did it at a logout, "
             "set RemoveIPC=no in logind.conf, or run the site as a system user.",
-            self.terms.name,
+            self.spec.name,
         )
         self.ring = self._attach()
         self._has_role = False
@@ -295,12 +276,12 @@ class Site:
         lender = ring.registry.serial if lends else 0
         try:
             told = Preparation.of_this_process(
-                self.terms.namespace, ring.path,
+                self.spec.namespace, ring.path,
                 lender=lender, provisional=not (self.serves or self._guest),
             )  # fmt: skip
             start_pool(ring, told)
         except (StoreUnavailable, OSError, ValueError) as error:
-            logger.error("alias=%s no pool can be started: %s", self.terms.alias, error)
+            logger.error("alias=%s no pool can be started: %s", self.spec.alias, error)
 
     def _mind_slow_start(self) -> None:
         """Says once of a pool that it has been importing the project for long."""
@@ -316,7 +297,7 @@ class Site:
                 logger.warning(
                     "alias=%s the pool (pid %d) has been importing the project for %.0f s, and "
                     "tasks wait for it. If it hangs, `py-spy dump --pid %d` shows where; killed, "
-                    "it is started again.", self.terms.alias, entry.pid, took_s, entry.pid,
+                    "it is started again.", self.spec.alias, entry.pid, took_s, entry.pid,
                 )  # fmt: skip
 
     def _bury_pools(self) -> None:
@@ -339,7 +320,7 @@ class Site:
             logger.log(
                 logging.DEBUG if _ending else logging.WARNING,
                 "alias=%s no thread can be started to look after the pool (%s): until one can, "
-                "calls of enqueue and get_result do it.", self.terms.alias, error,
+                "calls of enqueue and get_result do it.", self.spec.alias, error,
             )  # fmt: skip
         else:
             self._watched = True
@@ -349,10 +330,10 @@ class Site:
             time.sleep(until_tick_s())
             try:
                 self.tick()
-                if not self.terms.passing:
-                    warn_of_other_rings(self.ring, self.terms.namespace)
+                if not self.spec.temporary:
+                    warn_of_other_rings(self.ring, self.spec.namespace)
             except Exception:
-                logger.exception("alias=%s looking after the ring failed", self.terms.alias)
+                logger.exception("alias=%s looking after the ring failed", self.spec.alias)
 
     def end(self) -> None:
         """What this process does about its ring when it ends; a script waits for its tasks."""
@@ -360,8 +341,8 @@ class Site:
             return
         try:
             # The ring of a test run is removed by itself.
-            if self._own is not None and not (self.terms.passing or self.serves or is_server()):
-                self._own.wait(self.terms.alias, lambda: self.ring, self.tick)
+            if self._own is not None and not (self.spec.temporary or self.serves or is_server()):
+                self._own.wait(self.spec.alias, lambda: self.ring, self.tick)
         except KeyboardInterrupt:
             say("\ndjango-tasks-local: left in the ring.")
         finally:

@@ -5,7 +5,6 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +12,14 @@ from itertools import count
 from typing import Final
 
 from django_tasks_local.execution import run
-from django_tasks_local.store import Limits, Ring, Role
+from django_tasks_local.store import Ring, Role
 from django_tasks_local.streams import flush_output
 
+from . import connections
 from .code import LoadedFiles
 from .copies import begin_as_a_copy, run_exit_functions
 from .leftovers import Leftovers
+from .spec import PoolSpec
 
 # How long an idle worker sleeps when nothing wakes it. The pool replaces lost wake-ups every
 # second, so this is only a second net; 20 us of code take 200 in a processor that has rested.
@@ -28,13 +29,11 @@ F_SETSIG: Final = 10  # of Linux; the fcntl module does not name it
 
 
 @dataclass(frozen=True)
-class Post:
+class WorkerSpec:
     """What a worker needs to know of its pool.
 
     Attributes:
-        name: The ring's name.
-        alias: The backend's alias.
-        limits: The ring's options.
+        pool_spec: The ring, and how it is used.
         path: The settings file.
         pool: The pool's entry in the registry.
         life: Read end of a pipe whose other end the pool alone has open.
@@ -42,9 +41,7 @@ class Post:
         backend_class: The sender of the signals.
     """
 
-    name: str
-    alias: str
-    limits: Limits
+    pool_spec: PoolSpec
     path: str
     pool: int
     life: int
@@ -52,27 +49,22 @@ class Post:
     backend_class: type
 
 
-def work(post: Post, adopt: Callable[[Ring], None]) -> None:
-    """Runs tasks in this fresh process until the pool leaves, or the code on the disk changed.
-
-    Args:
-        post: Where to work.
-        adopt: Makes the backend of this alias use this worker's own attachment, for tasks that
-            enqueue tasks.
-    """
+def work(spec: WorkerSpec) -> None:
+    """Run tasks in this fresh process until the pool leaves, or the code on the disk changed."""
     _lead_own_group()
-    _die_with_the_pool(post.life)
-    ring = Ring(post.name, post.alias, post.limits, Role.WORKER, path=post.path, pool=post.pool)
-    adopt(ring)
-    begin_as_a_copy(post.alias, post.backend_class)
-    leftovers = Leftovers(post.alias)
+    _die_with_the_pool(spec.life)
+    name, alias, limits = spec.pool_spec.name, spec.pool_spec.alias, spec.pool_spec.limits
+    ring = Ring(name, alias, limits, Role.WORKER, path=spec.path, pool=spec.pool)
+    connections.use(spec.pool_spec, ring)
+    begin_as_a_copy(alias, spec.backend_class)
+    leftovers = Leftovers(alias)
     files = LoadedFiles(later_only=True)
     leadership = ring.leadership
     seen = told = leadership.newest_site()
     claims = count()
-    while ring.registry.serves(post.pool):
+    while ring.registry.serves(spec.pool):
         # Read before the sites: a task that this allows is from a site that is seen below.
-        share = ring.registry.share(post.pool)
+        share = ring.registry.share(spec.pool)
         newest = leadership.newest_site()
         if newest != seen:
             # Modules that a task imported are not among those that the pool compares.
@@ -86,15 +78,15 @@ def work(post: Post, adopt: Callable[[Ring], None]) -> None:
         if claim is None:
             if newest > share.cleared and newest != told:
                 told = newest  # a site whose tasks wait until the pool has compared its files
-                _ring_bell(post.bell)
+                _ring_bell(spec.bell)
             ring.wait_for_work(_idle_s(ring))
             continue
         if next(claims) == 0:
             leadership.forget_failures()  # a pool whose workers claim has come up well
         if leadership.crowded():
-            _ring_bell(post.bell)
+            _ring_bell(spec.bell)
         began_s = time.monotonic()
-        run(ring, claim, alias=post.alias, backend_class=post.backend_class)
+        run(ring, claim, alias=alias, backend_class=spec.backend_class)
         flush_output()  # what a task prints is in the log when it has ended
         if not leftovers.put_back(claim, time.monotonic() - began_s):
             break

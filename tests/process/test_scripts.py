@@ -340,4 +340,4 @@ def test_who_starts_nothing(namespace: str) -> None:
     assert not pools()
     name = namespace  # its ring's name is a hash of it; new objects of others are theirs
     with reading(name) as ring:
-        assert Path(f"/dev/shm{ring.terms().name}s") not in set(Path("/dev/shm").iterdir()) - before
+        assert Path(f"/dev/shm{ring.spec().name}s") not in set(Path("/dev/shm").iterdir()) - before

@@ -35,7 +35,7 @@ from tests.site.waiting import finished
 
 @task
 def where():
-    rings = [task_backends[alias].terms().name for alias in ("default", "other")]
+    rings = [task_backends[alias].spec().name for alias in ("default", "other")]
     connection.ensure_connection()
     return [str(connection.settings_dict["NAME"]), *rings]
 
@@ -70,7 +70,7 @@ class RenameTests(TransactionTestCase):
         user.refresh_from_db()
         self.assertEqual(user.username, "renamed")
         print("DATABASE", result.return_value)
-        print("RING", default_task_backend.terms().name, flush=True)
+        print("RING", default_task_backend.spec().name, flush=True)
 """
 
 
@@ -83,7 +83,7 @@ from tests.site.waiting import finished
 
 class ChainTests(TransactionTestCase):
     def test_chain(self):
-        rings = [task_backends[alias].terms().name for alias in ("default", "other")]
+        rings = [task_backends[alias].spec().name for alias in ("default", "other")]
         print("FOUND", json.dumps([finished(chain.enqueue()), rings]), flush=True)
 """
 ENVIRONMENT_TESTS = """
@@ -117,7 +117,7 @@ sys.stdin.read()
 print([backend.site().ring.counts().kept for backend in backends])
 for backend in backends:
     backend.close()
-    unlink_objects(backend.terms().name)
+    unlink_objects(backend.spec().name)
 """
 
 

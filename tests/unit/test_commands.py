@@ -28,8 +28,8 @@ def ring(namespace: str) -> Iterator[Callable[[], Ring]]:
 
     def attach() -> Ring:
         backend: Any = task_backends["process"]
-        terms = backend.terms()
-        attached.append(Ring(terms.name, "process", terms.limits, Role.SITE, path="/a/settings.py"))
+        spec = backend.spec()
+        attached.append(Ring(spec.name, "process", spec.limits, Role.SITE, path="/a/settings.py"))
         return attached[0]
 
     options = {"NAMESPACE": namespace, "MAX_WORKERS": 2}
@@ -57,7 +57,7 @@ def enqueue(ring: Ring, due_ns: int = 0) -> str:
 def test_nothing_to_see(ring: Callable[[], Ring]) -> None:
     """Where there is no ring the commands say which one they mean, and make nothing."""
     backend: Any = task_backends["process"]
-    name = backend.terms().name
+    name = backend.spec().name
     for command in (["status"], ["destroy", "--no-input"]):
         said = run(*command)
         assert f"no ring /dev/shm{name}s" in said
@@ -65,7 +65,7 @@ def test_nothing_to_see(ring: Callable[[], Ring]) -> None:
         assert "NAMESPACE" in said
     assert json.loads(run("status", "--json")) == {"process": {"ring": None, "looked_for": name}}
     assert "nothing to check" in run("check")
-    assert not [name for name in shm_objects() if backend.terms().name[1:] in name]
+    assert not [name for name in shm_objects() if backend.spec().name[1:] in name]
 
 
 def test_status(ring: Callable[[], Ring]) -> None:
@@ -181,7 +181,7 @@ def test_destroy_where_nobody_can_be_asked(
     with pytest.raises(CommandError, match=r"nothing was removed.*--no-input"):
         run("destroy")
     backend: Any = task_backends["process"]
-    assert ring_exists(backend.terms().name)
+    assert ring_exists(backend.spec().name)
 
 
 def test_destroy_looks_again_after_the_answer(

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from django_tasks_local.pool import site as sites
-from django_tasks_local.pool.site import Site, Terms
+from django_tasks_local.pool.site import Site
+from django_tasks_local.pool.spec import PoolSpec
 from django_tasks_local.pool.supervisor import Supervisor
 from django_tasks_local.store import PoolState, Ring, Role
 from tests import rings as peers
@@ -159,7 +160,7 @@ def test_a_site_is_attached_again_at_its_tick(
 ) -> None:
     """Otherwise it would be dead to the others for good, and keep no pool alive."""
     monkeypatch.setattr(sites, "start_pool", lambda *_: None)
-    site = Site(Terms(rings.name, "alias", LIMITS, "namespace", False))
+    site = Site(PoolSpec(rings.name, "alias", LIMITS, "namespace", False))
     site.serve()
     other = taken_for_dead(rings, site.ring)
     site.tick()

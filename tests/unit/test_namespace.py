@@ -15,7 +15,7 @@ import django
 django.setup()
 from django.tasks import task_backends
 
-print(task_backends["default"].terms().name)
+print(task_backends["default"].spec().name)
 """
 
 

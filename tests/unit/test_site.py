@@ -16,7 +16,8 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.pool import own_tasks, passing, preparation
 from django_tasks_local.pool import site as module
 from django_tasks_local.pool.passing import remove
-from django_tasks_local.pool.site import Site, Terms
+from django_tasks_local.pool.site import Site
+from django_tasks_local.pool.spec import PoolSpec
 from django_tasks_local.store import Ring, Role, ring_exists
 from tests.rings import LIMITS, Rings
 from tests.support import wait_for
@@ -38,8 +39,8 @@ def make(rings: Rings, started: list[Any]) -> Iterator[Make]:
     made: list[Site] = []
 
     def site(*, passing: bool = False, **more: Any) -> Site:
-        terms = Terms(rings.name, "alias", LIMITS, "namespace", passing)
-        made.append(Site(terms, **more))
+        spec = PoolSpec(rings.name, "alias", LIMITS, "namespace", passing)
+        made.append(Site(spec, **more))
         return made[-1]
 
     yield site

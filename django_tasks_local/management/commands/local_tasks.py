@@ -90,7 +90,7 @@ class Command(BaseCommand):
             raise CommandError("The ring is damaged. `local_tasks check --fix` mends it.")
 
     def _destroy(self, backend: ProcessPoolBackend, *, ask: bool, force: bool) -> None:
-        name = backend.terms().name
+        name = backend.spec().name
         if not ring_exists(name):
             self.stdout.write(f"{backend.alias}: {_no_ring(name)}")
             return
@@ -126,7 +126,7 @@ def _confirmed(alias: str) -> bool:
 
 def _ring(backend: ProcessPoolBackend) -> Ring | None:
     """The backend's ring, None where there is none: looking must not make one."""
-    return backend.site().ring if ring_exists(backend.terms().name) else None
+    return backend.site().ring if ring_exists(backend.spec().name) else None
 
 
 def _no_ring(name: str) -> str:
@@ -148,7 +148,7 @@ def _user() -> str:
 
 
 def _describe(backend: ProcessPoolBackend) -> dict[str, Any]:
-    name = backend.terms().name
+    name = backend.spec().name
     look = Look.into(name, backend.alias)
     if look is None:
         return {"ring": None, "looked_for": name}

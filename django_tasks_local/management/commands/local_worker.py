@@ -4,8 +4,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from django_tasks_local.backends.process import serve_in_foreground
 from django_tasks_local.exceptions import StoreUnavailable, counted
+from django_tasks_local.pool.serve import serve_in_foreground
 
 from ._aliases import add_alias_argument, process_backend
 
@@ -32,7 +32,7 @@ class Command(BaseCommand):
             )
             self.stdout.flush()
         try:
-            serve_in_foreground(backend)
+            serve_in_foreground(backend.alias)
         except StoreUnavailable as error:
             self.stderr.write(self.style.ERROR(str(error)))
             raise SystemExit(1) from error

@@ -1,0 +1,60 @@
+"""When a web process attaches to the rings of its site: at its first request, or at its start."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from typing import Any
+
+from django.core.signals import request_finished, request_started
+
+from django_tasks_local import under_test
+from django_tasks_local.store import ring_exists
+
+from . import connections, preparation
+from .connections import PoolBackend
+from .serving import is_request
+from .ticks import TICK_S
+
+# When processes that could not attach at a request try again, by pid.
+_attach_again: dict[int, float] = {}
+
+
+def _attach_at_first_request(sender: object = None, **kwargs: Any) -> None:
+    """A web process attaches before it enqueues: somebody must be there to run what waits.
+
+    A page that uses no task must not wait for that: where somebody is inside the ring for long, a
+    later request tries again.
+    """
+    pid = os.getpid()
+    if pid in connections.serving and time.monotonic() < _attach_again.get(pid, math.inf):
+        return
+    if under_test.under_test() or not is_request(sender):
+        return
+    connections.serving.add(pid)
+    _attach_again[pid] = time.monotonic() + TICK_S
+    done: list[bool] = []
+    connections.for_each_backend(lambda backend: done.append(backend.site().serve()))
+    if all(done):
+        _attach_again.pop(pid, None)
+
+
+def attach_where_work_is() -> None:
+    """Attach a server that starts up where tasks wait or run, before its first request.
+
+    That may come late after a reload, and by then DRAIN_TIMEOUT would have ended what runs.
+    """
+    if not (under_test.under_test() or preparation.in_pool()):
+        connections.for_each_backend(_expect_requests)
+
+
+def _expect_requests(backend: PoolBackend) -> None:
+    if ring_exists(backend.spec().name) and backend.site().ring.has_work():
+        backend.site().expect_requests()
+
+
+# The end counts as well: a project that is without our app, and imports its tasks together with its
+# URLs, has made no backend yet when its first request starts.
+for _signal in (request_started, request_finished):
+    _signal.connect(_attach_at_first_request, dispatch_uid="django_tasks_local")

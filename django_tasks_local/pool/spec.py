@@ -1,0 +1,97 @@
+"""Which ring an alias uses, and how: what its sites, its pool and the pool's workers agree on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.crypto import salted_hmac
+
+from django_tasks_local import under_test
+from django_tasks_local.options import Options
+from django_tasks_local.store import Limits, ring_name
+
+from . import preparation
+from .main_script import main_path
+
+# The default namespace that this process was told, where it is a pool or a worker.
+_told_namespace: list[str] = []
+
+
+@dataclass(frozen=True)
+class PoolSpec:
+    """One ring and its pool, as one site wants them.
+
+    Attributes:
+        name: The ring's name.
+        alias: The backend's alias.
+        limits: The options that concern the ring.
+        namespace: The default namespace, for the pool.
+        temporary: A test run's ring, removed with it.
+    """
+
+    name: str
+    alias: str
+    limits: Limits
+    namespace: str
+    temporary: bool
+
+
+def spec_of(alias: str, options: Options, run: str = "") -> PoolSpec:
+    """Return the ring of an alias with these options. Attaches nothing.
+
+    Args:
+        alias: The backend's alias.
+        options: Its options.
+        run: The name of a test run that this process belongs to no more.
+    """
+    default = _default_namespace()
+    namespace = options.namespace or default
+    run = run or under_test.test_run()
+    if run:  # for every alias, also in the pools of a test run
+        namespace = f"{namespace}:test:{run}"
+    limits = Limits(
+        max_workers=options.max_workers,
+        max_results=options.max_results,
+        max_pending=options.max_pending,
+        slot_size=options.slot_size,
+        shm_size=options.shm_size,
+        drain_timeout_s=options.drain_timeout,
+    )
+    return PoolSpec(ring_name(alias, namespace), alias, limits, default, bool(run))
+
+
+def tell_namespace(namespace: str) -> None:
+    """Make this process a pool, or a worker of one, of a site with this default namespace."""
+    _told_namespace[:] = [namespace]
+
+
+def is_guest() -> bool:
+    """Whether this process is a pool or a worker: its sites keep no other ring's pool alive."""
+    return bool(_told_namespace)
+
+
+def _default_namespace() -> str:
+    """The same for every process of one site, also after a deploy to a new directory."""
+    if _told_namespace:
+        return _told_namespace[0]
+    return _derived_namespace(preparation.settings_module(), _secret_key())
+
+
+@cache
+def _derived_namespace(module: str, secret_key: str) -> str:
+    if module and secret_key:
+        return salted_hmac(
+            "django_tasks_local.namespace", module, secret=secret_key, algorithm="sha256"
+        ).hexdigest()
+    # Not the main script, where there is a module: under one gunicorn that is the same for all.
+    return preparation.settings_path() or main_path() or preparation.directory()
+
+
+def _secret_key() -> str:
+    try:
+        return str(settings.SECRET_KEY)
+    except ImproperlyConfigured:
+        return ""
