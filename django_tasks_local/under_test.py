@@ -13,6 +13,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Final
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.signals import connection_created
 from django.dispatch import receiver
@@ -71,6 +72,21 @@ def unshared_databases() -> list[str]:
         for alias in connections
         if connections[alias].vendor == "sqlite" and connections[alias].is_in_memory_db()
     ]
+
+
+def refuse_unshared_databases(alias: str) -> None:
+    """Look whether there are such databases, for a backend with a pool.
+
+    Raises:
+        ImproperlyConfigured: There are.
+    """
+    if databases := unshared_databases():
+        raise ImproperlyConfigured(
+            f"Tests that use ProcessPoolBackend (alias {alias!r}) need databases that other "
+            f"processes can open; {', '.join(databases)} is SQLite in memory. In tests use "
+            "django.tasks.backends.immediate.ImmediateBackend, or give it a file: "
+            "DATABASES[...]['TEST']['NAME']."
+        )
 
 
 def close_connections() -> None:

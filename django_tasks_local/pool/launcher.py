@@ -1,5 +1,6 @@
 """Starting a pool: a fresh interpreter in a session of its own."""
 
+import logging
 import os
 import pickle
 import subprocess
@@ -11,6 +12,8 @@ from django_tasks_local.store import Ring, standard_descriptors
 from . import preparation
 from .interpreter import interpreter
 from .preparation import Preparation
+
+logger = logging.getLogger("django_tasks_local")
 
 # Nothing of ours is imported before the site's own sys.path is there: our package, posix_ipc and
 # Django may each lie in a place that only the site's launcher knows (PEX, Nix, buildout, Bazel).
@@ -103,3 +106,18 @@ def bury_pools() -> list[tuple[int, str, int]]:
             started.pop(pid, None)
             ended.append((pid, alias, os.waitstatus_to_exitcode(status)))
     return ended
+
+
+def log_ended_pools() -> None:
+    """Takes leave of pools that ended, and says so of those that did not end in order."""
+    for pid, alias, status in bury_pools():
+        if status > 0:
+            logger.error(
+                "alias=%s the pool (pid %d) ended with status %d; its traceback is on standard "
+                "error. Tasks stay READY, and it is tried again.", alias, pid, status,
+            )  # fmt: skip
+        elif status < 0:
+            logger.error(
+                "alias=%s the pool (pid %d) was killed by signal %d. What ran in it is lost; what "
+                "waits stays READY, and another pool is started.", alias, pid, -status,
+            )  # fmt: skip

@@ -7,8 +7,6 @@ import threading
 import time
 from typing import Any, Final
 
-from django.core.exceptions import ImproperlyConfigured
-
 from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.store import PoolState, Ring, Role
@@ -17,12 +15,13 @@ from django_tasks_local.streams import say
 
 from . import preparation
 from .code import digest_of
-from .launcher import bury_pools, start_pool, started
+from .launcher import log_ended_pools, start_pool, started
 from .main_script import names_main, refuse_main, refuse_main_task
 from .neighbours import warn_of_other_rings, warn_of_strangers
 from .own_tasks import OwnTasks
 from .preparation import Preparation
 from .serving import is_server
+from .slow_start import SlowStart
 from .spec import PoolSpec
 from .ticks import TICK_S, until_tick_s
 
@@ -32,8 +31,6 @@ TICK_NS: Final = int(TICK_S * 1e9)
 # The pause after a pool that did not come up; it doubles each time, up to a minute.
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 60.0
-# How long a pool may import the project before its site says so.
-SLOW_START_S: Final = 30.0
 
 
 class Site:
@@ -60,7 +57,7 @@ class Site:
         self.serves = False
         self._guest = guest
         self._own = None if guest else OwnTasks()
-        self._slow_start = -1  # the serial of a pool that we have warned of
+        self._slow_start = SlowStart()
         self._next_tick = time.monotonic() + TICK_S
         self._lead = threading.Lock()
         self._is_site = False
@@ -147,7 +144,7 @@ class Site:
             if not self.ring.registry.serial:
                 self.ring.take_place(needed=needed)
             return True
-        self._refuse_unshared_databases()
+        under_test.refuse_unshared_databases(self.spec.alias)
         if not self.serves and is_server():
             self.serves = True
             self._own = None
@@ -164,16 +161,6 @@ class Site:
                 self._lead_the_way()
                 self._is_site = True
         return True
-
-    def _refuse_unshared_databases(self) -> None:
-        databases = under_test.unshared_databases()
-        if databases:
-            raise ImproperlyConfigured(
-                f"Tests that use ProcessPoolBackend (alias {self.spec.alias!r}) need databases "
-                f"that other processes can open; {', '.join(databases)} is SQLite in memory. In "
-                "tests use django.tasks.backends.immediate.ImmediateBackend, or give it a "
-                "file: DATABASES[...]['TEST']['NAME']."
-            )
 
     def _lead_the_way(self) -> None:
         self.ring.leadership.forget_failures()
@@ -200,7 +187,7 @@ class Site:
         self._keep_place()
         ring.renew_semaphores()
         if started:
-            self._bury_pools()
+            log_ended_pools()
         if not (self._is_site and self._has_role):
             return
         if not ring.leadership.pool_looks_alive():
@@ -249,15 +236,22 @@ class Site:
 
     def _reattach(self) -> None:
         """The objects were removed under us (RemoveIPC, an operator), or our descriptor closed."""
-        logger.critical(
-            "ring=%s was removed while in use: tasks and results in it are out of reach for new "
-            "readers, and service goes on with a new ring. If systemd-logind did it at a logout, "
-            "set RemoveIPC=no in logind.conf, or run the site as a system user.",
-            self.spec.name,
-        )
+        before = self.ring.segment
+        if before.still_open():
+            logger.critical(
+                "ring=%s was removed while in use: tasks and results in it are out of reach for "
+                "new readers, and service goes on with a new ring. If systemd-logind did it at a "
+                "logout, set RemoveIPC=no in logind.conf, or run the site as a system user.",
+                self.spec.name,
+            )
+        else:
+            logger.warning(
+                "ring=%s something in this process closed its descriptor of the shared memory (as "
+                "os.closerange does). It is attached again.", self.spec.name,
+            )  # fmt: skip
         self.ring = self._attach()
         self._has_role = False
-        if self._own is not None:
+        if self._own is not None and self.ring.segment.inode != before.inode:
             self._own = OwnTasks()  # those of the old ring are out of reach
         if self._is_site:
             self._take_part(serves=self.serves, needed=False)  # or else the next tick
@@ -267,7 +261,7 @@ class Site:
         ring = self.ring
         leadership = ring.leadership
         if leadership.successor_alive():
-            self._mind_slow_start()
+            self._slow_start.look(ring)
             return
         if not leadership.may_start_pool(FIRST_PAUSE_S, LONGEST_PAUSE_S):
             return
@@ -282,36 +276,6 @@ class Site:
             start_pool(ring, told)
         except (StoreUnavailable, OSError, ValueError) as error:
             logger.error("alias=%s no pool can be started: %s", self.spec.alias, error)
-
-    def _mind_slow_start(self) -> None:
-        """Says once of a pool that it has been importing the project for long."""
-        code = self.ring.registry.code
-        for entry in self.ring.registry.attachments():
-            importing = entry.role is Role.POOL and entry.state == PoolState.IMPORTING
-            took_s = (time.time_ns() - entry.since_ns) / 1e9
-            if (
-                importing and entry.alive and entry.code == code and took_s > SLOW_START_S
-                and entry.serial != self._slow_start
-            ):  # fmt: skip
-                self._slow_start = entry.serial
-                logger.warning(
-                    "alias=%s the pool (pid %d) has been importing the project for %.0f s, and "
-                    "tasks wait for it. If it hangs, `py-spy dump --pid %d` shows where; killed, "
-                    "it is started again.", self.spec.alias, entry.pid, took_s, entry.pid,
-                )  # fmt: skip
-
-    def _bury_pools(self) -> None:
-        for pid, alias, status in bury_pools():
-            if status > 0:
-                logger.error(
-                    "alias=%s the pool (pid %d) ended with status %d; its traceback is on standard "
-                    "error. Tasks stay READY, and it is tried again.", alias, pid, status,
-                )  # fmt: skip
-            elif status < 0:
-                logger.error(
-                    "alias=%s the pool (pid %d) was killed by signal %d. What ran in it is lost; "
-                    "what waits stays READY, and another pool is started.", alias, pid, -status,
-                )  # fmt: skip
 
     def _start_watch(self) -> None:
         try:

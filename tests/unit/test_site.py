@@ -1,6 +1,7 @@
 """A site process's side of the pool: what it starts, what it remembers, what it says."""
 
 import logging
+import os
 import threading
 import time
 from array import array
@@ -13,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.pool import own_tasks, passing, preparation
+from django_tasks_local.pool import launcher, own_tasks, passing, preparation, slow_start
 from django_tasks_local.pool import site as module
 from django_tasks_local.pool.passing import remove
 from django_tasks_local.pool.site import Site
@@ -119,6 +120,24 @@ def test_a_new_site_tries_again_at_once(make: Make, started: list[Any]) -> None:
     second.serve()
     second.tick()
     assert len(started) == 2
+
+
+def test_a_descriptor_that_was_closed(
+    make: Make, started: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The ring is the same as before, and what a script has to wait for as well."""
+    site = make()
+    result_id = enqueue(site)
+    own = site._own
+    before = site.ring
+    os.close(before.segment.fd)
+    site.tick()
+    assert site.ring is not before
+    assert site._own is own
+    assert site.get(result_id).status == "READY"
+    assert role(site) is Role.SITE
+    assert "closed its descriptor" in caplog.text
+    assert "removed" not in caplog.text
 
 
 def test_a_task_for_later_needs_no_pool_yet(make: Make, started: list[Any]) -> None:
@@ -269,9 +288,11 @@ def test_what_is_wrong_is_logged(
     enqueue(site)
     assert "no pool can be started: settings.ODD" in caplog.text
     monkeypatch.setattr(module, "started", {4711: "alias", 4712: "alias"})
-    monkeypatch.setattr(module, "bury_pools", lambda: [(4711, "alias", 1), (4712, "alias", 0)])
+    ended = [(4711, "alias", 1), (4712, "alias", 0), (4713, "alias", -9)]
+    monkeypatch.setattr(launcher, "bury_pools", lambda: ended)
     site.tick()
     assert "the pool (pid 4711) ended with status 1" in caplog.text
+    assert "the pool (pid 4713) was killed by signal 9" in caplog.text
     assert "4712" not in caplog.text
 
 
@@ -279,7 +300,7 @@ def test_a_pool_that_imports_for_long_is_warned_of(
     make: Make, rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once, with its pid; one that has come to its end waits for its predecessor."""
-    monkeypatch.setattr(module, "SLOW_START_S", 0.0)
+    monkeypatch.setattr(slow_start, "SLOW_START_S", 0.0)
     site = make()
     enqueue(site)
     pool = rings.peer(role=Role.POOL, path=site.ring.path, digest=site.ring.digest)
