@@ -158,7 +158,8 @@ class Operations:
         words[at.H_DIRTY] = 1
         generation = word & at.GENERATION_MASK
         registry = self._registry
-        if table.is_run_by(registry.field(registry.index, at.E_CURRENT), registry.index):
+        current = registry.entry + at.E_CURRENT
+        if table.is_run_by(words[current], registry.index):
             # A signal handler's exception came between its claim and its start, or its end.
             registry.set_field(at.E_OTHERS, self._others() + 1)
         worker = registry.pid << 32 | registry.serial
@@ -166,7 +167,7 @@ class Operations:
         crc = zlib.crc32(fields, words[offset // 8 + at.S_REQUEST_CRC] & at.CRC_MASK)
         start = offset + at.S_STARTED_AT * 8
         self._bytes[start : start + 24] = fields + _CRC_WORD.pack(crc)
-        registry.set_field(at.E_CURRENT, slot)
+        words[current] = slot
         words[table.commit + slot] = at.head_word(at.RUNNING, generation, registry.index)
         table.order.pop(place)
         words[at.H_RUNNING] += 1

@@ -20,6 +20,7 @@ _BITMAP = [(at.L_BITMAP + n, n * _WORD) for n in (3, 2, 1, 0)]
 _LANES: Final = range(at.LANES_AT, at.HEADER_BYTES // 8, at.LANE_WORDS)
 # By code: its judged lane, the other one's count, and the word up to where it was judged.
 _JUDGED: Final = tuple(_LANES[::2])
+JUDGED_WAITING: Final = tuple(lane + at.L_WAITING for lane in _JUDGED)
 _NEWER: Final = tuple(lane + at.LANE_WORDS + at.L_WAITING for lane in _JUDGED)
 _CLEARED: Final = tuple(at.code_word(code, at.C_CLEARED) for code in range(at.CODES))
 
@@ -88,12 +89,8 @@ class Order:
         words[lane + at.L_WAITING] -= 1
 
     def waits(self, share: at.Share | None) -> bool:
-        """Whether a look inside is worth while; as `waiting`."""
-        words = self._words
-        if share is None:
-            return self.waiting() > 0
-        code = share[0]
-        return bool(words[_JUDGED[code] + at.L_WAITING] or words[_NEWER[code]] or share[2])
+        """Whether a look inside is worth while though nothing is in the judged lane."""
+        return share is not None and bool(self._words[_NEWER[share[0]]] or share[2])
 
     def waiting(self) -> int:
         """How many records are in the lanes (outside the lock: true for some recent moment)."""

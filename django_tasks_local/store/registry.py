@@ -75,6 +75,7 @@ class Registry:
     Attributes:
         words: All of the ring.
         index: This process's entry, -1 before `register`.
+        entry: The word index of that entry.
         serial: This attachment's number.
         code: The number of this process's code, -1 for a visitor.
         newest: The serial of the site whose files the tasks that we enqueue may need: ourselves;
@@ -92,7 +93,7 @@ class Registry:
         self.words = segment.words
         self._bytes: dict[int, ByteLock] = {}
         # What our entry's words are as long as it is ours: it may be reaped, and given to others.
-        self._entry = at.REGISTRY_AT
+        self.entry = at.REGISTRY_AT
         self._commit = -1
         self._state = 0
         self._pool = 0
@@ -107,6 +108,7 @@ class Registry:
         self.pid = os.getpid()
         self.path = ""
         self._tail = b""
+        self._share = at.Share(0, 0)
 
     def register(self, role: Role, path: str, *, code: int = -1, pool: int = -1) -> None:
         """Takes a free entry for this process (in the lock).
@@ -149,7 +151,7 @@ class Registry:
         start = (entry + at.E_PATH) * 8
         self._segment.bytes[start : start + len(self._tail)] = self._tail
         self.index = index
-        self._entry = entry
+        self.entry = entry
         self._segment.entries[index] = self.pid
 
     def become(self, role: Role, code: int) -> None:
@@ -187,7 +189,7 @@ class Registry:
 
     def owned(self) -> bool:
         """Whether our entry's commit word is the one that we have put there."""
-        return bool(self.words[self._entry] == self._commit)
+        return bool(self.words[self.entry] == self._commit)
 
     def ensure(self) -> None:
         """Takes another entry, in the same role and order, where ours was reaped (in the lock).
@@ -195,7 +197,7 @@ class Registry:
         Raises:
             StoreUnavailable: All entries are taken by living processes.
         """
-        if self.words[self._entry] != self._commit:
+        if self.words[self.entry] != self._commit:
             self._segment.entries.pop(self.index, None)
             self._take_entry()
             self.words[self._at(self.index)] = self._commit
@@ -316,11 +318,12 @@ class Registry:
 
     def share(self, index: int) -> at.Share:
         """Which tasks a pool of our code, with that entry, and its workers may claim."""
-        return at.Share(
-            max(self.code, 0),
-            self.field(index, at.E_CLEARED),
-            self.field(index, at.E_ADOPTED),
-        )
+        entry, words = self._at(index), self.words
+        cleared, adopted = words[entry + at.E_CLEARED], words[entry + at.E_ADOPTED]
+        share = self._share
+        if cleared != share.cleared or adopted != share.adopted or self.code != share.code:
+            share = self._share = at.Share(max(self.code, 0), cleared, adopted)
+        return share
 
     def set_field(self, which: int, value: int) -> None:
         """Stores one word of our own entry; readers see the old or the new one."""

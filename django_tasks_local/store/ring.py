@@ -17,6 +17,7 @@ from .claim import RingClaim
 from .ids import format_id, new_id_words, with_slot
 from .loss import EXIT_DETACHED
 from .operations import AGAIN, Request, Written
+from .order import JUDGED_WAITING
 from .payload import Pickled, encode
 from .reader import Found
 from .records import task_path
@@ -104,7 +105,11 @@ class Ring(Attached):
             None where nothing is due of what it may run.
         """
         words, table = self.words, self._table
-        while words[at.H_DEFERRED] or words[at.H_DIRTY] or table.order.waits(share):
+        judged = JUDGED_WAITING[share[0]] if share is not None else at.H_MAGIC
+        # The first of these mostly says enough, and costs least.
+        while (
+            words[judged] or words[at.H_DEFERRED] or words[at.H_DIRTY] or table.order.waits(share)
+        ):
             slot = self._settled(self._do.claim, share)
             if slot == AGAIN:
                 continue
