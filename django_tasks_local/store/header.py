@@ -1,5 +1,6 @@
-"""The header of a segment: written once, and read before anything else is believed."""
+"""The header of a segment: read before anything else is believed, and where a ring is laid out."""
 
+import logging
 import os
 import zlib
 from array import array
@@ -8,7 +9,11 @@ from typing import Final
 from django_tasks_local.exceptions import StoreUnavailable, counted
 
 from . import layout as at
+from .lock import LIVENESS, any_held
+from .objects import segment_path
 from .trouble import unavailable
+
+logger = logging.getLogger("django_tasks_local")
 
 DESTROY: Final = "`manage.py local_tasks destroy` removes it, with all that is in it"
 
@@ -44,7 +49,63 @@ def unusable(head: memoryview, path: str) -> StoreUnavailable:
     return StoreUnavailable("its header is damaged", path=path, fix=DESTROY)
 
 
-def lay_out(fd: int, geometry: at.Geometry, passing: bool, path: str) -> at.Geometry:
+def geometry_crc(head: "memoryview | array[int]") -> int:
+    """The CRC of the words that say how large everything is."""
+    return zlib.crc32(bytes(head[at.H_VERSION : at.H_GEOMETRY_CRC]))
+
+
+def sound_geometry(name: str, fd: int, wanted: at.Geometry) -> at.Geometry | None:
+    """The geometry of a segment that is complete and stays as it is, None for any other."""
+    if os.fstat(fd).st_nlink == 0:
+        return None
+    geometry = geometry_of(*read_head(fd))
+    if geometry is not None and geometry != wanted:
+        if not any_held(fd, LIVENESS):
+            return None
+        _warn_of_old_sizes(name, geometry)
+    return geometry
+
+
+def _warn_of_old_sizes(name: str, geometry: at.Geometry) -> None:
+    logger.warning(
+        "ring=%s SLOT_SIZE or SHM_SIZE changed; the old sizes (%d, %d) hold until nobody is "
+        "attached and nothing is unfinished", name, geometry.slot_size, geometry.segment_bytes,
+    )  # fmt: skip
+
+
+def prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geometry | None:
+    """With the guard held: the geometry of the segment behind `fd`, None to open it again."""
+    if os.fstat(fd).st_nlink == 0:
+        return None
+    path = segment_path(name)
+    head, size = read_head(fd)
+    attached_to = any_held(fd, LIVENESS)
+    # Its maker died before the last step, or, with somebody attached, it is damaged.
+    if size < at.PAGE or (head[at.H_MAGIC] == 0 and not attached_to):
+        return _lay_out(fd, wanted, passing, path)
+    idle = not attached_to and not head[at.H_UNFINISHED] and not head[at.H_DIRTY]
+    if head[at.H_MAGIC] == at.MAGIC and head[at.H_VERSION] != at.VERSION and idle:
+        logger.warning(
+            "ring=%s has layout %d, this release writes %d; nothing unfinished was in it: "
+            "made anew, kept results are dropped", name, head[at.H_VERSION], at.VERSION,
+        )  # fmt: skip
+        os.unlink(path)
+        return None
+    geometry = geometry_of(head, size)
+    if geometry is None:
+        raise unusable(head, path)
+    if geometry != wanted:
+        if idle:
+            logger.warning(
+                "ring=%s SLOT_SIZE or SHM_SIZE changed: made anew, kept results are dropped", name
+            )
+            os.unlink(path)
+            return None
+        _warn_of_old_sizes(name, geometry)
+    return geometry
+
+
+def _lay_out(fd: int, geometry: at.Geometry, passing: bool, path: str) -> at.Geometry:
     """Makes an empty ring. The magic comes last: without it the next process starts again."""
     try:
         os.ftruncate(fd, 0)
@@ -71,8 +132,3 @@ def lay_out(fd: int, geometry: at.Geometry, passing: bool, path: str) -> at.Geom
     head[at.H_MAGIC] = at.MAGIC
     os.pwrite(fd, memoryview(head)[:1], 0)
     return geometry
-
-
-def geometry_crc(head: "memoryview | array[int]") -> int:
-    """The CRC of the words that say how large everything is."""
-    return zlib.crc32(bytes(head[at.H_VERSION : at.H_GEOMETRY_CRC]))

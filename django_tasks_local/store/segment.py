@@ -1,10 +1,9 @@
-"""Create, check, attach, grow and unlink the segment and its semaphores.
+"""A ring's file as this process has it open: found or made, mapped, and kept as long as needed.
 
 What is Linux's own (``posix_fallocate``, record locks on shared memory, ``/dev/shm``) stays in this
-module, in ``objects`` and in ``lock``.
+module, in ``header``, ``objects`` and ``lock``.
 """
 
-import logging
 import mmap
 import os
 import threading
@@ -21,7 +20,7 @@ from django_tasks_local.exceptions import StoreUnavailable
 
 from . import layout as at
 from . import patience
-from .header import DESTROY, geometry_of, lay_out, read_head, unusable
+from .header import DESTROY, geometry_of, prepare, read_head, sound_geometry, unusable
 from .lock import GUARD, LIVENESS, ByteLock, any_held
 from .mutex import Mutex
 from .objects import (
@@ -32,8 +31,6 @@ from .objects import (
 )
 from .patience import Patience, Sighting
 from .trouble import DIRECTORY, frozen, unavailable
-
-logger = logging.getLogger("django_tasks_local")
 
 
 def ring_name(alias: str, namespace: str) -> str:
@@ -216,13 +213,13 @@ def _attach(name: str, fd: int, wanted: at.Geometry, passing: bool) -> Segment |
     segment = attached = None
     try:
         # What is sound stays so, and who is inside need not be waited for.
-        geometry = _sound(name, fd, wanted)
+        geometry = sound_geometry(name, fd, wanted)
         if geometry is None:
             if not guard.acquire():
                 pid = guard.holder()
                 return None if pid is None else Sighting(pid, b"")
             # From here on nobody else makes, checks or removes this segment.
-            geometry = _prepare(name, fd, wanted, passing)
+            geometry = prepare(name, fd, wanted, passing)
         if geometry is not None:
             segment = Segment(name, fd, geometry)
             guard.release()
@@ -308,54 +305,3 @@ def opened_unattached(name: str) -> Iterator[int | None]:
         finally:
             if fd is not None:
                 os.close(fd)
-
-
-def _sound(name: str, fd: int, wanted: at.Geometry) -> at.Geometry | None:
-    """The geometry of a segment that is complete and stays as it is, None for any other."""
-    if os.fstat(fd).st_nlink == 0:
-        return None
-    geometry = geometry_of(*read_head(fd))
-    if geometry is not None and geometry != wanted:
-        if not any_held(fd, LIVENESS):
-            return None
-        _warn_of_old_sizes(name, geometry)
-    return geometry
-
-
-def _warn_of_old_sizes(name: str, geometry: at.Geometry) -> None:
-    logger.warning(
-        "ring=%s SLOT_SIZE or SHM_SIZE changed; the old sizes (%d, %d) hold until nobody is "
-        "attached and nothing is unfinished", name, geometry.slot_size, geometry.segment_bytes,
-    )  # fmt: skip
-
-
-def _prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geometry | None:
-    """With the guard held: the geometry of the segment behind `fd`, None to open it again."""
-    if os.fstat(fd).st_nlink == 0:
-        return None
-    path = segment_path(name)
-    head, size = read_head(fd)
-    attached_to = any_held(fd, LIVENESS)
-    # Its maker died before the last step, or, with somebody attached, it is damaged.
-    if size < at.PAGE or (head[at.H_MAGIC] == 0 and not attached_to):
-        return lay_out(fd, wanted, passing, path)
-    idle = not attached_to and not head[at.H_UNFINISHED] and not head[at.H_DIRTY]
-    if head[at.H_MAGIC] == at.MAGIC and head[at.H_VERSION] != at.VERSION and idle:
-        logger.warning(
-            "ring=%s has layout %d, this release writes %d; nothing unfinished was in it: "
-            "made anew, kept results are dropped", name, head[at.H_VERSION], at.VERSION,
-        )  # fmt: skip
-        os.unlink(path)
-        return None
-    geometry = geometry_of(head, size)
-    if geometry is None:
-        raise unusable(head, path)
-    if geometry != wanted:
-        if idle:
-            logger.warning(
-                "ring=%s SLOT_SIZE or SHM_SIZE changed: made anew, kept results are dropped", name
-            )
-            os.unlink(path)
-            return None
-        _warn_of_old_sizes(name, geometry)
-    return geometry
