@@ -58,6 +58,27 @@ class PayloadTooLarge(LocalTasksError, ValueError):
         )
 
 
+class ArgumentsDropped(LocalTasksError):
+    """The large arguments of a finished task had to make room for other tasks and results.
+
+    Attributes:
+        path: the task's import path.
+        result_id: the id of its result, which is kept.
+        size: bytes of the arguments, pickled.
+    """
+
+    def __init__(self, path: str, result_id: str, size: int) -> None:
+        self.path = path
+        self.result_id = result_id
+        self.size = size
+        super().__init__(
+            f"Arguments of task {path}, id={result_id}: {size:,} bytes when pickled, dropped to "
+            "make room after the task had finished. Its status and outcome are kept. Raise "
+            "SHM_SIZE to keep arguments for longer, or pass a reference (a path, a primary key) "
+            "in their place."
+        )
+
+
 class WorkerLost(LocalTasksError):
     """The worker process that ran the task died before the task had ended.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -17,7 +18,7 @@ from django.tasks.base import TaskError
 from django.tasks.exceptions import TaskResultDoesNotExist
 from django.utils import timezone
 
-from django_tasks_local.exceptions import LocalTasksError, describe
+from django_tasks_local.exceptions import ArgumentsDropped, LocalTasksError, describe
 from django_tasks_local.naming import decode_task, encode_task
 from django_tasks_local.store.records import PlainSnapshot, Snapshot, task_path
 
@@ -41,7 +42,8 @@ class LocalTaskResult(_TaskResult):
 
     Fields are those of Django's ``TaskResult``. ``args`` and ``kwargs`` are what was passed, not
     normalised to JSON types. Arguments, return value and errors are unpickled when first read,
-    and raise a ``ValueError`` then if they cannot be.
+    and raise a ``ValueError`` then if they cannot be. Large arguments of a finished task may have
+    had to make room for others: reading them raises ``ArgumentsDropped``.
     """
 
     __slots__ = ("_read", "_snapshot")
@@ -203,6 +205,12 @@ class LocalTaskResult(_TaskResult):
         arguments: tuple[list[Any], dict[str, Any]] = self._read[0]
         return arguments
 
+    def _arguments_or_why_not(self) -> tuple[list[Any], dict[str, Any]] | ArgumentsDropped:
+        try:
+            return self._load_arguments()
+        except ArgumentsDropped as error:
+            return error
+
     def _load_outcome(self) -> Any:
         if self._read[1] is None:
             self._read[1] = (self._unpickle("outcome", self._snapshot.outcome),)
@@ -259,7 +267,7 @@ class LocalTaskResult(_TaskResult):
             snapshot.started_at_ns,
             snapshot.finished_at_ns,
             snapshot.worker_id,
-            self._load_arguments(),
+            self._arguments_or_why_not(),
             (self._load_outcome(),) if snapshot.finished_at_ns else None,
             snapshot.progress,
             snapshot.loss,
@@ -279,11 +287,17 @@ def _unpickle(cls: type[LocalTaskResult], alias: str, state: tuple[Any, ...]) ->
         finished_at_ns=finished,
         worker_id=worker_id,
         progress=progress,
-        arguments=lambda: arguments,
+        arguments=partial(_given, arguments),
         outcome=lambda: value[0],
         loss=loss,
     )
     return cls.from_snapshot(snapshot, alias)
+
+
+def _given(arguments: Any) -> Any:
+    if isinstance(arguments, ArgumentsDropped):
+        raise arguments
+    return arguments
 
 
 _set = object.__setattr__  # the class is frozen

@@ -16,7 +16,7 @@ byte 0          +----------------------------------------------+
 581,632         +----------------------------------------------+
                 | commit    W, one word for each slot          |  six columns of SLOTS words,
                 | sequence  place in FIFO or recency list      |  each rounded up to whole
-                | due       unix ns, 0: due, or not READY      |  pages of 4 KiB
+                | due       unix ns, 0: due; else see rule 2   |  pages of 4 KiB
                 | link      next slot in a list, next extent   |
                 | back      previous slot in the recency list  |
                 | heap      slots of deferred tasks            |
@@ -105,6 +105,7 @@ The first eight words keep their places in every layout version.
  232  DRAIN_MS        1 + DRAIN_TIMEOUT in ms, 0: until it is done
  240  SEMAPHORE       the inode of the mutex's semaphore that was opened last
  248  DISCARDED       the latest chain that was given up and is not all free yet
+ 256  HAND            a finished record: it and older ones have no arguments to drop; 0: not begun
  512  CODES           the table of codes: 8 entries of 256 bytes
 ```
 
@@ -209,8 +210,10 @@ progress, which its sequence word guards.
 1. **Inside.** Header, columns, map and FREE slots are written inside the mutex only. The
    exceptions are the words of rule 6 and rule 11.
 2. **W is the truth.** A record is what W says. Everything that helps to find one is derived and
-   can be made anew: FREE to CURSOR, DISCARDED, lanes, heap, recency list, free map. Two more
-   columns are needed for that: `sequence` and `due`.
+   can be made anew: FREE to CURSOR, DISCARDED, HAND, lanes, heap, recency list, free map. Two more
+   columns are needed for that: `sequence` and `due`. A finished record whose `due` is its
+   generation has lost its chained arguments: of their chain only the slots that hold its meta are
+   its own.
 3. **Order.** DIRTY first; then whatever W is to cover; then W, by one store, the commit point;
    then links and counts. The mutex clears DIRTY when the operation came to its end.
 4. **Reading.** Readers take no lock: W, copy, W again, CRC. If the two differ they try again. A
@@ -255,6 +258,7 @@ FREE + FINISHED_SLOTS >= MAX_WORKERS    after every enqueue and every large resu
 0 < generation < TICK and sequence < TICK, no generation twice
 sequence grows along every FIFO and along the recency list
 (due, sequence) of a record in the heap >= that of its parent
+HAND is 0 or finished, and no record from OLDEST to it has arguments that can be dropped
 bit n of BITMAP is set = FIFO n of its lane is not empty
 OTHERS >= records that are WRITING or RUNNING by the entry, but for CURRENT
 ENTRIES_USED > index of every entry in use
@@ -289,6 +293,8 @@ ring, a site, or whoever asks for that very result.
 | evict | before W = FREE | a finished record in no list | next: kept |
 | | after W = FREE | slots marked as used | next |
 | | between two holds of a long chain | slots given up, in their list | whoever needs room |
+| drop arguments | before due = generation | all of it; HAND may be further | next: HAND is 0 |
+| | after due = generation | slots marked as used, links into them | next |
 | grow | before RESERVED | memory that nobody knows of | whoever grows next |
 | reap | at any step | part of it done; the entry is still there | the next reaper goes on |
 | rebuild | at any step | DIRTY | next: begins again |

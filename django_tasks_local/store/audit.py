@@ -141,7 +141,7 @@ class Audit:
     def _chains_problem(self, slot: int, head: Head, state: int) -> str:
         """Follows a record's chains; on success they are noted as its slots."""
         taken = [slot]
-        for chain in self._chains(head, state):
+        for chain in self._chains(slot, head, state):
             problem = self._extent_problem(slot, chain, taken)
             problem = problem or self._payload_problem(slot, chain)
             if problem:
@@ -153,7 +153,7 @@ class Audit:
             self.owner[each] = slot
         return ""
 
-    def _chains(self, head: Head, state: int) -> list[Chain]:
+    def _chains(self, slot: int, head: Head, state: int) -> list[Chain]:
         chains = []
         size = head.meta_bytes + head.arguments_bytes
         if state == at.WRITING:
@@ -161,7 +161,9 @@ class Audit:
                 chains.append(Chain("arguments", head.arguments_chain, None, None))
         elif size > self.table.geometry.inline_bytes:
             start = zlib.crc32(at.REQUEST.pack(*head[:8]))
-            chain = head.arguments_chain
+            chain = self.table.slots.request_chain(slot)
+            if self.table.slots.is_cut(slot):
+                size = head.meta_bytes  # all that is left of it
             chains.append(Chain("arguments", chain, size, head.request_crc, head.meta_bytes, start))
         if state == at.RUNNING and head.outcome_chain:
             chains.append(Chain("outcome", head.outcome_chain, None, None))
@@ -194,6 +196,8 @@ class Audit:
             meta = source.copy(chain.meta_bytes)
             if zlib.crc32(meta, chain.meta_start) != chain.crc & at.CRC_MASK:
                 return "does not match its CRC"
+            if chain.size == chain.meta_bytes:
+                return ""
         whole = is_whole(source, chain.size - chain.meta_bytes, chain.crc >> 32)
         return "" if whole else "does not match its CRC"
 

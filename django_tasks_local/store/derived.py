@@ -188,6 +188,18 @@ def _heap_problems(audit: Audit, deferred: set[int]) -> list[str]:
     return problems + [f"slot {s} is deferred in no heap" for s in sorted(deferred - set(slots))]
 
 
+def _hand_problems(audit: Audit, path: list[int]) -> list[str]:
+    words, slots = audit.words, audit.table.slots
+    hand = words[at.H_HAND]
+    if hand and hand not in path:
+        return [f"HAND is slot {hand}, which is not in the recency list"]
+    return [
+        f"slot {slot} has arguments to drop, and HAND is behind it"
+        for slot in path[: path.index(hand) + 1 if hand else 0]
+        if slots.request_chain(slot) != slots.meta_chain(slot, slots.request_chain(slot))
+    ]
+
+
 def _recency_problems(audit: Audit, finished: set[int]) -> list[str]:
     words, geometry = audit.words, audit.table.geometry
     link, back = geometry.column("link"), geometry.column("back")
@@ -204,5 +216,6 @@ def _recency_problems(audit: Audit, finished: set[int]) -> list[str]:
         for slot in path
         if slot not in finished
     ]
+    problems += _hand_problems(audit, path)
     lost = sorted(finished - set(path))
     return problems + [f"slot {slot} is finished in no list" for slot in lost]

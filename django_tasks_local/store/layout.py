@@ -50,6 +50,7 @@ H_MAX_PENDING: Final = 28
 H_DRAIN_MS: Final = 29
 H_SEMAPHORE: Final = 30  # the inode of the mutex's semaphore that was opened last
 H_DISCARDED: Final = 31  # the latest chain that was given up and is not all free yet
+H_HAND: Final = 32  # of the finished, up to here none has arguments that can be dropped
 H_CODES: Final = 64  # the table of codes
 
 # Eight: releases whose processes, or unfinished tasks, are there at the same time.

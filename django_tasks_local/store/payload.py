@@ -17,7 +17,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Any, Final, NoReturn
 
-from .slots import Source
+from .source import Source
 
 # Smaller pieces share a CRC with their neighbours, and are copied once more, in 20 us at most. Each
 # CRC lets go of the GIL, which takes 5 ms to come back where another thread computes.

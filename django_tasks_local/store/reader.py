@@ -9,13 +9,14 @@ from typing import Any, NoReturn
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local.exceptions import StoreUnavailable, WorkerLost
+from django_tasks_local.exceptions import ArgumentsDropped, StoreUnavailable, WorkerLost
 from django_tasks_local.progress import Progress
 
 from . import layout as at
 from .ids import parse_id
 from .loss import loss_error, worker_lost
 from .payload import decode
+from .records import task_path
 from .table import Head, Table
 
 _STATUS = {
@@ -172,14 +173,22 @@ class Reader:
         raise damaged(self._table, slot, problem)
 
     def arguments(self, found: Found) -> Any:
-        """Unpickles the arguments: from what is in hand, or from their chain."""
+        """Unpickles the arguments: from what is in hand, or from their chain.
+
+        Raises:
+            ArgumentsDropped: They had to make room when the task had finished.
+        """
         head = found.head
         if head.meta_bytes + head.arguments_bytes <= self._inline:
             start = at.HEAD_BYTES + head.meta_bytes
             return pickle.loads(found.raw[start : start + head.arguments_bytes])
-        return self._unpickled(
-            found, head.arguments_chain, head.meta_bytes, head.arguments_bytes, head.request_crc
-        )
+        self._refuse_dropped(found)
+        chain, offset, size = head.arguments_chain, head.meta_bytes, head.arguments_bytes
+        try:
+            return self._unpickled(found, chain, offset, size, head.request_crc)
+        except StoreUnavailable:
+            self._refuse_dropped(found)  # meanwhile
+            raise
 
     def outcome(self, found: Found) -> Any:
         """Unpickles the return value or the error, likewise."""
@@ -198,8 +207,9 @@ class Reader:
         head = found.head
         if head.meta_bytes + head.arguments_bytes <= self._inline:
             return found.raw[at.HEAD_BYTES : at.HEAD_BYTES + head.meta_bytes]
-        source = self._table.slots.source(head.arguments_chain, self._owner_word(found), 0)
-        data = source.copy(head.meta_bytes)
+        slots = self._table.slots
+        chain = slots.meta_chain(found.slot, head.arguments_chain) or head.arguments_chain
+        data = slots.source(chain, self._owner_word(found), 0).copy(head.meta_bytes)
         if zlib.crc32(data, zlib.crc32(found.raw[:64])) != head.request_crc & at.CRC_MASK:
             self._refuse(found)
         return data
@@ -220,6 +230,12 @@ class Reader:
         if (now ^ found.word) & at.GENERATION_MASK or now >> at.STATE_SHIFT < at.READY:
             raise does_not_exist(found.result_id)
         raise damaged(self._table, found.slot, "its payload does not match its CRC")
+
+    def _refuse_dropped(self, found: Found) -> None:
+        same = not (self._words[self._commit + found.slot] ^ found.word) & at.GENERATION_MASK
+        if same and self._table.slots.is_cut(found.slot):
+            path, size = task_path(self.meta(found)), found.head.arguments_bytes
+            raise ArgumentsDropped(path, found.result_id, size)
 
     def _owner_word(self, found: Found) -> int:
         return at.chain_word(found.slot, found.word & at.GENERATION_MASK)

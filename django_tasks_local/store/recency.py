@@ -44,6 +44,7 @@ class Recency:
         words[at.H_FINISHED] = len(slots)
         words[at.H_OLDEST] = slots[0] if slots else 0
         words[at.H_NEWEST] = slots[-1] if slots else 0
+        words[at.H_HAND] = 0
         column = slice(self._back, self._back + len(links))
         backs = array("Q", words[column].tobytes())
         older = 0
@@ -53,6 +54,25 @@ class Recency:
             older = slot
         links[older] = links[0] = 0  # the newest one's, and slot 0 is none
         words[column] = memoryview(backs)
+
+    def next_to_look_at(self) -> int:
+        """Moves the hand to the next finished record, and says which; 0 at the end of the list.
+
+        Raises:
+            IndexError: The list is damaged: whoever looks on and on must come to its end.
+        """
+        words, hand = self._words, self._words[at.H_HAND]
+        if hand == words[at.H_NEWEST]:
+            return 0
+        if hand >= self._segment.limit:
+            self._segment.must_hold(hand)
+        slot: int = words[self._link + hand] if hand else words[at.H_OLDEST]
+        if slot >= self._segment.limit:
+            self._segment.must_hold(slot)
+        if not slot or words[self._back + slot] != hand:
+            raise IndexError(f"slot {slot} does not follow slot {hand}")
+        words[at.H_HAND] = slot
+        return slot
 
     def stamp(self, slot: int) -> None:
         """Notes the use of a record where a rebuild finds it."""
@@ -68,6 +88,8 @@ class Recency:
         limit = self._segment.limit
         if newer >= limit or older >= limit:
             self._segment.must_hold(max(newer, older))
+        if words[at.H_HAND] == slot:
+            words[at.H_HAND] = older
         if newer:
             words[self._back + newer] = older
         else:

@@ -171,7 +171,8 @@ class _Records:
 
     def _take(self, slot: int, state: int, word: int, generation: int) -> int:
         """Marks a record's slots as used; how many they are, 0 where they do not hold."""
-        words, geometry, used = self._table.words, self._table.geometry, self.used
+        words, geometry, slots = self._table.words, self._table.geometry, self._table.slots
+        used = self.used
         if not state or word % 31 or generation >= at.BEYOND_ANY_TICK or used[slot]:
             return 0
         head = (geometry.slots_at + slot * geometry.slot_size) // 8
@@ -180,7 +181,11 @@ class _Records:
         wanted = []
         size = words[head + at.S_META_BYTES] + words[head + at.S_ARGUMENTS_BYTES]
         if size > geometry.inline_bytes:
-            wanted.append((words[head + at.S_ARGUMENTS_CHAIN], size, state != at.WRITING))
+            chain = slots.request_chain(slot)
+            if slots.is_cut(slot) and 0 < (start := chain & at.EXTENT_SLOT_MASK) < len(used):
+                words[geometry.column("link") + start] = 0  # its last write, which may be missing
+                size = words[head + at.S_META_BYTES]
+            wanted.append((chain, size, state != at.WRITING))
         if at.RUNNING <= state <= at.FAILED and (chain := words[head + at.S_OUTCOME_CHAIN]):
             size = words[head + at.S_OUTCOME_BYTES]
             wanted.append((chain, size, state != at.RUNNING))

@@ -9,6 +9,7 @@ from typing import Final
 
 from . import layout as at
 from .segment import Segment
+from .source import Source
 from .trouble import inconsistent, lost_hold
 
 # How much of the map one hold of the lock searches: 0.1 ms.
@@ -65,6 +66,7 @@ class Slots:
         self._commit = geometry.column("commit")
         self._link = geometry.column("link")
         self._back = geometry.column("back")
+        self._due = geometry.column("due")
         self._map = geometry.map_at
         self._slots_at = geometry.slots_at
         self.size = geometry.slot_size
@@ -187,7 +189,7 @@ class Slots:
         if not word or at.chain_word(head, word & at.GENERATION_MASK) != chain_word:
             return False
         fields = (self._slots_at + head * self.size) // 8
-        chains = [words[fields + at.S_ARGUMENTS_CHAIN]]
+        chains = [self.request_chain(head)]
         if state in (at.RUNNING, at.SUCCESSFUL, at.FAILED):
             chains.append(words[fields + at.S_OUTCOME_CHAIN])
         return any(
@@ -195,6 +197,54 @@ class Slots:
             for chain in chains
             for first, length in self.extents(chain, chain_word)
         )
+
+    def request_chain(self, head: int) -> int:
+        """The chain of a record's request, without what was dropped of it; 0 is none."""
+        chain: int = self._words[(self._slots_at + head * self.size) // 8 + at.S_ARGUMENTS_CHAIN]
+        return self.meta_chain(head, chain) if chain and self.is_cut(head) else chain
+
+    def is_cut(self, head: int) -> bool:
+        """Whether the arguments of a finished record were dropped: its `due` word says so."""
+        words = self._words
+        return bool(words[self._due + head] == words[self._commit + head] & at.GENERATION_MASK)
+
+    def meta_chain(self, head: int, chain: int) -> int:
+        """The part of the chain of a request that holds its meta; 0 if that is in several runs."""
+        fields = (self._slots_at + head * self.size) // 8
+        count = at.slots_for(self._words[fields + at.S_META_BYTES], self.size)
+        if not 0 < count <= chain >> at.EXTENT_SHIFT:
+            return 0
+        return count << at.EXTENT_SHIFT | chain & at.EXTENT_SLOT_MASK
+
+    def cut(self, head: int) -> int:
+        """Drops the chained arguments of a finished record (in the lock); how many slots they had.
+
+        What names the task stays, in the first slots of the chain. The store to `due` decides: a
+        rebuild goes by it, and readers that find less than they look for.
+        """
+        words = self._words
+        fields = (self._slots_at + head * self.size) // 8
+        chain = words[fields + at.S_ARGUMENTS_CHAIN]
+        if not chain or self.is_cut(head):
+            return 0
+        kept = self.meta_chain(head, chain)
+        size = words[fields + at.S_META_BYTES] + words[fields + at.S_ARGUMENTS_BYTES]
+        count, length = kept >> at.EXTENT_SHIFT, chain >> at.EXTENT_SHIFT
+        start, freed = chain & at.EXTENT_SLOT_MASK, at.slots_for(size, self.size) - count
+        if not kept or freed < 1 or not 0 < start <= self.reserved() - length:
+            return 0
+        generation = words[self._commit + head] & at.GENERATION_MASK
+        if words[self._commit + start] != at.chain_word(head, generation):
+            return 0
+        words[at.H_DIRTY] = 1
+        words[self._due + head] = generation
+        rest = words[self._link + start]
+        if length > count:
+            words[self._link + start + count] = rest
+            rest = length - count << at.EXTENT_SHIFT | start + count
+        words[self._link + start] = 0
+        self.discard(rest)
+        return freed
 
     def give_back(self, slot: int) -> None:
         """Marks one slot as free (in the lock; its commit word says so already)."""
@@ -295,7 +345,7 @@ class Slots:
                 place += part
                 offset += part
 
-    def source(self, chain: int, owner_word: int, offset: int) -> "Source":
+    def source(self, chain: int, owner_word: int, offset: int) -> Source:
         """The bytes of a chain from `offset` on, to be read once (outside the lock)."""
         source = Source(self._bytes, self._places(chain, owner_word))
         source.take(offset)
@@ -312,30 +362,3 @@ class Slots:
         base = self._map
         found = self._segment.find(bytes(count), base + start, base + end)
         return found - base if found >= 0 else 0
-
-
-class Source:
-    """What is left to read of a chain."""
-
-    def __init__(self, view: memoryview, places: Iterator[tuple[int, int]]) -> None:
-        self._view = view
-        self._places = places
-        self._place = self._end = 0
-
-    def take(self, size: int) -> list[memoryview]:
-        """Views of the next `size` bytes, which others may write to; fewer where the chain ends."""
-        views = []
-        while size > 0:
-            if self._place == self._end:
-                self._place, self._end = next(self._places, (0, 0))
-                if not self._end:
-                    break
-            part = min(size, self._end - self._place)
-            views.append(self._view[self._place : self._place + part])
-            self._place += part
-            size -= part
-        return views
-
-    def copy(self, size: int) -> bytes:
-        """A private copy of the next `size` bytes; fewer where the chain ends."""
-        return b"".join(self.take(size))  # the one copy, also where there is but one view

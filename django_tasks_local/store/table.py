@@ -15,6 +15,8 @@ from .trouble import inconsistent
 
 # 50 us, and for large records so many runs of slots as `slots` frees at once.
 EVICTED_AT_ONCE: Final = 16
+# 0.1 ms: how many finished records one hold searches for arguments to drop.
+LOOKED_AT_ONCE: Final = 128
 
 
 class Room(Enum):
@@ -98,7 +100,7 @@ class Table:
         """The chain words that a head slot's record holds in its present state."""
         word = self.offset(slot) // 8
         state = self.state(slot)
-        chains = [self.words[word + at.S_ARGUMENTS_CHAIN]]
+        chains = [self.slots.request_chain(slot)]
         if state in (at.RUNNING, at.SUCCESSFUL, at.FAILED):
             chains.append(self.words[word + at.S_OUTCOME_CHAIN])
         return [chain for chain in chains if chain]
@@ -136,7 +138,8 @@ class Table:
     def make_room(self, count: int, keep: int) -> Room:
         """Does a step towards `count` free slots, and `keep` more that are free or can be made so.
 
-        It grows into reserved memory first and then evicts; nothing is evicted in vain.
+        It grows into reserved memory first, then drops arguments of what has finished, and then
+        evicts; nothing is evicted in vain.
         """
         words = self.words
         spare = words[at.H_FREE] + words[at.H_FINISHED_SLOTS]
@@ -152,6 +155,9 @@ class Table:
             return Room.MORE
         if spare < count + keep:
             return Room.NONE
+        if words[at.H_HAND] != words[at.H_NEWEST]:
+            self.drop_arguments()
+            return Room.MORE
         for _ in range(EVICTED_AT_ONCE):
             if words[at.H_FREE] >= count:
                 return Room.ENOUGH
@@ -159,6 +165,21 @@ class Table:
                 break
             self.evict_oldest()
         return Room.MORE
+
+    def drop_arguments(self) -> None:
+        """Drops the arguments of the next finished record that has chained ones, if it is near."""
+        words = self.words
+        for _ in range(LOOKED_AT_ONCE):
+            words[at.H_DIRTY] = 1
+            slot = self.recency.next_to_look_at()
+            if not slot:
+                return
+            if self.state(slot) not in at.FINISHED:
+                raise inconsistent(self.segment.path)
+            freed = self.slots.cut(slot)
+            if freed:
+                words[at.H_FINISHED_SLOTS] -= freed
+                return
 
     def link_finished(self, slot: int, slots: int, keep: int) -> None:
         """Links a record that just became finished, of `slots` slots.
@@ -191,7 +212,7 @@ class Table:
     def slots_of(self, slot: int) -> int:
         """How many slots a finished record occupies."""
         head, size = self.head(slot), self.geometry.slot_size
-        request = head.meta_bytes + head.arguments_bytes
+        request = head.meta_bytes + (0 if self.slots.is_cut(slot) else head.arguments_bytes)
         count = 1 + (at.slots_for(request, size) if head.arguments_chain else 0)
         if head.outcome_chain and self.state(slot) != at.LOST:
             count += at.slots_for(head.outcome_bytes, size)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
+from django_tasks_local.exceptions import ArgumentsDropped, PayloadTooLarge, QueueFull
 from django_tasks_local.store import Limits, Ring, Role, recovery
 from django_tasks_local.store import layout as at
 from django_tasks_local.store.ids import format_id
@@ -239,7 +239,10 @@ class Actor:
         self.ledger.add(self.place, "reads")
         try:
             found = self.ring.get(format_id(*halves))
-            (number, data), _ = found.arguments()
+            try:
+                (number, data), _ = found.arguments()
+            except ArgumentsDropped:
+                number, data = value_of(task)
             outcome = found.outcome() if found.finished_at_ns else None
         except TaskResultDoesNotExist:
             return "GONE"

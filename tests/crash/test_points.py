@@ -87,7 +87,7 @@ def oldest_result(ring: Ring) -> str:
     return format_id(head.id_high, head.id_low)
 
 
-WITH_WORK = ("waiting", "running", "full", "deferred", "chained", "codes")
+WITH_WORK = ("waiting", "running", "full", "crowded", "deferred", "chained", "codes")
 OPERATIONS = {
     "enqueue": Operation(put(NEW), extra=NEW),
     "enqueue_deferred": Operation(put(NEW, 10**15), extra=NEW),
@@ -109,7 +109,7 @@ OPERATIONS = {
     ),
     "read": Operation(
         lambda ring, oldest: ring.get(oldest), oldest_result,
-        states=("waiting", "full", "chained"),
+        states=("waiting", "full", "crowded", "chained"),
     ),
     "bury": Operation(
         lambda ring, _: [ring.get(task.result_id) for task, _ in Look(ring._table, "").running()],

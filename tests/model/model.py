@@ -1,6 +1,7 @@
 """What a ring promises, as plain dictionaries: no slots, no links, no lock."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ class Record:
     lane: int = -1  # where it waits, once it is due
     slots: int = 1
     owner: int = -1
+    dropped: bool = False  # its arguments
 
 
 @dataclass
@@ -55,13 +57,41 @@ class Model:
         return self.limits.geometry.slots - 1 - used
 
     def make_room(self, count: int, keep: int) -> bool:
-        """Evicts as few as possible, the least recently used first; nothing in vain."""
+        """Drops arguments of what has finished, then evicts; as few as possible, none in vain.
+
+        The least recently used come first.
+        """
         spare = self.free() + sum(self.records[each].slots for each in self.kept)
         if spare < count + keep:
             return False
         while self.free() < count:
-            self.evict()
+            if not self.drop_arguments():
+                self.evict()
         return True
+
+    def drop_arguments(self) -> bool:
+        """Drops those of the least recently used result that has any to drop."""
+        droppable = [each for each in self.kept if self.may_drop(self.records[each])]
+        if droppable:
+            self.dropped(droppable[0])
+        return bool(droppable)
+
+    def may_drop(self, record: Record) -> bool:
+        """Whether it has chained arguments still, in more than the slot that names the task."""
+        return not record.dropped and self.request_slots(record) > 2
+
+    def dropped(self, result_id: str) -> None:
+        """Of its request one chained slot is left, with what names the task."""
+        record = self.records[result_id]
+        record.dropped = True
+        record.slots -= self.request_slots(record) - 2
+
+    def adopt_drops(self, dropped: Iterable[str]) -> None:
+        """An interruption may have come after some: they are the first that could be."""
+        for key in dropped:
+            if not self.records[key].dropped:
+                assert self.drop_arguments()
+                assert self.records[key].dropped
 
     def evict(self) -> None:
         """Forgets the least recently used result."""

@@ -229,7 +229,7 @@ class RingMachine(RuleBasedStateMachine):
         status = FAILED if record.status == LOST else record.status
         assert found[0].status.name == status
         assert found[0].meta == META
-        assert found[0].arguments() == record.arguments
+        self.look.compare_arguments(found[0], record.arguments, record.dropped)
         if record.status in (SUCCESSFUL, FAILED):
             assert found[0].outcome() == record.outcome
         elif record.status == LOST:
@@ -338,6 +338,7 @@ class RingMachine(RuleBasedStateMachine):
         model = self.model
         assert self.look.found_states() == {key: each.status for key, each in model.records.items()}
         assert self.look.recency() == list(model.kept)
+        assert all(self.look.dropped(key) == model.records[key].dropped for key in model.kept)
         assert self.look.queue() == model.queue()
         assert self.look.lanes() == {key: model.records[key].lane for key in model.queue()}
         counts = self.ring.counts()
@@ -352,6 +353,7 @@ class RingMachine(RuleBasedStateMachine):
         assert self.ring.check() == []
         self.kept_before = list(self.model.kept)
         self.adopt_evictions()
+        self.model.adopt_drops(filter(self.look.dropped, list(self.model.kept)))
         self.adopt_lanes()
 
     def adopt_lanes(self) -> None:

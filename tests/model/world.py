@@ -1,8 +1,11 @@
 """What a model needs of the real ring: a clock to set, and a look that uses nothing."""
 
 import time
-from typing import Final
+from typing import Any, Final
 
+import pytest
+
+from django_tasks_local.exceptions import ArgumentsDropped
 from django_tasks_local.store import Ring
 from django_tasks_local.store import layout as at
 from django_tasks_local.store.ids import format_id
@@ -61,6 +64,18 @@ class Look:
     def slots(self, result_id: str) -> int:
         """How many slots a record occupies."""
         return self._table.slots_of(ring_address(result_id)[0])
+
+    def dropped(self, result_id: str) -> bool:
+        """Whether the arguments of a finished record were dropped."""
+        return self._table.slots.is_cut(ring_address(result_id)[0])
+
+    def compare_arguments(self, found: Any, arguments: Any, dropped: bool) -> None:
+        """A record has its arguments, unless they were dropped."""
+        if dropped:
+            with pytest.raises(ArgumentsDropped):
+                found.arguments()
+        else:
+            assert found.arguments() == arguments
 
     def recency(self) -> list[str]:
         """Finished records by use."""

@@ -25,7 +25,7 @@ from django_tasks_local.store.payload import (
     encode,
     is_whole,
 )
-from django_tasks_local.store.slots import Source
+from django_tasks_local.store.source import Source
 from tests.rings import LIMITS, Rings, done, put, ring_address
 
 ROOMY = replace(LIMITS, slot_size=1024, shm_size=2**24)

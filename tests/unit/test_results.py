@@ -11,7 +11,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from django.test import override_settings
 
 from django_tasks_local import Progress
-from django_tasks_local.exceptions import WorkerLost
+from django_tasks_local.exceptions import ArgumentsDropped, WorkerLost
 from django_tasks_local.naming import encode_task
 from django_tasks_local.results import LocalTaskResult
 from django_tasks_local.store.records import PlainSnapshot
@@ -52,6 +52,22 @@ def test_fields() -> None:
     assert (result.return_value, result.errors) == (3, [])
     assert (result.worker_ids, result.attempts) == (["default-1-t1"], 1)
     assert result.progress == Progress(1, 2)
+
+
+def test_dropped_arguments() -> None:
+    """Only reading them raises, with the facts; such a result pickles and copies as any other."""
+
+    def refuse() -> Any:
+        raise ArgumentsDropped("tests.tasks.add", "an id", 2_000_000)
+
+    result = LocalTaskResult.from_snapshot(snapshot(arguments=refuse), "thread")
+    for each in (result, pickle.loads(pickle.dumps(result))):
+        assert (each.return_value, each.errors) == (3, [])
+        assert "add" in repr(each)
+        for name in ("args", "kwargs"):
+            with pytest.raises(ArgumentsDropped, match="2,000,000 bytes") as caught:
+                getattr(each, name)
+            assert (caught.value.result_id, caught.value.size) == ("an id", 2_000_000)
 
 
 def test_the_facts_of_a_lost_worker() -> None:

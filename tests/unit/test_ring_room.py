@@ -7,11 +7,16 @@ from typing import Any
 
 import pytest
 
-from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnavailable
+from django_tasks_local.exceptions import (
+    ArgumentsDropped,
+    PayloadTooLarge,
+    QueueFull,
+    StoreUnavailable,
+)
 from django_tasks_local.store import Ring, Role
 from django_tasks_local.store import layout as at
 from tests import rings as peers
-from tests.rings import LIMITS, META, Rings, done, exists, put
+from tests.rings import LIMITS, META, Rings, done, exists, put, run
 
 # One step and no growth: 200 slots.
 SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 8 * 4096 + 200 * (256 + 49))
@@ -97,7 +102,7 @@ def test_the_largest_arguments_are_what_the_error_says(rings: Rings) -> None:
 def test_results_make_room_for_tasks(rings: Rings) -> None:
     """The least recently used go first, and only as many as are needed."""
     ring = rings.attach(SMALL)
-    results = [done(ring, payload(19)) for _ in range(8)]
+    results = [done(ring, outcome=payload(19)) for _ in range(8)]
     free = ring.counts().free_slots
     assert free < 50
     ring.get(results[0])
@@ -105,6 +110,92 @@ def test_results_make_room_for_tasks(rings: Rings) -> None:
     kept = [each for each in results if exists(ring, each)]
     assert kept == [results[0], *results[2:]]
     assert ring.check() == []
+
+
+def dropped(ring: Ring, result_id: str) -> bool:
+    """Whether the arguments of a result are there no more."""
+    try:
+        ring.get(result_id).arguments()
+    except ArgumentsDropped:
+        return True
+    return False
+
+
+def test_arguments_of_results_make_room_first(rings: Rings) -> None:
+    """Large arguments of tasks that have ended drive out no results, neither small nor large."""
+    ring = rings.attach(SMALL)
+    small = done(ring, outcome="small")
+    results = [done(ring, payload(18), f"result {number}") for number in range(7)]
+    before = ring.counts()
+    large = put(ring, payload(before.free_slots + 30))
+    assert ring.counts().evicted == 0
+    assert [each for each in results if dropped(ring, each)] == results[:2]
+    for number, each in enumerate(results):
+        found = ring.get(each)
+        assert (found.meta, found.outcome()) == (META, f"result {number}")
+    assert ring.get(small).outcome() == "small"
+    assert ring.get(large).arguments() == payload(before.free_slots + 30)
+    assert ring.check() == []
+    ring.recover()
+    assert ring.check() == []
+    assert [each for each in results if dropped(ring, each)] == results[:2]
+
+
+def test_arguments_go_once_and_results_after_them(rings: Rings) -> None:
+    """When no finished task has arguments left to drop, results go, the oldest first."""
+    ring = rings.attach(SMALL)
+    results = [done(ring, payload(18), payload(2)) for _ in range(7)]
+    put(ring, payload(180))
+    kept = [each for each in results if exists(ring, each)]
+    assert results[: -len(kept)] + kept == results
+    assert 0 < len(kept) < len(results)
+    assert all(dropped(ring, each) for each in kept)
+    assert ring.check() == []
+
+
+def test_what_was_dropped_is_said(rings: Rings) -> None:
+    """The exception has the task, the size and the way out, also for who had found it before."""
+    ring = rings.attach(SMALL)
+    result_id = done(ring, payload(100))
+    found = ring.get(result_id)
+    put(ring, payload(130))
+    with pytest.raises(ArgumentsDropped, match="SHM_SIZE") as caught:
+        found.arguments()
+    assert caught.value.path == "tests.tasks.noop"
+    assert caught.value.result_id == result_id
+    assert caught.value.size == found.head.arguments_bytes
+    put(ring, payload(30))  # in the place of them
+    with pytest.raises(ArgumentsDropped):
+        found.arguments()
+    assert ring.check() == []
+
+
+def test_a_result_that_is_read_is_searched_again(rings: Rings) -> None:
+    """Reading moves results; none with arguments to drop is missed, and none is cut twice."""
+    ring = rings.attach(SMALL)
+    results = [done(ring, payload(20), "kept") for _ in range(7)]
+    put(ring, payload(ring.counts().free_slots + 30))
+    for each in results[:3]:
+        ring.get(each)
+        assert ring.check() == []
+    put(ring, payload(70))
+    assert ring.counts().evicted == 0
+    assert sum(dropped(ring, each) for each in results) >= 5
+    assert ring.check() == []
+
+
+def test_damage_where_arguments_are_searched(rings: Rings) -> None:
+    """A list that does not come to its end is made anew; the search goes on in it."""
+    for damage in (3, 2**40, 0):
+        ring = rings.attach(SMALL)
+        for _ in range(7):
+            done(ring, payload(18))
+        ring.words[ring._table.geometry.column("link") + ring.words[at.H_OLDEST]] = damage
+        with pytest.raises(StoreUnavailable):
+            put(ring, payload(100))
+        result_id = put(ring, payload(100))
+        assert ring.check() == []
+        assert run(ring) == result_id
 
 
 def test_many_records_are_evicted_in_steps(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +303,7 @@ def test_a_full_file_system_is_earlier_eviction(
     """As long as results can make room, nobody notices that /dev/shm is full."""
     ring = rings.attach()
     for _ in range(8):
-        done(ring, payload(100))
+        done(ring, outcome=payload(100))
     no_room(monkeypatch)
     put(ring, payload(500))
     assert ring.counts().reserved_slots == 1024
