@@ -61,7 +61,7 @@ def work(spec: WorkerSpec) -> None:
     files = LoadedFiles(later_only=True)
     leadership = ring.leadership
     seen = told = leadership.newest_site()
-    claims = count()
+    looks, claims = count(), count()
     while ring.registry.serves(spec.pool):
         # Read before the sites: a task that this allows is from a site that is seen below.
         share = ring.registry.share(spec.pool)
@@ -71,8 +71,10 @@ def work(spec: WorkerSpec) -> None:
             if files.changed():
                 break
             seen = newest
-        # The pool starts anew those that it may have.
-        if leadership.workers() > ring.max_workers() or ring.workforce.give_way():
+        # The pool starts anew those that it may have. A new worker claims before it gives way:
+        # where two pools share one place, each finds that the other waits, and if all of them
+        # left at once, no task would ever run.
+        if leadership.workers() > ring.max_workers() or (next(looks) and ring.workforce.give_way()):
             break
         claim = ring.claim(share)
         if claim is None:

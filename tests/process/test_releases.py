@@ -18,9 +18,14 @@ VERSION, HOLD = "shop.tasks.version", "shop.tasks.hold"
 
 
 @contextmanager
-def blue_and_green(folder: Path, **options: Any) -> Iterator[tuple[Client, Client]]:
-    """Two directories, two servers, one ring."""
+def blue_and_green(
+    folder: Path, *, files: dict[str, str] | None = None, **options: Any
+) -> Iterator[tuple[Client, Client]]:
+    """Two directories, two servers, one ring; `files` are written into both."""
     blue, green = (Project(folder / name, name) for name in ("blue", "green"))
+    for name, text in (files or {}).items():
+        blue.write(name, text)
+        green.write(name, text)
     with (
         serving(workers=1, env=blue.env, options=options) as first,
         serving(
@@ -37,6 +42,12 @@ def recycle(client: Client) -> None:
         kill(pid, signal.SIGKILL)
     wait_for(lambda: gone(*before) and client.site.worker_pids(), LONG_TIMEOUT)
     client.site.get("/")
+
+
+def workers_at_once(blue: Client, green: Client) -> int:
+    """How many there were at one moment: one of blue's may end while green's are looked for."""
+    before, others = blue.workers(), green.workers()
+    return len(others) + len({*before} & {*blue.workers()})
 
 
 def stop_site(client: Client) -> None:
@@ -110,7 +121,7 @@ def test_together_they_have_max_workers(tmp_path: Path) -> None:
         stays(lambda: not workers_at(second), 1)
         first.touch()
         wait_for(lambda: len(workers_at(second)) >= 2, LONG_TIMEOUT)
-        assert len(blue.workers()) + len(green.workers()) <= 4
+        assert workers_at_once(blue, green) <= 4
         second.touch()
         for result_id in ids:
             green.value(result_id)
@@ -124,13 +135,42 @@ def test_with_one_worker_they_take_turns(tmp_path: Path) -> None:
 
         def all_done() -> bool:
             nonlocal most
-            most = max(most, len(blue.workers()) + len(green.workers()))
+            most = max(most, workers_at_once(blue, green))
             return all(green.status(each) == "SUCCESSFUL" for each in ids)
 
         wait_for(all_done, LONG_TIMEOUT)
         assert most == 1
         assert {green.value(each) for each in ids[::2]} == {"blue"}
         assert {green.value(each) for each in ids[1::2]} == {"green"}
+
+
+def test_a_new_worker_claims_before_it_gives_way(tmp_path: Path) -> None:
+    """The other pool is short of workers before a new one has claimed anything."""
+    app = """
+        from django.apps import AppConfig
+        from django.tasks import default_task_backend
+        from django_tasks_local.signals import worker_started
+        from django_tasks_local.store import layout
+        from tests.support import wait_for
+
+        def await_the_other(**kwargs):
+            ring = default_task_backend.site().ring
+            ours = ring.registry.code
+            others = [code for code in range(layout.CODES) if code != ours]
+            wait_for(lambda: (
+                ring.words[layout.H_WANTED] & ~(1 << ours)
+                or not any(map(ring.codes.has_tasks, others))
+            ))
+
+        class Shop(AppConfig):
+            name = "shop"
+
+            def ready(self):
+                worker_started.connect(await_the_other)
+    """
+    with blue_and_green(tmp_path, MAX_WORKERS=1, files={"shop/apps.py": app}) as (blue, green):
+        ids = [client.enqueue(VERSION) for _ in range(3) for client in (blue, green)]
+        assert [green.value(each) for each in ids] == ["blue", "green"] * 3
 
 
 def test_an_idle_worker_gives_way(tmp_path: Path) -> None:
