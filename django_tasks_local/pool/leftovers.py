@@ -25,11 +25,15 @@ logger = logging.getLogger("django_tasks_local")
 LONG_S: Final = 0.001
 
 # Plain numbers: to make one of an enum's member takes as long as the look.
-_HANDLED: Final = [int(signal.SIGALRM), int(signal.SIGTERM)]
+_HANDLED: Final = [
+    int(getattr(signal, f"SIG{name}")) for name in ("ALRM", "TERM", "PROF", "VTALRM")
+]
 _HANDLED_RARELY: Final = [
     int(getattr(signal, f"SIG{name}")) for name in ("INT", "CHLD", "HUP", "PIPE", "USR1", "USR2")
 ]
 _TIMER: Final = int(signal.ITIMER_REAL)
+# Of the processor's time. They do nothing but by a handler, or else end the process.
+_CPU_TIMERS: Final = [int(signal.ITIMER_PROF), int(signal.ITIMER_VIRTUAL)]
 _OFF: Final = (0.0, 0.0)
 _LIMITS: Final = sorted(
     {value for name, value in vars(resource).items() if name.startswith("RLIMIT_")}
@@ -54,6 +58,8 @@ class Leftovers:
         self._variables = dict(self._environ)
         self._handlers = [getsignal(number) for number in _HANDLED]
         self._rare_handlers = [getsignal(number) for number in _HANDLED_RARELY]
+        # A profiler of the project's may run in each worker from its start.
+        self._cpu_timers = [which for which in _CPU_TIMERS if signal.getitimer(which) == _OFF]
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._locale = locale.setlocale(locale.LC_ALL)
         self._limits = [resource.getrlimit(which) for which in _LIMITS]
@@ -76,7 +82,9 @@ class Leftovers:
             ):  # fmt: skip
                 return True
             changed = ["umask"] if umask != self._umask else []
-            if timer != _OFF:
+            # Before their handlers: without one, the signal ends this process.
+            timers = [timer, *(signal.setitimer(which, 0) for which in self._cpu_timers)]
+            if any(each != _OFF for each in timers):
                 changed.append("interval timer")
             if self._environ != self._variables:
                 changed.append("environment variables")

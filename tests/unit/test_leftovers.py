@@ -15,11 +15,19 @@ import pytest
 from django_tasks_local.pool.leftovers import LONG_S, Leftovers
 from tests.children import in_a_child
 
+TIMERS = (signal.ITIMER_REAL, signal.ITIMER_PROF, signal.ITIMER_VIRTUAL)
+HANDLED = (
+    signal.SIGTERM, signal.SIGALRM, signal.SIGPROF, signal.SIGVTALRM, signal.SIGUSR1,
+)  # fmt: skip
 CLAIM: Any = SimpleNamespace(result_id="an id", meta=b"tests.tasks:noop")
 
 
 def lower_soft_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (50, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def profile(number: int) -> None:
+    signal.signal(number, lambda number, frame: None)
 
 
 def mask() -> int:
@@ -33,8 +41,8 @@ def state() -> list[Any]:
     return [
         os.getcwd(),
         mask(),
-        signal.getitimer(signal.ITIMER_REAL)[0] > 0,
-        [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1)],
+        [signal.getitimer(which)[0] > 0 for which in TIMERS],
+        [signal.getsignal(number) for number in HANDLED],
         dict(os.environ),
         time.tzname,
         locale.setlocale(locale.LC_ALL),
@@ -48,11 +56,14 @@ CHEAP: list[Callable[[], object]] = [
     lambda: os.umask(0o777),
     lambda: signal.setitimer(signal.ITIMER_REAL, 30),
     lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    lambda: (profile(signal.SIGPROF), signal.setitimer(signal.ITIMER_PROF, 30)),
+    lambda: (profile(signal.SIGVTALRM), signal.setitimer(signal.ITIMER_VIRTUAL, 30)),
     lambda: os.environ.update(NEW="1", HOME="/nowhere"),
     lambda: os.environ.pop("PATH"),
     lambda: (os.environ.update(TZ="Asia/Tokyo"), time.tzset()),
 ]
 DEAR: list[Callable[[], object]] = [
+    lambda: signal.setitimer(signal.ITIMER_PROF, 30),
     lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
     lambda: locale.setlocale(locale.LC_ALL, "C.UTF-8"),
     lower_soft_limit,
@@ -73,6 +84,18 @@ def test_it_is_put_back(change: Callable[[], object]) -> None:
         assert state() != before
         assert leftovers.put_back(CLAIM, 0.0 if change in CHEAP else LONG_S)
         assert state() == before
+
+    in_a_child(body)
+
+
+def test_a_profiler_that_runs_all_the_time_goes_on() -> None:
+    """One that the project has started in its worker before the first task."""
+
+    def body() -> None:
+        profile(signal.SIGPROF)
+        signal.setitimer(signal.ITIMER_PROF, 30)
+        assert Leftovers("alias").put_back(CLAIM, LONG_S)
+        assert signal.getitimer(signal.ITIMER_PROF)[0] > 0
 
     in_a_child(body)
 
