@@ -35,7 +35,9 @@ from .trouble import DIRECTORY, frozen, unavailable
 
 def ring_name(alias: str, namespace: str) -> str:
     """The common part of the names of a ring's objects: at most 31 characters with its letter."""
-    digest = blake2s(f"{alias}\0{namespace}".encode(), digest_size=6).hexdigest()
+    # An alias may be any text, halves of surrogate pairs included.
+    text = f"{alias}\0{namespace}".encode(errors="surrogatepass")
+    digest = blake2s(text, digest_size=6).hexdigest()
     return f"/dtl-{os.geteuid()}-{digest}"
 
 

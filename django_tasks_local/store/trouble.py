@@ -21,6 +21,11 @@ def unavailable(error: Exception, path: str) -> StoreUnavailable:
             "permission denied: it belongs to another user",
             "remove it, or choose another NAMESPACE",
         )
+    elif number == errno.EFBIG:
+        what, fix = (
+            "it is larger than any file that this process may make (RLIMIT_FSIZE)",
+            "raise that limit (ulimit -f; LimitFSIZE of systemd), or lower SHM_SIZE",
+        )
     elif number == errno.ELOOP:
         what, fix = "it is a symbolic link", "remove it: nothing of ours makes one"
     elif isinstance(error, posix_ipc.ExistentialError):

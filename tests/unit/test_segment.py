@@ -3,6 +3,7 @@
 import errno
 import mmap
 import os
+import resource
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from django_tasks_local.store import Role, objects, ring_exists, ring_name, unli
 from django_tasks_local.store import layout as at
 from django_tasks_local.store import segment as rooms
 from tests import rings as peers
+from tests.children import in_a_child
 from tests.rings import LIMITS, Rings, exists, leave_behind, path_of, put, write_word
 
 # --- names ---------------------------------------------------------------------------------
@@ -23,7 +25,7 @@ from tests.rings import LIMITS, Rings, exists, leave_behind, path_of, put, write
 
 def test_names_fit_other_systems() -> None:
     """A name and its letter have at most 31 characters, whatever goes in."""
-    name = ring_name("a" * 500, "ü/\0" * 500)
+    name = ring_name("\udc80" * 500, "ü/\0" * 500)
     assert name.startswith(f"/dtl-{os.geteuid()}-")
     assert len(name) + 1 <= 31
     assert "/" not in name[1:]
@@ -336,6 +338,16 @@ def test_a_full_file_system_is_named(rings: Rings, monkeypatch: pytest.MonkeyPat
     assert "--shm-size" in str(refused(rings))
     monkeypatch.setattr(os, "posix_fallocate", real)
     assert put(rings.attach())
+
+
+def test_a_limit_of_file_sizes_is_named(rings: Rings) -> None:
+    """`ulimit -f` concerns shared memory too; the file system is not to blame."""
+
+    def body() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        assert "ulimit -f" in str(refused(rings))
+
+    in_a_child(body)
 
 
 @pytest.mark.parametrize("role", [Role.POOL, Role.WORKER])
