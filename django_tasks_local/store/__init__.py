@@ -285,6 +285,9 @@ ring, a site, or whoever asks for that very result.
 | promote | before due = 0 | a record in no heap | next: back into the heap |
 | | after due = 0 | a record in no FIFO | next: to its FIFO's end |
 | clear | before the code's CLEARED | newer tasks in the other lane | nobody needs to |
+| hire | before the workers are started | places that nobody uses | its next turn, or its death |
+| | while it is WANTED | a wish of a dead pool | the next worker that looks |
+| give way | before its process ends | a place that counts as free | its pool's next turn |
 | run | at any moment | RUNNING by a dead entry | reaper: LOST |
 | report | between two stores | an odd sequence word: no progress is shown | nobody needs to |
 | finish | before W | a result that nobody reads; chained slots | reaper: LOST, slots freed |
