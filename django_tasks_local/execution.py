@@ -34,6 +34,7 @@ from django.dispatch import Signal, receiver
 from django.tasks import TaskContext, TaskResultStatus
 from django.tasks.signals import task_finished, task_started
 
+from django_tasks_local.announce import announce
 from django_tasks_local.exceptions import PayloadTooLarge, describe
 from django_tasks_local.naming import load_task
 from django_tasks_local.progress import report_to
@@ -182,9 +183,9 @@ class _Run:
 
     def _send(self, signal: Signal, result: LocalTaskResult) -> None:
         try:
-            signal.send_robust(sender=self.backend_class, task_result=result)
+            announce(signal, self.backend_class, result)
         except BaseException:
-            # send_robust lets through what is no Exception; a receiver must not end the worker.
+            # It lets through what is no Exception; a receiver must not end the worker.
             logger.exception("Task id=%s: a signal receiver raised", result.id)
 
 

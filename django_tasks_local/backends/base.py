@@ -22,6 +22,7 @@ from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 from django.tasks.signals import task_enqueued
 from django.utils import timezone
 
+from django_tasks_local.announce import announce
 from django_tasks_local.exceptions import describe
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.options import Kind, Options, check, check_app
@@ -138,7 +139,7 @@ class LocalBackend(BaseTaskBackend):
         )
         result = LocalTaskResult.from_record(snapshot, self.alias, task)
         # Robust: the task is on its way, and the caller must get its id whatever a receiver does.
-        task_enqueued.send_robust(type(self), task_result=result)
+        announce(task_enqueued, type(self), result)
         return result
 
     async def aenqueue(
