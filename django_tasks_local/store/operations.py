@@ -150,7 +150,9 @@ class Operations:
         if not lane:
             return AGAIN if more else 0
         self._registry.ensure()
-        word = words[table.commit + slot] if 0 < slot < table.slots.reserved() else 0
+        if slot >= table.segment.limit:
+            table.segment.must_hold(slot)
+        word = words[table.commit + slot] if slot else 0
         if word >> at.STATE_SHIFT != at.READY or word % 31:
             words[at.H_DIRTY] = 1
             raise inconsistent(table.segment.path)

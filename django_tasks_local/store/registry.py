@@ -178,7 +178,7 @@ class Registry:
         own locks; but taking one twice is the same as once. Whoever took us for dead meanwhile has
         freed the entry, and perhaps another process has it now.
         """
-        if self.index < 0 or os.getpid() != self.pid or not self._byte(self.index).acquire():
+        if self.index < 0 or os.getpid() != self.pid or self._byte(self.index).attempt():
             return False
         if not self.owned():
             self._byte(self.index).release()

@@ -113,7 +113,12 @@ class Segment:
 
     def reserved(self) -> int:
         """How many slots have memory; no slot at or above it may be touched (rule 5)."""
-        return min(at.unchecked(self.words[at.H_RESERVED]), self.geometry.slots)
+        word = self.words[at.H_RESERVED]
+        number: int = word & at.CRC_MASK
+        if word >> 32 != number ^ at.CRC_MASK:  # as `layout.unchecked`, in half the time
+            return 0
+        slots = self.geometry.slots
+        return number if number < slots else slots
 
     def must_hold(self, slot: int) -> None:
         """Checks a slot that is not below `limit`, before it is touched: it may come from damage.

@@ -69,13 +69,11 @@ class Slots:
         self._due = geometry.column("due")
         self._map = geometry.map_at
         self._slots_at = geometry.slots_at
+        # How many slots have memory; no slot at or above it may be touched (rule 5).
+        self.reserved = segment.reserved
         self.size = geometry.slot_size
         self.total = geometry.slots
         self.step = geometry.step
-
-    def reserved(self) -> int:
-        """How many slots have memory; no slot at or above it may be touched (rule 5)."""
-        return self._segment.reserved()
 
     def grow(self) -> bool:
         """Reserves one more step of slots (in the lock); False at the ceiling or without room."""

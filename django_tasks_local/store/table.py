@@ -80,11 +80,17 @@ class Table:
 
     def is_run_by(self, slot: int, owner: int) -> bool:
         """Whether a slot's task is RUNNING by the process of an entry; any slot may be asked."""
+        if 0 < slot < self.segment.limit:  # once per claim: no further call
+            word = self.words[self.commit + slot]
+            return bool(
+                word >> at.STATE_SHIFT == at.RUNNING
+                and word >> at.OWNER_SHIFT & at.OWNER_MASK == owner
+            )
         return self.is_owned_by(slot, owner, at.RUNNING)
 
     def is_owned_by(self, slot: int, owner: int, state: int) -> bool:
         """Whether a slot is WRITING or RUNNING by the process of an entry; any may be asked."""
-        if not 0 < slot < self.slots.reserved():
+        if not slot or (slot >= self.segment.limit and slot >= self.slots.reserved()):
             return False
         word = self.words[self.commit + slot]
         return bool(
@@ -127,7 +133,9 @@ class Table:
         words = self.words
         words[at.H_DIRTY] = 1
         slot = words[at.H_OLDEST]
-        if not 0 < slot < self.slots.reserved() or self.state(slot) not in at.FINISHED:
+        if slot >= self.segment.limit:
+            self.segment.must_hold(slot)
+        if not slot or words[self.commit + slot] >> at.STATE_SHIFT not in at.FINISHED:
             raise inconsistent(self.segment.path)
         self.recency.remove(slot)
         words[at.H_FINISHED_SLOTS] -= self.slots_of(slot)
@@ -211,6 +219,9 @@ class Table:
 
     def slots_of(self, slot: int) -> int:
         """How many slots a finished record occupies."""
+        word = self.offset(slot) // 8
+        if not (self.words[word + at.S_ARGUMENTS_CHAIN] or self.words[word + at.S_OUTCOME_CHAIN]):
+            return 1
         head, size = self.head(slot), self.geometry.slot_size
         request = head.meta_bytes + (0 if self.slots.is_cut(slot) else head.arguments_bytes)
         count = 1 + (at.slots_for(request, size) if head.arguments_chain else 0)
