@@ -28,6 +28,8 @@ from .ticks import TICK_S, until_tick_s
 logger = logging.getLogger("django_tasks_local")
 
 TICK_NS: Final = int(TICK_S * 1e9)
+# For so long after a look at the pool, further tasks are enqueued without one.
+BURST_NS: Final = 5_000_000
 # The pause after a pool that did not come up; it doubles each time, up to a minute.
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 60.0
@@ -63,14 +65,15 @@ class Site:
         self._is_site = False
         self._has_role = False  # in the ring as it is now
         self._watched = False
+        self._seen_alive_ns = 0  # when an enqueue saw a pool, and nothing to be done
         self._borrowed = ring is not None
         # A server's main script is the server, and defines nothing that a task is handed.
         self._main_is_known = preparation.needs_main() or is_server()
         self.ring = ring or self._attach()
 
-    def encode(self, value: object) -> Any:
-        """Pickles a value; it may raise whatever pickling raises."""
-        encoded = self.ring.encode(value)
+    def encode(self, value: Any) -> Any:
+        """Pickles a task's arguments; it may raise whatever pickling raises."""
+        encoded = self.ring.encode_arguments(value)
         if not self._main_is_known and names_main(encoded):
             refuse_main(value)
         return encoded
@@ -92,12 +95,9 @@ class Site:
         try:
             if self._own is not None:
                 self._own.add(ring, result_id, due_ns)
-            leadership = ring.leadership
-            if due_ns <= now_ns + TICK_NS and (
-                not leadership.pool_alive()
-                or leadership.successor_wanted(ring.registry.serial, server=self.serves)
-            ):
-                self._start_pool()
+            # In a burst not for each task: what changes meanwhile is seen by the tick.
+            if due_ns <= now_ns + TICK_NS and not 0 <= now_ns - self._seen_alive_ns < BURST_NS:
+                self._look_for_pool(now_ns)
             self._keep_house()
         except Exception:
             # The task is in the ring, and its caller must get its id. The tick looks again.
@@ -105,6 +105,15 @@ class Site:
         if _ending:
             self.end()
         return result_id, now_ns
+
+    def _look_for_pool(self, now_ns: int) -> None:
+        ring = self.ring
+        leadership = ring.leadership
+        alive = leadership.pool_alive()
+        if alive and not leadership.successor_wanted(ring.registry.serial, server=self.serves):
+            self._seen_alive_ns = now_ns
+        else:
+            self._start_pool()
 
     def get(self, result_id: str) -> Snapshot:
         """As `Ring.get`."""
@@ -250,6 +259,7 @@ class Site:
                 "os.closerange does). It is attached again.", self.spec.name,
             )  # fmt: skip
         self.ring = self._attach()
+        self._seen_alive_ns = 0
         self._has_role = False
         if self._own is not None and self.ring.segment.inode != before.inode:
             self._own = OwnTasks()  # those of the old ring are out of reach

@@ -15,7 +15,7 @@ from django_tasks_local.progress import Progress
 from . import layout as at
 from .ids import parse_id
 from .loss import loss_error, worker_lost
-from .payload import decode
+from .payload import NO_ARGUMENTS, decode
 from .records import task_path
 from .table import Head, Table
 
@@ -181,7 +181,8 @@ class Reader:
         head = found.head
         if head.meta_bytes + head.arguments_bytes <= self._inline:
             start = at.HEAD_BYTES + head.meta_bytes
-            return pickle.loads(found.raw[start : start + head.arguments_bytes])
+            data = found.raw[start : start + head.arguments_bytes]
+            return ((), {}) if data == NO_ARGUMENTS else pickle.loads(data)
         self._refuse_dropped(found)
         chain, offset, size = head.arguments_chain, head.meta_bytes, head.arguments_bytes
         try:

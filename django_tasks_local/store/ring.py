@@ -18,9 +18,9 @@ from .ids import format_id, new_id_words, with_slot
 from .loss import EXIT_DETACHED
 from .operations import AGAIN, Request, Written
 from .order import JUDGED_WAITING
-from .payload import Pickled, encode
+from .payload import NO_ARGUMENTS, Pickled, encode
 from .reader import Found
-from .records import task_path
+from .records import Arguments, task_path
 from .slots import Wanted
 from .table import Head, Room
 from .trouble import lost_hold, no_space
@@ -39,6 +39,11 @@ class Ring(Attached):
     def encode(self, value: object) -> bytes | Pickled:
         """Pickles a value; it may raise whatever pickling raises."""
         return encode(value, self._inline)
+
+    def encode_arguments(self, arguments: Arguments) -> bytes | Pickled:
+        """As `encode`, for a task's arguments."""
+        args, kwargs = arguments
+        return encode(arguments, self._inline) if args or kwargs else NO_ARGUMENTS
 
     def enqueue(
         self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int

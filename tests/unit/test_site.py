@@ -17,7 +17,7 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.pool import launcher, own_tasks, passing, preparation, slow_start
 from django_tasks_local.pool import site as module
 from django_tasks_local.pool.passing import remove
-from django_tasks_local.pool.site import Site
+from django_tasks_local.pool.site import BURST_NS, Site
 from django_tasks_local.pool.spec import PoolSpec
 from django_tasks_local.store import Ring, Role, ring_exists
 from tests.rings import LIMITS, Rings
@@ -138,6 +138,33 @@ def test_a_descriptor_that_was_closed(
     assert role(site) is Role.SITE
     assert "closed its descriptor" in caplog.text
     assert "removed" not in caplog.text
+
+
+def test_a_burst_looks_for_the_pool_now_and_then(
+    make: Make, started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for each task; each where there is none, and when somebody has set the clock back."""
+    site = make()
+    enqueue(site)
+    assert len(started) == 1  # none is there
+    alive, looks = True, []
+
+    def pool_alive(leadership: object) -> bool:
+        looks.append(leadership)
+        return alive
+
+    def looked(now_ns: int) -> bool:
+        looks.clear()
+        monkeypatch.setattr(site.ring, "enqueue", lambda *args, **kwargs: ("an id", now_ns))
+        enqueue(site)
+        return bool(looks)
+
+    monkeypatch.setattr(type(site.ring.leadership), "pool_alive", pool_alive)
+    start_ns = time.time_ns()
+    offsets = 0, 1, BURST_NS - 1, BURST_NS, BURST_NS + 1, -1
+    assert [looked(start_ns + offset) for offset in offsets] == [1, 0, 0, 1, 0, 1]
+    alive = False
+    assert [looked(start_ns + BURST_NS * 2 + offset) for offset in (0, 1)] == [1, 1]
 
 
 def test_a_task_for_later_needs_no_pool_yet(make: Make, started: list[Any]) -> None:
