@@ -17,7 +17,7 @@ from .ids import parse_id
 from .loss import loss_error, worker_lost
 from .payload import NO_ARGUMENTS, decode
 from .records import task_path
-from .table import Head, Table
+from .table import Head, Table, make_head
 
 _STATUS = {
     at.READY: TaskResultStatus.READY,
@@ -153,7 +153,7 @@ class Reader:
             raw = bytes(self._bytes[offset : offset + size])
             if words[commit] != word:
                 continue
-            head = Head._make(at.HEAD.unpack_from(raw))
+            head = make_head(at.HEAD.unpack_from(raw))
             state = word >> at.STATE_SHIFT
             if head.id_low != low or head.id_high != high or not word:
                 raise does_not_exist(result_id)

@@ -22,7 +22,7 @@ from .payload import NO_ARGUMENTS, Pickled, encode
 from .reader import Found
 from .records import Arguments, task_path
 from .slots import Wanted
-from .table import Head, Room
+from .table import Room, make_head
 from .trouble import lost_hold, no_space
 
 logger = logging.getLogger("django_tasks_local")
@@ -122,7 +122,7 @@ class Ring(Attached):
                 break
             offset = table.offset(slot)
             raw = bytes(self._bytes[offset : offset + table.geometry.slot_size])
-            head = Head._make(at.HEAD.unpack_from(raw))
+            head = make_head(at.HEAD.unpack_from(raw))
             word = words[self._commit + slot]
             claim = RingClaim(self._reader, table, slot, word, head, raw)
             problem = self._reader.problem(head, raw, at.RUNNING)
