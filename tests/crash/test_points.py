@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
-from django_tasks_local.store import Look, Ring, Role
+from django_tasks_local.store import Look, Ring, Role, order, slots, table
 from django_tasks_local.store import layout as at
 from django_tasks_local.store.ids import format_id
 from tests.crash.scene import (
@@ -122,6 +122,11 @@ OPERATIONS = {
         lambda ring, _: ring.set_limits(ring.limits), states=("waiting",), hits=("words",)
     ),
     "promote": Operation(lambda ring, _: ring.promote(), states=("deferred",)),
+    "trim": Operation(
+        lambda ring, _: ring.trim(),
+        lambda ring: ring.set_limits(replace(ring.limits, max_results=1)),
+        states=("full",),
+    ),
     "become": Operation(lambda ring, _: ring.become(Role.VISITOR), states=("waiting",)),
     "attach_other_code": Operation(lambda ring, _: other_code(ring), states=("empty", "codes")),
     "enqueue_other_code": Operation(
@@ -179,6 +184,16 @@ def body_of(scene: Scene, operation: Operation) -> Callable[[Steps], None]:
     return body
 
 
+def kill_in(scene: Scene, operation: Operation) -> None:
+    """Kills a child at each step of an operation on the scene as it is."""
+    scene.save()
+    deaths = kill_everywhere(
+        scene.restore, body_of(scene, operation), verification(scene, operation),
+        hits=operation.hits,
+    )  # fmt: skip
+    assert deaths
+
+
 CASES = [
     pytest.param(name, state, id=f"{name}-{state}")
     for name, operation in OPERATIONS.items()
@@ -189,15 +204,30 @@ CASES = [
 @pytest.mark.parametrize(("name", "state"), CASES)
 def test_death_at_every_step(scene: Scene, name: str, state: str) -> None:
     """Whatever step a process is killed at, nothing accepted is lost, torn or run twice."""
-    operation = OPERATIONS[name]
     STATES[state](scene)
-    scene.save()
+    kill_in(scene, OPERATIONS[name])
 
-    deaths = kill_everywhere(
-        scene.restore, body_of(scene, operation), verification(scene, operation),
-        hits=operation.hits,
-    )  # fmt: skip
-    assert deaths
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("enqueue_large", "holes"),
+        ("finish_large", "holes"),
+        ("reap", "chained"),
+        ("promote", "deferred"),
+        ("trim", "full"),
+        ("trim", "holes"),
+    ],
+)
+def test_death_between_pieces(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, name: str, state: str
+) -> None:
+    """What is done in several holds of the lock, here one for each run of slots and each record."""
+    STATES[state](scene)
+    monkeypatch.setattr(slots, "RUNS_AT_ONCE", 1)
+    monkeypatch.setattr(table, "EVICTED_AT_ONCE", 1)
+    monkeypatch.setattr(order, "PROMOTED_AT_ONCE", 1)
+    kill_in(scene, OPERATIONS[name])
 
 
 @pytest.mark.parametrize(
