@@ -103,7 +103,6 @@ E_PATH_BYTES: Final = 10
 E_PATH: Final = 11  # UTF-8 of the settings file's path, cut at the front
 PATH_BYTES: Final = ENTRY_BYTES - E_PATH * 8
 SERIAL_MASK: Final = (1 << 32) - 1
-WORD_MASK: Final = (1 << 64) - 1
 ROLE_SHIFT: Final = 56
 CODE_SHIFT: Final = 32  # below it the serial
 COLUMNS_AT: Final = HEADER_BYTES + ENTRIES * ENTRY_BYTES  # in bytes
@@ -170,7 +169,6 @@ EXTENT_SLOT_MASK: Final = (1 << EXTENT_SHIFT) - 1
 # lock held, and of at most so many slots: a step of a column is then two whole pages.
 STEP_BYTES: Final = 2**20  # 1 MiB
 STEP_SLOTS: Final = 1024
-MIN_SLOT_SIZE: Final = 256
 
 COLUMNS: Final = ("commit", "sequence", "due", "link", "back", "heap")
 COLUMN_BYTES_PER_SLOT: Final = 8 * len(COLUMNS) + 1  # and one byte of the free map

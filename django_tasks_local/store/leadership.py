@@ -98,11 +98,6 @@ class Leadership:
         self._put(at.C_START_FAILURES, 0)
         self._put(at.C_START_AFTER, 0)
 
-    def set_workers(self, ours: int, all_pools: int) -> None:
-        """Notes how many workers the pools of this code have, and all pools, for `crowded`."""
-        self._put(at.C_WORKERS, ours)
-        self._words[at.H_POOL_WORKERS] = all_pools
-
     def workers(self) -> int:
         """How many workers all pools have noted, those of leaving predecessors included."""
         return int(self._words[at.H_POOL_WORKERS])

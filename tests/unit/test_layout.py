@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_tasks_local import store
+from django_tasks_local.options import OPTIONS
 from django_tasks_local.store import layout as at
 from django_tasks_local.store import lock
 from tests.support import ROOT
@@ -146,7 +147,7 @@ def test_the_head_slot_holds_its_fields() -> None:
     """Sixteen words, the structs that are written into them, and something left for payload."""
     assert at.HEAD.size == at.HEAD_BYTES == (at.S_OUTCOME_CRC + 1) * 8
     assert at.REQUEST.size == at.S_REQUEST_CRC * 8
-    assert at.Geometry(at.MIN_SLOT_SIZE, 2).inline_bytes > 0
+    assert at.Geometry(int(OPTIONS["SLOT_SIZE"].minimum), 2).inline_bytes > 0
     assert at.PROGRESS_BYTES % 8 == 0
 
 

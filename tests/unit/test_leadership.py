@@ -118,26 +118,32 @@ def test_a_pause_from_before_a_reboot_does_not_last(ring: Ring) -> None:
     assert ring.leadership.may_start_pool(1, 60)
 
 
+def note_workers(ring: Ring, ours: int, of_all: int) -> None:
+    """As pools do when they hire."""
+    ring.words[at.code_word(ring.registry.code, at.C_WORKERS)] = ours
+    ring.words[at.H_POOL_WORKERS] = of_all
+
+
 def test_sites_see_whether_workers_are_left(rings: Rings) -> None:
     """As far as the words tell."""
     ring = rings.attach()
     assert ring.leadership.crowded()
-    ring.leadership.set_workers(1, 1)
+    note_workers(ring, 1, 1)
     assert ring.leadership.workers() == 1
     assert not ring.leadership.crowded()
     put(ring)
     ring.claim()
     assert ring.leadership.crowded()
-    ring.leadership.set_workers(2, 2)
+    note_workers(ring, 2, 2)
     assert not ring.leadership.crowded()
 
 
 def test_with_workers_of_other_code_any_worker_may_be_the_last_idle_one(ring: Ring) -> None:
     """How many tasks run is known of all codes together only: the pool must look."""
     ring.set_limits(replace(LIMITS, max_workers=3))
-    ring.leadership.set_workers(1, 2)
+    note_workers(ring, 1, 2)
     assert ring.leadership.crowded()
-    ring.leadership.set_workers(1, 3)
+    note_workers(ring, 1, 3)
     assert not ring.leadership.crowded()
 
 
