@@ -13,7 +13,7 @@ from django.tasks import TaskResult, TaskResultStatus, task_backends
 
 from bench_tasks import noop, pids, stamp
 from django_tasks_local.naming import encode_task
-from django_tasks_local.store import Ring, Role, unlink_objects
+from django_tasks_local.ring import Ring, Role, unlink_objects
 from growth import NOTHING, add_finished
 from readers import held, process_backend
 from workloads import wait

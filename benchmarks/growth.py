@@ -13,7 +13,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from bench_tasks import noop
 from django_tasks_local.naming import encode_task
-from django_tasks_local.store import Ring
+from django_tasks_local.ring import Ring
 from readers import held, process_backend, read
 from workloads import UNFINISHED, round_trips, wait
 

@@ -17,7 +17,7 @@ from django.tasks import Task
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import describe
-from django_tasks_local.store.records import task_path
+from django_tasks_local.store import task_path
 
 if TYPE_CHECKING:
     type AnyTask = Task[..., Any]

@@ -63,7 +63,7 @@ OPTIONS: dict[str, Option] = {
     "SLOT_SIZE": Option(KIB, (int,), 256, MIB, "bytes", kinds=("process",)),
     # Ceiling of the segment. Default: see _derived_shm_size.
     "SHM_SIZE": Option(None, (int,), MIB, 1024 * GIB, "bytes", kinds=("process",)),
-    # Which ring this is. Default: from SECRET_KEY and the settings module, see store/segment.py.
+    # Which ring this is. Default: from SECRET_KEY and the settings module, see ring/shm/segment.py.
     "NAMESPACE": Option(None, (str,), kinds=("process",)),
     # Time left to work that nobody else can take over. `docker stop` gives 10 seconds in all.
     "DRAIN_TIMEOUT": Option(

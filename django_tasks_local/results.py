@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from django_tasks_local.exceptions import ArgumentsDropped, LocalTasksError, describe
 from django_tasks_local.naming import decode_task, encode_task
-from django_tasks_local.store.records import PlainSnapshot, Snapshot, task_path
+from django_tasks_local.store import PlainSnapshot, Snapshot, task_path
 
 if TYPE_CHECKING:
     from django_tasks_local.exceptions import WorkerLost

@@ -13,8 +13,8 @@ from typing import Final
 
 from django.conf import settings
 
-from django_tasks_local.store import ring_name
-from django_tasks_local.store.objects import SEMAPHORES
+from django_tasks_local.ring import ring_name
+from django_tasks_local.ring.shm.objects import SEMAPHORES
 from tests import support
 
 # For how long what a test started may take to go: an idle pool needs about two seconds.

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 from typing import Any, Final, Self
 from uuid import uuid4
 
-from django_tasks_local.store import Limits, Ring, Role, ring_name, unlink_objects
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.objects import segment_path
+from django_tasks_local.ring import Limits, Ring, Role, ring_name, unlink_objects
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm.objects import segment_path
 from tests import support
 
 META: Final = b"tests.tasks:noop"

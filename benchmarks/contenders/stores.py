@@ -46,7 +46,7 @@ def ring(folder: Path) -> Opened:
     from django.tasks import task_backends
 
     from django_tasks_local import ProcessPoolBackend
-    from django_tasks_local.store import Ring, Role, unlink_objects
+    from django_tasks_local.ring import Ring, Role, unlink_objects
 
     backend = task_backends["default"]
     assert isinstance(backend, ProcessPoolBackend)

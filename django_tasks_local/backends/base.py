@@ -27,7 +27,7 @@ from django_tasks_local.exceptions import describe
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.options import Kind, Options, check, check_app
 from django_tasks_local.results import LocalTaskResult, unix_ns
-from django_tasks_local.store.records import Arguments, PlainSnapshot, StoreClient
+from django_tasks_local.store import Arguments, PlainSnapshot, StoreClient
 
 if TYPE_CHECKING:
     from django_tasks_local.naming import AnyTask

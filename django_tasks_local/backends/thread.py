@@ -20,13 +20,14 @@ from django.conf import settings
 from django.urls import set_script_prefix
 
 from django_tasks_local import under_test
-from django_tasks_local.backends.base import LocalBackend
 from django_tasks_local.exceptions import counted, listed
 from django_tasks_local.execution import current_result_id, run
+from django_tasks_local.memory import MemoryStore
 from django_tasks_local.options import Options
 from django_tasks_local.pool.serving import is_restarted_by_autoreload
-from django_tasks_local.store import MemoryStore
-from django_tasks_local.store.records import Claim, task_path
+from django_tasks_local.store import Claim, task_path
+
+from .base import LocalBackend
 
 logger = logging.getLogger("django_tasks_local")
 

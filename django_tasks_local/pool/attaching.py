@@ -10,9 +10,9 @@ from typing import Any
 from django.core.signals import request_finished, request_started
 
 from django_tasks_local import under_test
-from django_tasks_local.store import ring_exists
+from django_tasks_local.ring import ring_exists
 
-from . import connections, preparation
+from . import connections, project
 from .connections import PoolBackend
 from .serving import is_request
 from .ticks import TICK_S
@@ -45,7 +45,7 @@ def attach_where_work_is() -> None:
 
     That may come late after a reload, and by then DRAIN_TIMEOUT would have ended what runs.
     """
-    if not (under_test.under_test() or preparation.in_pool()):
+    if not (under_test.under_test() or project.in_pool()):
         connections.for_each_backend(_expect_requests)
 
 

@@ -19,7 +19,7 @@ from django.tasks import task_backends
 from django_tasks_local import under_test
 from django_tasks_local.exceptions import LocalTasksError
 from django_tasks_local.options import Options
-from django_tasks_local.store import Ring, Role, ring_exists, sweep_passing
+from django_tasks_local.ring import Ring, Role, ring_exists, sweep_passing
 
 from . import passing
 from .site import Site

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from django_tasks_local.store import Loss, Ring, loss_word
+from django_tasks_local.ring import Loss, Ring, loss_word
 
 from .copies import EXIT_S
 

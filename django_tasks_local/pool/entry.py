@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import (
+from django_tasks_local.ring import (
     Geometry,
     Leadership,
     Limits,

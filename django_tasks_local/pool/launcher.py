@@ -7,11 +7,11 @@ import subprocess
 from dataclasses import astuple
 from typing import Any, BinaryIO, Final
 
-from django_tasks_local.store import Ring, standard_descriptors
+from django_tasks_local.ring import Ring, standard_descriptors
 
-from . import preparation
+from . import project
 from .interpreter import interpreter
-from .preparation import Preparation
+from .project import Preparation
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -63,20 +63,20 @@ def launch(ring: Ring, told: bytes, *, worker: dict[str, int] | None = None, **o
         "limits": astuple(ring.limits),
         "code": ring.registry.code,
         "digest": ring.digest,
-        "directory": preparation.directory(),
+        "directory": project.directory(),
         "worker": worker,
     }
     # What follows the code is for `ps` alone. An alias may be any text.
     shown = [f"--ring={ring.name}", f"--alias={ascii(ring.alias)[1:-1]}"]
     if worker is not None:
         shown.append(f"--worker-of={worker['pool']}")
-    told_all = pickle.dumps((preparation.import_paths(), order)) + told
+    told_all = pickle.dumps((project.import_paths(), order)) + told
     # Or our end of its file may become our standard error, and a log line part of what it reads.
     with standard_descriptors(inheritable=True), _file(told_all) as file:
         process = subprocess.Popen(
             [*interpreter(), "-c", BOOTSTRAP, "django_tasks_local.pool", *shown],
             stdin=file,
-            env=preparation.environment(),
+            env=project.environment(),
             **options,
         )
     process.returncode = 0  # others wait for it: an object would complain when it is dropped

@@ -16,7 +16,7 @@ from _signal import getsignal  # type: ignore[import-not-found]
 from collections.abc import Callable
 from typing import Any, Final
 
-from django_tasks_local.store.records import Claim, task_path
+from django_tasks_local.store import Claim, task_path
 
 type Handler = Callable[..., Any] | int | None
 

@@ -5,7 +5,7 @@ import os
 
 from django.conf import settings
 
-from django_tasks_local.store import Ring, Role, ring_name, sites_elsewhere
+from django_tasks_local.ring import Ring, Role, ring_name, sites_elsewhere
 
 logger = logging.getLogger("django_tasks_local")
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from django_tasks_local.exceptions import counted
-from django_tasks_local.store import PoolState, Ring, Role
+from django_tasks_local.ring import PoolState, Ring, Role
 from django_tasks_local.streams import say
 
 # Beyond this many a script forgets what is done. Where that is little, it looks again when twice as

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from django_tasks_local.store import Ring, Role, unlink_objects
+from django_tasks_local.ring import Ring, Role, unlink_objects
 
 from .launcher import bury_pools, started
 

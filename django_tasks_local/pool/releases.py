@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from django_tasks_local.store import Attachment, Ring, Role
+from django_tasks_local.ring import Attachment, Ring, Role
 
 logger = logging.getLogger("django_tasks_local")
 

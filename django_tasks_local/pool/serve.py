@@ -10,18 +10,13 @@ from django.core.exceptions import ImproperlyConfigured
 from django.tasks import task_backends
 from django.utils.module_loading import autodiscover_modules
 
-from django_tasks_local.store import (
-    Ring,
-    Role,
-    attach_segment,
-    fill_standard_descriptors,
-)
+from django_tasks_local.ring import Ring, Role, attach_segment, fill_standard_descriptors
 from django_tasks_local.streams import flush_output, say_traceback
 
-from . import connections, preparation
-from .code import digest_of
+from . import connections, project
 from .launcher import launch
-from .preparation import Preparation
+from .loaded_files import digest_of
+from .project import Preparation
 from .spec import PoolSpec, spec_of, tell_namespace
 from .supervisor import TURN_S, Supervisor
 from .worker import WorkerSpec, work
@@ -58,7 +53,7 @@ def serve_in_foreground(alias: str) -> None:
     tell_namespace(spec.namespace)
     _import_tasks(alias)
     fill_standard_descriptors()
-    path = preparation.site_path()
+    path = project.site_path()
     told = Preparation.of_this_process(spec.namespace, path).dumps()
     attach_segment(spec.name, spec.limits.geometry)  # makes it, as a pool does not
     ring = Ring(

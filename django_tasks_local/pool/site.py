@@ -9,17 +9,17 @@ from typing import Any, Final
 
 from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import PoolState, Ring, Role
-from django_tasks_local.store.records import Snapshot, task_path
+from django_tasks_local.ring import PoolState, Ring, Role
+from django_tasks_local.store import Snapshot, task_path
 from django_tasks_local.streams import say
 
-from . import preparation
-from .code import digest_of
+from . import project
 from .launcher import log_ended_pools, start_pool, started
+from .loaded_files import digest_of
 from .main_script import names_main, refuse_main, refuse_main_task
 from .neighbours import warn_of_other_rings, warn_of_strangers
 from .own_tasks import OwnTasks
-from .preparation import Preparation
+from .project import Preparation
 from .serving import is_server
 from .slow_start import SlowStart
 from .spec import PoolSpec
@@ -52,7 +52,7 @@ class Site:
             RuntimeError: This is a pool that imports its site's unguarded main script.
             ImproperlyConfigured: Tests use a database that no other process can see.
         """
-        preparation.refuse_unguarded_main()
+        project.refuse_unguarded_main()
         self.spec = spec
         self.pid = os.getpid()
         self.closed = False
@@ -68,7 +68,7 @@ class Site:
         self._seen_alive_ns = 0  # when an enqueue saw a pool, and nothing to be done
         self._borrowed = ring is not None
         # A server's main script is the server, and defines nothing that a task is handed.
-        self._main_is_known = preparation.needs_main() or is_server()
+        self._main_is_known = project.needs_main() or is_server()
         self.ring = ring or self._attach()
 
     def encode(self, value: Any) -> Any:
@@ -234,7 +234,7 @@ class Site:
 
     def _attach(self) -> Ring:
         spec = self.spec
-        path = preparation.site_path()
+        path = project.site_path()
         while True:
             ring = Ring(
                 spec.name, spec.alias, spec.limits, Role.VISITOR,
@@ -276,7 +276,7 @@ class Site:
         if not leadership.may_start_pool(FIRST_PAUSE_S, LONGEST_PAUSE_S):
             return
         # A script's pool may outlive it; who reads the script's output must not have to wait.
-        lends = not (self.serves or self._guest) and preparation.output_is_piped()
+        lends = not (self.serves or self._guest) and project.output_is_piped()
         lender = ring.registry.serial if lends else 0
         try:
             told = Preparation.of_this_process(

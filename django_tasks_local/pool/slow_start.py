@@ -4,7 +4,7 @@ import logging
 import time
 from typing import Final
 
-from django_tasks_local.store import PoolState, Ring, Role
+from django_tasks_local.ring import PoolState, Ring, Role
 
 logger = logging.getLogger("django_tasks_local")
 

@@ -11,9 +11,9 @@ from django.utils.crypto import salted_hmac
 
 from django_tasks_local import under_test
 from django_tasks_local.options import Options
-from django_tasks_local.store import Limits, ring_name
+from django_tasks_local.ring import Limits, ring_name
 
-from . import preparation
+from . import project
 from .main_script import main_path
 
 # The default namespace that this process was told, where it is a pool or a worker.
@@ -77,7 +77,7 @@ def _default_namespace() -> str:
     """The same for every process of one site, also after a deploy to a new directory."""
     if _told_namespace:
         return _told_namespace[0]
-    return _derived_namespace(preparation.settings_module(), _secret_key())
+    return _derived_namespace(project.settings_module(), _secret_key())
 
 
 @cache
@@ -87,7 +87,7 @@ def _derived_namespace(module: str, secret_key: str) -> str:
             "django_tasks_local.namespace", module, secret=secret_key, algorithm="sha256"
         ).hexdigest()
     # Not the main script, where there is a module: under one gunicorn that is the same for all.
-    return preparation.settings_path() or main_path() or preparation.directory()
+    return project.settings_path() or main_path() or project.directory()
 
 
 def _secret_key() -> str:

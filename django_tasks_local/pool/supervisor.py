@@ -16,10 +16,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-from django_tasks_local.store import ANY_SERVER, Attachment, Loss, PoolState, Ring, Role
+from django_tasks_local.ring import ANY_SERVER, Attachment, Loss, PoolState, Ring, Role
 
-from .code import LoadedFiles
 from .crew import Crew
+from .loaded_files import LoadedFiles
 from .releases import Releases
 from .step import Step
 from .ticks import until_tick_s

@@ -12,13 +12,13 @@ from itertools import count
 from typing import Final
 
 from django_tasks_local.execution import run
-from django_tasks_local.store import Ring, Role
+from django_tasks_local.ring import Ring, Role
 from django_tasks_local.streams import flush_output
 
 from . import connections
-from .code import LoadedFiles
 from .copies import begin_as_a_copy, run_exit_functions
 from .leftovers import Leftovers
+from .loaded_files import LoadedFiles
 from .spec import PoolSpec
 
 # How long an idle worker sleeps when nothing wakes it. The pool replaces lost wake-ups every

@@ -14,10 +14,10 @@ from typing import Any, Final
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import ArgumentsDropped, PayloadTooLarge, QueueFull
-from django_tasks_local.store import Limits, Ring, Role, recovery
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.ids import format_id
-from django_tasks_local.store.mutex import Mutex
+from django_tasks_local.ring import Limits, Ring, Role, recovery
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.ids import format_id
+from django_tasks_local.ring.shm.mutex import Mutex
 from tests.crash.ledger import ENDED, INSIDE, NEXT, PLACE_WORDS, STARTED, STOPS, Ledger
 
 META: Final = b"tests.tasks:noop"

@@ -28,9 +28,10 @@ from django_tasks_local.exceptions import (
     QueueFull,
     StoreUnavailable,
 )
-from django_tasks_local.store import Look, Ring, Role, loss_word, segment
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.loss import EXIT_DETACHED, Loss
+from django_tasks_local.ring import Look, Ring, Role, loss_word
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.records.loss import EXIT_DETACHED, Loss
+from django_tasks_local.ring.shm import segment
 from tests.crash.damaged import LIMITS, Damaged, damage
 from tests.crash.scene import (
     FAILED,

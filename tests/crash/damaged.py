@@ -6,8 +6,8 @@ import random
 import time
 from typing import Final
 
-from django_tasks_local.store import Limits
-from django_tasks_local.store import layout as at
+from django_tasks_local.ring import Limits
+from django_tasks_local.ring.format import layout as at
 from tests.crash.scene import FAR_NS, SLOT, Scene, large_value, small_value
 
 # Three steps of slots, of which one has memory.

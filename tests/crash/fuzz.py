@@ -26,7 +26,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
-from django_tasks_local.store import Ring, Role, ring_name, unlink_objects  # noqa: E402
+from django_tasks_local.ring import Ring, Role, ring_name, unlink_objects  # noqa: E402
 from tests.crash.actor import LIMITS, PAUSE_BOUND_S, Actor, Monitor, live  # noqa: E402
 from tests.crash.ledger import (  # noqa: E402
     BUCKETS,

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from django_tasks_local.store.lock import ByteLock
+from django_tasks_local.ring.shm.lock import ByteLock
 from tests.support import wait_for
 
 # A task: its id in two words, then what has happened to it.

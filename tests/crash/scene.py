@@ -10,9 +10,9 @@ from uuid import uuid4
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import ArgumentsDropped
-from django_tasks_local.store import Limits, Ring, Role, ring_name, unlink_objects
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.slots import Wanted
+from django_tasks_local.ring import Limits, Ring, Role, ring_name, unlink_objects
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.records.slots import Wanted
 from tests.crash.steps import die_in_child
 from tests.support import wait_for
 

@@ -20,8 +20,8 @@ from typing import Any, Final
 
 import posix_ipc
 
-from django_tasks_local.store import segment
-from django_tasks_local.store.lock import ByteLock
+from django_tasks_local.ring.shm import segment
+from django_tasks_local.ring.shm.lock import ByteLock
 
 NEVER: Final = 10**9  # a step that no child comes to
 COMPLETED: Final = 77

@@ -12,8 +12,9 @@ import pytest
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnavailable
-from django_tasks_local.store import ids, payload, reader
-from django_tasks_local.store import layout as at
+from django_tasks_local.ring.format import ids
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.records import payload, reader
 from tests.crash.damage import run
 from tests.crash.scene import FAR_NS, GONE, LOST, RUNNING, SMALL, Scene, large_value, small_value
 from tests.crash.steps import in_child

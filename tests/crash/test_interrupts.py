@@ -13,12 +13,12 @@ from types import CodeType
 
 import pytest
 
-from django_tasks_local.store import Role
+from django_tasks_local.ring import Role
 from tests.crash.scene import AT_ONCE_S, SMALL, STATES, Scene
 from tests.crash.test_points import OPERATIONS, Operation, verification
 
 TOOL = sys.monitoring.DEBUGGER_ID
-STORE = os.path.join("django_tasks_local", "store") + os.sep
+RING = os.path.join("django_tasks_local", "ring") + os.sep
 
 
 class Interrupt(BaseException):
@@ -47,7 +47,7 @@ class Interrupter:
         sys.monitoring.free_tool_id(TOOL)
 
     def _point(self, code: CodeType, *_: object) -> None:
-        if STORE not in code.co_filename:
+        if RING not in code.co_filename:
             return
         self._count += 1
         if self._at <= self._count < self._at + self._times:

@@ -6,9 +6,10 @@ from uuid import uuid4
 
 import pytest
 
-from django_tasks_local.store import Limits, Ring, Role, ring_name, segment, unlink_objects
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.objects import segment_path
+from django_tasks_local.ring import Limits, Ring, Role, ring_name, unlink_objects
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm import segment
+from django_tasks_local.ring.shm.objects import segment_path
 from tests.crash.scene import GROWING, META, SMALL, STATES, Scene, large_value, small_value
 from tests.crash.steps import NEVER, Steps, in_child, kill_everywhere
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from django_tasks_local.store import Look, Ring, Role, order, slots, table
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.ids import format_id
+from django_tasks_local.ring import Look, Ring, Role
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.ids import format_id
+from django_tasks_local.ring.records import order, slots, table
 from tests.crash.scene import (
     FAILED,
     GREEN,

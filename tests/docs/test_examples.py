@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from django_tasks_local.options import check
-from django_tasks_local.store import ring_name, unlink_objects
+from django_tasks_local.ring import ring_name, unlink_objects
 from tests.docs.pages import DOCS, PAGES, README, blocks, name_of
 from tests.docs.project import Project
 from tests.support import LONG_TIMEOUT, Site, wait_for

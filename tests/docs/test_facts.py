@@ -17,7 +17,9 @@ from django.test import override_settings
 
 import django_tasks_local
 from django_tasks_local import exceptions, options, progress
-from django_tasks_local.store import layout, patience, workforce
+from django_tasks_local.ring.format import layout
+from django_tasks_local.ring.records import workforce
+from django_tasks_local.ring.shm import patience
 from tests.docs.pages import DOCS, PAGES, blocks, name_of, read, rows, section
 from tests.support import ROOT
 

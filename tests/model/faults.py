@@ -4,8 +4,8 @@ import os
 import signal
 from typing import Any
 
-from django_tasks_local.store import Limits, Ring, Role
-from django_tasks_local.store.segment import attach_segment
+from django_tasks_local.ring import Limits, Ring, Role
+from django_tasks_local.ring.shm.segment import attach_segment
 from tests import rings as peers
 
 

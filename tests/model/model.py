@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from django_tasks_local.store import Limits
-from django_tasks_local.store import layout as at
+from django_tasks_local.ring import Limits
+from django_tasks_local.ring.format import layout as at
 
 READY, RUNNING, SUCCESSFUL, FAILED = "READY", "RUNNING", "SUCCESSFUL", "FAILED"
 LOST: Final = "LOST"  # reads as FAILED

@@ -14,10 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from django_tasks_local import Progress
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
-from django_tasks_local.store import Limits, Ring, Role, ring_name, unlink_objects
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.ids import format_id
-from django_tasks_local.store.records import Arguments
+from django_tasks_local.ring import Limits, Ring, Role, ring_name, unlink_objects
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.ids import format_id
+from django_tasks_local.store import Arguments
 from tests import rings as peers
 from tests.model.faults import Fault, attach_with_faults, half_an_enqueue
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record

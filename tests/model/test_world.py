@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from django_tasks_local.store import Ring, Role, ring_name, unlink_objects
+from django_tasks_local.ring import Ring, Role, ring_name, unlink_objects
 from tests import rings as peers
 from tests.model.faults import Fault, attach_with_faults
 from tests.model.model import LOST, READY, RUNNING

@@ -6,9 +6,9 @@ from typing import Any, Final
 import pytest
 
 from django_tasks_local.exceptions import ArgumentsDropped
-from django_tasks_local.store import Ring
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.ids import format_id
+from django_tasks_local.ring import Ring
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.ids import format_id
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL
 from tests.rings import ring_address
 

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from django_tasks_local import ProcessPoolBackend
-from django_tasks_local.store.objects import SEMAPHORES
+from django_tasks_local.ring.shm.objects import SEMAPHORES
 from tests.leaks import remove_objects
 from tests.support import LONG_TIMEOUT, Site, alive, command_of, unlink_shm, wait_for
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from django_tasks_local.store import Look, Role, ring_name
+from django_tasks_local.ring import Look, Role, ring_name
 from tests.process.client import Client, reading, serving
 from tests.support import LONG_TIMEOUT, wait_for
 

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from django_tasks_local.store import Role
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.objects import SEMAPHORES
+from django_tasks_local.ring import Role
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm.objects import SEMAPHORES
 from tests.process.client import Client, environment, gone, reading, serving, unlink_rings
 from tests.support import LONG_TIMEOUT, ROOT, kill, unlink_shm, wait_for
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from django_tasks_local.store import Ring
+from django_tasks_local.ring import Ring
 from tests.rings import Rings
 
 

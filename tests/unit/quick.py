@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import pytest
 
-from django_tasks_local.store import segment
-from django_tasks_local.store.mutex import Mutex
+from django_tasks_local.ring.shm import segment
+from django_tasks_local.ring.shm.mutex import Mutex
 
 STEPS_PER_MS: Final = 6_000
 # What a step's time suffices for.

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from django_tasks_local.store import Ring, Role
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.records import Arguments
+from django_tasks_local.ring import Ring, Role
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.store import Arguments
 from tests import rings as peers
 from tests.rings import FAR_NS, LANE, Rings, done, exists, put, ring_address
 

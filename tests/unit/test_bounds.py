@@ -5,10 +5,10 @@ import struct
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Ring, Role
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.slots import Wanted
-from django_tasks_local.store.table import Room
+from django_tasks_local.ring import Ring, Role
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.records.slots import Wanted
+from django_tasks_local.ring.records.table import Room
 from tests.rings import Rings, done, put, ring_address, run
 
 # Below SLOTS, but without memory: reading it is a page, or a SIGBUS.

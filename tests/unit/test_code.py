@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from django_tasks_local.pool.code import LoadedFiles
+from django_tasks_local.pool.loaded_files import LoadedFiles
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Ring, Role, code_digest
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.codes import Codes
-from django_tasks_local.store.layout import Share
+from django_tasks_local.ring import Ring, Role, code_digest
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.layout import Share
+from django_tasks_local.ring.records.codes import Codes
 from tests import rings as peers
 from tests.rings import Rings, put, run
 

@@ -12,8 +12,9 @@ from django.core.management import CommandError, call_command
 from django.tasks import task_backends
 from django.test import override_settings
 
-from django_tasks_local.store import Limits, Ring, Role, ring_exists, segment
-from django_tasks_local.store import layout as at
+from django_tasks_local.ring import Limits, Ring, Role, ring_exists
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm import segment
 from tests.crash.steps import in_child
 from tests.settings import TASKS
 from tests.support import shm_objects

@@ -3,8 +3,8 @@
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Ring
-from django_tasks_local.store import layout as at
+from django_tasks_local.ring import Ring
+from django_tasks_local.ring.format import layout as at
 from tests.rings import done, put, ring_address, run
 
 

@@ -11,9 +11,10 @@ import posix_ipc
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Ring, Role, patience
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.patience import Patience, Sighting
+from django_tasks_local.ring import Ring, Role
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm import patience
+from django_tasks_local.ring.shm.patience import Patience, Sighting
 from tests import rings as peers
 from tests.rings import FAR_NS, Rings, done, put
 from tests.support import stays, wait_for

@@ -17,10 +17,6 @@ LINES = 400
 
 PACKAGE = ROOT / "django_tasks_local"
 TESTS = ROOT / "tests"
-STORE = "django_tasks_local.store"
-# What the rest may import of the store: the door, and the words that both sides use.
-DOOR = {STORE, f"{STORE}.records"}
-ABOVE_THE_STORE = ("backends", "pool", "management", "execution", "results", "options")
 # Where a pause is the purpose: the one waiting loop, tasks that take a while, a site's slow views.
 MAY_PAUSE = {TESTS / "support.py", TESTS / "tasks.py", TESTS / "conftest.py"}
 
@@ -48,29 +44,10 @@ def read(path: Path) -> str:
 
 
 MODULES = files(PACKAGE)
-STORE_MODULES = files(PACKAGE / "store")
 ALL_FILES = [
     path for folder in (PACKAGE, TESTS, ROOT / "benchmarks", ROOT / "examples")
     for path in files(folder)
 ]  # fmt: skip
-
-
-def imports_of(path: Path) -> Iterator[str]:
-    """Dotted names of all that a module imports, with both readings of `from a import b`."""
-    package = path.relative_to(ROOT).parts[:-1]
-    for node in ast.walk(ast.parse(read(path))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            base = ".".join([*above, *filter(None, [node.module])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def is_module(name: str) -> bool:
-    path = ROOT.joinpath(*name.split("."))
-    return path.is_dir() or path.with_suffix(".py").is_file()
 
 
 def public_functions(owner: object, module: str) -> Iterator[tuple[str, object]]:
@@ -123,21 +100,6 @@ def test_files_are_short(path: Path) -> None:
     """A module does one thing and can be read in one sitting."""
     count = len(read(path).splitlines())
     assert count <= LINES
-
-
-@each(STORE_MODULES)
-def test_the_store_imports_nothing_above_it(path: Path) -> None:
-    """Imports point down: the store knows no backend, pool or command."""
-    above = [f"django_tasks_local.{name}" for name in ABOVE_THE_STORE]
-    names = set(imports_of(path))
-    assert not [name for name in names for up in above if f"{name}.".startswith(f"{up}.")]
-
-
-@each(sorted(set(MODULES) - set(STORE_MODULES)))
-def test_the_store_has_one_door(path: Path) -> None:
-    """Nobody outside the store imports one of its rooms, so nobody outside knows an offset."""
-    names = {name for name in imports_of(path) if name.startswith(f"{STORE}.")}
-    assert not [name for name in names - DOOR if is_module(name)]
 
 
 def test_every_folder_of_the_package_is_in_the_wheel() -> None:

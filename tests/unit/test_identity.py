@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from django_tasks_local.store.identity import inode_check, is_inode
+from django_tasks_local.ring.shm.identity import inode_check, is_inode
 
 
 class Elsewhere:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_tasks_local import store
+from django_tasks_local import ring
 from django_tasks_local.options import OPTIONS
-from django_tasks_local.store import layout as at
-from django_tasks_local.store import lock
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm import lock
 from tests.support import ROOT
 
 geometries = st.builds(
@@ -191,8 +191,8 @@ TABLES = {
 
 def offsets_in_text(title: str) -> dict[str, int]:
     """What a table of the docstring says: byte offsets by name."""
-    assert store.__doc__
-    section = store.__doc__.partition(f"### {title}\n")[2].partition("\n#")[0]
+    assert ring.__doc__
+    section = ring.__doc__.partition(f"### {title}\n")[2].partition("\n#")[0]
     return {name: int(byte) for byte, name in re.findall(r"(?m)^ *(\d+)  ([A-Z_]+) ", section)}
 
 
@@ -210,7 +210,7 @@ def test_the_docstring_has_every_word_at_its_place(title: str) -> None:
 
 def test_the_drawing_has_the_right_numbers() -> None:
     """Areas, states, lock bytes and record sizes."""
-    text = store.__doc__ or ""
+    text = ring.__doc__ or ""
     for number in (at.LANES_AT * 8, at.REGISTRY_AT * 8, at.COLUMNS_AT):
         assert f"\n{number:,} " in text
     assert f"{at.ENTRIES:,} entries of {at.ENTRY_BYTES} bytes" in text
@@ -232,19 +232,19 @@ def test_the_drawing_has_the_right_numbers() -> None:
 def test_the_page_is_the_docstring() -> None:
     """Whoever reads the documentation on GitHub reads what stands in the code."""
     page = (ROOT / "docs" / "explanation" / "memory-layout.md").read_text("utf-8")
-    text = (store.__doc__ or "").partition("\n\n")[2]
+    text = (ring.__doc__ or "").partition("\n\n")[2]
     assert page.partition("-->\n\n")[2] == text, (
-        "copy the docstring of django_tasks_local/store/__init__.py, from its second paragraph on, "
+        "copy the docstring of django_tasks_local/ring/__init__.py, from its second paragraph on, "
         "below the comment in docs/explanation/memory-layout.md"
     )
 
 
 def test_cited_rules_exist() -> None:
     """Every "rule N" in the code is one of the numbered access rules."""
-    numbers = set(re.findall(r"(?m)^(\d+)\. \*\*", store.__doc__ or ""))
+    numbers = set(re.findall(r"(?m)^(\d+)\. \*\*", ring.__doc__ or ""))
     cited = {
         number
-        for path in (ROOT / "django_tasks_local" / "store").glob("*.py")
+        for path in (ROOT / "django_tasks_local" / "ring").rglob("*.py")
         for number in re.findall(r"\brule\s+(\d+)", path.read_text("utf-8"))
     }
     assert cited

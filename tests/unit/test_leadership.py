@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from django_tasks_local.store import ANY_SERVER, Ring, Role
-from django_tasks_local.store import layout as at
+from django_tasks_local.ring import ANY_SERVER, Ring, Role
+from django_tasks_local.ring.format import layout as at
 from tests.rings import LIMITS, Rings, put
 from tests.support import wait_for
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Ring, Role, patience
-from django_tasks_local.store import layout as at
-from django_tasks_local.store import lock as locks
-from django_tasks_local.store.objects import semaphore_path
+from django_tasks_local.ring import Ring, Role
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm import lock as locks
+from django_tasks_local.ring.shm import patience
+from django_tasks_local.ring.shm.objects import semaphore_path
 from tests import rings as peers
 from tests.rings import LIMITS, Rings, increment, increment_here, put
 from tests.support import stays, wait_for

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from django_tasks_local.store import Ring
-from django_tasks_local.store import layout as at
+from django_tasks_local.ring import Ring
+from django_tasks_local.ring.format import layout as at
 from tests import rings as peers
 from tests.rings import LIMITS, Rings, done, increment, increment_here, put
 from tests.support import stays

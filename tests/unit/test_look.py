@@ -8,8 +8,9 @@ import pytest
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Look, Ring, ring_exists, segment, unlink_unattached
-from django_tasks_local.store import layout as at
+from django_tasks_local.ring import Look, Ring, ring_exists, unlink_unattached
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm import segment
 from tests import rings as peers
 from tests.crash.steps import in_child
 from tests.rings import Rings, done, put

@@ -2,7 +2,7 @@
 
 import pytest
 
-from django_tasks_local.store.loss import Loss, loss_word
+from django_tasks_local.ring.records.loss import Loss, loss_word
 from tests import rings as peers
 from tests.rings import Rings, put
 

@@ -9,7 +9,7 @@ from django_tasks_local.pool import site as sites
 from django_tasks_local.pool.site import Site
 from django_tasks_local.pool.spec import PoolSpec
 from django_tasks_local.pool.supervisor import Supervisor
-from django_tasks_local.store import PoolState, Ring, Role
+from django_tasks_local.ring import PoolState, Ring, Role
 from tests import rings as peers
 from tests.rings import LIMITS, Rings, path_of, put, run
 

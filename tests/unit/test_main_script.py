@@ -14,7 +14,7 @@ from django.tasks import task
 
 from django_tasks_local.pool import main_script as module
 from django_tasks_local.pool.main_script import main_script
-from django_tasks_local.pool.preparation import Preparation, needs_main, site_path
+from django_tasks_local.pool.project import Preparation, needs_main, site_path
 
 SHOW = "from django_tasks_local.pool.main_script import *\n"
 SHOW += "print(main_script(), where_main_is_from())\n"
@@ -96,7 +96,7 @@ def test_a_directory_that_is_gone(tmp_path: Path) -> None:
     """Then the root stands for it, and what is relative to it is in nobody's path."""
     code = (
         f"import os, sys; os.rmdir({str(tmp_path)!r}); {SHOW}"
-        "from django_tasks_local.pool.preparation import *; sys.path[:] = ['', 'lib', '/lib']\n"
+        "from django_tasks_local.pool.project import *; sys.path[:] = ['', 'lib', '/lib']\n"
         "print(directory(), *import_paths())\n"
     )
     command = [sys.executable, "-P", "-c", code]
@@ -139,7 +139,7 @@ def test_main_beside_large_bytes(main: types.ModuleType) -> None:
     class Box:
         pass
 
-    from django_tasks_local.store.payload import encode
+    from django_tasks_local.ring.records.payload import encode
 
     large = b"__main__" * 2**16
     assert not module.names_main(encode(large, 100))

@@ -13,7 +13,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local import Progress
 from django_tasks_local.backends import thread
-from django_tasks_local.store.memory import PROMOTED_AT_ONCE, MemoryStore
+from django_tasks_local.memory import PROMOTED_AT_ONCE, MemoryStore
 from tests.support import wait_for
 
 

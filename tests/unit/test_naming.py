@@ -15,7 +15,7 @@ from django.test import override_settings
 
 from django_tasks_local import naming
 from django_tasks_local.naming import copy_task, decode_task, encode_task, load_task
-from django_tasks_local.store.records import task_path
+from django_tasks_local.store import task_path
 from tests import tasks
 
 

@@ -11,7 +11,7 @@ from django.test import override_settings
 
 from django_tasks_local.pool import neighbours as module
 from django_tasks_local.pool.neighbours import warn_of_other_rings
-from django_tasks_local.store import Ring, Role, ring_name, sites_elsewhere, unlink_objects
+from django_tasks_local.ring import Ring, Role, ring_name, sites_elsewhere, unlink_objects
 from tests.rings import LIMITS, Rings
 from tests.support import wait_for
 

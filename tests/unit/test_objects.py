@@ -9,8 +9,9 @@ import posix_ipc
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Ring, Role, objects, unlink_objects
-from django_tasks_local.store import layout as at
+from django_tasks_local.ring import Ring, Role, unlink_objects
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm import objects
 from tests.rings import LIMITS, Rings, descriptors_of, path_of, stat_of
 
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from django_tasks_local.store import Ring, attached, operations, order
-from django_tasks_local.store import layout as at
-from django_tasks_local.store import ring as rooms
+from django_tasks_local.ring import Ring, attachment, operations
+from django_tasks_local.ring import ring as rooms
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.records import order
 from tests.rings import FAR_NS, LANE, LIMITS, Rings, put, run
 
 SECOND_NS = 1_000_000_000
@@ -22,7 +23,7 @@ SECOND_NS = 1_000_000_000
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock that stands still until the test sets it."""
     clock = SimpleNamespace(now_ns=time.time_ns())
-    for module in (attached, operations, rooms):
+    for module in (attachment, operations, rooms):
         monkeypatch.setattr(module, "time", SimpleNamespace(time_ns=lambda: clock.now_ns))
     return clock
 

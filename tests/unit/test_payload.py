@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Ring
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.payload import (
+from django_tasks_local.ring import Ring
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.records.payload import (
     LARGE,
     Pickled,
     _Pieces,
@@ -25,7 +25,7 @@ from django_tasks_local.store.payload import (
     encode,
     is_whole,
 )
-from django_tasks_local.store.source import Source
+from django_tasks_local.ring.records.source import Source
 from tests.rings import LIMITS, Rings, done, put, ring_address
 
 ROOMY = replace(LIMITS, slot_size=1024, shm_size=2**24)

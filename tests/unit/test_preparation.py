@@ -11,17 +11,17 @@ from django.test import override_settings
 
 from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.pool import preparation
-from django_tasks_local.pool.preparation import Preparation
+from django_tasks_local.pool import project
+from django_tasks_local.pool.project import Preparation
 from tests import settings as settings_file
 
 
 def test_the_settings_module() -> None:
     """Also under override_settings, which puts another layer around it."""
-    assert preparation.settings_module() == "tests.settings"
+    assert project.settings_module() == "tests.settings"
     with override_settings(USE_TZ=False), override_settings(SECRET_KEY="x"):
-        assert preparation.settings_module() == "tests.settings"
-    assert preparation.settings_path() == os.path.realpath(settings_file.__file__)
+        assert project.settings_module() == "tests.settings"
+    assert project.settings_path() == os.path.realpath(settings_file.__file__)
 
 
 def test_what_a_site_with_a_module_tells() -> None:
@@ -39,7 +39,7 @@ def test_configured_values_are_told() -> None:
     code = (
         "from django.conf import settings\n"
         "settings.configure(DEBUG=True, SECRET_KEY='k')\n"
-        "from django_tasks_local.pool.preparation import Preparation, settings_path\n"
+        "from django_tasks_local.pool.project import Preparation, settings_path\n"
         "print(Preparation.of_this_process('', '').settings, repr(settings_path()))\n"
     )
     env = {key: value for key, value in os.environ.items() if key != "DJANGO_SETTINGS_MODULE"}
@@ -69,7 +69,7 @@ def test_test_databases(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("descriptor", [1, 2])
 def test_piped_output(descriptor: int) -> None:
     """A pipe has a reader who waits for its end; a file, or nothing, has none."""
-    code = "from django_tasks_local.pool.preparation import *; import os\n"
+    code = "from django_tasks_local.pool.project import *; import os\n"
     code += "os._exit(10 + output_is_piped())"
     command = [sys.executable, "-c", code]
     redirects = {1: subprocess.DEVNULL, 2: subprocess.DEVNULL}
@@ -85,6 +85,6 @@ def test_piped_output(descriptor: int) -> None:
 def test_closed_output() -> None:
     """A daemon may have closed both."""
     code = "import os; os.closerange(0, 3)\n"
-    code += "from django_tasks_local.pool.preparation import *; os._exit(10 + output_is_piped())"
+    code += "from django_tasks_local.pool.project import *; os._exit(10 + output_is_piped())"
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=False)
     assert done.returncode == 10

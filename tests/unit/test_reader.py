@@ -11,10 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Ring
-from django_tasks_local.store import claim as claims
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.ids import (
+from django_tasks_local.ring import Ring
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.ids import (
     ID_LENGTH,
     format_id,
     new_id_words,
@@ -22,7 +21,8 @@ from django_tasks_local.store.ids import (
     random_id,
     with_slot,
 )
-from django_tasks_local.store.records import Arguments
+from django_tasks_local.ring.records import claim as claims
+from django_tasks_local.store import Arguments
 from tests import rings as peers
 from tests.rings import META, Rings, done, put, ring_address, run
 

@@ -8,8 +8,8 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from django_tasks_local.store import Ring, Role
-from django_tasks_local.store import layout as at
+from django_tasks_local.ring import Ring, Role
+from django_tasks_local.ring.format import layout as at
 from tests import rings as peers
 from tests.rings import LIMITS, Rings, done, exists, put, run
 

@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Loss, Ring, Role, loss_word
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.records import Arguments
-from django_tasks_local.store.slots import Wanted
-from django_tasks_local.store.table import Room
+from django_tasks_local.ring import Loss, Ring, Role, loss_word
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.records.slots import Wanted
+from django_tasks_local.ring.records.table import Room
+from django_tasks_local.store import Arguments
 from tests import rings as peers
 from tests.rings import FAR_NS, LANE, LIMITS, Rings, done, exists, put, ring_address, run
 

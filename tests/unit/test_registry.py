@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Attachment, Loss, PoolState, Ring, Role, loss_word
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.lock import LIVENESS, ByteLock
-from django_tasks_local.store.records import Arguments
+from django_tasks_local.ring import Attachment, Loss, PoolState, Ring, Role, loss_word
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm.lock import LIVENESS, ByteLock
+from django_tasks_local.store import Arguments
 from tests import rings as peers
 from tests.rings import Rings, put
 from tests.support import wait_for

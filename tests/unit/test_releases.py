@@ -7,8 +7,8 @@ import pytest
 
 from django_tasks_local.pool import releases as module
 from django_tasks_local.pool.releases import Releases
-from django_tasks_local.store import Attachment, Ring, Role
-from django_tasks_local.store import layout as at
+from django_tasks_local.ring import Attachment, Ring, Role
+from django_tasks_local.ring.format import layout as at
 from tests import rings as peers
 from tests.rings import Rings, put
 

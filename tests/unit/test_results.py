@@ -14,7 +14,7 @@ from django_tasks_local import Progress
 from django_tasks_local.exceptions import ArgumentsDropped, WorkerLost
 from django_tasks_local.naming import encode_task
 from django_tasks_local.results import LocalTaskResult
-from django_tasks_local.store.records import PlainSnapshot
+from django_tasks_local.store import PlainSnapshot
 from tests import tasks
 
 NS = 1_800_000_000_000_000_000

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Ring, Role
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.claim import RingClaim
+from django_tasks_local.ring import Ring, Role
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.records.claim import RingClaim
 from tests import rings as peers
 from tests.rings import LIMITS, META, Rings, done, exists, put, ring_address, run
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local.store import Ring, Role
-from django_tasks_local.store import layout as at
+from django_tasks_local.ring import Ring, Role
+from django_tasks_local.ring.format import layout as at
 from tests import rings as peers
 from tests.rings import LIMITS, Rings, done, put, run
 

@@ -13,8 +13,8 @@ from django_tasks_local.exceptions import (
     QueueFull,
     StoreUnavailable,
 )
-from django_tasks_local.store import Ring, Role
-from django_tasks_local.store import layout as at
+from django_tasks_local.ring import Ring, Role
+from django_tasks_local.ring.format import layout as at
 from tests import rings as peers
 from tests.rings import LIMITS, META, Rings, done, exists, put, run
 

@@ -13,9 +13,10 @@ import posix_ipc
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Role, objects, ring_exists, ring_name, unlink_objects
-from django_tasks_local.store import layout as at
-from django_tasks_local.store import segment as rooms
+from django_tasks_local.ring import Role, ring_exists, ring_name, unlink_objects
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm import objects
+from django_tasks_local.ring.shm import segment as rooms
 from tests import rings as peers
 from tests.children import in_a_child
 from tests.rings import LIMITS, Rings, exists, leave_behind, path_of, put, write_word

@@ -8,17 +8,16 @@ from typing import Any
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import layout as at
-from django_tasks_local.store import (
-    removal,
+from django_tasks_local.ring import (
     ring_exists,
     ring_is_attached,
-    segment,
     sweep_passing,
     unlink_objects,
     unlink_unattached,
 )
-from django_tasks_local.store.lock import any_held
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm import removal, segment
+from django_tasks_local.ring.shm.lock import any_held
 from tests import rings as peers
 from tests.rings import (
     LIMITS,

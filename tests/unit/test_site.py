@@ -14,12 +14,12 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.pool import launcher, own_tasks, passing, preparation, slow_start
+from django_tasks_local.pool import launcher, own_tasks, passing, project, slow_start
 from django_tasks_local.pool import site as module
 from django_tasks_local.pool.passing import remove
 from django_tasks_local.pool.site import BURST_NS, Site
 from django_tasks_local.pool.spec import PoolSpec
-from django_tasks_local.store import Ring, Role, ring_exists
+from django_tasks_local.ring import Ring, Role, ring_exists
 from tests.rings import LIMITS, Rings
 from tests.support import wait_for
 
@@ -358,7 +358,7 @@ def test_a_script_lends_its_piped_output(
     make: Make, started: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its pool is told, so that it does not keep the pipe's reader waiting."""
-    monkeypatch.setattr(preparation, "output_is_piped", lambda: True)
+    monkeypatch.setattr(project, "output_is_piped", lambda: True)
     site = make()
     enqueue(site)
     assert started[0].lender == site.ring.registry.serial
@@ -368,7 +368,7 @@ def test_a_web_process_lends_nothing(
     make: Make, started: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its log may be a pipe as well, and stays the pool's."""
-    monkeypatch.setattr(preparation, "output_is_piped", lambda: True)
+    monkeypatch.setattr(project, "output_is_piped", lambda: True)
     site = make()
     site.serve()
     enqueue(site)
@@ -377,7 +377,7 @@ def test_a_web_process_lends_nothing(
 
 def test_an_unguarded_main_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a pool imports its site's main script, no backend may be used."""
-    monkeypatch.setitem(preparation._state, "importing main", "/srv/script.py")
+    monkeypatch.setitem(project._state, "importing main", "/srv/script.py")
     with pytest.raises(RuntimeError, match=r'/srv/script.py\. .*if __name__ == "__main__":'):
         make()
 

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.store import Ring
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.slots import RUNS_AT_ONCE, Slots, Wanted
+from django_tasks_local.ring import Ring
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.records.slots import RUNS_AT_ONCE, Slots, Wanted
 from tests.rings import LIMITS, Rings
 
 OWNER = at.chain_word(1, 7)

@@ -13,8 +13,8 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.pool import supervisor as module
 from django_tasks_local.pool.crew import Crew
 from django_tasks_local.pool.supervisor import Supervisor
-from django_tasks_local.store import Ring, Role, unlink_objects
-from django_tasks_local.store import layout as at
+from django_tasks_local.ring import Ring, Role, unlink_objects
+from django_tasks_local.ring.format import layout as at
 from tests.children import in_a_child
 from tests.rings import LIMITS, Rings, put
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from django_tasks_local.store import Role, unlink_objects
+from django_tasks_local.ring import Role, unlink_objects
 from tests.children import in_a_child
 from tests.rings import Rings, claim, finish, put
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from django_tasks_local.store.weight import weight
+from django_tasks_local.weight import weight
 
 MEGABYTE = b"x" * 10**6
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from django_tasks_local.store import Ring, Role
-from django_tasks_local.store import layout as at
-from django_tasks_local.store.workforce import KEPT, Hiring
+from django_tasks_local.ring import Ring, Role
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.records.workforce import KEPT, Hiring
 from tests import rings as peers
 from tests.rings import LIMITS, Peer, Rings, put
 from tests.support import wait_for

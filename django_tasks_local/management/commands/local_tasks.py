@@ -11,8 +11,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.pool import preparation
-from django_tasks_local.store import (
+from django_tasks_local.pool import project
+from django_tasks_local.ring import (
     Look,
     PoolState,
     Ring,
@@ -22,7 +22,7 @@ from django_tasks_local.store import (
     unlink_objects,
     unlink_unattached,
 )
-from django_tasks_local.store.records import task_path
+from django_tasks_local.store import task_path
 
 from ._aliases import add_alias_argument, process_backends
 
@@ -131,7 +131,7 @@ def _ring(backend: ProcessPoolBackend) -> Ring | None:
 
 def _no_ring(name: str) -> str:
     """What it may mean that there is no ring, and where it was looked for."""
-    module = preparation.settings_module() or "none"
+    module = project.settings_module() or "none"
     return (
         f"there is no ring /dev/shm{name}s, which is that of user {_user()} with settings module "
         f"{module}. Nothing was enqueued since the host started, or it was removed "

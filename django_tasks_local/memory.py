@@ -1,0 +1,340 @@
+"""The store of one process: records in a dict, order in heaps, recency in an ``OrderedDict``.
+
+Nothing is pickled; a task gets the very objects that were passed. One lock guards everything, and
+idle threads wait on a condition of it. Nobody calls the user's code while holding it, nor lets go
+of the last reference to an object of the user's, whose ``__del__`` may be such code.
+
+Invariants, whenever the lock is free:
+
+- once it is closed, ``_records`` holds what is RUNNING and nothing else is held;
+- a record is in ``_ready`` or ``_deferred`` if and only if it is READY, in ``_finished`` if and
+  only if it is SUCCESSFUL or FAILED;
+- ``waiting == len(_ready) + len(_deferred) <= max_pending``;
+- ``len(_finished) <= max_results``.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import threading
+import time
+from collections import OrderedDict
+from itertools import count
+from typing import Any, Final
+
+from django.tasks import TaskResultStatus
+from django.tasks.exceptions import TaskResultDoesNotExist
+
+from django_tasks_local.exceptions import QueueFull, counted
+from django_tasks_local.progress import Progress
+from django_tasks_local.ring import random_id
+from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot
+from django_tasks_local.weight import weight
+
+# A deferred task falls due by the clock on the wall, a wait ends by one that nobody sets: after at
+# most this long a changed clock is noticed.
+LONGEST_WAIT_S = 10.0
+# How many deferred tasks are moved while the others wait for the lock: 0.3 ms.
+PROMOTED_AT_ONCE: Final = 100
+
+
+class Record:
+    """One task; also the claim of the thread that runs it."""
+
+    __slots__ = (
+        "_arguments",
+        "ending",
+        "enqueued_at_ns",
+        "finished_at_ns",
+        "meta",
+        "priority",
+        "reported",
+        "result_id",
+        "started_at_ns",
+        "status",
+        "weight",
+        "worker_id",
+    )
+
+    loss = None  # threads die with their process, and their records with them
+
+    def __init__(self, meta: bytes, arguments: Arguments, priority: int) -> None:
+        self.result_id = random_id()
+        self.meta = meta
+        self._arguments = arguments
+        self.priority = priority
+        self.status = TaskResultStatus.READY
+        self.enqueued_at_ns = time.time_ns()
+        self.started_at_ns = 0
+        self.finished_at_ns = 0
+        self.worker_id = ""
+        self.ending: Any = None
+        self.reported: tuple[float, float | None, str] | None = None
+        self.weight = 0  # bytes that it holds, about; counted at its end
+
+    def arguments(self) -> Arguments:
+        """Return the objects that were passed, unchanged."""
+        return self._arguments
+
+    def outcome(self) -> Any:
+        """Return the object that the task returned, or the error's class path and traceback."""
+        return self.ending
+
+    @property
+    def progress(self) -> Progress | None:
+        """What the task has reported."""
+        return None if self.reported is None else Progress(*self.reported)
+
+    def report(self, done: float, total: float | None, message: str) -> None:
+        """Keep the task's progress: one store of one reference, so a reader needs no lock."""
+        if self.status is TaskResultStatus.RUNNING:
+            self.reported = (done, total, message)
+
+    def snapshot(self) -> Snapshot:
+        """Return the record as it is now. The store's lock must be held."""
+        return PlainSnapshot(
+            self.result_id,
+            self.status,
+            self.meta,
+            self.enqueued_at_ns,
+            self.started_at_ns,
+            self.finished_at_ns,
+            self.worker_id,
+            self.progress,
+            self.arguments,
+            self.outcome,
+        )
+
+
+class _PoliteLock:
+    """The lock, for threads that run tasks: they take it with the GIL in hand, or not yet.
+
+    A thread that waits for a lock of C is given it without the GIL, and keeps it while it waits for
+    that; then the next one waits for the lock, and so on: every step is a switch of threads.
+
+    Not for the main thread: what a signal handler raises there, right after the lock was taken,
+    would leave it taken. `with` on the lock itself is safe.
+    """
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._take = lock.acquire
+        self._give = lock.release
+
+    def __enter__(self) -> None:
+        while not self._take(False):
+            time.sleep(0)  # whoever has it goes on
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._give()
+
+
+class MemoryStore:
+    """Tasks and results of one alias in one process; see ``records.Store``.
+
+    Attributes:
+        idle: threads that wait in `wait_for_claim`.
+        running: tasks that are RUNNING.
+    """
+
+    def __init__(
+        self, alias: str, *, max_results: int, max_result_bytes: int, max_pending: int
+    ) -> None:
+        self.alias = alias
+        self.max_results = max_results
+        self.max_result_bytes = max_result_bytes
+        self.max_pending = max_pending
+        self.idle = 0
+        self.running = 0
+        self._closed = False
+        self._ending = False  # somebody waits until all is done
+        self._lock = threading.Lock()
+        self._lock_of_workers = _PoliteLock(self._lock)
+        # Two conditions: a notify meant for a thread that wants work must not wake one that waits
+        # for the end of it.
+        self._work = threading.Condition(self._lock)
+        self._quiet = threading.Condition(self._lock)
+        self._records: dict[str, Record] = {}
+        self._turn = count()
+        self._ready: list[tuple[int, int, Record]] = []  # (-priority, turn, record)
+        self._deferred: list[tuple[int, int, Record]] = []  # (due_ns, turn, record)
+        self._finished: OrderedDict[str, Record] = OrderedDict()  # least recently used first
+        self._kept_bytes = 0  # the weight of those
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that are READY, deferred ones included."""
+        return len(self._ready) + len(self._deferred)
+
+    @property
+    def unattended(self) -> int:
+        """How many idle threads too few there are: one per due task, one to watch the deferred."""
+        return len(self._ready) + bool(self._deferred) - self.idle
+
+    def encode(self, value: object) -> object:
+        """Return ``value``: what stays in one process needs no encoding."""
+        return value
+
+    def enqueue(
+        self, meta: bytes, arguments: Arguments, *, priority: int, due_ns: int
+    ) -> tuple[str, int]:
+        """See ``records.Store``."""
+        record = Record(meta, arguments, priority)
+        self._let_workers_go()
+        with self._lock:
+            if self.waiting >= self.max_pending:
+                raise QueueFull(self.alias, self.waiting, self.max_pending)
+            self._records[record.result_id] = record
+            if due_ns:
+                heapq.heappush(self._deferred, (due_ns, next(self._turn), record))
+            else:
+                heapq.heappush(self._ready, (-priority, next(self._turn), record))
+            if self.idle:
+                self._work.notify()
+        return record.result_id, record.enqueued_at_ns
+
+    def get(self, result_id: str) -> Snapshot:
+        """See ``records.Store``. Reading a finished result makes it the most recent one."""
+        self._let_workers_go()
+        with self._lock:
+            record = self._records.get(result_id)
+            if record is not None:
+                if record.finished_at_ns:
+                    self._finished.move_to_end(result_id)
+                return record.snapshot()
+        raise TaskResultDoesNotExist(
+            f"No result {result_id[:80]!r} in process {os.getpid()}. Task backend {self.alias!r} "
+            "is a ThreadPoolBackend: only the process that enqueued a task can read its result, "
+            f"and it keeps {counted(self.max_results, 'finished result')} (MAX_RESULTS) of up to "
+            f"{self.max_result_bytes:,} bytes in all (MAX_RESULT_BYTES). "
+            "ProcessPoolBackend has results that every process of the site can read."
+        )
+
+    def claim(self, worker_id: str = "") -> Record | None:
+        """See ``records.Store``."""
+        with self._lock:
+            return None if self._closed else self._claim(worker_id)
+
+    def wait_for_claim(self, worker_id: str) -> Record | None:
+        """Wait until a task is due and claim it; ``None`` once the store is closed."""
+        with self._lock_of_workers:
+            while not self._closed:
+                if (record := self._claim(worker_id)) is not None:
+                    if self._deferred:
+                        # The thread that knew when the next one falls due may be this one.
+                        self._work.notify()
+                    return record
+                self.idle += 1
+                try:
+                    self._work.wait(self._seconds_to_next())
+                finally:
+                    self.idle -= 1
+            return None
+
+    def finish(self, claim: Record, *, successful: bool, outcome: Any) -> int:
+        """See ``records.Store``. Nothing is too large here: the latest result is always kept."""
+        evicted = []  # until the lock is free
+        claim.weight = weight(outcome) + weight(claim.arguments())
+        with self._lock_of_workers:
+            claim.ending = outcome
+            # A clock that was set back must not make a task end before it began.
+            claim.finished_at_ns = max(time.time_ns(), claim.started_at_ns)
+            claim.status = TaskResultStatus.SUCCESSFUL if successful else TaskResultStatus.FAILED
+            self.running -= 1
+            if self._closed:
+                evicted.append(self._records.pop(claim.result_id))
+            else:
+                self._finished[claim.result_id] = claim
+                self._kept_bytes += claim.weight
+            while self._keeps_too_much():
+                evicted.append(self._finished.popitem(last=False)[1])
+                self._kept_bytes -= evicted[-1].weight
+                del self._records[evicted[-1].result_id]
+            if self._ending:
+                self._quiet.notify_all()
+        return claim.finished_at_ns
+
+    def _keeps_too_much(self) -> bool:
+        kept = len(self._finished)
+        too_heavy = self._kept_bytes > self.max_result_bytes and kept > 1
+        return too_heavy or kept > self.max_results
+
+    def wait_until_done(self, timeout_s: float | None) -> bool:
+        """Wait until nothing is running or due; tasks deferred to later do not count.
+
+        Args:
+            timeout_s: give up after so many seconds; ``None``: never.
+
+        Returns:
+            Whether all was done.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        with self._lock:
+            self._ending = True
+            while True:
+                self._promote()
+                if not self.running and not self._ready:
+                    return True
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._quiet.wait(left)
+
+    def close(self) -> list[Record]:
+        """Let nothing more be claimed, end the waits, and drop all records but the running ones.
+
+        Returns:
+            The records that were waiting, in order.
+        """
+        with self._lock:
+            self._closed = True
+            self._work.notify_all()
+            waiting = [entry[2] for entry in sorted(self._ready) + sorted(self._deferred)]
+            dropped = self._records, self._finished
+            self._records = {record.result_id: record for record in self._in_progress()}
+            self._ready, self._deferred, self._finished = [], [], OrderedDict()
+            self._kept_bytes = 0
+        del dropped  # now that the lock is free
+        return waiting
+
+    def in_progress(self) -> list[Record]:
+        """Return the records that are RUNNING, in the order in which they were enqueued."""
+        with self._lock:
+            return self._in_progress()
+
+    def _let_workers_go(self) -> None:
+        # What `_PoliteLock` does, as far as the main thread may.
+        while self._lock.locked():
+            time.sleep(0)
+
+    def _in_progress(self) -> list[Record]:
+        running = TaskResultStatus.RUNNING
+        return [record for record in self._records.values() if record.status is running]
+
+    def _claim(self, worker_id: str) -> Record | None:
+        self._promote()
+        if not self._ready:
+            return None
+        record = heapq.heappop(self._ready)[2]
+        record.worker_id = worker_id
+        record.started_at_ns = max(time.time_ns(), record.enqueued_at_ns)
+        record.status = TaskResultStatus.RUNNING
+        self.running += 1
+        return record
+
+    def _promote(self) -> None:
+        # A deferred task takes its place among those of its priority at the moment it falls due.
+        # Where many fall due together, the next call goes on.
+        now = time.time_ns()
+        for _ in range(PROMOTED_AT_ONCE):
+            if not self._deferred or self._deferred[0][0] > now:
+                break
+            record = heapq.heappop(self._deferred)[2]
+            heapq.heappush(self._ready, (-record.priority, next(self._turn), record))
+            self._work.notify()
+
+    def _seconds_to_next(self) -> float | None:
+        if not self._deferred:
+            return None
+        left_s = (self._deferred[0][0] - time.time_ns()) / 1e9
+        return min(max(left_s, 0.0), LONGEST_WAIT_S)

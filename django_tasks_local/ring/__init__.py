@@ -1,0 +1,392 @@
+"""The ring: the store of ProcessPoolBackend, in shared memory. Its door and its memory layout.
+
+Several processes share one segment of POSIX shared memory. Any of them may be killed between any
+two instructions, and the others must go on. This page says what lies where, who may write it and
+when, and what a death leaves behind.
+
+## The segment
+
+```text
+byte 0          +----------------------------------------------+
+                | header           512 words                   |  4 KiB
+4,096           +----------------------------------------------+
+                | lanes            16 lanes of 3,328 bytes     |  two for each code
+57,344          +----------------------------------------------+
+                | registry         2,048 entries of 256 bytes  |  512 KiB
+581,632         +----------------------------------------------+
+                | commit    W, one word for each slot          |  six columns of SLOTS words,
+                | sequence  place in FIFO or recency list      |  each rounded up to whole
+                | due       unix ns, 0: due; else see rule 2   |  pages of 4 KiB
+                | link      next slot in a list, next extent   |
+                | back      previous slot in the recency list  |
+                | heap      slots of deferred tasks            |
+map_at          +----------------------------------------------+
+                | free map         1 byte for each slot        |  0: free
+slots_at        +----------------------------------------------+
+                | slot 0           never used: 0 means "none"  |
+                | slot 1                                       |  SLOT_SIZE bytes each
+                | ...                                          |
+                | slot RESERVED-1                              |
+                + - - - - - - - - - - - - - - - - - - - - - - -+
+                | no memory yet: a hole in the file            |  no byte of it may be touched,
+                | slot SLOTS-1                                 |  in the columns as little as here
+segment_bytes   +----------------------------------------------+
+```
+
+Everything is made of 8-byte words in the machine's byte order. One item access of a
+`memoryview.cast("Q")` is one aligned load or store, so a word is seen old or new, never half.
+A whole column is read by one `.tolist()`, which is why fields stand in columns.
+
+Behind the file's end lie bytes that exist only as places for POSIX record locks; the kernel drops
+these with the process, whatever killed it:
+
+```text
+2**61            GUARD      held by whoever is inside the mutex
+2**61 + 1 + 2n   SUCCESSOR  held by the pool of code n that is on its way
+2**61 + 2 + 2n   POOL       held by the pool of code n
+2**62 + n        LIVENESS   held by the process of entry n of the registry, as long as it lives
+```
+
+### W, the commit word
+
+```text
+bit 63   61 60   56 55            45 44                                        0
+   +-------+-------+----------------+-------------------------------------------+
+   | state | check |  owner: entry  |  generation                               |   a head slot
+   +-------+-------+----------------+-------------------------------------------+
+   |   7   | check |  head slot (24 bits)     |  low 32 bits of its generation  |   a chained slot
+   +-------+-------+--------------------------+---------------------------------+
+```
+
+The check bits make the word a multiple of 31. No power of 2 is one, so no flip of a single bit
+leads from a valid word to another, and of other damage one in 31 passes here. The word of a free
+slot is 0; only what a freed record leaves in its chained slots is another.
+
+The states are 0 FREE, 1 WRITING, 2 READY, 3 RUNNING, 4 SUCCESSFUL, 5 FAILED, 6 LOST and 7 CHAIN.
+Only WRITING and RUNNING have an owner.
+A record is one head slot and the chains that its fields name. A CHAIN word counts only if it is
+reached from a chain of the head that it names, in that generation: what a freed record leaves in
+its chained slots is never cleared.
+
+### The header, by byte
+
+The first eight words keep their places in every layout version.
+
+```text
+   0  MAGIC           "DTLRING" and a line feed, written last when a ring is made
+   8  VERSION         of this layout
+  16  SEGMENT_BYTES   the size of the file
+  24  SLOT_SIZE       bytes of a slot
+  32  SLOTS           how many there can be
+  40  ENTRIES         of the registry
+  48  GEOMETRY_CRC    CRC-32 of the five words before it
+  56  UNFINISHED      records that are WRITING, READY or RUNNING
+  64  RESERVED        slots that have memory; its complement in the upper half shows damage
+  72  DIRTY           not 0: somebody died or was interrupted between two writes
+  80  TICK            the next generation, and the next place in any order
+  88  FREE            free slots below RESERVED
+  96  DEFERRED        records in the heap
+ 104  RUNNING         records that are RUNNING
+ 112  FINISHED        records in the recency list
+ 120  FINISHED_SLOTS  slots that these occupy, chains included
+ 128  OLDEST          the least recently used of them
+ 136  NEWEST          the most recently used
+ 144  CURSOR          where the next search for a free slot starts: a hint
+ 152  EVICTED         since the ring was made: statistics, a death may lose a count
+ 160  LOST            the same
+ 168  SERIAL          the latest attachment's number
+ 176  ENTRIES_USED    no entry at or above this one was ever used
+ 184  PASSING         1: the ring of a test run
+ 192  POOL_WORKERS    worker processes that all pools have
+ 200  WANTED          a bit for each code whose pool waits for others to give workers up
+ 208  MAX_WORKERS     the options of the site that came last; they hold for all
+ 216  MAX_RESULTS     the same
+ 224  MAX_PENDING     the same
+ 232  DRAIN_MS        1 + DRAIN_TIMEOUT in ms, 0: until it is done
+ 240  SEMAPHORE       the inode of the mutex's semaphore that was opened last
+ 248  DISCARDED       the latest chain that was given up and is not all free yet
+ 256  HAND            a finished record: it and older ones have no arguments to drop; 0: not begun
+ 512  CODES           the table of codes: 8 entries of 256 bytes
+```
+
+### A code in the table, by byte
+
+A code is what a pool would import if it were started: which settings, by which interpreter, out of
+which environment. Two releases in two directories are two codes; files that change in place are
+not. Processes and records name a code by its place in the table.
+
+```text
+   0  DIGEST          what tells it from others; 0: nobody has this number
+   8  CLEARED         what its sites up to this serial enqueue goes into its judged lane
+  16  NEWEST          the serial of its newest site
+  24  DEFERRED        its records in the heap
+  32  SUCCESSOR       1 + the least site serial that may start a new pool, 0: no wish;
+                      2**32 + 1: a server may, whatever its serial
+  40  START_FAILURES  starts of pools in a row of which none has proved itself
+  48  START_AFTER     CLOCK_MONOTONIC ns before which no pool is started
+  56  WORKERS         worker processes that its pools have
+  64  WANTED          CLOCK_MONOTONIC ns since when its pool waits for workers, 0: it does not
+  72  SEMAPHORE       the inode of its work semaphore that was opened last
+  80  PATH_BYTES      length of the path
+  88  PATH            the end of the settings file's path, UTF-8
+```
+
+### A lane, by byte
+
+Each code has two lanes: tasks of sites whose files its pool has compared with its own, and newer
+ones. So no task is behind one that only other code may run.
+
+```text
+   0  BITMAP          four words, a bit for each FIFO that is not empty
+  32  WAITING         records in the lane
+  40  HEAD            of its FIFOs: 201 words, priority -100 first
+1648  TAIL            201 words
+```
+
+### An entry of the registry, by byte
+
+```text
+   0  COMMIT          role << 56 | 1 + code << 32 | serial; 0: the entry is free
+   8  PID             in that process's own pid namespace
+  16  SINCE           when it attached, unix ns
+  24  CURRENT         the slot that it claimed last; counts while that is RUNNING by this entry
+  32  OTHERS          at least the records that it is WRITING, or runs beside CURRENT
+  40  CLEARED         a pool: tasks of its code's sites up to this serial may run on it
+  48  ADOPTED         a pool: up to which serial << 8 | of which other codes it runs tasks
+  56  WORKERS         a pool: the worker processes that it has, or is about to have
+  64  POOL            a worker: its pool's serial << 32 | 1 + its pool's entry
+  72  STATE           a pool: 0 importing, 1 starting, 2 serving, 3 leaving; a site: 2 a server
+  80  PATH_BYTES      length of the path
+  88  PATH            the end of the settings file's path, UTF-8
+```
+
+### A head slot, by byte
+
+```text
+   0  ID_HIGH         the result id: 60 random bits,
+   8  ID_LOW          the slot's number and 38 random bits
+  16  GENERATION      as in W
+  24  ENQUEUED_AT     unix ns
+  32  ORIGIN          code << 40 | serial of the site that enqueued << 8 | priority + 100
+  40  META_BYTES      length of what names the task
+  48  ARGUMENTS_BYTES length of its pickled arguments, if chained with their table
+  56  ARGUMENTS_CHAIN first extent of meta and arguments, where they do not fit here
+  64  REQUEST_CRC     bytes 0 to 63 and the payload; if that is chained bytes 0 to 63 and
+                      meta, and in the upper half the arguments' table
+  72  STARTED_AT      unix ns
+  80  WORKER          pid << 32 | serial
+  88  CLAIM_CRC       goes on from REQUEST_CRC
+  96  FINISHED_AT     unix ns
+ 104  OUTCOME_BYTES   length of the pickled outcome, if chained with its table; in a LOST
+                      record why it was lost
+ 112  OUTCOME_CHAIN   first extent of the outcome, where it does not fit here
+ 120  OUTCOME_CRC     goes on from CLAIM_CRC, exclusive or the state, since that is told as well;
+                      in the upper half the chained outcome's table
+ 128  meta, arguments, outcome: as far as each fits
+ ...
+ -88  progress        a sequence word (generation << 16 | number, odd while it is written),
+                      done and total as doubles, 64 bytes of UTF-8
+```
+
+### A chained payload, by byte
+
+```text
+   0  PIECES          how many there are
+   8  LENGTH          of the first piece
+  16  CRC             of the first piece: CRC-32
+  24  LENGTH, CRC     of the second, and so on
+ ...  the pieces: the pickle, cut before and behind all large bytes and text in it
+```
+
+Large bytes are a piece of their own, so that they are copied straight into the new object and
+checked there. Opcodes are copied to private memory, checked, and only then looked at.
+
+An extent is a run of neighbouring slots, `length << 32 | first slot`; the link word of its first
+slot is the next extent. Every byte that a read returns is covered by a CRC-32, but for the
+progress, which its sequence word guards.
+
+## Access rules
+
+1. **Inside.** Header, columns, map and FREE slots are written inside the mutex only. The
+   exceptions are the words of rule 6 and rule 11.
+2. **W is the truth.** A record is what W says. Everything that helps to find one is derived and
+   can be made anew: FREE to CURSOR, DISCARDED, HAND, lanes, heap, recency list, free map. Two more
+   columns are needed for that: `sequence` and `due`. A finished record whose `due` is its
+   generation has lost its chained arguments: of their chain only the slots that hold its meta are
+   its own.
+3. **Order.** DIRTY first; then whatever W is to cover; then W, by one store, the commit point;
+   then links and counts. The mutex clears DIRTY when the operation came to its end.
+4. **Reading.** Readers take no lock: W, copy, W again, CRC. If the two differ they try again. A
+   reader never writes; to make a result the most recent it goes inside and looks at W once more.
+   It leaves that out where somebody else is inside for long: nobody waits in order to read.
+5. **Bounds.** No slot at or above RESERVED is touched, whoever names it: result ids come from
+   strangers, links may be damaged, and a hole is a page or a SIGBUS. To grow, first the memory is
+   reserved, then RESERVED is stored.
+6. **Outside.** Only the owner of a WRITING or RUNNING record writes outside the mutex: payload and
+   outcome, and while it runs the progress. Before each such write it makes sure that it still is
+   the same process, with the same descriptor, and that W is still its own: whoever lost its record
+   locks counts as dead.
+7. **The living.** Nobody touches what a living process owns. What a dead one owned is settled
+   first, and its entry is freed last.
+8. **Refusals.** An operation that cannot succeed says so before its first write. An exception
+   inside means an interruption, and costs the next one a rebuild.
+9. **Quick.** Nobody inside pickles, logs, sends a signal, forks, waits, or copies a large payload.
+   Work of any size is done in steps, each in a hold of its own: chains are taken and given up some
+   runs at a time, records evicted and promoted some at a time, memory reserved 1 MiB at a time.
+10. **Two views.** All writes are item or slice assignments to `Segment.words` and
+    `Segment.bytes`: the crash tests count them, and kill at each.
+11. **Hints.** The work semaphores, CURSOR, the statistics, ENTRIES_USED, POOL_WORKERS and WANTED,
+    and of a code all but DIGEST, CLEARED and DEFERRED may be lost or stale. Whoever goes by one
+    looks at the ring after all; who has an entry above ENTRIES_USED raises it.
+
+## Invariants
+
+They hold whenever nobody is inside and DIRTY is 0. `Ring.check` verifies them all.
+
+```text
+1 < RESERVED <= SLOTS <= 2**24,  RESERVED a multiple of the step of growth or SLOTS itself
+FREE + slots of all records + slots given up = RESERVED - 1
+FINISHED_SLOTS = slots of all records that are SUCCESSFUL, FAILED or LOST
+UNFINISHED = WRITING + READY + RUNNING
+WAITING of all lanes + DEFERRED = READY
+DEFERRED = DEFERRED of all codes
+a record in the judged lane of its code is of a site up to CLEARED
+every code that a process or a waiting record names has a digest of its own
+FINISHED <= MAX_RESULTS                 after every end of a task, unless it was lowered
+UNFINISHED - RUNNING <= MAX_PENDING     after every enqueue
+FREE + FINISHED_SLOTS >= MAX_WORKERS    after every enqueue and every large result
+0 < generation < TICK and sequence < TICK, no generation twice
+sequence grows along every FIFO and along the recency list
+(due, sequence) of a record in the heap >= that of its parent
+HAND is 0 or finished, and no record from OLDEST to it has arguments that can be dropped
+bit n of BITMAP is set = FIFO n of its lane is not empty
+OTHERS >= records that are WRITING or RUNNING by the entry, but for CURRENT
+ENTRIES_USED > index of every entry in use
+every chained slot names one head, and one chain of that head reaches it
+```
+
+## What a death leaves behind
+
+Each line is a place where a process can be killed. "Next" is whoever goes inside next: he finds
+DIRTY and rebuilds, in 1.5 us a record. "Reaper" is the dead process's pool, the pool of the
+ring, a site, or whoever asks for that very result.
+
+| Operation | killed | what is left | who repairs it |
+|---|---|---|---|
+| any | with the token, before GUARD | a semaphore at 0 | the next one goes in without, after 5 ms |
+| any | inside | GUARD is dropped by the kernel | next |
+| enqueue | before W | a FREE slot marked as used; nothing was accepted | next |
+| | after W = READY | a task in no FIFO; its caller was never told the id | next: it runs |
+| | before the wake-up | a task that nobody was woken for | the supervisor tops up |
+| large enqueue | before its chain is whole | WRITING by a dead entry | reaper: freed |
+| | while it copies | WRITING by a dead entry | reaper: freed |
+| claim | before W | READY; a start time that nobody reads | nobody needs to |
+| | after W = RUNNING | RUNNING by a dead entry | reaper: LOST |
+| promote | before due = 0 | a record in no heap | next: back into the heap |
+| | after due = 0 | a record in no FIFO | next: to its FIFO's end |
+| clear | before the code's CLEARED | newer tasks in the other lane | nobody needs to |
+| hire | before the workers are started | places that nobody uses | its next turn, or its death |
+| | while it is WANTED | a wish of a dead pool | the next worker that looks |
+| give way | before its process ends | a place that counts as free | its pool's next turn |
+| run | at any moment | RUNNING by a dead entry | reaper: LOST |
+| report | between two stores | an odd sequence word: no progress is shown | nobody needs to |
+| finish | before W | a result that nobody reads; chained slots | reaper: LOST, slots freed |
+| | after W | a finished record in no list | next |
+| read | between stamp and link | the old place in the list, the new sequence | next: by sequence |
+| evict | before W = FREE | a finished record in no list | next: kept |
+| | after W = FREE | slots marked as used | next |
+| | between two holds of a long chain | slots given up, in their list | whoever needs room |
+| drop arguments | before due = generation | all of it; HAND may be further | next: HAND is 0 |
+| | after due = generation | slots marked as used, links into them | next |
+| grow | before RESERVED | memory that nobody knows of | whoever grows next |
+| reap | at any step | part of it done; the entry is still there | the next reaper goes on |
+| rebuild | at any step | DIRTY | next: begins again |
+| attach | before COMMIT | nothing: its liveness lock is gone | nobody needs to |
+| | a new code, before its DIGEST | a free number | nobody needs to |
+| | making the ring | a file without MAGIC | whoever attaches next lays it out |
+
+An exception that a signal handler raises inside is like a death, but for one thing: its process
+lives, so what it is WRITING it frees itself.
+
+Bytes that somebody else wrote over are another matter: readers find them by CRC, `Ring.check` names
+them, and `Ring.repair` drops those records and keeps the rest.
+"""
+
+# Names are imported at first use: a pool that loses the race to start must be able to end before
+# it has imported Django.
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .format.ids import random_id
+    from .format.layout import Geometry
+    from .look import Look
+    from .records.codes import code_digest
+    from .records.loss import Loss, loss_word
+    from .ring import Ring
+    from .shm.leadership import ANY_SERVER, Leadership
+    from .shm.limits import Limits
+    from .shm.neighbours import sites_elsewhere
+    from .shm.objects import fill_standard_descriptors, standard_descriptors
+    from .shm.registry import Attachment, PoolState, Role
+    from .shm.removal import ring_is_attached, sweep_passing, unlink_objects, unlink_unattached
+    from .shm.segment import attach_segment, ring_exists, ring_name
+
+__all__ = [
+    "ANY_SERVER",
+    "Attachment",
+    "Geometry",
+    "Leadership",
+    "Limits",
+    "Look",
+    "Loss",
+    "PoolState",
+    "Ring",
+    "Role",
+    "attach_segment",
+    "code_digest",
+    "fill_standard_descriptors",
+    "loss_word",
+    "random_id",
+    "ring_exists",
+    "ring_is_attached",
+    "ring_name",
+    "sites_elsewhere",
+    "standard_descriptors",
+    "sweep_passing",
+    "unlink_objects",
+    "unlink_unattached",
+]
+
+_MODULES = {
+    "ANY_SERVER": ".shm.leadership",
+    "Attachment": ".shm.registry",
+    "Geometry": ".format.layout",
+    "Leadership": ".shm.leadership",
+    "Limits": ".shm.limits",
+    "Look": ".look",
+    "Loss": ".records.loss",
+    "PoolState": ".shm.registry",
+    "Ring": ".ring",
+    "Role": ".shm.registry",
+    "attach_segment": ".shm.segment",
+    "code_digest": ".records.codes",
+    "fill_standard_descriptors": ".shm.objects",
+    "loss_word": ".records.loss",
+    "random_id": ".format.ids",
+    "ring_exists": ".shm.segment",
+    "ring_is_attached": ".shm.removal",
+    "ring_name": ".shm.segment",
+    "sites_elsewhere": ".shm.neighbours",
+    "standard_descriptors": ".shm.objects",
+    "sweep_passing": ".shm.removal",
+    "unlink_objects": ".shm.removal",
+    "unlink_unattached": ".shm.removal",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

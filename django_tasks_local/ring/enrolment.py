@@ -1,0 +1,77 @@
+"""How a process takes its place in a ring: an entry of the registry, and the number of its code."""
+
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.ring.records.codes import Codes
+from django_tasks_local.ring.records.loss import Loss, loss_word
+from django_tasks_local.ring.shm.registry import Registry, Role
+
+from .format import layout as at
+from .operations import Operations
+
+
+class Enrolment:
+    """What is done inside the mutex for one process.
+
+    Args:
+        registry: Who is attached.
+        codes: Whose tasks are in the ring.
+        operations: To reap the dead where all places are taken.
+        path: The process's settings file.
+        digest: Its code.
+    """
+
+    def __init__(
+        self, registry: Registry, codes: Codes, operations: Operations, path: str, digest: int
+    ) -> None:
+        self._registry = registry
+        self._codes = codes
+        self._do = operations
+        self._path = path
+        self._digest = digest
+
+    def register(self, role: Role, pool: int = -1) -> None:
+        """Takes an entry, and for all but visitors the number of a code: a worker its pool's.
+
+        Raises:
+            StoreUnavailable: All entries, or all numbers, are taken by the living.
+        """
+        registry = self._registry
+        code = -1
+        if pool >= 0:
+            code = registry.code_of(pool)
+        elif role is not Role.VISITOR:
+            code = self._number()
+        try:
+            registry.register(role, self._path, code=code, pool=pool)
+        except StoreUnavailable:
+            # All entries are taken: one of a dead process will do, if it left but little.
+            for entry in registry.attachments():
+                if not (entry.alive or registry.field(entry.index, at.E_OTHERS)):
+                    self._do.reap(entry.index, loss_word(Loss.UNKNOWN), settled=False)
+                    break
+            registry.register(role, self._path, code=code, pool=pool)
+
+    def become(self, role: Role, needs_code: bool) -> bool:
+        """Takes another role; True, since it was done."""
+        self.take_place()
+        code = self._registry.code
+        if needs_code and code < 0:
+            code = self._number()
+        self._registry.become(role, code)
+        return True
+
+    def take_place(self) -> None:
+        """Takes an entry where we have none: not yet, or not any more."""
+        registry = self._registry
+        if not registry.serial:
+            self.register(Role.VISITOR)
+            return
+        registry.ensure()
+        # While nobody saw us alive our number may have been given to another code. A worker has
+        # its pool's.
+        lost = registry.code >= 0 and self._codes.digest(registry.code) != self._digest
+        if lost and registry.role is not Role.WORKER:
+            registry.become(registry.role, self._number())
+
+    def _number(self) -> int:
+        return self._codes.take(self._digest, self._path, self._registry.codes())

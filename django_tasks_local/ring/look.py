@@ -1,0 +1,122 @@
+"""What is in a ring, seen without its lock and without a trace: for people and for monitors."""
+
+from collections.abc import Iterator
+from time import sleep
+from typing import Final, NamedTuple
+
+from django.tasks.exceptions import TaskResultDoesNotExist
+
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.ring.format.ids import format_id
+from django_tasks_local.ring.records.reader import Found, Reader
+from django_tasks_local.ring.records.table import Table
+from django_tasks_local.ring.shm.lock import GUARD, ByteLock
+from django_tasks_local.ring.shm.mutex import look_inside
+from django_tasks_local.ring.shm.registry import Attachment, Registry
+from django_tasks_local.ring.shm.segment import look_at_segment
+
+from .format import layout as at
+
+# A process leaves the inside within a millisecond, a rebuild excepted.
+LOOKS: Final = 4
+BETWEEN_LOOKS_S: Final = 0.005
+
+
+class Counts(NamedTuple):
+    """What is in the ring right now: tasks, then slots, then bytes."""
+
+    waiting: int
+    deferred: int
+    running: int
+    kept: int
+    evicted: int
+    lost: int
+    free_slots: int
+    reserved_slots: int
+    slots: int
+    reserved_bytes: int
+    segment_bytes: int
+
+    @classmethod
+    def of(cls, table: Table) -> "Counts":
+        """Reads them; each number is true for some recent moment."""
+        words, geometry = table.words, table.geometry
+        reserved = table.slots.reserved()
+        return cls(
+            table.order.waiting(),
+            words[at.H_DEFERRED],
+            words[at.H_RUNNING],
+            words[at.H_FINISHED],
+            words[at.H_EVICTED],
+            words[at.H_LOST],
+            words[at.H_FREE],
+            reserved,
+            geometry.slots,
+            at.COLUMNS_AT + reserved * (geometry.slot_size + at.COLUMN_BYTES_PER_SLOT),
+            geometry.segment_bytes,
+        )
+
+
+class Look:
+    """One ring, seen by who is not attached: it makes nothing and waits for nobody.
+
+    Args:
+        table: The ring's records.
+        alias: The alias of the backend, for worker ids.
+    """
+
+    def __init__(self, table: Table, alias: str) -> None:
+        self.name = table.segment.name
+        self.registry = Registry(table.segment)
+        self._table = table
+        self._reader = Reader(table, alias)
+        self._guard = ByteLock(table.segment.fd, GUARD)
+
+    @classmethod
+    def into(cls, name: str, alias: str) -> "Look | None":
+        """Looks at the ring of that name; None where there is none.
+
+        Raises:
+            StoreUnavailable: It is not ours, or no ring of this layout.
+        """
+        segment = look_at_segment(name)
+        return None if segment is None else cls(Table(segment), alias)
+
+    def counts(self) -> Counts:
+        """How much of everything there is."""
+        return Counts.of(self._table)
+
+    def attached(self) -> list[Attachment]:
+        """The living processes that are attached."""
+        return [entry for entry in self.registry.attachments() if entry.alive]
+
+    def running(self) -> Iterator[tuple[Found, bool]]:
+        """The tasks that run now, and whether their workers live.
+
+        It reads every slot's commit word: for people, not for polls.
+        """
+        table = self._table
+        column = table.words[table.commit : table.commit + table.slots.reserved()].tolist()
+        for slot in [s for s, word in enumerate(column) if word >> at.STATE_SHIFT == at.RUNNING]:
+            head = table.head(slot)
+            try:
+                found = self._reader.find(format_id(head.id_high, head.id_low))
+            except (TaskResultDoesNotExist, StoreUnavailable):
+                continue  # finished and evicted meanwhile; or damaged, which `check` tells
+            if found.state == at.RUNNING:
+                owner = found.word >> at.OWNER_SHIFT & at.OWNER_MASK
+                yield found, owner < at.ENTRIES and self.registry.alive(owner)
+
+    def stuck_inside(self) -> int | None:
+        """The pid of a process that has the lock and does not move; None for none.
+
+        A pid of 0 or less stands for a process in another pid namespace.
+        """
+        first = look_inside(self._guard, self._table.words)
+        for _ in range(LOOKS):
+            if first is None:
+                return None
+            sleep(BETWEEN_LOOKS_S)
+            if look_inside(self._guard, self._table.words) != first:
+                return None
+        return first.pid if first else None

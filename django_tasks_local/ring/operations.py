@@ -1,0 +1,325 @@
+"""What happens inside the mutex: each operation of the ring as its numbered writes.
+
+Rule 3 of the package's docstring holds for all: the dirty word first, then one store of W, then the
+links. Its table says what a death at each step leaves behind.
+"""
+
+import time
+import zlib
+from dataclasses import dataclass, field
+from struct import Struct
+from typing import Any, Final, NamedTuple
+
+from django_tasks_local.ring.format.ids import with_slot
+from django_tasks_local.ring.records.loss import Loss, loss_word
+from django_tasks_local.ring.records.reader import Found
+from django_tasks_local.ring.records.slots import Wanted
+from django_tasks_local.ring.records.table import Room, Table
+from django_tasks_local.ring.shm.errors import inconsistent
+from django_tasks_local.ring.shm.registry import Registry
+
+from . import recovery
+from .format import layout as at
+
+_REST_OF_HEAD = bytes(at.HEAD_BYTES - 72)
+_CRC_WORD = Struct("=Q")
+# What an operation says that has to go on in another hold of the lock.
+AGAIN: Final = -2
+
+
+class Request(NamedTuple):
+    """One task to enqueue, with all that can be computed outside the lock."""
+
+    meta: bytes
+    arguments: Any  # bytes; `Pickled` where they are chained
+    queue: int  # priority + 100
+    due_ns: int  # 0: now
+    now_ns: int
+    id_high: int
+    id_low: int  # without its slot
+
+
+@dataclass(slots=True)
+class Written:
+    """A slot that is, or soon will be, WRITING by us; slot 0 before there is one."""
+
+    slot: int = 0
+    generation: int = 0
+    wanted: Wanted = field(default_factory=lambda: Wanted(0, 0))
+
+
+class Operations:
+    """The operations, each to be run inside the mutex.
+
+    An operation that must refuse says so by its return value before it has written anything (rule
+    8): an exception would leave the ring dirty for the next one to rebuild.
+    """
+
+    def __init__(self, table: Table, registry: Registry) -> None:
+        self._table = table
+        self._words = table.words
+        self._bytes = table.bytes
+        self._registry = registry
+        self._slots_at = table.geometry.slots_at
+        self._size = table.geometry.slot_size
+
+    def enqueue(self, request: Request) -> int:
+        """Stores a request that fits its head slot; its slot, 0 where refused, or AGAIN."""
+        words = self._words
+        if self.full():
+            return 0
+        if words[at.H_FREE] <= words[at.H_MAX_WORKERS]:
+            room = self._table.make_room(1, words[at.H_MAX_WORKERS])
+            if room is not Room.ENOUGH:
+                return AGAIN if room is Room.MORE else 0
+        words[at.H_DIRTY] = 1
+        slot = self._table.slots.take_one()
+        generation = words[at.H_TICK]
+        if generation >= at.BEYOND_ANY_TICK:
+            raise OverflowError(f"TICK is {generation}")  # damage: see layout
+        words[at.H_TICK] = generation + 1
+        words[at.H_UNFINISHED] += 1
+        payload = request.meta + request.arguments
+        self._publish(request, slot, generation, 0, payload, generation)
+        return slot
+
+    def begin_chained(self, request: Request, written: Written, count: int) -> Room:
+        """Takes a head slot, WRITING by us, for a request with `count` chained slots.
+
+        `written` names it as soon as it is ours, so that `abandon` finds it even if an exception
+        comes in between.
+        """
+        words, table = self._words, self._table
+        room = Room.NONE if self.full() else table.make_room(1 + count, words[at.H_MAX_WORKERS])
+        if room is not Room.ENOUGH:
+            return room
+        self._registry.ensure()
+        words[at.H_DIRTY] = 1
+        slot = table.slots.take_one()
+        generation = words[at.H_TICK]
+        if generation >= at.BEYOND_ANY_TICK:
+            raise OverflowError(f"TICK is {generation}")  # damage: see layout
+        words[at.H_TICK] = generation + 1
+        written.slot, written.generation = slot, generation
+        written.wanted = Wanted(count, at.chain_word(slot, generation))
+        self._registry.set_field(at.E_OTHERS, self._others() + 1)
+        word = (self._slots_at + slot * self._size) // 8
+        words[word + at.S_META_BYTES] = len(request.meta)
+        words[word + at.S_ARGUMENTS_BYTES] = len(request.arguments)
+        words[word + at.S_ARGUMENTS_CHAIN] = 0
+        words[table.commit + slot] = at.head_word(at.WRITING, generation, self._registry.index)
+        words[at.H_UNFINISHED] += 1
+        return Room.ENOUGH
+
+    def chain_request(self, written: Written) -> Room:
+        """Takes some of the chained slots of what we are WRITING; ENOUGH when all are there."""
+        word = self._table.offset(written.slot) // 8 + at.S_ARGUMENTS_CHAIN
+        mine = at.head_word(at.WRITING, written.generation, self._registry.index)
+        keep = self._words[at.H_MAX_WORKERS]
+        return self._take_runs(written.slot, mine, written.wanted, word, keep)
+
+    def publish_chained(self, request: Request, written: Written) -> bool:
+        """Makes READY what we have been WRITING; False where somebody took it from us."""
+        word = self._words[self._table.commit + written.slot]
+        if word != at.head_word(at.WRITING, written.generation, self._registry.index):
+            return False
+        words = self._words
+        words[at.H_DIRTY] = 1
+        # Its place in the queue is that of its publication: others have passed while we copied.
+        tick = words[at.H_TICK]
+        words[at.H_TICK] = tick + 1
+        self._publish(request, written.slot, written.generation, written.wanted.chain, b"", tick)
+        self._registry.set_field(at.E_OTHERS, self._others() - 1)
+        return True
+
+    def abandon(self, written: Written) -> None:
+        """Frees what we have been WRITING, if there is any."""
+        word = self._words[self._table.commit + written.slot]
+        if word == at.head_word(at.WRITING, written.generation, self._registry.index):
+            self._words[at.H_DIRTY] = 1
+            self._table.free(written.slot)
+            self._words[at.H_UNFINISHED] -= 1
+            self._registry.set_field(at.E_OTHERS, self._others() - 1)
+
+    def claim(self, share: at.Share | None) -> int:
+        """Makes the next due record of a share RUNNING by us; its slot, 0 for none, or AGAIN."""
+        words, table = self._words, self._table
+        now_ns = time.time_ns()
+        more = words[at.H_DEFERRED] and table.order.promote(now_ns)
+        place = table.order.first(share)
+        slot, lane, _ = place
+        if not lane:
+            return AGAIN if more else 0
+        self._registry.ensure()
+        if slot >= table.segment.limit:
+            table.segment.must_hold(slot)
+        word = words[table.commit + slot] if slot else 0
+        if word >> at.STATE_SHIFT != at.READY or word % 31:
+            words[at.H_DIRTY] = 1
+            raise inconsistent(table.segment.path)
+        offset = self._slots_at + slot * self._size
+        words[at.H_DIRTY] = 1
+        generation = word & at.GENERATION_MASK
+        registry = self._registry
+        current = registry.entry + at.E_CURRENT
+        if table.is_run_by(words[current], registry.index):
+            # A signal handler's exception came between its claim and its start, or its end.
+            registry.set_field(at.E_OTHERS, self._others() + 1)
+        worker = registry.pid << 32 | registry.serial
+        fields = at.CLAIM.pack(now_ns, worker)
+        crc = zlib.crc32(fields, words[offset // 8 + at.S_REQUEST_CRC] & at.CRC_MASK)
+        start = offset + at.S_STARTED_AT * 8
+        self._bytes[start : start + 24] = fields + _CRC_WORD.pack(crc)
+        words[current] = slot
+        words[table.commit + slot] = at.head_word(at.RUNNING, generation, registry.index)
+        table.order.pop(place)
+        words[at.H_RUNNING] += 1
+        return slot
+
+    def chain_outcome(self, found: Found, wanted: Wanted, keep: int) -> Room:
+        """Takes some of the chained slots of a record that we run; ENOUGH when all are there.
+
+        Args:
+            found: The record.
+            wanted: Its chain.
+            keep: Slots that must be left for the results and errors of others.
+        """
+        word = self._table.offset(found.slot) // 8 + at.S_OUTCOME_CHAIN
+        return self._take_runs(found.slot, found.word, wanted, word, keep)
+
+    def drop_outcome_chain(self, found: Found) -> None:
+        """Frees what an interrupted attempt to finish a record that we run has chained."""
+        words, table = self._words, self._table
+        if words[table.commit + found.slot] == found.word:
+            words[at.H_DIRTY] = 1
+            word = table.offset(found.slot) // 8 + at.S_OUTCOME_CHAIN
+            chain = words[word]
+            words[word] = 0
+            table.slots.discard(chain)
+
+    def trim(self) -> bool:
+        """Evicts some of what is beyond MAX_RESULTS; whether there is more to do."""
+        return self._table.trim(self._words[at.H_MAX_RESULTS])
+
+    def _take_runs(self, slot: int, mine: int, wanted: Wanted, word: int, keep: int) -> Room:
+        words, table = self._words, self._table
+        if words[table.commit + slot] != mine:
+            return Room.NONE
+        room = table.make_room(wanted.count, keep)
+        if room is not Room.ENOUGH:
+            return room
+        words[at.H_DIRTY] = 1
+        whole = table.slots.take_runs(wanted)
+        words[word] = wanted.chain
+        return Room.ENOUGH if whole else Room.MORE
+
+    def finish(self, found: Found, state: int, slots: int) -> bool:
+        """Makes a record that we run SUCCESSFUL or FAILED; False where it is not ours any more."""
+        words, table, slot = self._words, self._table, found.slot
+        if words[table.commit + slot] != found.word:
+            return False
+        words[at.H_DIRTY] = 1
+        table.recency.stamp(slot)
+        words[table.commit + slot] = at.head_word(state, found.head.generation)
+        table.link_finished(slot, slots, self._words[at.H_MAX_RESULTS])
+        return True
+
+    def touch(self, slot: int, word: int) -> None:
+        """Makes a finished record the most recently used, if it is still there."""
+        words, recency = self._words, self._table.recency
+        if words[self._table.commit + slot] == word and words[at.H_NEWEST] != slot:
+            words[at.H_DIRTY] = 1
+            recency.stamp(slot)
+            recency.remove(slot)
+            recency.append(slot)
+
+    def lose(self, found: Found) -> None:
+        """Gives up a record that we claimed and that turned out to be damaged."""
+        if self._words[self._table.commit + found.slot] == found.word:
+            recovery.lose(
+                self._table, found.slot, loss_word(Loss.DAMAGED), self._words[at.H_MAX_RESULTS]
+            )
+
+    def leave(self) -> None:
+        """Frees our entry, unless a thread of ours is still at work: then it is reaped later."""
+        index = self._registry.index
+        if not self._registry.owned():  # others took us for dead, and settled what we had
+            return
+        slot = self._registry.field(index, at.E_CURRENT)
+        if not (self._table.is_run_by(slot, index) or self._others()):
+            self._registry.release(index)
+
+    def settle(self, slot: int, index: int, loss: int) -> bool:
+        """Settles one record of a dead entry that has several; whether the entry still is dead."""
+        dead = self._is_dead(index)
+        if dead:
+            recovery.settle(self._table, slot, index, loss, self._words[at.H_MAX_RESULTS])
+        return dead
+
+    def reap(self, index: int, loss: int, settled: bool) -> int:
+        """Settles a dead entry's CURRENT record and frees the entry; the lost task's slot or 0.
+
+        Args:
+            index: The entry.
+            loss: A `loss_word` for the task that it ran.
+            settled: Whether all else that it left has been settled. If not, and there is any,
+                nothing is done.
+        """
+        registry = self._registry
+        if not self._is_dead(index) or (registry.field(index, at.E_OTHERS) and not settled):
+            return 0
+        current = registry.field(index, at.E_CURRENT)
+        keep = self._words[at.H_MAX_RESULTS]
+        lost = recovery.settle(self._table, current, index, loss, keep)
+        registry.release(index)  # last: rule 7
+        return lost
+
+    def _is_dead(self, index: int) -> bool:
+        registry = self._registry
+        return registry.field(index, at.E_COMMIT) != 0 and not registry.alive(index)
+
+    def _publish(
+        self,
+        request: Request,
+        slot: int,
+        generation: int,
+        chain: int,
+        payload: bytes,
+        sequence: int,
+    ) -> None:
+        """Fills the head slot, commits it as READY and links it."""
+        words, table, registry = self._words, self._table, self._registry
+        fields = at.REQUEST.pack(
+            request.id_high, with_slot(request.id_low, slot), generation, request.now_ns,
+            registry.origin << 8 | request.queue,
+            len(request.meta), len(request.arguments), chain,
+        )  # fmt: skip
+        if chain:
+            crc = zlib.crc32(request.meta, zlib.crc32(fields)) | request.arguments.crc << 32
+        else:
+            crc = zlib.crc32(payload, zlib.crc32(fields))
+        head = b"".join((fields, _CRC_WORD.pack(crc), _REST_OF_HEAD, payload))
+        offset = self._slots_at + slot * self._size
+        self._bytes[offset : offset + len(head)] = head
+        due_ns = request.due_ns if request.due_ns > request.now_ns else 0
+        # Bytes of an earlier record must not pass for this one's progress.
+        words[(offset + self._size - at.PROGRESS_BYTES) // 8] = 0
+        words[table.sequence + slot] = sequence
+        words[table.due + slot] = due_ns
+        words[table.commit + slot] = at.head_word(at.READY, generation)
+        if due_ns:
+            table.order.defer(slot)
+        else:
+            lane = registry.lane
+            if registry.newest > words[registry.cleared_word]:
+                lane += at.LANE_WORDS  # `layout.lane_of` says the same
+            table.order.append(slot, lane, request.queue)
+
+    def full(self) -> bool:
+        """Whether MAX_PENDING tasks wait."""
+        words = self._words
+        pending: int = words[at.H_UNFINISHED] - words[at.H_RUNNING]
+        return pending >= words[at.H_MAX_PENDING]
+
+    def _others(self) -> int:
+        return self._registry.field(self._registry.index, at.E_OTHERS)

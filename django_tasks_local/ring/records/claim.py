@@ -1,0 +1,83 @@
+"""One claimed task, in the hands of the worker that runs it."""
+
+import math
+import os
+import threading
+from typing import Final
+
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.ids import format_id
+
+from .reader import Found, Reader
+from .table import Head, Table
+
+# A report takes microseconds. Shorter: one that waits for its turn on a busy machine could write
+# into another's slot; longer: the end of a task waits for nothing.
+LEFT_LOCKED_S: Final = 1.0
+
+
+class RingClaim(Found):
+    """A record that is RUNNING by this process, as it was claimed.
+
+    It belongs to the thread that claimed it; `report` to all threads of the task.
+    """
+
+    __slots__ = ("_lock", "_open", "_pid", "_table")
+
+    def __init__(
+        self, reader: Reader, table: Table, slot: int, word: int, head: Head, raw: bytes
+    ) -> None:
+        super().__init__(reader, format_id(head.id_high, head.id_low), slot, word, head, raw)
+        self._table = table
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._open = True
+
+    def ours(self) -> bool:
+        """Whether we may write to the record outside the lock (rule 6; 1 us).
+
+        The task may have forked, or closed every descriptor: then the kernel has dropped our
+        record locks, we count as dead, and the slot may be somebody else's by now.
+        """
+        table = self._table
+        return (
+            os.getpid() == self._pid
+            and table.segment.still_open()
+            and table.words[table.commit + self.slot] == self.word
+        )
+
+    def report(self, done: float, total: float | None, message: str) -> None:
+        """Stores the progress: a few stores, no lock of the ring (3 us)."""
+        # Two threads of one task would mix their words. Not `with`: a signal handler that
+        # reports while its own thread does must give up, not wait for itself.
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._open and self.ours():
+                self._write(done, math.nan if total is None else total, message)
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """From here on a thread that outlives its task reports nowhere."""
+        # No report may be half-way when the slot goes to others. Not for ever: a handler that
+        # raised between taking the lock and the `try` in `report` has left it locked.
+        taken = self._lock.acquire(timeout=LEFT_LOCKED_S)
+        self._open = False
+        if taken:
+            self._lock.release()
+
+    def _write(self, done: float, total: float, message: str) -> None:
+        words = self._table.words
+        end = self._table.offset(self.slot + 1)
+        start = end - at.PROGRESS.size
+        word = start // 8 - 1
+        generation = self.head.generation
+        sequence = words[word]
+        if sequence >> 16 != generation:
+            sequence = generation << 16
+        # Odd while it is being written; the generation tells whose it is.
+        words[word] = sequence | 1
+        text = message.encode(errors="replace")[: at.PROGRESS_TEXT_BYTES]
+        self._table.bytes[start:end] = at.PROGRESS.pack(done, total, text)
+        words[word] = generation << 16 | (sequence | 1) + 1 & 0xFFFE

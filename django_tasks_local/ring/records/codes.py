@@ -1,0 +1,147 @@
+"""The codes whose tasks are in a ring: at most eight releases at a time, each with a number.
+
+A code is what a pool would run if it were started now: which settings, which interpreter with which
+packages. Its files may still change in place; its pool notices that (see ``pool.code``). A record
+names its code by number, so a number must keep its meaning as long as anybody or anything uses it.
+"""
+
+from collections.abc import Container, Iterable
+from hashlib import blake2s
+
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm.lock import ByteLock, pool_byte, successor_byte
+from django_tasks_local.ring.shm.registry import Attachment, Role
+from django_tasks_local.ring.shm.segment import Segment
+
+from .order import Order
+
+
+def code_digest(*parts: str) -> int:
+    """What tells one code from another: 64 bits, never 0."""
+    digest = blake2s("\0".join(parts).encode(errors="surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") or 1
+
+
+class Codes:
+    """The table of codes (changes: in the lock)."""
+
+    def __init__(self, segment: Segment, order: Order) -> None:
+        self._segment = segment
+        self._words = segment.words
+        self._order = order
+
+    def find(self, digest: int) -> int:
+        """The number of a code, -1 where the table does not have it."""
+        return next((code for code in range(at.CODES) if self.digest(code) == digest), -1)
+
+    def digest(self, code: int) -> int:
+        """The digest of a code, 0 for a number that is free."""
+        return self.field(code, at.C_DIGEST)
+
+    def field(self, code: int, which: int) -> int:
+        """One word of a code."""
+        word: int = self._words[at.code_word(code, which)]
+        return word
+
+    def path(self, code: int) -> str:
+        """What a code is called: the end of its settings file's path."""
+        length = min(self.field(code, at.C_PATH_BYTES), at.CODE_PATH_BYTES)
+        start = at.code_word(code, at.C_PATH) * 8
+        return bytes(self._segment.bytes[start : start + length]).decode(errors="replace")
+
+    def take(self, digest: int, path: str, attached: Container[int]) -> int:
+        """The number of a code, given to it if need be (in the lock).
+
+        Args:
+            digest: The code's.
+            path: What it is called in texts.
+            attached: The numbers that living processes have.
+
+        Raises:
+            StoreUnavailable: All numbers are in use. Nothing was written.
+        """
+        found = self.find(digest)
+        if found >= 0:
+            return found
+        free = [code for code in range(at.CODES) if not self._in_use(code, attached)]
+        # The one that has been out of use for longest.
+        for code in sorted(free, key=lambda each: self.field(each, at.C_NEWEST)):
+            if self._give(code, digest, path):
+                return code
+        raise StoreUnavailable(
+            f"{at.CODES} releases (settings, interpreter, virtualenv) have processes or unfinished "
+            "tasks in it, and there is no room for another",
+            path=self._segment.path,
+            fix="end old releases (`manage.py local_tasks status` lists their processes), or give "
+            "this one another NAMESPACE",
+        )
+
+    def orphans(self, living: Iterable[Attachment]) -> int:
+        """The codes (a bit for each) with unfinished tasks, and nobody to run them.
+
+        No site of theirs is attached, and no pool: their release has gone.
+        """
+        cared_for = {entry.code for entry in living if entry.role is Role.SITE}
+        return sum(
+            1 << code
+            for code in range(at.CODES)
+            if code not in cared_for and self.has_tasks(code) and not self.has_pool(code)
+        )
+
+    def heir(self, living: Iterable[Attachment]) -> int:
+        """The code whose pool adopts orphans: that of the newest site, or else of the newest pool.
+
+        -1 where neither is there.
+        """
+        ranks = {Role.SITE: 2, Role.POOL: 1}
+        heirs = [(ranks[e.role], e.serial, e.code) for e in living if e.role in ranks]
+        return max(heirs)[2] if heirs else -1
+
+    def cared_for(self, code: int, living: Iterable[Attachment]) -> tuple[bool, bool]:
+        """Whether tasks wait, and whether some are deferred, that a pool of a code would run."""
+        numbers = {code} - {-1}
+        if code >= 0 and code == self.heir(living):
+            orphans = self.orphans(living)
+            numbers |= {each for each in range(at.CODES) if orphans >> each & 1}
+        waiting = any(any(self._order.waiting_in(each)) for each in numbers)
+        return waiting, any(self.field(each, at.C_DEFERRED) for each in numbers)
+
+    def runnable(self, share: at.Share) -> int:
+        """How many waiting tasks a share allows (outside the lock: of some recent moment)."""
+        code, cleared, adopted = share
+        waiting, newer = self._order.waiting_in(code)
+        if cleared >= self.field(code, at.C_NEWEST):
+            waiting += newer
+        others = (other for other in range(at.CODES) if adopted >> other & 1 and other != code)
+        return waiting + sum(sum(self._order.waiting_in(other)) for other in others)
+
+    def has_pool(self, code: int) -> bool:
+        """Whether a pool of that code serves, or is on its way; never our own (1 us)."""
+        fd = self._segment.fd
+        return ByteLock(fd, pool_byte(code)).held() or ByteLock(fd, successor_byte(code)).held()
+
+    def _in_use(self, code: int, attached: Container[int]) -> bool:
+        return code in attached or self.has_tasks(code) or self.has_pool(code)
+
+    def has_tasks(self, code: int) -> bool:
+        """Whether tasks of a code wait, or are deferred."""
+        return any(self._order.waiting_in(code)) or bool(self.field(code, at.C_DEFERRED))
+
+    def _give(self, code: int, digest: int, path: str) -> bool:
+        """Gives a number a new meaning; False where a pool of the old one came in between."""
+        words, start = self._words, at.code_word(code, 0)
+        before = words[start + at.C_DIGEST]
+        words[start + at.C_DIGEST] = 0
+        # A pool that is about to start takes its byte first, and then looks at the digest.
+        if self.has_pool(code):
+            words[start + at.C_DIGEST] = before
+            return False
+        for field in range(at.C_DIGEST + 1, at.C_PATH):
+            words[start + field] = 0
+        tail = path.encode(errors="replace")[-at.CODE_PATH_BYTES :]
+        place = (start + at.C_PATH) * 8
+        self._segment.bytes[place : place + len(tail)] = tail
+        words[start + at.C_PATH_BYTES] = len(tail)
+        words[start + at.C_DIGEST] = digest  # last: whoever dies before has given it to nobody
+        return True

@@ -1,0 +1,311 @@
+"""Reading records without the lock."""
+
+import math
+import pickle
+import zlib
+from functools import lru_cache, partial
+from typing import Any, NoReturn
+
+from django.tasks import TaskResultStatus
+from django.tasks.exceptions import TaskResultDoesNotExist
+
+from django_tasks_local.exceptions import ArgumentsDropped, StoreUnavailable, WorkerLost
+from django_tasks_local.progress import Progress
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.ids import parse_id
+from django_tasks_local.store import task_path
+
+from .loss import loss_error, worker_lost
+from .payload import NO_ARGUMENTS, decode
+from .table import Head, Table, make_head
+
+_STATUS = {
+    at.READY: TaskResultStatus.READY,
+    at.RUNNING: TaskResultStatus.RUNNING,
+    at.SUCCESSFUL: TaskResultStatus.SUCCESSFUL,
+    at.FAILED: TaskResultStatus.FAILED,
+    at.LOST: TaskResultStatus.FAILED,
+}
+
+
+class Found:
+    """One record as copied at one moment, checked; a `Snapshot`.
+
+    What a poll for the status does not ask for is not computed.
+
+    Attributes:
+        result_id: Its id.
+        slot: Its head slot.
+        word: Its commit word then.
+        head: The head slot's words.
+        raw: The whole head slot.
+        progress: What its task had reported, None for nothing.
+    """
+
+    __slots__ = ("_reader", "head", "progress", "raw", "result_id", "slot", "word")
+
+    def __init__(
+        self,
+        reader: "Reader",
+        result_id: str,
+        slot: int,
+        word: int,
+        head: Head,
+        raw: bytes,
+        progress: Progress | None = None,
+    ) -> None:
+        self._reader = reader
+        self.result_id = result_id
+        self.slot = slot
+        self.word = word
+        self.head = head
+        self.raw = raw
+        self.progress = progress
+
+    @property
+    def state(self) -> int:
+        """The state in the commit word."""
+        return self.word >> at.STATE_SHIFT
+
+    @property
+    def status(self) -> TaskResultStatus:
+        """What Django calls the state."""
+        return _STATUS[self.word >> at.STATE_SHIFT]
+
+    @property
+    def meta(self) -> bytes:
+        """What names the task."""
+        return self._reader.meta(self)
+
+    @property
+    def enqueued_at_ns(self) -> int:
+        """When it was enqueued, unix ns."""
+        return self.head.enqueued_at_ns
+
+    @property
+    def started_at_ns(self) -> int:
+        """When it was claimed, unix ns; 0 before that."""
+        return self.head.started_at_ns if self.state != at.READY else 0
+
+    @property
+    def finished_at_ns(self) -> int:
+        """When it ended, unix ns; 0 before that."""
+        return self.head.finished_at_ns if self.state in at.FINISHED else 0
+
+    @property
+    def worker_id(self) -> str:
+        """Who claimed it, "" before that."""
+        return _worker_id(self._reader.alias, self.head.worker) if self.state != at.READY else ""
+
+    @property
+    def loss(self) -> WorkerLost | None:
+        """How its worker was lost; None where it was not."""
+        return worker_lost(self.head) if self.state == at.LOST else None
+
+    def arguments(self) -> Any:
+        """Unpickles the arguments."""
+        return self._reader.arguments(self)
+
+    def outcome(self) -> Any:
+        """Unpickles the return value, or the error: (exception class path, text)."""
+        return loss_error(self.head) if self.state == at.LOST else self._reader.outcome(self)
+
+
+class Reader:
+    """Copies records out of the ring while others write.
+
+    No lock: the commit word before and after the copy must be the same, and the CRCs must hold
+    (rule 4).
+
+    Attributes:
+        alias: The alias of the backend, for worker ids.
+    """
+
+    def __init__(self, table: Table, alias: str = "") -> None:
+        geometry = table.geometry
+        self.alias = alias
+        self._table = table
+        self._words = table.words
+        self._bytes = table.bytes
+        self._commit = table.commit
+        self._slots_at = geometry.slots_at
+        self._size = geometry.slot_size
+        self._inline = geometry.inline_bytes
+        self._reserved = 0  # at least so many slots have memory; it only grows
+
+    def find(self, result_id: str) -> Found:
+        """The record behind an id.
+
+        Raises:
+            TaskResultDoesNotExist: No id of this ring, or its slot was recycled.
+            StoreUnavailable: The record is damaged.
+        """
+        slot, high, low = parse_id(result_id)
+        if slot >= self._reserved:
+            self._reserved = self._table.slots.reserved()
+        if not 0 < slot < self._reserved:
+            raise does_not_exist(result_id)
+        words, size = self._words, self._size
+        commit, offset = self._commit + slot, self._slots_at + slot * size
+        problem = ""
+        for _ in range(100):
+            word = words[commit]
+            raw = bytes(self._bytes[offset : offset + size])
+            if words[commit] != word:
+                continue
+            head = make_head(at.HEAD.unpack_from(raw))
+            state = word >> at.STATE_SHIFT
+            if head.id_low != low or head.id_high != high or not word:
+                raise does_not_exist(result_id)
+            if word % 31:
+                problem = "the check bits of its commit word do not hold"
+                continue
+            if not at.READY <= state <= at.LOST or head.generation != word & at.GENERATION_MASK:
+                raise does_not_exist(result_id)
+            problem = self.problem(head, raw, state)
+            if not problem:
+                reported = words[(offset + size - at.PROGRESS_BYTES) // 8] >> 16 == head.generation
+                progress = self._progress(offset, head.generation) if reported else None
+                found = Found(self, result_id, slot, word, head, raw, progress)
+                if head.arguments_chain:
+                    self.meta(found)  # the CRC of the head's request covers its meta, too
+                return found
+        raise damaged(self._table, slot, problem)
+
+    def arguments(self, found: Found) -> Any:
+        """Unpickles the arguments: from what is in hand, or from their chain.
+
+        Raises:
+            ArgumentsDropped: They had to make room when the task had finished.
+        """
+        head = found.head
+        if head.meta_bytes + head.arguments_bytes <= self._inline:
+            start = at.HEAD_BYTES + head.meta_bytes
+            data = found.raw[start : start + head.arguments_bytes]
+            return ((), {}) if data == NO_ARGUMENTS else pickle.loads(data)
+        self._refuse_dropped(found)
+        chain, offset, size = head.arguments_chain, head.meta_bytes, head.arguments_bytes
+        try:
+            return self._unpickled(found, chain, offset, size, head.request_crc)
+        except StoreUnavailable:
+            self._refuse_dropped(found)  # meanwhile
+            raise
+
+    def outcome(self, found: Found) -> Any:
+        """Unpickles the return value or the error, likewise."""
+        head = found.head
+        if head.outcome_chain:
+            return self._unpickled(
+                found, head.outcome_chain, 0, head.outcome_bytes, head.outcome_crc
+            )
+        start = at.HEAD_BYTES
+        if head.meta_bytes + head.arguments_bytes <= self._inline:
+            start += head.meta_bytes + head.arguments_bytes
+        return pickle.loads(found.raw[start : start + head.outcome_bytes])
+
+    def meta(self, found: Found) -> bytes:
+        """What names the task."""
+        head = found.head
+        if head.meta_bytes + head.arguments_bytes <= self._inline:
+            return found.raw[at.HEAD_BYTES : at.HEAD_BYTES + head.meta_bytes]
+        slots = self._table.slots
+        chain = slots.meta_chain(found.slot, head.arguments_chain) or head.arguments_chain
+        data = slots.source(chain, self._owner_word(found), 0).copy(head.meta_bytes)
+        if zlib.crc32(data, zlib.crc32(found.raw[:64])) != head.request_crc & at.CRC_MASK:
+            self._refuse(found)
+        return data
+
+    def _unpickled(self, found: Found, chain: int, offset: int, size: int, crc: int) -> Any:
+        """Unpickles a chained payload of a record, each piece once its CRC holds.
+
+        Raises:
+            TaskResultDoesNotExist: The record was recycled since it was found.
+            StoreUnavailable: It is damaged.
+        """
+        source = self._table.slots.source(chain, self._owner_word(found), offset)
+        return decode(source, size, crc >> 32, partial(self._refuse, found))
+
+    def _refuse(self, found: Found) -> NoReturn:
+        """Raises the reason why a CRC of a payload does not match."""
+        now = self._words[self._commit + found.slot]
+        if (now ^ found.word) & at.GENERATION_MASK or now >> at.STATE_SHIFT < at.READY:
+            raise does_not_exist(found.result_id)
+        raise damaged(self._table, found.slot, "its payload does not match its CRC")
+
+    def _refuse_dropped(self, found: Found) -> None:
+        same = not (self._words[self._commit + found.slot] ^ found.word) & at.GENERATION_MASK
+        if same and self._table.slots.is_cut(found.slot):
+            path, size = task_path(self.meta(found)), found.head.arguments_bytes
+            raise ArgumentsDropped(path, found.result_id, size)
+
+    def _owner_word(self, found: Found) -> int:
+        return at.chain_word(found.slot, found.word & at.GENERATION_MASK)
+
+    def problem(self, head: Head, raw: bytes, state: int) -> str:
+        """What is wrong with a copied head slot in this state; "" for nothing (0.5 us)."""
+        end = at.HEAD_BYTES + head.meta_bytes + head.arguments_bytes
+        if end <= at.HEAD_BYTES + self._inline:
+            crc = zlib.crc32(raw[at.HEAD_BYTES : end], zlib.crc32(raw[:64]))
+            if crc != head.request_crc:
+                return "its request does not match its CRC"
+        else:  # `meta` and `arguments` will see
+            end, crc = at.HEAD_BYTES, head.request_crc & at.CRC_MASK
+        if state == at.READY:
+            return ""
+        crc = zlib.crc32(raw[72:88], crc)
+        if crc != head.claim_crc:
+            return "its start does not match its CRC"
+        if state == at.RUNNING:
+            return ""
+        if state == at.LOST:
+            fields = at.OUTCOME.pack(head.finished_at_ns, head.outcome_bytes, 0)
+            crc = zlib.crc32(fields, crc ^ state)
+            return "" if crc == head.outcome_crc else "its end does not match its CRC"
+        crc = zlib.crc32(raw[96:120], crc ^ state)
+        if head.outcome_chain:
+            crc |= head.outcome_crc & ~at.CRC_MASK
+        else:
+            crc = zlib.crc32(raw[end : end + head.outcome_bytes], crc)
+        return "" if crc == head.outcome_crc else "its outcome does not match its CRC"
+
+    def _progress(self, offset: int, generation: int) -> Progress | None:
+        place = offset + self._size - at.PROGRESS_BYTES
+        for _ in range(100):
+            sequence = self._words[place // 8]
+            raw = bytes(self._bytes[place + 8 : place + at.PROGRESS_BYTES])
+            if sequence >> 16 != generation:
+                return None
+            if not sequence & 1 and self._words[place // 8] == sequence:
+                done, total, text = at.PROGRESS.unpack(raw)
+                return Progress(
+                    _plain(done),
+                    None if math.isnan(total) else _plain(total),
+                    text.rstrip(b"\0").decode(errors="replace"),
+                )
+        return None  # its writer died in the middle, or never stops
+
+
+def does_not_exist(result_id: object) -> TaskResultDoesNotExist:
+    """What to raise for an id that names nothing here."""
+    return TaskResultDoesNotExist(
+        f"No result {str(result_id)[:80]!r}: it was never made here, or it was evicted "
+        "(MAX_RESULTS finished results are kept)."
+    )
+
+
+def damaged(table: Table, slot: int, problem: str) -> StoreUnavailable:
+    """What to raise for a record whose CRCs do not hold."""
+    return StoreUnavailable(
+        f"the record in slot {slot} is damaged: {problem or 'it never stops changing'}",
+        path=table.segment.path,
+        fix="`manage.py local_tasks check --fix` drops it and keeps what is whole",
+    )
+
+
+def _plain(number: float) -> float:
+    return int(number) if number.is_integer() else number
+
+
+@lru_cache(1024)  # arbitrary: a ring has far fewer workers at a time
+def _worker_id(alias: str, worker: int) -> str:
+    return f"{alias}-{worker >> 32}-{worker & 0xFFFFFFFF}"

@@ -1,0 +1,237 @@
+"""The records of a ring: what a slot number stands for, and how records come and go.
+
+Everything here runs inside the mutex; `ring` and `recovery` are the callers.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from typing import Final, NamedTuple
+
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm.errors import inconsistent
+from django_tasks_local.ring.shm.segment import Segment
+
+from .order import Order
+from .recency import Recency
+from .slots import Slots
+
+# 50 us, and for large records so many runs of slots as `slots` frees at once.
+EVICTED_AT_ONCE: Final = 16
+# 0.1 ms: how many finished records one hold searches for arguments to drop.
+LOOKED_AT_ONCE: Final = 128
+
+
+class Room(Enum):
+    """What came of a step towards more free slots."""
+
+    ENOUGH = 1
+    MORE = 2  # steps are needed, each in a hold of its own
+    NONE = 3  # there never will be any, as things are
+
+
+class Head(NamedTuple):
+    """The sixteen words of a head slot."""
+
+    id_high: int
+    id_low: int
+    generation: int
+    enqueued_at_ns: int
+    origin: int
+    meta_bytes: int
+    arguments_bytes: int
+    arguments_chain: int
+    request_crc: int
+    started_at_ns: int
+    worker: int
+    claim_crc: int
+    finished_at_ns: int
+    outcome_bytes: int
+    outcome_chain: int
+    outcome_crc: int
+
+
+# Of sixteen words. `Head._make` is written in Python, and takes four times as long.
+make_head: Final[Callable[[tuple[int, ...]], Head]] = partial(tuple.__new__, Head)
+
+
+class Table:
+    """All records, with the structures that are derived from their commit words.
+
+    Attributes:
+        commit: The word index of slot 0's commit word; likewise `sequence` and `due`.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        geometry = segment.geometry
+        self.segment = segment
+        self.geometry = geometry
+        self.words = segment.words
+        self.bytes = segment.bytes
+        self.slots = Slots(segment)
+        self.order = Order(segment)
+        self.recency = Recency(segment)
+        self._slots_at = geometry.slots_at
+        self._size = geometry.slot_size
+        self.commit = geometry.column("commit")
+        self.sequence = geometry.column("sequence")
+        self.due = geometry.column("due")
+
+    def offset(self, slot: int) -> int:
+        """The byte offset of a slot."""
+        return self._slots_at + slot * self._size
+
+    def state(self, slot: int) -> int:
+        """The state in a slot's commit word."""
+        return int(self.words[self.commit + slot] >> at.STATE_SHIFT)
+
+    def is_run_by(self, slot: int, owner: int) -> bool:
+        """Whether a slot's task is RUNNING by the process of an entry; any slot may be asked."""
+        if 0 < slot < self.segment.limit:  # once per claim: no further call
+            word = self.words[self.commit + slot]
+            return bool(
+                word >> at.STATE_SHIFT == at.RUNNING
+                and word >> at.OWNER_SHIFT & at.OWNER_MASK == owner
+            )
+        return self.is_owned_by(slot, owner, at.RUNNING)
+
+    def is_owned_by(self, slot: int, owner: int, state: int) -> bool:
+        """Whether a slot is WRITING or RUNNING by the process of an entry; any may be asked."""
+        if not slot or (slot >= self.segment.limit and slot >= self.slots.reserved()):
+            return False
+        word = self.words[self.commit + slot]
+        return bool(
+            word >> at.STATE_SHIFT == state and word >> at.OWNER_SHIFT & at.OWNER_MASK == owner
+        )
+
+    def head(self, slot: int) -> Head:
+        """The head slot's words as they stand."""
+        offset = self.offset(slot)
+        return make_head(at.HEAD.unpack(self.bytes[offset : offset + at.HEAD_BYTES]))
+
+    def chains(self, slot: int) -> list[int]:
+        """The chain words that a head slot's record holds in its present state."""
+        word = self.offset(slot) // 8
+        state = self.state(slot)
+        chains = [self.slots.request_chain(slot)]
+        if state in (at.RUNNING, at.SUCCESSFUL, at.FAILED):
+            chains.append(self.words[word + at.S_OUTCOME_CHAIN])
+        return [chain for chain in chains if chain]
+
+    def owner_word(self, slot: int) -> int:
+        """The commit word that the record's chained slots bear."""
+        return at.chain_word(slot, self.words[self.commit + slot] & at.GENERATION_MASK)
+
+    def free(self, slot: int) -> None:
+        """Frees a record with its chains, which nothing links any more."""
+        word = self.offset(slot) // 8
+        if not (self.words[word + at.S_ARGUMENTS_CHAIN] or self.words[word + at.S_OUTCOME_CHAIN]):
+            self.words[self.commit + slot] = 0
+            self.slots.give_back(slot)
+            return
+        chains = self.chains(slot)
+        self.words[self.commit + slot] = 0  # FREE; its chained slots with it
+        for chain in chains:
+            self.slots.discard(chain)
+        self.slots.give_back(slot)
+
+    def evict_oldest(self) -> None:
+        """Recycles the least recently used finished record."""
+        words = self.words
+        words[at.H_DIRTY] = 1
+        slot = words[at.H_OLDEST]
+        if slot >= self.segment.limit:
+            self.segment.must_hold(slot)
+        if not slot or words[self.commit + slot] >> at.STATE_SHIFT not in at.FINISHED:
+            raise inconsistent(self.segment.path)
+        self.recency.remove(slot)
+        words[at.H_FINISHED_SLOTS] -= self.slots_of(slot)
+        words[at.H_FINISHED] -= 1
+        words[at.H_EVICTED] += 1
+        self.free(slot)
+
+    def make_room(self, count: int, keep: int) -> Room:
+        """Does a step towards `count` free slots, and `keep` more that are free or can be made so.
+
+        It grows into reserved memory first, then drops arguments of what has finished, and then
+        evicts; nothing is evicted in vain.
+        """
+        words = self.words
+        spare = words[at.H_FREE] + words[at.H_FINISHED_SLOTS]
+        if words[at.H_FREE] >= count and spare >= count + keep:
+            return Room.ENOUGH
+        if words[at.H_DISCARDED]:
+            words[at.H_DIRTY] = 1
+            self.slots.free_discarded()
+            return Room.MORE
+        if spare + self.slots.total - self.slots.reserved() < count + keep:
+            return Room.NONE
+        if self.slots.grow():
+            return Room.MORE
+        if spare < count + keep:
+            return Room.NONE
+        if words[at.H_HAND] != words[at.H_NEWEST]:
+            self.drop_arguments()
+            return Room.MORE
+        for _ in range(EVICTED_AT_ONCE):
+            if words[at.H_FREE] >= count:
+                return Room.ENOUGH
+            if words[at.H_DISCARDED]:
+                break
+            self.evict_oldest()
+        return Room.MORE
+
+    def drop_arguments(self) -> None:
+        """Drops the arguments of the next finished record that has chained ones, if it is near."""
+        words = self.words
+        for _ in range(LOOKED_AT_ONCE):
+            words[at.H_DIRTY] = 1
+            slot = self.recency.next_to_look_at()
+            if not slot:
+                return
+            if self.state(slot) not in at.FINISHED:
+                raise inconsistent(self.segment.path)
+            freed = self.slots.cut(slot)
+            if freed:
+                words[at.H_FINISHED_SLOTS] -= freed
+                return
+
+    def link_finished(self, slot: int, slots: int, keep: int) -> None:
+        """Links a record that just became finished, of `slots` slots.
+
+        While more than `keep` are kept, two go for each that comes.
+        """
+        words = self.words
+        self.recency.append(slot)
+        words[at.H_RUNNING] -= 1
+        words[at.H_UNFINISHED] -= 1
+        words[at.H_FINISHED] += 1
+        words[at.H_FINISHED_SLOTS] += slots
+        for _ in range(2):
+            if words[at.H_FINISHED] > keep:
+                self.evict_oldest()
+
+    def trim(self, keep: int) -> bool:
+        """Evicts some of what is beyond `keep` finished records; whether any are left there."""
+        words = self.words
+        for _ in range(EVICTED_AT_ONCE):
+            if words[at.H_DISCARDED]:
+                words[at.H_DIRTY] = 1
+                self.slots.free_discarded()
+                return True
+            if words[at.H_FINISHED] <= keep:
+                return False
+            self.evict_oldest()
+        return True
+
+    def slots_of(self, slot: int) -> int:
+        """How many slots a finished record occupies."""
+        word = self.offset(slot) // 8
+        if not (self.words[word + at.S_ARGUMENTS_CHAIN] or self.words[word + at.S_OUTCOME_CHAIN]):
+            return 1
+        head, size = self.head(slot), self.geometry.slot_size
+        request = head.meta_bytes + (0 if self.slots.is_cut(slot) else head.arguments_bytes)
+        count = 1 + (at.slots_for(request, size) if head.arguments_chain else 0)
+        if head.outcome_chain and self.state(slot) != at.LOST:
+            count += at.slots_for(head.outcome_bytes, size)
+        return count

@@ -1,0 +1,273 @@
+"""The tasks of a ring: enqueue, get, claim, finish."""
+
+import logging
+import os
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from struct import Struct
+from typing import Any, Final
+
+from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnavailable
+from django_tasks_local.ring.format.ids import format_id, new_id_words, with_slot
+from django_tasks_local.ring.records.claim import RingClaim
+from django_tasks_local.ring.records.loss import EXIT_DETACHED
+from django_tasks_local.ring.records.order import JUDGED_WAITING
+from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encode
+from django_tasks_local.ring.records.reader import Found
+from django_tasks_local.ring.records.slots import Wanted
+from django_tasks_local.ring.records.table import Room, make_head
+from django_tasks_local.ring.shm.errors import lost_hold, no_space
+from django_tasks_local.store import Arguments, task_path
+
+from .attachment import Attached
+from .format import layout as at
+from .operations import AGAIN, Request, Written
+
+logger = logging.getLogger("django_tasks_local")
+
+_CRC_WORD = Struct("=Q")
+# A task that falls due so soon wakes a worker, which then waits for its moment. For others the
+# pool's own look, once a second, is in time.
+SOON_NS: Final = 1_000_000_000
+
+
+class Ring(Attached):
+    """The store of ProcessPoolBackend, as one attached process uses it."""
+
+    def encode(self, value: object) -> bytes | Pickled:
+        """Pickles a value; it may raise whatever pickling raises."""
+        return encode(value, self._inline)
+
+    def encode_arguments(self, arguments: Arguments) -> bytes | Pickled:
+        """As `encode`, for a task's arguments."""
+        args, kwargs = arguments
+        return encode(arguments, self._inline) if args or kwargs else NO_ARGUMENTS
+
+    def enqueue(
+        self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int
+    ) -> tuple[str, int]:
+        """Stores a READY task and wakes a worker.
+
+        It holds the lock for microseconds; large arguments are copied outside it.
+
+        Returns:
+            The result id, and when it was enqueued (unix ns).
+
+        Raises:
+            QueueFull: MAX_PENDING tasks wait, or their payloads fill SHM_SIZE.
+            PayloadTooLarge: The arguments could never fit.
+            StoreUnavailable: /dev/shm is full, or the ring can't be used.
+        """
+        work = self._semaphores.work
+        if work is None:
+            work = self.take_code()
+        now_ns = time.time_ns()
+        queue = priority - at.LOWEST_PRIORITY
+        request = Request(meta, arguments, queue, due_ns, now_ns, *new_id_words())
+        if len(meta) + len(arguments) <= self._inline:
+            while (slot := self._mutex.run(self._do.enqueue, request)) == AGAIN:
+                pass
+        else:
+            request = request._replace(arguments=Pickled.of(arguments))
+            slot = self._enqueue_chained(request)
+        if not slot:
+            raise self._refusal(request)
+        if due_ns <= now_ns + SOON_NS:
+            try:  # noqa: SIM105  (`suppress` would cost 1 % of it all)
+                work.release()
+            except OSError:
+                pass  # at its ceiling: it is a hint (rule 11), and the task is in the ring
+        return format_id(request.id_high, with_slot(request.id_low, slot)), now_ns
+
+    def get(self, result_id: str) -> Found:
+        """The record as it is now; reading a finished one makes it the most recently used.
+
+        It waits for nobody: where somebody is inside for long, the order stays as it is.
+
+        Raises:
+            TaskResultDoesNotExist: Whatever string it is that names no record here.
+            StoreUnavailable: The record is damaged.
+        """
+        found = self._reader.find(result_id)
+        word = found.word
+        state = word >> at.STATE_SHIFT
+        if state == at.RUNNING:
+            if self._bury(word >> at.OWNER_SHIFT & at.OWNER_MASK):
+                return self.get(result_id)
+        elif state != at.READY and self.words[at.H_NEWEST] != found.slot:
+            self._mutex.try_run(self._do.touch, found.slot, word)
+        return found
+
+    def claim(self, share: at.Share | None = None) -> RingClaim | None:
+        """Makes the next task RUNNING by this process.
+
+        Args:
+            share: Which tasks may run on this process's code; None: all.
+
+        Returns:
+            None where nothing is due of what it may run.
+        """
+        words, table = self.words, self._table
+        judged = JUDGED_WAITING[share[0]] if share is not None else at.H_MAGIC
+        # The first of these mostly says enough, and costs least.
+        while (
+            words[judged] or words[at.H_DEFERRED] or words[at.H_DIRTY] or table.order.waits(share)
+        ):
+            slot = self._settled(self._do.claim, share)
+            if slot == AGAIN:
+                continue
+            if not slot:
+                break
+            offset = table.offset(slot)
+            raw = bytes(self._bytes[offset : offset + table.geometry.slot_size])
+            head = make_head(at.HEAD.unpack_from(raw))
+            word = words[self._commit + slot]
+            claim = RingClaim(self._reader, table, slot, word, head, raw)
+            problem = self._reader.problem(head, raw, at.RUNNING)
+            if head.generation != word & at.GENERATION_MASK:
+                problem = "its commit word is of another generation"
+            if not problem:
+                return claim
+            # Never unpickled. Whoever asks for the result is told what is wrong.
+            self._settled(self._do.lose, claim)
+            logger.error("%s: a task in slot %d can't run: %s", self.segment.path, slot, problem)
+        return None
+
+    def finish(self, claim: RingClaim, *, successful: bool, outcome: bytes | Pickled) -> int:
+        """Stores the outcome of a claimed task and makes it SUCCESSFUL or FAILED.
+
+        A process that lost its hold on the ring (its task closed all descriptors, or forked and
+        both came back) ends here instead, by `os._exit`. A worker waits for a frozen process for as
+        long as it takes.
+
+        Returns:
+            When it finished (unix ns).
+
+        Raises:
+            PayloadTooLarge: There is no room for it. Nothing is stored: call again with less.
+        """
+        if not claim.ours():
+            os._exit(EXIT_DETACHED)
+        self.registry.hold()  # the task may have dropped our record locks
+        head, table = claim.head, self._table
+        offset = table.offset(claim.slot)
+        if self.words[offset // 8 + at.S_OUTCOME_CHAIN]:  # an earlier attempt was interrupted
+            self._settled(self._do.drop_outcome_chain, claim)
+        used, slots, chain = head.meta_bytes + head.arguments_bytes, 1, 0
+        if used > self._inline:
+            slots += at.slots_for(used, table.geometry.slot_size)
+            used = 0
+        if isinstance(outcome, bytes) and used + len(outcome) <= self._inline:
+            start = offset + at.HEAD_BYTES + used
+            self._bytes[start : start + len(outcome)] = outcome
+        else:
+            outcome = Pickled.of(outcome)
+            count = at.slots_for(len(outcome), table.geometry.slot_size)
+            chain = self._write_outcome(claim, outcome, count)
+            slots += count
+        now_ns = time.time_ns()
+        fields = at.OUTCOME.pack(now_ns, len(outcome), chain)
+        state = at.SUCCESSFUL if successful else at.FAILED
+        crc = zlib.crc32(fields, head.claim_crc ^ state)
+        if isinstance(outcome, Pickled):
+            crc |= outcome.crc << 32
+        else:
+            crc = zlib.crc32(outcome, crc)
+        start = offset + at.S_FINISHED_AT * 8
+        self._bytes[start : start + 32] = fields + _CRC_WORD.pack(crc)
+        claim.close()
+        if not self._settled(self._do.finish, claim, state, slots):
+            os._exit(EXIT_DETACHED)  # taken for dead, and reaped
+        return now_ns
+
+    def _enqueue_chained(self, request: Request) -> int:
+        size = len(request.meta) + len(request.arguments)
+        count = at.slots_for(size, self._table.geometry.slot_size)
+        written = Written()
+        run = self._mutex.run
+        self._free_abandoned()
+        try:
+            room = _in_steps(run, self._do.begin_chained, request, written, count)
+            if room is Room.ENOUGH:
+                room = _in_steps(run, self._do.chain_request, written)
+            if room is Room.NONE:
+                run(self._do.abandon, written)
+                return 0
+            self._table.slots.write(
+                written.wanted.chain,
+                at.chain_word(written.slot, written.generation),
+                [request.meta, *request.arguments.parts],
+            )
+            published = run(self._do.publish_chained, request, written)
+        except BaseException:
+            self._abandoned.append(written)
+            with suppress(StoreUnavailable):  # somebody is frozen inside: another time
+                self._free_abandoned()
+            raise
+        if not published:
+            raise lost_hold(self.segment.path)
+        return written.slot
+
+    def _free_abandoned(self) -> None:
+        """Gives back what enqueues that were interrupted have left WRITING by us."""
+        for written in list(self._abandoned):
+            self._mutex.run(self._do.abandon, written)
+            with suppress(ValueError):  # another thread did it as well
+                self._abandoned.remove(written)
+
+    def _write_outcome(self, found: Found, outcome: Pickled, count: int) -> int:
+        owner_word = at.chain_word(found.slot, found.head.generation)
+        wanted = Wanted(count, owner_word)
+        # A small result or an error may use the reserve: that is what it is kept for.
+        keep = self.words[at.H_MAX_WORKERS] if count > 1 else 0
+        room = _in_steps(self._settled, self._do.chain_outcome, found, wanted, keep)
+        if room is Room.NONE:
+            self._settled(self._do.drop_outcome_chain, found)
+            what = f"return value of task {task_path(found.meta)}"
+            limit, option = self._room(count)
+            table = outcome.table_bytes
+            raise PayloadTooLarge(what, len(outcome) - table, limit - table, option)
+        self._table.slots.write(wanted.chain, owner_word, outcome.parts)
+        return wanted.chain
+
+    def _refusal(self, request: Request) -> Exception:
+        """Why an enqueue was refused."""
+        arguments, words = request.arguments, self.words
+        size = len(request.meta) + len(arguments)
+        pending = words[at.H_UNFINISHED] - words[at.H_RUNNING]
+        if pending >= self.words[at.H_MAX_PENDING]:
+            return QueueFull(self.alias, pending, self.words[at.H_MAX_PENDING])
+        if size > self._largest():
+            what, table = f"arguments of task {task_path(request.meta)}", arguments.table_bytes
+            return PayloadTooLarge(what, size - table, self._largest() - table, "SHM_SIZE")
+        slots = self._table.slots
+        if slots.reserved() < slots.total and not self._mutex.run(slots.grow):
+            return no_space(self.segment.path)
+        return QueueFull(
+            self.alias, pending, self.segment.geometry.segment_bytes, option="SHM_SIZE"
+        )
+
+    def _room(self, count: int) -> tuple[int, str]:
+        """How many bytes of a result there is room for now that `count` slots were refused; why."""
+        words, slots = self.words, self._table.slots
+        spare = words[at.H_FREE] + words[at.H_FINISHED_SLOTS] - self.words[at.H_MAX_WORKERS]
+        unreserved = slots.total - slots.reserved()
+        if count <= spare + unreserved:
+            option = "the size of /dev/shm"
+        else:
+            spare, option = spare + unreserved, "SHM_SIZE"
+        return max(spare, 1) * slots.size, option
+
+    def _largest(self) -> int:
+        """The largest payload that an empty ring would take."""
+        usable = self._table.slots.total - self.words[at.H_MAX_WORKERS] - 2
+        return max(self._inline, usable * self._table.geometry.slot_size)
+
+
+def _in_steps(run: Callable[..., Room], operation: Callable[..., Room], *args: Any) -> Room:
+    """What an operation comes to that needs several holds of the lock, each of them short."""
+    while (room := run(operation, *args)) is Room.MORE:
+        pass
+    return room

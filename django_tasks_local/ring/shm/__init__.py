@@ -1,0 +1,1 @@
+"""What the kernel keeps for us: the segment, its lock, who is attached and who runs the pool."""

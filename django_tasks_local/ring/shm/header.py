@@ -1,0 +1,134 @@
+"""The header of a segment: read before anything else is believed, and where a ring is laid out."""
+
+import logging
+import os
+import zlib
+from array import array
+from typing import Final
+
+from django_tasks_local.exceptions import StoreUnavailable, counted
+from django_tasks_local.ring.format import layout as at
+
+from .errors import unavailable
+from .lock import LIVENESS, any_held
+from .objects import segment_path
+
+logger = logging.getLogger("django_tasks_local")
+
+DESTROY: Final = "`manage.py local_tasks destroy` removes it, with all that is in it"
+
+
+def read_head(fd: int) -> tuple[memoryview, int]:
+    """The header's words, zeros where there are none yet, and the size of the file."""
+    # pread, no mapping: closing a mapping closes a descriptor of the file, and drops the guard.
+    head = os.pread(fd, at.PAGE, 0).ljust(at.PAGE, b"\0")
+    return memoryview(head).cast("Q"), os.fstat(fd).st_size
+
+
+def geometry_of(head: memoryview, size: int) -> at.Geometry | None:
+    """What a complete header of our layout says, None for any other."""
+    if head[at.H_MAGIC] != at.MAGIC or head[at.H_VERSION] != at.VERSION:
+        return None
+    if geometry_crc(head) != head[at.H_GEOMETRY_CRC]:
+        return None
+    geometry = at.Geometry(head[at.H_SLOT_SIZE], head[at.H_SLOTS])
+    return geometry if geometry.segment_bytes == size else None
+
+
+def unusable(head: memoryview, path: str) -> StoreUnavailable:
+    """Why a header is not one of our layout."""
+    if head[at.H_MAGIC] != at.MAGIC:
+        return StoreUnavailable("this is not a ring of django-tasks-local", path=path, fix=DESTROY)
+    if head[at.H_VERSION] != at.VERSION:
+        return StoreUnavailable(
+            f"its layout is version {head[at.H_VERSION]}, this release writes {at.VERSION}, and "
+            f"it holds {counted(head[at.H_UNFINISHED], 'unfinished task')}",
+            path=path,
+            fix=f"let the release that wrote it finish them; {DESTROY}",
+        )
+    return StoreUnavailable("its header is damaged", path=path, fix=DESTROY)
+
+
+def geometry_crc(head: "memoryview | array[int]") -> int:
+    """The CRC of the words that say how large everything is."""
+    return zlib.crc32(bytes(head[at.H_VERSION : at.H_GEOMETRY_CRC]))
+
+
+def sound_geometry(name: str, fd: int, wanted: at.Geometry) -> at.Geometry | None:
+    """The geometry of a segment that is complete and stays as it is, None for any other."""
+    if os.fstat(fd).st_nlink == 0:
+        return None
+    geometry = geometry_of(*read_head(fd))
+    if geometry is not None and geometry != wanted:
+        if not any_held(fd, LIVENESS):
+            return None
+        _warn_of_old_sizes(name, geometry)
+    return geometry
+
+
+def _warn_of_old_sizes(name: str, geometry: at.Geometry) -> None:
+    logger.warning(
+        "ring=%s SLOT_SIZE or SHM_SIZE changed; the old sizes (%d, %d) hold until nobody is "
+        "attached and nothing is unfinished", name, geometry.slot_size, geometry.segment_bytes,
+    )  # fmt: skip
+
+
+def prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geometry | None:
+    """With the guard held: the geometry of the segment behind `fd`, None to open it again."""
+    if os.fstat(fd).st_nlink == 0:
+        return None
+    path = segment_path(name)
+    head, size = read_head(fd)
+    attached_to = any_held(fd, LIVENESS)
+    # Its maker died before the last step, or, with somebody attached, it is damaged.
+    if size < at.PAGE or (head[at.H_MAGIC] == 0 and not attached_to):
+        return _lay_out(fd, wanted, passing, path)
+    idle = not attached_to and not head[at.H_UNFINISHED] and not head[at.H_DIRTY]
+    if head[at.H_MAGIC] == at.MAGIC and head[at.H_VERSION] != at.VERSION and idle:
+        logger.warning(
+            "ring=%s has layout %d, this release writes %d; nothing unfinished was in it: "
+            "made anew, kept results are dropped", name, head[at.H_VERSION], at.VERSION,
+        )  # fmt: skip
+        os.unlink(path)
+        return None
+    geometry = geometry_of(head, size)
+    if geometry is None:
+        raise unusable(head, path)
+    if geometry != wanted:
+        if idle:
+            logger.warning(
+                "ring=%s SLOT_SIZE or SHM_SIZE changed: made anew, kept results are dropped", name
+            )
+            os.unlink(path)
+            return None
+        _warn_of_old_sizes(name, geometry)
+    return geometry
+
+
+def _lay_out(fd: int, geometry: at.Geometry, passing: bool, path: str) -> at.Geometry:
+    """Makes an empty ring. The magic comes last: without it the next process starts again."""
+    try:
+        os.ftruncate(fd, 0)
+        os.ftruncate(fd, geometry.segment_bytes)
+        os.posix_fallocate(fd, 0, at.COLUMNS_AT)
+        first_step = geometry.first_step
+        for offset, length in geometry.ranges(0, first_step):
+            os.posix_fallocate(fd, offset, length)
+    except OSError as error:
+        os.ftruncate(fd, 0)
+        raise unavailable(error, path) from error
+    head = array("Q", bytes(at.PAGE))
+    head[at.H_VERSION] = at.VERSION
+    head[at.H_SEGMENT_BYTES] = geometry.segment_bytes
+    head[at.H_SLOT_SIZE] = geometry.slot_size
+    head[at.H_SLOTS] = geometry.slots
+    head[at.H_ENTRIES] = at.ENTRIES
+    head[at.H_GEOMETRY_CRC] = geometry_crc(head)
+    head[at.H_RESERVED] = at.checked(first_step)
+    head[at.H_FREE] = first_step - 1
+    head[at.H_TICK] = 1
+    head[at.H_PASSING] = passing
+    os.pwrite(fd, head, 0)
+    head[at.H_MAGIC] = at.MAGIC
+    os.pwrite(fd, memoryview(head)[:1], 0)
+    return geometry

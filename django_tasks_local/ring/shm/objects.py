@@ -1,0 +1,196 @@
+"""Open a ring's named objects: ours alone, whole, and never on a standard descriptor.
+
+``/dev/shm`` is a directory for all users of the host. Whatever lies there under our names may have
+been put there by somebody else, so nothing is used before its owner, mode and size were looked at.
+"""
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+import posix_ipc
+
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.ring.format import layout as at
+
+from .errors import DIRECTORY, unavailable
+
+# sizeof(sem_t) on 64-bit Linux, glibc and musl alike. Using a shorter file is a SIGBUS.
+SEMAPHORE_BYTES: Final = 32
+_OURS: Final = 0o600  # the mode of each object
+# How often to start again where an object is removed or made between two looks at it.
+_ATTEMPTS: Final = 100
+MUTEX: Final = "m"
+_REMOVE: Final = "remove it, or choose another NAMESPACE"
+
+
+def segment_path(name: str) -> str:
+    """Where a ring's segment lies in the file system."""
+    return f"{DIRECTORY}{name}s"
+
+
+def semaphore_path(name: str) -> str:
+    """Where a named semaphore lies in the file system: a convention of glibc and musl."""
+    return f"{DIRECTORY}/sem.{name[1:]}"
+
+
+def work_letters(code: int) -> str:
+    """What the name of the semaphore of a code's workers ends with."""
+    return f"w{code}"
+
+
+# What the names of all of a ring's semaphores end with.
+SEMAPHORES: Final = (MUTEX, *map(work_letters, range(at.CODES)))
+
+
+def inode_of(path: str) -> int:
+    """The inode behind a path, 0 where there is nothing."""
+    try:
+        return os.stat(path, follow_symlinks=False).st_ino
+    except OSError:
+        return 0
+
+
+@contextmanager
+def standard_descriptors(*, inheritable: bool = False) -> Iterator[None]:
+    """Keep the numbers 0, 1 and 2 occupied, so that nothing opened meanwhile gets one of them.
+
+    A daemon may be born with its standard streams closed. If the ring became its descriptor 1, the
+    first line that any library writes there would go over the ring's header.
+
+    Args:
+        inheritable: A program started meanwhile finds ``/dev/null`` where we have nothing.
+    """
+    held: list[int] = []
+    try:
+        while any(map(_is_closed, (0, 1, 2))):
+            held.append(os.open(os.devnull, os.O_RDWR))
+            if inheritable:
+                os.set_inheritable(held[-1], True)
+        yield
+    finally:
+        for fd in held:
+            os.close(fd)
+
+
+def fill_standard_descriptors() -> None:
+    """Open ``/dev/null`` for good where a standard descriptor is closed: in processes of ours."""
+    while any(map(_is_closed, (0, 1, 2))):
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+def open_segment(name: str, make: bool) -> int:
+    """Open the segment, made empty first where there is none and `make` says so.
+
+    Raises:
+        StoreUnavailable: There is none, or it is not ours alone.
+    """
+    path = segment_path(name)
+    if sys.platform != "linux":
+        raise StoreUnavailable(
+            f"ProcessPoolBackend needs Linux; this is {sys.platform}",
+            fix="use django_tasks_local.ThreadPoolBackend here",
+        )
+    try:
+        flags = posix_ipc.O_CREAT if make else 0
+        shared = posix_ipc.SharedMemory(f"{name}s", flags, mode=_OURS)
+    except (OSError, posix_ipc.Error, ValueError) as error:
+        raise unavailable(error, path) from error
+    fd: int = shared.fd
+    try:
+        found = os.fstat(fd)
+        _check_private(found, path)
+        if not found.st_size and found.st_mode & _OURS != _OURS:  # just made, under a umask of 0777
+            os.fchmod(fd, _OURS)
+        # A file of ours that somebody gave a second name: laying out a ring would destroy it.
+        if found.st_nlink > 1:
+            raise _refused("it has more than one name (a hard link)", path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def open_semaphore(name: str, initial_value: int) -> posix_ipc.Semaphore:
+    """Open the named semaphore, made where there is none.
+
+    Raises:
+        StoreUnavailable: It is not ours alone, or no semaphore.
+    """
+    path = semaphore_path(name)
+    try:
+        with standard_descriptors():
+            for _ in range(_ATTEMPTS):
+                semaphore = _make(name, initial_value) or _open_existing(name, path)
+                if semaphore is not None:
+                    return semaphore
+    except (OSError, posix_ipc.Error, ValueError) as error:
+        raise unavailable(error, path) from error
+    raise _refused("it is removed and made again all the time", path)
+
+
+def _make(name: str, initial_value: int) -> posix_ipc.Semaphore | None:
+    """Make a semaphore; None where something lies there already."""
+    # Exclusively: O_CREAT alone would open, unseen, what somebody else has put there.
+    flags = posix_ipc.O_CREAT | posix_ipc.O_EXCL
+    with suppress(posix_ipc.ExistentialError):
+        semaphore = posix_ipc.Semaphore(name, flags, mode=_OURS, initial_value=initial_value)
+        if os.stat(semaphore_path(name)).st_mode & _OURS != _OURS:
+            os.chmod(semaphore_path(name), _OURS)  # in a directory where only we can remove it
+        return semaphore
+    return None
+
+
+def _open_existing(name: str, path: str) -> posix_ipc.Semaphore | None:
+    """Open a semaphore that was there a moment ago; None where it changed meanwhile."""
+    try:
+        before = os.stat(path, follow_symlinks=False)
+        _check_semaphore(before, path)
+        semaphore = posix_ipc.Semaphore(name)
+    except (FileNotFoundError, posix_ipc.ExistentialError):
+        return None
+    # No use was made of it yet. If the name stands for the same file as before, we opened that one.
+    after = None
+    with suppress(OSError):
+        after = os.stat(path, follow_symlinks=False)
+    if after is not None and os.path.samestat(before, after):
+        _check_semaphore(after, path)
+        return semaphore
+    semaphore.close()
+    return None
+
+
+def _check_semaphore(found: os.stat_result, path: str) -> None:
+    _check_private(found, path)
+    if found.st_size != SEMAPHORE_BYTES:
+        raise _refused(f"it has {found.st_size} bytes, a semaphore has {SEMAPHORE_BYTES}", path)
+
+
+def _check_private(found: os.stat_result, path: str) -> None:
+    mode = stat.S_IMODE(found.st_mode)
+    if not stat.S_ISREG(found.st_mode):
+        raise _refused("it is not a regular file", path)
+    if found.st_uid != os.geteuid():
+        raise _refused(
+            f"it belongs to uid {found.st_uid}, this process runs as uid {os.geteuid()}", path
+        )
+    if mode & 0o077:
+        raise _refused(
+            f"its mode is {mode:04o}, not 0600: others have access to what this process unpickles",
+            path,
+        )
+
+
+def _refused(reason: str, path: str) -> StoreUnavailable:
+    return StoreUnavailable(f"refused to attach: {reason}", path=path, fix=_REMOVE)
+
+
+def _is_closed(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return True
+    return False

@@ -1,0 +1,352 @@
+"""Who is attached to a ring, and who of them lives.
+
+Every attached process has an entry and holds a record lock on that entry's own byte. The kernel
+drops the lock with the process, so asking for it tells life from death without a pid: across pid
+namespaces, and never fooled by a pid that was given to somebody else.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.ring.format import layout as at
+
+from .lock import LIVENESS, ByteLock
+from .segment import Segment
+
+
+class Role(IntEnum):
+    """What a process is to the ring. Only a SITE keeps a pool alive and starts one."""
+
+    VISITOR = 1  # reads results, or looks at the ring
+    SITE = 2  # serves requests, or enqueued
+    POOL = 3
+    WORKER = 4
+
+
+class PoolState(IntEnum):
+    """What a pool is doing."""
+
+    IMPORTING = 0  # imports the project; what a new entry says
+    STARTING = 1  # waits for its predecessor to let go
+    SERVING = 2
+    LEAVING = 3  # claims nothing more, lets its tasks end
+
+
+_ROLES: Final = {int(role): role for role in Role}
+
+
+@dataclass(slots=True)  # not frozen: that makes it four times as dear
+class Attachment:
+    """One process's entry, as read at one moment.
+
+    Attributes:
+        index: The entry's number.
+        role: What the process is.
+        pid: As that process sees itself; another pid namespace may number it otherwise.
+        serial: Counts attachments; a later one has a greater serial.
+        since_ns: When it attached, unix ns.
+        alive: Whether it lives.
+        slot: A worker's latest slot.
+        pool: A worker's pool (its entry's index), -1 for none or one that has gone.
+        state: A pool's state, a `PoolState`; SERVING for a web process, too; or 0.
+        code: The number of its code, -1 for a visitor.
+    """
+
+    index: int
+    role: Role
+    pid: int
+    serial: int
+    since_ns: int
+    alive: bool
+    slot: int
+    pool: int
+    state: int
+    code: int
+
+
+class Registry:
+    """The registry as this process sees it. Methods with "in the lock" need the mutex.
+
+    Attributes:
+        words: All of the ring.
+        index: This process's entry, -1 before `register`.
+        entry: The word index of that entry.
+        serial: This attachment's number.
+        code: The number of this process's code, -1 for a visitor.
+        newest: The serial of the site whose files the tasks that we enqueue may need: ourselves;
+            or, since a task that enqueues tasks must not look newer than any site, the newest of
+            our code when we attached.
+        origin: Both, as a record names them.
+        lane: Where what we enqueue goes, if sites up to `newest` are cleared.
+        cleared_word: The word that says up to which serial they are.
+        pid: This process.
+        path: The end of its settings file's path, as others see it.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+        self.words = segment.words
+        self._bytes: dict[int, ByteLock] = {}
+        # What our entry's words are as long as it is ours: it may be reaped, and given to others.
+        self.entry = at.REGISTRY_AT
+        self._commit = -1
+        self._state = 0
+        self._pool = 0
+        self._pool_commit = 0
+        self.index = -1
+        self.serial = 0
+        self.code = -1
+        self.newest = 0
+        self.origin = 0
+        self.lane = at.LANES_AT
+        self.cleared_word = at.code_word(0, at.C_CLEARED)
+        self.pid = os.getpid()
+        self.path = ""
+        self._tail = b""
+        self._share = at.Share(0, 0)
+
+    def register(self, role: Role, path: str, *, code: int = -1, pool: int = -1) -> None:
+        """Takes a free entry for this process (in the lock).
+
+        Raises:
+            StoreUnavailable: All entries are taken by living processes.
+        """
+        self._tail = path.encode(errors="replace")[-at.PATH_BYTES :]
+        self.path = self._tail.decode(errors="replace")
+        if pool >= 0:
+            self._pool = self._named(pool)
+            self._pool_commit = self.field(pool, at.E_COMMIT)
+        self._take_entry()
+        self.become(role, code)
+
+    def _take_entry(self) -> None:
+        """Takes a free entry, and fills it but for its commit word."""
+        words = self.words
+        for index in range(at.ENTRIES):
+            if words[self._at(index)] or self._ours(index):
+                continue
+            if self._byte(index).acquire():
+                break
+        else:
+            raise StoreUnavailable(
+                f"all {at.ENTRIES} places for attached processes are taken",
+                path=self._segment.path,
+                fix="run fewer web workers, or give part of them another NAMESPACE",
+            )
+        entry = self._at(index)
+        if index >= words[at.H_ENTRIES_USED]:
+            words[at.H_ENTRIES_USED] = index + 1
+        words[entry + at.E_PID] = self.pid
+        words[entry + at.E_SINCE] = time.time_ns()
+        for field in range(at.E_CURRENT, at.E_POOL):  # the rest is set below
+            words[entry + field] = 0
+        words[entry + at.E_STATE] = self._state
+        words[entry + at.E_POOL] = self._pool
+        words[entry + at.E_PATH_BYTES] = len(self._tail)
+        start = (entry + at.E_PATH) * 8
+        self._segment.bytes[start : start + len(self._tail)] = self._tail
+        self.index = index
+        self.entry = entry
+        self._segment.entries[index] = self.pid
+
+    def become(self, role: Role, code: int) -> None:
+        """Commits this process's entry under a role, a code and a new serial (in the lock)."""
+        words = self.words
+        self.serial = words[at.H_SERIAL] = words[at.H_SERIAL] + 1 & at.SERIAL_MASK
+        self.code = code
+        if code >= 0:
+            newest = at.code_word(code, at.C_NEWEST)
+            if role is Role.SITE:
+                words[newest] = self.serial
+            self.newest = words[newest] & at.SERIAL_MASK
+            self.origin = code << at.CODE_SHIFT | self.newest
+            self.lane = at.LANES_AT + 2 * code * at.LANE_WORDS
+            self.cleared_word = at.code_word(code, at.C_CLEARED)
+        self._commit = role << at.ROLE_SHIFT | code + 1 << at.CODE_SHIFT | self.serial
+        words[self._at(self.index)] = self._commit
+
+    def hold(self) -> bool:
+        """Takes our liveness lock once more; False where our entry is not ours any more (0.4 us).
+
+        The kernel drops our record locks when anything in this process closes any descriptor of
+        the ring's file (a monitor that reads /dev/shm). It tells nobody, and does not show us our
+        own locks; but taking one twice is the same as once. Whoever took us for dead meanwhile has
+        freed the entry, and perhaps another process has it now.
+        """
+        if self.index < 0 or os.getpid() != self.pid or self._byte(self.index).attempt():
+            return False
+        if not self.owned():
+            self._byte(self.index).release()
+            return False
+        if self.index >= self.words[at.H_ENTRIES_USED]:  # damage would hide us from the others
+            self.words[at.H_ENTRIES_USED] = self.index + 1
+        return True
+
+    def owned(self) -> bool:
+        """Whether our entry's commit word is the one that we have put there."""
+        return bool(self.words[self.entry] == self._commit)
+
+    def ensure(self) -> None:
+        """Takes another entry, in the same role and order, where ours was reaped (in the lock).
+
+        Raises:
+            StoreUnavailable: All entries are taken by living processes.
+        """
+        if self.words[self.entry] != self._commit:
+            self._segment.entries.pop(self.index, None)
+            self._take_entry()
+            self.words[self._at(self.index)] = self._commit
+
+    def release(self, index: int) -> None:
+        """Frees an entry (in the lock): our own, or a dead one's after it was reaped (rule 7)."""
+        self.words[self._at(index)] = 0
+        if index == self.index:
+            self._byte(index).release()
+            self._segment.entries.pop(index, None)
+            self.index = -1
+
+    def alive(self, index: int) -> bool:
+        """Whether the process behind an entry lives (0.5 us). Any number may be asked."""
+        # The kernel does not name us our own locks, so another attachment of this process would
+        # pass for dead.
+        return self._ours(index) or self._byte(index).held()
+
+    def attachments(self) -> Iterator[Attachment]:
+        """All entries in use, the dead ones among them included."""
+        words = self.words
+        for index in range(min(words[at.H_ENTRIES_USED], at.ENTRIES)):
+            entry = self._at(index)
+            commit = words[entry]
+            if commit == 0:
+                continue
+            yield Attachment(
+                index=index,
+                role=_ROLES.get(commit >> at.ROLE_SHIFT, Role.VISITOR),
+                pid=words[entry + at.E_PID],
+                serial=commit & at.SERIAL_MASK,
+                since_ns=words[entry + at.E_SINCE],
+                alive=self._ours(index) or self._byte(index).looks_held(),
+                slot=words[entry + at.E_CURRENT],
+                pool=self.pool_of(index),
+                state=words[entry + at.E_STATE],
+                code=code_in(commit),
+            )
+
+    def roles(self) -> Iterator[tuple[int, int]]:
+        """All entries in use with their roles, dead ones included."""
+        words = self.words
+        for index in range(min(words[at.H_ENTRIES_USED], at.ENTRIES)):
+            if commit := words[self._at(index)]:
+                yield index, commit >> at.ROLE_SHIFT
+
+    def latest_serial(self) -> int:
+        """The serial of the attachment that came last."""
+        return int(self.words[at.H_SERIAL])
+
+    def codes(self) -> set[int]:
+        """The numbers of the codes that living processes have."""
+        words, found = self.words, set()
+        for index in range(min(words[at.H_ENTRIES_USED], at.ENTRIES)):
+            code = code_in(words[self._at(index)])
+            if code >= 0 and code not in found and self.alive(index):
+                found.add(code)
+        return found
+
+    def path_of(self, index: int) -> str:
+        """The end of the settings file's path of an entry's process."""
+        length = min(self.field(index, at.E_PATH_BYTES), at.PATH_BYTES)
+        start = (self._at(index) + at.E_PATH) * 8
+        return bytes(self._segment.bytes[start : start + length]).decode(errors="replace")
+
+    def in_use(self, index: int) -> bool:
+        """Whether an entry is somebody's, dead or alive. Any number may be asked."""
+        return index < at.ENTRIES and self.field(index, at.E_COMMIT) != 0
+
+    def field(self, index: int, which: int) -> int:
+        """One word of an entry."""
+        word: int = self.words[self._at(index) + which]
+        return word
+
+    def pool_of(self, index: int) -> int:
+        """The entry of a worker's pool; -1 for none, and where somebody else has that entry now."""
+        word = self.field(index, at.E_POOL)
+        pool = (word & at.SERIAL_MASK) - 1
+        return pool if 0 <= pool < at.ENTRIES and self._named(pool) == word else -1
+
+    def has_pool(self, index: int) -> bool:
+        """Whether an entry is that of a pool's worker, be the pool there or not."""
+        return self.field(index, at.E_POOL) != 0
+
+    def _named(self, pool: int) -> int:
+        # With its serial: a dead pool's entry may be given to another process before its workers'
+        # entries are reaped.
+        if pool < 0:
+            return 0
+        serial = self.words[self._at(pool) + at.E_COMMIT] & at.SERIAL_MASK
+        return int(serial << 32 | pool + 1)
+
+    def serves(self, pool: int) -> bool:
+        """Whether a worker's pool is still there, and not about to leave."""
+        return (
+            self.field(pool, at.E_COMMIT) == self._pool_commit
+            and self.field(pool, at.E_STATE) != PoolState.LEAVING
+        )
+
+    @property
+    def role(self) -> Role:
+        """What this process is."""
+        return _ROLES[self._commit >> at.ROLE_SHIFT]
+
+    def code_of(self, index: int) -> int:
+        """The number of the code of an entry's process, -1 for none."""
+        return code_in(self.field(index, at.E_COMMIT))
+
+    def state(self, index: int) -> int:
+        """A pool's state, a `PoolState`."""
+        return self.field(index, at.E_STATE)
+
+    def set_state(self, state: PoolState) -> None:
+        """Says what this process does."""
+        self._state = state
+        if self.owned():
+            self.set_field(at.E_STATE, state)
+
+    def share(self, index: int) -> at.Share:
+        """Which tasks a pool of our code, with that entry, and its workers may claim."""
+        entry, words = self._at(index), self.words
+        cleared, adopted = words[entry + at.E_CLEARED], words[entry + at.E_ADOPTED]
+        share = self._share
+        if cleared != share.cleared or adopted != share.adopted or self.code != share.code:
+            share = self._share = at.Share(max(self.code, 0), cleared, adopted)
+        return share
+
+    def set_field(self, which: int, value: int) -> None:
+        """Stores one word of our own entry; readers see the old or the new one."""
+        self.words[self._at(self.index) + which] = value
+
+    def put(self, index: int, which: int, value: int) -> None:
+        """Stores one word of any entry (in the lock; for repairs)."""
+        self.words[self._at(index) + which] = value
+
+    def _ours(self, index: int) -> bool:
+        return self._segment.entries.get(index) == self.pid
+
+    def _at(self, index: int) -> int:
+        return at.REGISTRY_AT + index * at.ENTRY_WORDS
+
+    def _byte(self, index: int) -> ByteLock:
+        byte = self._bytes.get(index)
+        if byte is None:
+            byte = self._bytes[index] = ByteLock(self._segment.fd, LIVENESS + index)
+        return byte
+
+
+def code_in(commit: int) -> int:
+    """The number of the code in the commit word of an entry, -1 for none."""
+    code: int = (commit >> at.CODE_SHIFT & 0xFF) - 1
+    return code if code < at.CODES else -1

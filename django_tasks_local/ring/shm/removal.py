@@ -1,0 +1,106 @@
+"""Take a ring's names away: by order, or because its test run has ended.
+
+A process that has the objects open goes on with nameless ones, finds that out at its next look
+(`Segment.intact`), and attaches to a new ring.
+"""
+
+import os
+from contextlib import suppress
+from time import sleep
+from typing import Final
+
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.ring.format import layout as at
+
+from . import segment as segments
+from .errors import unavailable
+from .header import read_head
+from .lock import GUARD, SUCCESSOR, ByteLock, any_held
+from .objects import SEMAPHORES, segment_path, semaphore_path
+from .segment import ring_exists, ring_names
+
+# How often to ask for the guard, a millisecond each, before its holder counts as attached.
+_ATTEMPTS: Final = 50
+
+
+def unlink_objects(name: str) -> None:
+    """Removes the names of a ring's objects, though processes may be attached.
+
+    Raises:
+        StoreUnavailable: One of them belongs to somebody else.
+    """
+    segments.forget(name)
+    for path in (segment_path(name), *(semaphore_path(name + letters) for letters in SEMAPHORES)):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise unavailable(error, path) from error
+
+
+def unlink_unattached(name: str) -> bool:
+    """Removes a ring unless another process is attached to it; whether that is so.
+
+    It looks and removes under the guard, which every process takes to enter itself: it is in
+    the registry before we look, or finds the name gone when it is.
+
+    Raises:
+        StoreUnavailable: It belongs to somebody else.
+    """
+    ours = segments.attached(name)
+    if ours is not None:  # closing one more descriptor would drop our record locks
+        mutex = ours.mutexes.get(os.getpid())
+        if mutex is not None:
+            return bool(mutex.try_run(_unlink_if_alone, ours.fd, name))
+        return _unlink_under_guard(ours.fd, name)
+    try:
+        with segments.opened_unattached(name) as fd:
+            return _unlink_under_guard(fd, name) if fd is not None else not ring_exists(name)
+    except OSError as error:
+        raise unavailable(error, segment_path(name)) from error
+
+
+def ring_is_attached(name: str) -> bool:
+    """Whether another process is attached to the segment of that name; attaches nothing itself."""
+    ours = segments.attached(name)
+    if ours is not None:
+        return any_held(ours.fd, GUARD)
+    with suppress(OSError), segments.opened_unattached(name) as fd:
+        return fd is not None and any_held(fd, GUARD)
+    return False
+
+
+def sweep_passing() -> None:
+    """Removes the rings of this user's test runs whose processes are gone."""
+    for name in ring_names():
+        with suppress(OSError, StoreUnavailable):
+            if _is_passing(name):
+                unlink_unattached(name)
+
+
+def _is_passing(name: str) -> bool:
+    with segments.opened_unattached(name) as fd:
+        if fd is None:
+            return False
+        words, _ = read_head(fd)
+        return bool(words[at.H_MAGIC] == at.MAGIC and words[at.H_PASSING])
+
+
+def _unlink_under_guard(fd: int, name: str) -> bool:
+    guard = ByteLock(fd, GUARD)
+    for _ in range(_ATTEMPTS):
+        if guard.acquire():
+            try:
+                return _unlink_if_alone(fd, name)
+            finally:
+                guard.release()
+        sleep(0.001)
+    return False
+
+
+def _unlink_if_alone(fd: int, name: str) -> bool:
+    if any_held(fd, SUCCESSOR):  # this one, the pool's and those of the living
+        return False
+    unlink_objects(name)
+    return True

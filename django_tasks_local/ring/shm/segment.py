@@ -1,0 +1,301 @@
+"""A ring's file as this process has it open: found or made, mapped, and kept as long as needed.
+
+What is Linux's own (``posix_fallocate``, record locks on shared memory, ``/dev/shm``) stays in this
+module, in ``header``, ``objects`` and ``lock``.
+"""
+
+import mmap
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import blake2s
+from time import sleep
+from typing import Final
+
+import posix_ipc
+
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.ring.format import layout as at
+
+from . import patience
+from .errors import DIRECTORY, frozen, unavailable
+from .header import DESTROY, geometry_of, prepare, read_head, sound_geometry, unusable
+from .identity import inode_check, is_inode
+from .lock import GUARD, LIVENESS, ByteLock, any_held
+from .mutex import Mutex
+from .objects import inode_of, open_segment, segment_path, standard_descriptors
+from .patience import Patience, Sighting
+
+
+def ring_name(alias: str, namespace: str) -> str:
+    """The common part of the names of a ring's objects: at most 31 characters with its letter."""
+    # An alias may be any text, halves of surrogate pairs included.
+    text = f"{alias}\0{namespace}".encode(errors="surrogatepass")
+    digest = blake2s(text, digest_size=6).hexdigest()
+    return f"/dtl-{os.geteuid()}-{digest}"
+
+
+class Segment:
+    """One attached segment: its descriptor, its memory and its geometry.
+
+    There is one per ring and process, and it stays open as long as anybody may look at our record
+    locks: closing *any* descriptor of the file would drop them, and the mapping has one of its own.
+    A forked child goes on using it.
+
+    Attributes:
+        words: All of it as 8-byte words; one item access is one aligned load or store.
+        bytes: All of it as bytes. Every write to the ring is an item or slice assignment to one
+            of these two views, and nothing else (rule 10).
+        still_open: Says whether our descriptor is still our segment: a task can close all it finds.
+        mutexes: The mutex of each process, by pid; a forked child adds its own. One for all
+            attachments of a process: record locks do not exclude its threads from each other.
+        entries: Registry entries that attachments of a process hold, with its pid.
+        semaphores: The opened semaphores, by their letter.
+        limit: At least so many slots have memory, as far as this process has seen; it only grows.
+    """
+
+    def __init__(self, name: str, fd: int, geometry: at.Geometry) -> None:
+        self.name = name
+        self.path = segment_path(name)
+        self.fd = fd
+        self.geometry = geometry
+        self.inode = os.fstat(fd).st_ino
+        self.still_open = inode_check(fd, self.inode)
+        self.mutexes: dict[int, Mutex] = {}
+        self.entries: dict[int, int] = {}
+        self.semaphores: dict[str, posix_ipc.Semaphore] = {}
+        self.limit = 0
+        self._memory = mmap.mmap(fd, geometry.segment_bytes)
+        weakref.finalize(self, _close, fd, self.inode).atexit = False
+        self.bytes = memoryview(self._memory)
+        self.words = self.bytes.cast("Q")
+
+    def find(self, data: bytes, start: int, end: int) -> int:
+        """The first place of `data` between two offsets, -1 for none: no copy, 0.1 ms a MiB."""
+        return self._memory.find(data, start, end)
+
+    def unlinked(self) -> bool:
+        """Whether somebody removed the name (systemd's RemoveIPC does at logout)."""
+        return os.fstat(self.fd).st_nlink == 0
+
+    def left(self) -> bool:
+        """Whether its name is gone and no other process is attached, so that nobody ever will be.
+
+        Then nobody looks at our record locks any more.
+        """
+        return self.still_open() and self.unlinked() and not any_held(self.fd, GUARD)
+
+    def intact(self) -> bool:
+        """Whether it is still open and not unlinked, by one call."""
+        try:
+            found = os.fstat(self.fd)
+        except OSError:
+            return False
+        return found.st_ino == self.inode and found.st_nlink > 0
+
+    def must_be_whole(self) -> None:
+        """Raise where the file is shorter than it was: touching what is gone is a SIGBUS."""
+        found_bytes = os.fstat(self.fd).st_size
+        if found_bytes < self.geometry.segment_bytes:
+            raise StoreUnavailable(
+                f"it was cut to {found_bytes} of {self.geometry.segment_bytes} bytes",
+                path=self.path,
+                fix=DESTROY,
+            )
+
+    def reserved(self) -> int:
+        """How many slots have memory; no slot at or above it may be touched (rule 5)."""
+        word = self.words[at.H_RESERVED]
+        number: int = word & at.CRC_MASK
+        if word >> 32 != number ^ at.CRC_MASK:  # as `layout.unchecked`, in half the time
+            return 0
+        slots = self.geometry.slots
+        return number if number < slots else slots
+
+    def must_hold(self, slot: int) -> None:
+        """Checks a slot that is not below `limit`, before it is touched: it may come from damage.
+
+        Raises:
+            IndexError: The slot has no memory. Inside the mutex that becomes a rebuild.
+        """
+        self.limit = max(self.limit, self.reserved())
+        if slot >= self.limit:
+            raise IndexError(f"slot {slot} of {self.limit}")
+
+    def reserve(self, first: int, end: int) -> None:
+        """Reserves memory for the slots `first` to `end` - 1, so that no write can be a SIGBUS.
+
+        Raises:
+            OSError: ENOSPC, the file system is full; nothing is lost by asking again.
+        """
+        for offset, length in self.geometry.ranges(first, end):
+            os.posix_fallocate(self.fd, offset, length)
+
+
+def _close(fd: int, inode: int) -> None:
+    """Close a segment's descriptor, if it still is that."""
+    if is_inode(fd, inode):
+        os.close(fd)
+
+
+_segments: Final[dict[str, Segment]] = {}
+# All that must not be freed, whether anything here still uses it or not. Freeing a segment closes
+# two descriptors: that would drop the liveness locks by which the pool of a removed ring knows that
+# it has still sites; and where a task closed the descriptors, the numbers may be somebody else's.
+_kept: Final[list[Segment]] = []
+# Record locks do not exclude the threads of one process from each other.
+_attaching = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _attaching
+    _attaching = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def attach_segment(
+    name: str, wanted: at.Geometry, *, passing: bool = False, make: bool = True
+) -> Segment:
+    """The segment `name`, made first where there is none.
+
+    Args:
+        name: As from `ring_name`.
+        wanted: What the options ask for. A segment of another geometry is made anew where nobody
+            is attached and nothing unfinished lies in it; else it stays as it is.
+        passing: Marks a new segment as that of a test run.
+        make: False for a pool and its workers, which belong to one segment for good: they keep
+            what this process has attached, though its name was removed, and never make one.
+
+    Raises:
+        StoreUnavailable: It is not ours, not private, damaged, of another layout with work in it,
+            held by a frozen process, or there is no room for it; or, without `make`, it is gone.
+    """
+    waiting = Patience()
+    while True:
+        with _attaching:
+            segment = _segments.get(name)
+            if segment is not None and segment.still_open() and not (make and segment.unlinked()):
+                segment.must_be_whole()
+                return segment
+            _kept[:] = [kept for kept in _kept if not kept.left()]
+            try:
+                with standard_descriptors():
+                    found = _attach(name, open_segment(name, make), wanted, passing)
+            except OSError as error:
+                raise unavailable(error, segment_path(name)) from error
+            if isinstance(found, Segment):
+                _kept.append(found)
+                _segments[name] = found
+                return found
+        if found is not None:
+            if waiting.ends(found):
+                raise frozen(found.pid, segment_path(name), patience.FROZEN_S)
+            sleep(0.001)
+
+
+def _attach(name: str, fd: int, wanted: at.Geometry, passing: bool) -> Segment | Sighting | None:
+    """Checks and maps what is behind `fd`.
+
+    Returns:
+        None where its name was removed meanwhile, and who is inside where that must be waited for.
+    """
+    guard = ByteLock(fd, GUARD)
+    segment = attached = None
+    try:
+        # What is sound stays so, and who is inside need not be waited for.
+        geometry = sound_geometry(name, fd, wanted)
+        if geometry is None:
+            if not guard.acquire():
+                pid = guard.holder()
+                return None if pid is None else Sighting(pid, b"")
+            # From here on nobody else makes, checks or removes this segment.
+            geometry = prepare(name, fd, wanted, passing)
+        if geometry is not None:
+            segment = Segment(name, fd, geometry)
+            guard.release()
+            attached = segment
+    finally:
+        # An open descriptor would keep the guard, and everybody else out, for as long as we live.
+        if attached is None:
+            os.close(fd)
+    return attached
+
+
+def look_at_segment(name: str) -> Segment | None:
+    """The segment `name` as it is, None where there is none: makes nothing and waits for nobody.
+
+    Raises:
+        StoreUnavailable: It is not ours, not private, damaged, or of another layout.
+    """
+    with _attaching:
+        segment = _segments.get(name)
+        if segment is not None and segment.intact():
+            segment.must_be_whole()
+            return segment
+        if not ring_exists(name):
+            return None
+        path = segment_path(name)
+        try:
+            with standard_descriptors():
+                fd = open_segment(name, make=False)
+                head, size = read_head(fd)
+                geometry = geometry_of(head, size)
+                if geometry is None:
+                    being_made = head[at.H_MAGIC] == 0 and not any_held(fd, LIVENESS)
+                    os.close(fd)
+                    if being_made:
+                        return None
+                    raise unusable(head, path)
+                segment = Segment(name, fd, geometry)
+        except OSError as error:
+            raise unavailable(error, path) from error
+        _kept.append(segment)
+        _segments[name] = segment
+        return segment
+
+
+def attached(name: str) -> Segment | None:
+    """What this process has open under that name, None for nothing."""
+    return _segments.get(name)
+
+
+def forget(name: str) -> None:
+    """Has the next one that attaches open that name again."""
+    _segments.pop(name, None)
+
+
+def ring_exists(name: str) -> bool:
+    """Whether there is a segment of that name."""
+    return inode_of(segment_path(name)) != 0
+
+
+def ring_names() -> list[str]:
+    """The names of all rings of this user, as far as their files' names tell."""
+    prefix = f"dtl-{os.geteuid()}-"
+    files = sorted(os.listdir(DIRECTORY)) if os.path.isdir(DIRECTORY) else []
+    return [f"/{file[:-1]}" for file in files if file.startswith(prefix) and file.endswith("s")]
+
+
+@contextmanager
+def opened_unattached(name: str) -> Iterator[int | None]:
+    """A descriptor of a ring that this process is not attached to; None where it is, or for none.
+
+    To close it drops all record locks of this process on that file, so no thread attaches before.
+
+    Raises:
+        OSError: It is not ours, or no file.
+    """
+    fd = None
+    with _attaching:
+        if name not in _segments:
+            with suppress(FileNotFoundError):
+                fd = os.open(segment_path(name), os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            yield fd
+        finally:
+            if fd is not None:
+                os.close(fd)
