@@ -9,10 +9,17 @@ from django_tasks_local.pool import releases as module
 from django_tasks_local.pool.releases import Releases
 from django_tasks_local.ring import Attachment, Ring, Role
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.records import codes
 from tests import rings as peers
 from tests.rings import Rings, put
 
 BLUE, GREEN = "/blue/settings.py", "/green/settings.py"
+
+
+@pytest.fixture(autouse=True)
+def gone_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release without a process has gone, without the usual delay."""
+    monkeypatch.setattr(codes, "GONE_S", 0.0)
 
 
 @pytest.fixture
@@ -57,6 +64,27 @@ def test_orphans_are_adopted_and_said_so(
         adopt(releases, pool)
     assert caplog.text.count(BLUE) == caplog.text.count(GREEN) == 1
     assert pool.check() == []
+
+
+def test_a_release_that_was_seen_lately_keeps_its_tasks(
+    rings: Rings, pool: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server replaces killed web workers: what waits is not run by other code meanwhile."""
+    blue = rings.peer(path=BLUE)
+    site = rings.attach(path=GREEN)
+    blue.do(peers.enqueue)
+    releases = Releases(pool)
+    adopt(releases, pool)
+    assert not site.work_is_due(0, living(site))
+    blue.kill()
+    monkeypatch.setattr(codes, "GONE_S", 1000.0)
+    assert adopt(releases, pool).adopted == 0
+    assert not site.work_is_due(0, living(site))
+    # A pool that has never seen it: it went before this release came.
+    assert adopt(Releases(newcomer := rings.attach(role=Role.POOL, path=GREEN)), newcomer).adopted
+    monkeypatch.setattr(codes, "GONE_S", 0.0)
+    assert adopt(releases, pool).adopted
+    assert site.work_is_due(0, living(site))
 
 
 def put_deferred(rings: Rings) -> None:

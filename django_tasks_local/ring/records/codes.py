@@ -5,8 +5,10 @@ packages. Its files may still change in place; its pool notices that (see ``pool
 names its code by number, so a number must keep its meaning as long as anybody or anything uses it.
 """
 
+import time
 from collections.abc import Container, Iterable
 from hashlib import blake2s
+from typing import Final
 
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.format import layout as at
@@ -15,6 +17,11 @@ from django_tasks_local.ring.shm.registry import Attachment, Role
 from django_tasks_local.ring.shm.segment import Segment
 
 from .order import Order
+
+# A release without any process for so long has gone. Shorter: a server that replaces a killed web
+# worker, and imports for long, finds its tasks run by another release. Longer: what a release has
+# left waits for longer.
+GONE_S: Final = 15.0
 
 
 def code_digest(*parts: str) -> int:
@@ -30,6 +37,8 @@ class Codes:
         self._segment = segment
         self._words = segment.words
         self._order = order
+        # When this process saw a site or a pool of a code last, by its digest.
+        self._seen: dict[int, float] = {}
 
     def find(self, digest: int) -> int:
         """The number of a code, -1 where the table does not have it."""
@@ -80,14 +89,19 @@ class Codes:
     def orphans(self, living: Iterable[Attachment]) -> int:
         """The codes (a bit for each) with unfinished tasks, and nobody to run them.
 
-        No site of theirs is attached, and no pool: their release has gone.
+        No site of theirs is attached, and no pool: their release has gone. One that this process
+        has seen lately may be between two web workers, and its tasks wait for its own code.
         """
+        now = time.monotonic()
         cared_for = {entry.code for entry in living if entry.role is Role.SITE}
-        return sum(
-            1 << code
-            for code in range(at.CODES)
-            if code not in cared_for and self.has_tasks(code) and not self.has_pool(code)
-        )
+        orphans = 0
+        for code in range(at.CODES):
+            digest = self.digest(code)
+            if code in cared_for or (digest and self.has_pool(code)):
+                self._seen[digest] = now
+            elif now - self._seen.get(digest, -GONE_S) >= GONE_S and self.has_tasks(code):
+                orphans |= 1 << code
+        return orphans
 
     def heir(self, living: Iterable[Attachment]) -> int:
         """The code whose pool adopts orphans: that of the newest site, or else of the newest pool.
