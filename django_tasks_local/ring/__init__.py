@@ -60,13 +60,13 @@ bit 63   61 60   56 55            45 44                                        0
 
 The check bits make the word a multiple of 31. No power of 2 is one, so no flip of a single bit
 leads from a valid word to another, and of other damage one in 31 passes here. The word of a free
-slot is 0; only what a freed record leaves in its chained slots is another.
+slot is 0; only what a death leaves in chained slots of a freed record is another.
 
 The states are 0 FREE, 1 WRITING, 2 READY, 3 RUNNING, 4 SUCCESSFUL, 5 FAILED, 6 LOST and 7 CHAIN.
 Only WRITING and RUNNING have an owner.
 A record is one head slot and the chains that its fields name. A CHAIN word counts only if it is
-reached from a chain of the head that it names, in that generation: what a freed record leaves in
-its chained slots is never cleared.
+reached from a chain of the head that it names, in that generation: a rebuild does not clear what a
+freed record has left in its chained slots.
 
 ### The header, by byte
 
@@ -230,9 +230,11 @@ progress, which its sequence word guards.
    first, and its entry is freed last.
 8. **Refusals.** An operation that cannot succeed says so before its first write. An exception
    inside means an interruption, and costs the next one a rebuild.
-9. **Quick.** Nobody inside pickles, logs, sends a signal, forks, waits, or copies a large payload.
-   Work of any size is done in steps, each in a hold of its own: chains are taken and given up some
-   runs at a time, records evicted and promoted some at a time, memory reserved 1 MiB at a time.
+9. **Quick.** Nobody inside pickles, logs, sends a signal, forks, waits, or copies a large payload,
+   and nobody is inside for more than 1 ms. Work of any size is done in steps, each in a hold of its
+   own: chains are taken and given up some runs at a time, records evicted and promoted some at a
+   time, memory reserved 1 MiB at a time. Exceptions are a rebuild, 3 us a record, and the audit and
+   the repair, which read everything.
 10. **Two views.** All writes are item or slice assignments to `Segment.words` and
     `Segment.bytes`: the crash tests count them, and kill at each.
 11. **Hints.** The work semaphores, CURSOR, the statistics, ENTRIES_USED, POOL_WORKERS and WANTED,

@@ -11,7 +11,6 @@ from typing import Final
 
 import posix_ipc
 
-from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.audit import repair
 from django_tasks_local.ring.format.ids import parse_id
 from django_tasks_local.ring.records.codes import Codes, code_digest
@@ -29,7 +28,7 @@ from django_tasks_local.ring.shm.segment import Segment, attach_segment
 from django_tasks_local.ring.shm.semaphores import Semaphores
 
 from . import recovery
-from .enrolment import Enrolment
+from .enrolment import Enrolment, enrol
 from .format import layout as at
 from .look import Counts
 from .operations import Operations, Written
@@ -106,7 +105,7 @@ class Attached:
         self._leadership: Leadership | None = None
         self._reader = Reader(self._table, alias)
         self._do = Operations(self._table, self.registry)
-        self._enrolment = Enrolment(self.registry, self.codes, self._do, path, self.digest)
+        self._enrolment = Enrolment(self.registry, self.codes, path, self.digest)
         self._semaphores = Semaphores(self.segment)
         self._mutex = self._shared_mutex()
         self.workforce = Workforce(self.registry, self.codes, self._mutex)
@@ -116,11 +115,7 @@ class Attached:
         # Workers and their pool wait for as long as it takes: what they do is done by nobody else.
         self._settled = self._mutex.insist if role in (Role.POOL, Role.WORKER) else self._mutex.run
         run = self._mutex.try_run if role is Role.VISITOR else self._settled
-        try:
-            run(self._enrolment.register, role, pool)
-        except StoreUnavailable:
-            self.reap_dead()  # those that left more than one hold of the lock can settle
-            run(self._enrolment.register, role, pool)
+        enrol(self.reap_dead, run, self._enrolment.register, role, pool)
         self._semaphores.take_code(self.registry.code)
 
     @property
@@ -141,7 +136,7 @@ class Attached:
             StoreUnavailable: All numbers are in use.
         """
         if self.registry.code < 0:
-            self._settled(self._enrolment.become, Role.VISITOR, True)
+            enrol(self.reap_dead, self._settled, self._enrolment.become, Role.VISITOR, True)
         self._semaphores.take_code(self.registry.code)
         return self._semaphores.work
 
@@ -236,7 +231,7 @@ class Attached:
             Whether it was done.
         """
         run = self._settled if needed else self._mutex.try_run
-        if not run(self._enrolment.become, role, role is not Role.VISITOR):
+        if not enrol(self.reap_dead, run, self._enrolment.become, role, role is not Role.VISITOR):
             return False
         if role is Role.SITE:
             self.limits.share(self.words)
@@ -254,7 +249,7 @@ class Attached:
             needed: False to give it up where somebody is inside for long.
         """
         run = self._settled if needed else self._mutex.try_run
-        run(self._enrolment.take_place)
+        enrol(self.reap_dead, run, self._enrolment.take_place)
 
     def detach(self) -> None:
         """Leaves the ring; nothing that was accepted depends on it.

@@ -1,12 +1,11 @@
 """How a process takes its place in a ring: an entry of the registry, and the number of its code."""
 
+from collections.abc import Callable
+from typing import Any
+
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.records.codes import Codes
-from django_tasks_local.ring.records.loss import Loss, loss_word
 from django_tasks_local.ring.shm.registry import Registry, Role
-
-from .format import layout as at
-from .operations import Operations
 
 
 class Enrolment:
@@ -15,17 +14,13 @@ class Enrolment:
     Args:
         registry: Who is attached.
         codes: Whose tasks are in the ring.
-        operations: To reap the dead where all places are taken.
         path: The process's settings file.
         digest: Its code.
     """
 
-    def __init__(
-        self, registry: Registry, codes: Codes, operations: Operations, path: str, digest: int
-    ) -> None:
+    def __init__(self, registry: Registry, codes: Codes, path: str, digest: int) -> None:
         self._registry = registry
         self._codes = codes
-        self._do = operations
         self._path = path
         self._digest = digest
 
@@ -33,7 +28,7 @@ class Enrolment:
         """Takes an entry, and for all but visitors the number of a code: a worker its pool's.
 
         Raises:
-            StoreUnavailable: All entries, or all numbers, are taken by the living.
+            StoreUnavailable: All entries, or all numbers, are taken, be it by the dead.
         """
         registry = self._registry
         code = -1
@@ -41,15 +36,7 @@ class Enrolment:
             code = registry.code_of(pool)
         elif role is not Role.VISITOR:
             code = self._number()
-        try:
-            registry.register(role, self._path, code=code, pool=pool)
-        except StoreUnavailable:
-            # All entries are taken: one of a dead process will do, if it left but little.
-            for entry in registry.attachments():
-                if not (entry.alive or registry.field(entry.index, at.E_OTHERS)):
-                    self._do.reap(entry.index, loss_word(Loss.UNKNOWN), settled=False)
-                    break
-            registry.register(role, self._path, code=code, pool=pool)
+        registry.register(role, self._path, code=code, pool=pool)
 
     def become(self, role: Role, needs_code: bool) -> bool:
         """Takes another role; True, since it was done."""
@@ -74,4 +61,24 @@ class Enrolment:
             registry.become(registry.role, self._number())
 
     def _number(self) -> int:
+        found = self._codes.find(self._digest)
+        if found >= 0:
+            return found
         return self._codes.take(self._digest, self._path, self._registry.codes())
+
+
+def enrol[*A](
+    reap_dead: Callable[[], object],
+    run: Callable[..., Any],
+    function: Callable[[*A], object],
+    *args: *A,
+) -> Any:
+    """Runs inside the mutex what takes an entry, or a number of a code.
+
+    Where none is free, those of the dead are, after `reap_dead`: not inside, they may be 2,048.
+    """
+    try:
+        return run(function, *args)
+    except StoreUnavailable:
+        reap_dead()
+        return run(function, *args)

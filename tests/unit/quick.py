@@ -11,12 +11,14 @@ import pytest
 
 from django_tasks_local.ring.shm import segment
 from django_tasks_local.ring.shm.mutex import Mutex
+from django_tasks_local.ring.shm.registry import Registry
 
 STEPS_PER_MS: Final = 6_000
 # What a step's time suffices for.
 COPIED: Final = 1024  # bytes: a slice, a few GiB a second, into Python's numbers a tenth of that
 SEARCHED: Final = 2048  # bytes of the free map
 CLEARED: Final = 512  # bytes of new memory
+SYSTEM_CALL: Final = 5
 
 
 class Steps:
@@ -79,6 +81,12 @@ def count_steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
             for _, length in self.geometry.ranges(first, end):
                 steps.taken += 10 + length / CLEARED
 
+    alive = Registry.alive
+
+    def counted_alive(registry: Registry, index: int) -> bool:
+        steps.taken += SYSTEM_CALL
+        return alive(registry, index)
+
     once = Mutex._once
 
     def counted(mutex: Mutex, first: bool, function: Callable[..., Any], args: Any) -> Any:
@@ -86,4 +94,5 @@ def count_steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
 
     monkeypatch.setattr(segment, "Segment", Counted)
     monkeypatch.setattr(Mutex, "_once", counted)
+    monkeypatch.setattr(Registry, "alive", counted_alive)
     return steps

@@ -1,18 +1,56 @@
 """Rule 9: nobody is inside the mutex for long, whatever the sizes."""
 
+import os
+import random
 from dataclasses import replace
 
 import pytest
 
-from tests.rings import FAR_NS, LIMITS, Rings, put, run
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.ring import Limits, Ring, Role
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.store import Arguments
+from tests import rings as peers
+from tests.rings import FAR_NS, LIMITS, Rings, done, put, run
 
-from .quick import Steps, count_steps
+from .quick import STEPS_PER_MS, Steps, count_steps
+
+# Room for tens of thousands of records: a step for each of them would be seen.
+MANY = Limits(2, 20_000, 20_000, 256, 32 * 2**20)
+SMALLER = replace(MANY, max_results=200_000, shm_size=14 * 2**20)
+LARGE = 2 * 2**20
 
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     """What is done inside from here on."""
     return count_steps(monkeypatch)
+
+
+def quick(steps: Steps) -> bool:
+    """Whether no hold of the mutex took more steps than there are in 1 ms; forgets them."""
+    too_long = {name: most for name, most in steps.most.items() if most > STEPS_PER_MS}
+    steps.most.clear()
+    assert not too_long
+    return True
+
+
+def fragmented(ring: Ring, gap: int = 1) -> None:
+    """Fills the ring with results, and evicts so many of each so many and one: no run is longer."""
+    while True:
+        counts = ring.counts()
+        if counts.free_slots <= 4 and counts.reserved_slots == counts.slots:
+            break
+        done(ring)
+    words, table = ring.words, ring._table
+    kept = []
+    for place in range(words[at.H_FINISHED]):
+        if place % (gap + 1) == 0:
+            kept.append(words[at.H_OLDEST])
+            ring._do.touch(words[at.H_OLDEST], words[table.commit + words[at.H_OLDEST]])
+        else:
+            table.evict_oldest()
+    words[at.H_DIRTY] = 0
 
 
 def test_a_rebuild_takes_few_steps_for_each_record(steps: Steps, rings: Rings) -> None:
@@ -27,3 +65,134 @@ def test_a_rebuild_takes_few_steps_for_each_record(steps: Steps, rings: Rings) -
     assert steps.most["rebuild"] < 900 * 12
     assert ring.check() == []
     assert ring.counts() == before
+
+
+def test_a_herd(steps: Steps, rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """20,000 tasks that are due at one instant are moved some at a time, and claimed meanwhile."""
+    ring = rings.attach(MANY)
+    due_ns = 2**62
+    for number in range(20_000):
+        put(ring, due_ns=due_ns, priority=number % 3)
+    assert quick(steps)
+    monkeypatch.setattr("time.time_ns", lambda: due_ns)
+    ring.promote()
+    claims = [ring.claim() for _ in range(3)]
+    assert quick(steps)
+    assert all(claims)
+    assert ring.counts().deferred > 10_000
+
+
+def test_a_lowered_max_results(steps: Steps, rings: Rings) -> None:
+    """20,000 results are brought down to one, some at a time, whoever comes."""
+    ring = rings.attach(MANY)
+    for _ in range(20_000):
+        done(ring)
+    rings.attach(replace(MANY, max_results=1)).become(Role.SITE)
+    for _ in range(3):
+        done(ring)
+    while ring.counts().kept > 1:
+        ring.trim()
+    assert quick(steps)
+    assert ring.check() == []
+
+
+@pytest.mark.parametrize("gap", [1, 7])
+def test_a_large_payload_in_a_fragmented_ring(steps: Steps, rings: Rings, gap: int) -> None:
+    """It is taken and freed run by run, and results make room for it some at a time."""
+    ring = rings.attach(SMALLER)
+    fragmented(ring, gap)
+    steps.most.clear()
+    arguments: Arguments = (os.urandom(LARGE),), {}
+    for _ in range(2):
+        done(ring, arguments, arguments)
+    result_id = put(ring, arguments)
+    assert ring.get(result_id).arguments() == arguments
+    claim = ring.claim()
+    assert claim is not None
+    ring.finish(claim, successful=True, outcome=ring.encode(arguments))
+    for _ in range(200):
+        done(ring, outcome=b"x" * 50_000)
+    assert quick(steps)
+    assert ring.check() == []
+
+
+def test_large_payloads_in_a_ring_that_was_used_long(steps: Steps, rings: Rings) -> None:
+    """Each free slot bears the word of another record that was recycled."""
+    ring = rings.attach(SMALLER)
+    rng = random.Random(1)
+    for _ in range(20_000):
+        done(ring, outcome=bytes(rng.randrange(100, 600)))
+    for _ in range(4):
+        done(ring, outcome=bytes(2 * LARGE))
+    assert quick(steps)
+    assert ring.check() == []
+
+
+def test_arguments_to_drop_behind_many_results(steps: Steps, rings: Rings) -> None:
+    """They are searched some at a time."""
+    ring = rings.attach(replace(MANY, max_results=200_000))
+    for _ in range(20_000):
+        done(ring)
+    for _ in range(8):
+        done(ring, ((bytes(2 * LARGE),), {}))
+    assert quick(steps)
+    assert (ring.counts().kept, ring.counts().evicted) == (20_008, 0)
+    assert ring.check() == []
+
+
+@pytest.mark.parametrize("slot_size", [256, 2**16, 2**20])
+def test_growth(steps: Steps, rings: Rings, slot_size: int) -> None:
+    """Memory is taken about a MiB at a time, whatever the size of a slot."""
+    ring = rings.attach(replace(MANY, slot_size=slot_size, shm_size=64 * 2**20))
+    before = ring.counts().reserved_bytes
+    assert before <= at.COLUMNS_AT + 3 * 2**20
+    grown = []
+    for _ in range(8):
+        put(ring, ((bytes(3 * 2**20),), {}))
+        grown.append(ring.counts().reserved_bytes)
+    assert grown[-1] - before >= 20 * 2**20
+    assert quick(steps)
+
+
+@pytest.mark.parametrize("living", [True, False])
+def test_a_full_registry(steps: Steps, rings: Rings, living: bool) -> None:
+    """Places are looked for at a glance; who of 2,048 has died is asked outside."""
+    ring = rings.attach()
+    registry = ring.registry
+    for index in range(at.ENTRIES):
+        if not registry.in_use(index):
+            registry.put(index, at.E_COMMIT, Role.VISITOR << at.ROLE_SHIFT | 1)
+    ring.words[at.H_ENTRIES_USED] = at.ENTRIES
+    ring.words[at.H_SERIAL] += 1
+    if living:
+        ring.segment.entries.update(dict.fromkeys(range(at.ENTRIES), os.getpid()))
+        with pytest.raises(StoreUnavailable, match="2048 places"):
+            rings.attach(path="/other")
+    else:
+        assert rings.attach(path="/other").registry.serial
+    assert ring.workforce.hire(0, 2, waiting=True, strays=0)
+    assert quick(steps)
+
+
+def test_a_dead_process_with_many_records(steps: Steps, rings: Rings) -> None:
+    """They are settled one by one, in a hold each."""
+    ring = rings.attach(replace(MANY, max_results=1000))
+    for _ in range(400):
+        put(ring)
+    peer = rings.peer(replace(MANY, max_results=1000), Role.SITE)
+    for _ in range(400):
+        peer.do(peers.claim)
+    peer.kill()
+    ring.reap_dead()
+    assert ring.counts().running == 0
+    assert quick(steps)
+    assert ring.check() == []
+
+
+def test_the_hot_path_takes_few_steps(steps: Steps, rings: Rings) -> None:
+    """What the others are measured by."""
+    ring = rings.attach(MANY)
+    result_id = put(ring)
+    run(ring)
+    ring.get(result_id)
+    assert max(steps.most.values()) < 400

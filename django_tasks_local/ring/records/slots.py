@@ -5,6 +5,7 @@ import os
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from django_tasks_local.ring.format import layout as at
@@ -13,12 +14,14 @@ from django_tasks_local.ring.shm.segment import Segment
 
 from .source import Source
 
-# How much of the map one hold of the lock searches: 0.1 ms.
-SEARCHED_AT_ONCE: Final = 2**21
-# The longest run that is taken at once: looking at its words and writing them takes 0.3 ms.
-LONGEST_RUN: Final = 2**13
+# How much of the map one hold of the lock searches: 0.4 ms.
+SEARCHED_AT_ONCE: Final = 2**20
+# The longest run that is taken at once: looking at its words and writing them takes up to 0.4 ms.
+LONGEST_RUN: Final = 2**11
 # How many runs of a chain one hold of the lock takes or frees, at 1 to 2 us each.
 RUNS_AT_ONCE: Final = 64
+# How much of a record's chain is compared with the free map, which may be damaged.
+_COMPARED: Final = 64
 # By how much the wanted length of runs falls where no run is left that is as long.
 _SHORTER: Final = 4
 # Rounds over the map for single slots. Others may give some back behind the search; they do not
@@ -111,7 +114,8 @@ class Slots:
         # The cursor goes round, and records are evicted in about the order in which it passed: it
         # mostly stands before a free slot.
         if slot >= reserved or view[base + slot]:
-            slot = self._find(1, min(slot, reserved), reserved) or self._find(1, 1, reserved)
+            cursor = min(slot, reserved)
+            slot = self._find(1, cursor, reserved) or self._find(1, 1, cursor)
             if not slot:
                 raise inconsistent(self._segment.path)
         if words[self._commit + slot]:
@@ -173,16 +177,22 @@ class Slots:
 
         The map is derived, and one damaged byte of it must not cost somebody's task.
         """
+        column, commit, reserved = self._words, self._commit, self.reserved()
         for word in words:
-            if word and (word >> at.STATE_SHIFT != at.CHAIN or self._reaches(word, start, end)):
+            if not word:
+                continue
+            if word >> at.STATE_SHIFT != at.CHAIN:
+                raise inconsistent(self._segment.path)
+            head = word >> at.CHAIN_SLOT_SHIFT & at.MAX_SLOTS - 1
+            # As most are: the record that it names was recycled long since.
+            if head >= reserved or (column[commit + head] ^ word) & at.CHAIN_GENERATION_MASK:
+                continue
+            if self._reaches(word, head, start, end):
                 raise inconsistent(self._segment.path)
 
-    def _reaches(self, chain_word: int, start: int, end: int) -> bool:
+    def _reaches(self, chain_word: int, head: int, start: int, end: int) -> bool:
         """Whether the record that a CHAIN word names lives, and has a slot of `start` to `end`."""
         words = self._words
-        head = chain_word >> at.CHAIN_SLOT_SHIFT & at.MAX_SLOTS - 1
-        if head >= self.reserved():
-            return False
         word = words[self._commit + head]
         state = word >> at.STATE_SHIFT
         if not word or at.chain_word(head, word & at.GENERATION_MASK) != chain_word:
@@ -194,7 +204,7 @@ class Slots:
         return any(
             first < end and start < first + length
             for chain in chains
-            for first, length in self.extents(chain, chain_word)
+            for first, length in islice(self.extents(chain, chain_word), _COMPARED)
         )
 
     def request_chain(self, head: int) -> int:
@@ -284,7 +294,10 @@ class Slots:
                 words[at.H_DISCARDED] = rest
             else:
                 words[at.H_DISCARDED] = below
-            if words[self._commit + start + length - 1] == owner_word:
+            column = slice(self._commit + start, self._commit + start + length)
+            if words[column].tolist().count(owner_word) == length:
+                # Or else whoever takes them next would have to ask each of these words what it is.
+                words[column] = memoryview(bytes(8 * length)).cast("Q")
                 self._bytes[self._map + start : self._map + start + length] = bytes(length)
                 words[at.H_FREE] += length
 

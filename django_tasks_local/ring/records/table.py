@@ -16,7 +16,7 @@ from .order import Order
 from .recency import Recency
 from .slots import Slots
 
-# 50 us, and for large records so many runs of slots as `slots` frees at once.
+# 50 us of small records; after a larger one, as many slots as this is of records, no other.
 EVICTED_AT_ONCE: Final = 16
 # 0.1 ms: how many finished records one hold searches for arguments to drop.
 LOOKED_AT_ONCE: Final = 128
@@ -135,8 +135,8 @@ class Table:
             self.slots.discard(chain)
         self.slots.give_back(slot)
 
-    def evict_oldest(self) -> None:
-        """Recycles the least recently used finished record."""
+    def evict_oldest(self) -> int:
+        """Recycles the least recently used finished record; says how many slots it had."""
         words = self.words
         words[at.H_DIRTY] = 1
         slot = words[at.H_OLDEST]
@@ -145,10 +145,12 @@ class Table:
         if not slot or words[self.commit + slot] >> at.STATE_SHIFT not in at.FINISHED:
             raise inconsistent(self.segment.path)
         self.recency.remove(slot)
-        words[at.H_FINISHED_SLOTS] -= self.slots_of(slot)
+        count = self.slots_of(slot)
+        words[at.H_FINISHED_SLOTS] -= count
         words[at.H_FINISHED] -= 1
         words[at.H_EVICTED] += 1
         self.free(slot)
+        return count
 
     def make_room(self, count: int, keep: int) -> Room:
         """Does a step towards `count` free slots, and `keep` more that are free or can be made so.
@@ -176,9 +178,8 @@ class Table:
         for _ in range(EVICTED_AT_ONCE):
             if words[at.H_FREE] >= count:
                 return Room.ENOUGH
-            if words[at.H_DISCARDED]:
+            if self.evict_oldest() > EVICTED_AT_ONCE:
                 break
-            self.evict_oldest()
         return Room.MORE
 
     def drop_arguments(self) -> None:
@@ -214,14 +215,15 @@ class Table:
     def trim(self, keep: int) -> bool:
         """Evicts some of what is beyond `keep` finished records; whether any are left there."""
         words = self.words
+        if words[at.H_DISCARDED]:
+            words[at.H_DIRTY] = 1
+            self.slots.free_discarded()
+            return True
         for _ in range(EVICTED_AT_ONCE):
-            if words[at.H_DISCARDED]:
-                words[at.H_DIRTY] = 1
-                self.slots.free_discarded()
-                return True
             if words[at.H_FINISHED] <= keep:
                 return False
-            self.evict_oldest()
+            if self.evict_oldest() > EVICTED_AT_ONCE:
+                break
         return True
 
     def slots_of(self, slot: int) -> int:

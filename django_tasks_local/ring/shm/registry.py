@@ -127,8 +127,8 @@ class Registry:
     def _take_entry(self) -> None:
         """Takes a free entry, and fills it but for its commit word."""
         words = self.words
-        for index in range(at.ENTRIES):
-            if words[self._at(index)] or self._ours(index):
+        for index, commit in enumerate(self._commits(at.ENTRIES)):
+            if commit or self._ours(index):
                 continue
             if self._byte(index).acquire():
                 break
@@ -239,9 +239,9 @@ class Registry:
 
     def roles(self) -> Iterator[tuple[int, int]]:
         """All entries in use with their roles, dead ones included."""
-        words = self.words
-        for index in range(min(words[at.H_ENTRIES_USED], at.ENTRIES)):
-            if commit := words[self._at(index)]:
+        used = min(self.words[at.H_ENTRIES_USED], at.ENTRIES)
+        for index, commit in enumerate(self._commits(used)):
+            if commit:
                 yield index, commit >> at.ROLE_SHIFT
 
     def latest_serial(self) -> int:
@@ -250,9 +250,9 @@ class Registry:
 
     def codes(self) -> set[int]:
         """The numbers of the codes that living processes have."""
-        words, found = self.words, set()
-        for index in range(min(words[at.H_ENTRIES_USED], at.ENTRIES)):
-            code = code_in(words[self._at(index)])
+        used, found = min(self.words[at.H_ENTRIES_USED], at.ENTRIES), set()
+        for index, commit in enumerate(self._commits(used)):
+            code = code_in(commit)
             if code >= 0 and code not in found and self.alive(index):
                 found.add(code)
         return found
@@ -332,6 +332,12 @@ class Registry:
     def put(self, index: int, which: int, value: int) -> None:
         """Stores one word of any entry (in the lock; for repairs)."""
         self.words[self._at(index) + which] = value
+
+    def _commits(self, count: int) -> list[int]:
+        """The commit words of the first entries, read at once (20 us for all)."""
+        end = at.REGISTRY_AT + count * at.ENTRY_WORDS
+        words: list[int] = self.words[at.REGISTRY_AT : end : at.ENTRY_WORDS].tolist()
+        return words
 
     def _ours(self, index: int) -> bool:
         return self._segment.entries.get(index) == self.pid
