@@ -18,6 +18,8 @@ from django_tasks_local.ring import Limits, Ring, Role, recovery
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.shm.mutex import Mutex
+from django_tasks_local.ring.shm.segment import Segment
+from tests.crash.evidence import evidence
 from tests.crash.ledger import ENDED, INSIDE, NEXT, PLACE_WORDS, STARTED, STOPS, Ledger
 
 META: Final = b"tests.tasks:noop"
@@ -54,6 +56,8 @@ class Monitor:
         self._rebuild = recovery.rebuild
         self._lose = recovery.lose
         self._rebuilt = False
+        self._told = False
+        self.segment: Segment | None = None
 
     def install(self) -> None:
         """Puts this between the callers and the store's own functions, in this process."""
@@ -118,7 +122,7 @@ class Monitor:
             self._local.inside = True
             if ledger.field(place, INSIDE):
                 ledger.violation("two threads of one process are inside")
-            ledger.set_field(place, INSIDE, 1)
+            ledger.set_field(place, INSIDE, threading.get_native_id())
             self._look_around("on the way in")
             result = function(*args)
             self._look_around("on the way out")
@@ -139,6 +143,9 @@ class Monitor:
                 and ledger.field(other, INSIDE)
             ):
                 ledger.violation(f"place {other} is inside too, {when}")
+                if not self._told:
+                    self._told = True
+                    ledger.violation(evidence(ledger, self.segment, self._place, other))
 
 
 class Actor:
@@ -243,10 +250,11 @@ class Actor:
                 (number, data), _ = found.arguments()
             except ArgumentsDropped:
                 number, data = value_of(task)
+            meta = found.meta  # it may be evicted at any moment, so nothing is read later
             outcome = found.outcome() if found.finished_at_ns else None
         except TaskResultDoesNotExist:
             return "GONE"
-        if (number, data) != value_of(task) or number != task or found.meta != META:
+        if (number, data) != value_of(task) or number != task or meta != META:
             self.ledger.violation(f"task {task} shows wrong arguments")
         status = found.status.name
         right = {
@@ -273,9 +281,14 @@ def live(name: str, ledger: Ledger, place: int, seed: str, until: float) -> None
     """The life of one process; it ends by a kill, or with the round."""
     rng = random.Random(seed)
     ledger.take_place(place)
-    Monitor(ledger, place).install()
+    monitor = Monitor(ledger, place)
+    monitor.install()
     role, path = rng.choice((Role.SITE, Role.WORKER)), rng.choice(RELEASES)
     ring = Ring(name, "fuzz", LIMITS, role, path=path)
+    monitor.segment = ring.segment
+    if ring.segment.inode != ledger.ring:  # some processes have the old one: nothing excludes them
+        ledger.violation(f"the ring was replaced: {ring.segment.inode} is not {ledger.ring}")
+        os._exit(1)
     actor = Actor(ring, ledger, place, rng)
     for number in range(rng.choice((0, 0, 1, 2))):
         sibling = Actor(ring, ledger, place, random.Random(f"{seed} {number}"))

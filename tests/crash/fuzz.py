@@ -27,6 +27,7 @@ if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
 from django_tasks_local.ring import Ring, Role, ring_name, unlink_objects  # noqa: E402
+from django_tasks_local.ring.shm.objects import inode_of, segment_path  # noqa: E402
 from tests.crash.actor import LIMITS, PAUSE_BOUND_S, Actor, Monitor, live  # noqa: E402
 from tests.crash.ledger import (  # noqa: E402
     BUCKETS,
@@ -67,10 +68,11 @@ class Round:
         try:
             # Only a site makes a ring.
             self._in_child(lambda: Ring(self.name, "fuzz", LIMITS, Role.SITE), "the first process")
+            self.ledger.has_ring(inode_of(segment_path(self.name)))
             for place in range(self.processes):
                 self._bear(place)
             pause_s = 0.7 / self.kills_per_second
-            while time.monotonic() < self.until:
+            while time.monotonic() < self.until and self._has_ring():
                 self._torment()
                 self._collect()
                 select.select([], [], [], self.rng.expovariate(1 / pause_s))
@@ -78,6 +80,9 @@ class Round:
                 self._kill(place)
             self._collect(last=True)
             self.ledger.close_places()
+            if not self._has_ring():
+                self.ledger.violation("somebody else removed the ring: this round says nothing")
+                return
             verdict = lambda: Verdict(self.name, self.ledger, self.kills).reach()  # noqa: E731
             self._in_child(verdict, "the verdict")
         finally:
@@ -85,6 +90,10 @@ class Round:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
             unlink_objects(self.name)
+
+    def _has_ring(self) -> bool:
+        """Whether newcomers get the ring that the others have: else nothing excludes them."""
+        return inode_of(segment_path(self.name)) == self.ledger.ring
 
     def _torment(self) -> None:
         place = self.rng.randrange(self.processes)

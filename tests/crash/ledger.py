@@ -19,13 +19,14 @@ ID_HIGH, ID_LOW, ACCEPTED, STARTED, ENDED = range(TASK_WORDS)
 
 # A place: one live process at a time, and its words.
 PLACE_WORDS: Final = 16
-NEXT, INSIDE, STOPS, LOST = range(4)
+# INSIDE: which of its threads is, 0 for none.
+NEXT, INSIDE, STOPS, LOST, PID = range(5)
 # Counters of a place, added up at the end.
 COUNTERS: Final = (
     "entries", "rebuilds", "enqueued", "claimed", "finished", "reads", "interrupts", "forks",
     "fork_kills", "lost",
 )  # fmt: skip
-FIRST_COUNTER: Final = 4
+FIRST_COUNTER: Final = 5
 
 # Waits to get inside, in buckets that are a quarter of a power of two of a microsecond wide: all,
 # and those of whoever had to rebuild since the one before was killed or interrupted inside.
@@ -48,8 +49,9 @@ class Ledger:
         self._tasks_at = places * PLACE_WORDS
         self._lost_at = self._tasks_at + places * tasks_each * TASK_WORDS
         self._waits_at = self._lost_at + places * self._lost_each
-        # The last two: whether the places are closed, and how often somebody was stopped.
-        words = self._waits_at + places * len(KINDS) * BUCKETS + 2
+        # The last three: the inode of the ring, whether the places are closed, and how often
+        # somebody was stopped.
+        words = self._waits_at + places * len(KINDS) * BUCKETS + 3
         self._memory = mmap.mmap(-1, words * 8)
         self.words = memoryview(self._memory).cast("Q")
         # The lock that tells the living from the dead. Its descriptor is opened before that of
@@ -59,7 +61,8 @@ class Ledger:
         Path(path).unlink()
         self._life_fd = descriptor
         descriptor, self._log_path = tempfile.mkstemp(prefix="dtl-fuzz-")
-        self._log_fd = descriptor
+        os.close(descriptor)
+        self._log_fd = os.open(self._log_path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Closes what the round had open."""
@@ -70,8 +73,7 @@ class Ledger:
     # --- violations -----------------------------------------------------------------------
 
     def violation(self, text: str) -> None:
-        """Notes what must not happen. One `write` of O_APPEND size: lines do not mix."""
-        os.lseek(self._log_fd, 0, os.SEEK_END)
+        """Notes what must not happen. One `write` with O_APPEND: lines neither mix nor vanish."""
         os.write(self._log_fd, f"{os.getpid()}: {text}\n".encode())
 
     def violations(self) -> list[str]:
@@ -82,8 +84,12 @@ class Ledger:
 
     def take_place(self, place: int) -> None:
         """Makes this process the one that lives at a place, once an orphan there is gone."""
-        wait_for(lambda: not self.lives(place))
+        # Several may wait here: the children of one dead process, and of the next. Only one gets
+        # past the first lock before the life of the one before is over, since both go together.
+        # Else the second would take back the mark of the first while that lives.
+        wait_for(ByteLock(self._life_fd, self.places + place).acquire)
         self.words[place * PLACE_WORDS + INSIDE] = 0
+        self.set_field(place, PID, os.getpid())
         assert ByteLock(self._life_fd, place).acquire()
         if self.words[-2]:
             os._exit(0)  # an orphan that waited for its place until the round was over
@@ -113,6 +119,15 @@ class Ledger:
     def set_field(self, place: int, which: int, value: int) -> None:
         """Stores one word of a place."""
         self.words[place * PLACE_WORDS + which] = value
+
+    @property
+    def ring(self) -> int:
+        """The inode of the ring of this round."""
+        return int(self.words[-3])
+
+    def has_ring(self, inode: int) -> None:
+        """Notes the ring of this round; the supervisor's."""
+        self.words[-3] = inode
 
     @property
     def stops(self) -> int:
