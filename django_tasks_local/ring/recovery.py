@@ -6,6 +6,7 @@ Both run inside the mutex, and both may die half-way themselves: the next one st
 import time
 import zlib
 from array import array
+from itertools import pairwise
 from typing import Final
 
 from django_tasks_local.ring.records.table import Table
@@ -88,7 +89,6 @@ def rebuild(table: Table) -> list[str]:
     for start in range(0, reserved, _SCANNED_AT_ONCE):
         found.scan(start, min(start + _SCANNED_AT_ONCE, reserved))
     table.bytes[table.geometry.map_at : table.geometry.map_at + reserved] = found.used
-    words[at.H_TICK] = found.tick
     words[at.H_FREE] = found.used.count(0)
     words[at.H_CURSOR] = 1
     words[at.H_DISCARDED] = 0
@@ -97,16 +97,16 @@ def rebuild(table: Table) -> list[str]:
     words[at.H_UNFINISHED] = found.writing + found.running + len(found.ready)
     column = slice(table.geometry.column("link"), table.geometry.column("link") + reserved)
     links = array("Q", words[column].tobytes())  # those inside chains stay as they are
-    sequence, due = table.sequence, table.due
-    by_sequence = lambda slot: words[sequence + slot]  # noqa: E731
-    found.finished.sort(key=by_sequence)
+    due = table.due
+    found.put_in_order(found.finished)
     table.recency.fill(found.finished, links)
-    found.ready.sort(key=by_sequence)
+    found.put_in_order(found.ready)
     deferred = [slot for slot in found.ready if words[due + slot]]
     deferred.sort(key=lambda slot: words[due + slot])
     waiting = [slot for slot in found.ready if not words[due + slot]] if deferred else found.ready
     table.order.fill(waiting, deferred, links)
     words[column] = memoryview(links)
+    words[at.H_TICK] = found.tick
     return found.dropped
 
 
@@ -169,6 +169,18 @@ class _Records:
                 self.finished.append(slot)
                 self.finished_slots += size
         self.tick = tick
+
+    def put_in_order(self, slots: list[int]) -> None:
+        """Sorts records by their places. Where two have the same, which is damage, all get others.
+
+        (A TICK that was damaged gives places away that others have.)
+        """
+        words, sequence = self._table.words, self._table.sequence
+        slots.sort(key=lambda slot: words[sequence + slot])
+        if any(words[sequence + a] == words[sequence + b] for a, b in pairwise(slots)):
+            for slot in slots:
+                words[sequence + slot] = self.tick
+                self.tick += 1
 
     def _take(self, slot: int, state: int, word: int, generation: int) -> int:
         """Marks a record's slots as used; how many they are, 0 where they do not hold."""

@@ -25,7 +25,8 @@ from tests.crash.ledger import ENDED, INSIDE, NEXT, PLACE_WORDS, STARTED, STOPS,
 META: Final = b"tests.tasks:noop"
 # Whose code may be in the ring at the same time.
 RELEASES: Final = ("", "/blue/settings.py", "/green/settings.py")
-LIMITS: Final = Limits(4, 150, 300, 512, 4 * 2**20)
+# So little memory that results, and before them arguments of results, make room now and then.
+LIMITS: Final = Limits(4, 150, 300, 512, at.COLUMNS_AT + 400_000)
 # No wait of a process that nobody stopped may be longer. Several stops of the longest kind can fall
 # into one wait, and ten processes share two cores; a ring that hangs, hangs for ever.
 PAUSE_BOUND_S: Final = 5.0

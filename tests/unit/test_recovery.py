@@ -217,6 +217,20 @@ def run_anything(ring: Ring) -> bool:
     return True
 
 
+def test_two_records_in_one_place(ring: Ring) -> None:
+    """A damaged TICK gives places away that others have: a rebuild gives all new ones."""
+    ids = [done(ring, outcome=number) for number in range(4)] + [put(ring) for _ in range(4)]
+    tick, sequence = ring.words[at.H_TICK], ring._table.sequence
+    for state in (ids[:4], ids[4:]):
+        slots = [ring_address(each)[0] for each in state]
+        ring.words[sequence + slots[2]] = ring.words[sequence + slots[1]]
+    assert any("against their sequence" in each for each in ring.check())
+    ring.repair()
+    assert ring.check() == []
+    assert ring.words[at.H_TICK] == tick + 8
+    assert [run(ring) for _ in range(4)][::3] == ids[4::3]
+
+
 # --- interruptions of a rebuild -------------------------------------------------------------
 
 

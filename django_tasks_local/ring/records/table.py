@@ -232,8 +232,10 @@ class Table:
         if not (self.words[word + at.S_ARGUMENTS_CHAIN] or self.words[word + at.S_OUTCOME_CHAIN]):
             return 1
         head, size = self.head(slot), self.geometry.slot_size
-        request = head.meta_bytes + (0 if self.slots.is_cut(slot) else head.arguments_bytes)
-        count = 1 + (at.slots_for(request, size) if head.arguments_chain else 0)
+        count = 1
+        if head.arguments_chain:
+            left = 0 if self.slots.is_cut(slot) else head.arguments_bytes
+            count += at.slots_for(head.meta_bytes + left, size)
         if head.outcome_chain and self.state(slot) != at.LOST:
             count += at.slots_for(head.outcome_bytes, size)
         return count
