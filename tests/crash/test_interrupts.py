@@ -131,6 +131,8 @@ CASES = [(name, STATE.get(name, "waiting"), 1) for name in NAMES]
 CASES += [("enqueue", "waiting", 2), ("finish", "waiting", 2)]
 
 
+# An attachment has the most points: 35 s on an idle machine.
+@pytest.mark.time_limit(600)
 @pytest.mark.parametrize(("name", "state", "times"), CASES)
 def test_interrupt_at_every_point(scene: Scene, name: str, state: str, times: int) -> None:
     """Wherever an exception comes from, the mutex is free again and nothing is broken."""
