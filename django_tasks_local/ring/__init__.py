@@ -270,7 +270,7 @@ every chained slot names one head, and one chain of that head reaches it
 ## What a death leaves behind
 
 Each line is a place where a process can be killed. "Next" is whoever goes inside next: he finds
-DIRTY and rebuilds, in 1.5 us a record. "Reaper" is the dead process's pool, the pool of the
+DIRTY and rebuilds, in about 2 us a record. "Reaper" is the dead process's pool, the pool of the
 ring, a site, or whoever asks for that very result.
 
 | Operation | killed | what is left | who repairs it |

@@ -6,7 +6,6 @@ Both run inside the mutex, and both may die half-way themselves: the next one st
 import time
 import zlib
 from array import array
-from itertools import pairwise
 from typing import Final
 
 from django_tasks_local.ring.records.table import Table
@@ -72,7 +71,7 @@ def lose(table: Table, slot: int, loss: int, keep: int) -> None:
 
 
 def rebuild(table: Table) -> list[str]:
-    """Makes everything derived anew from the commit words: one scan, 1.5 us a record.
+    """Makes everything derived anew from the commit words: one scan, 2 us a record.
 
     Columns are read and written as a whole: a word by itself costs 40 ns. It copes with any bytes:
     what does not hold together is dropped.
@@ -177,7 +176,7 @@ class _Records:
         """
         words, sequence = self._table.words, self._table.sequence
         slots.sort(key=lambda slot: words[sequence + slot])
-        if any(words[sequence + a] == words[sequence + b] for a, b in pairwise(slots)):
+        if len({words[sequence + slot] for slot in slots}) < len(slots):
             for slot in slots:
                 words[sequence + slot] = self.tick
                 self.tick += 1

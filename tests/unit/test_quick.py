@@ -54,7 +54,7 @@ def fragmented(ring: Ring, gap: int = 1) -> None:
 
 
 def test_a_rebuild_takes_few_steps_for_each_record(steps: Steps, rings: Rings) -> None:
-    """Columns are read and written as a whole: 1.5 µs a record, of a million as well."""
+    """Columns are read and written as a whole: 2 µs a record, of a million as well."""
     ring = rings.attach(replace(LIMITS, max_pending=2000, max_results=1000))
     for number in range(900):
         put(ring, priority=number % 7, due_ns=FAR_NS * 10**6 - number if number % 3 else 0)

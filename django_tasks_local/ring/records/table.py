@@ -172,8 +172,7 @@ class Table:
             return Room.MORE
         if spare < count + keep:
             return Room.NONE
-        if words[at.H_HAND] != words[at.H_NEWEST]:
-            self.drop_arguments()
+        if words[at.H_HAND] != words[at.H_NEWEST] and self.drop_arguments():
             return Room.MORE
         for _ in range(EVICTED_AT_ONCE):
             if words[at.H_FREE] >= count:
@@ -182,20 +181,25 @@ class Table:
                 break
         return Room.MORE
 
-    def drop_arguments(self) -> None:
-        """Drops the arguments of the next finished record that has chained ones, if it is near."""
+    def drop_arguments(self) -> bool:
+        """Drops the arguments of the next finished record that has chained ones, if it is near.
+
+        Returns:
+            Whether there may be more; False where none was found, and all records were looked at.
+        """
         words = self.words
         for _ in range(LOOKED_AT_ONCE):
             words[at.H_DIRTY] = 1
             slot = self.recency.next_to_look_at()
             if not slot:
-                return
+                return False
             if self.state(slot) not in at.FINISHED:
                 raise inconsistent(self.segment.path)
             freed = self.slots.cut(slot)
             if freed:
                 words[at.H_FINISHED_SLOTS] -= freed
-                return
+                break
+        return True
 
     def link_finished(self, slot: int, slots: int, keep: int) -> None:
         """Links a record that just became finished, of `slots` slots.
