@@ -150,7 +150,7 @@ def test_a_new_worker_claims_before_it_gives_way(tmp_path: Path) -> None:
         from django.apps import AppConfig
         from django.tasks import default_task_backend
         from django_tasks_local.signals import worker_started
-        from django_tasks_local.store import layout
+        from django_tasks_local.ring.format import layout
         from tests.support import wait_for
 
         def await_the_other(**kwargs):
