@@ -107,7 +107,7 @@ import sys
 import django
 django.setup()
 from django.tasks import task_backends
-from django_tasks_local.store import unlink_objects
+from django_tasks_local.ring import unlink_objects
 from shop.tasks import where
 from tests.site.waiting import finished
 backends = [task_backends[alias] for alias in ("default", "other")]

@@ -56,7 +56,7 @@ H_CODES: Final = 64  # the table of codes
 # Eight: releases whose processes, or unfinished tasks, are there at the same time.
 CODES: Final = 8
 CODE_WORDS: Final = 32
-C_DIGEST: Final = 0  # what the code is, see ``pool.code``; 0: the entry is free
+C_DIGEST: Final = 0  # what the code is, see ``pool.loaded_files``; 0: the entry is free
 C_CLEARED: Final = 1  # tasks of its sites up to this serial go into its judged lane
 C_NEWEST: Final = 2  # the serial of its newest site process
 C_DEFERRED: Final = 3  # its records in the heap

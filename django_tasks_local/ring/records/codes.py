@@ -1,8 +1,8 @@
 """The codes whose tasks are in a ring: at most eight releases at a time, each with a number.
 
 A code is what a pool would run if it were started now: which settings, which interpreter with which
-packages. Its files may still change in place; its pool notices that (see ``pool.code``). A record
-names its code by number, so a number must keep its meaning as long as anybody or anything uses it.
+packages. Its files may still change in place; its pool notices that (see ``pool.loaded_files``). A
+record names its code by number, so a number must keep its meaning as long as anything uses it.
 """
 
 import time
