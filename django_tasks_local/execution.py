@@ -3,7 +3,8 @@
 The steps, in this order: ``close_old_connections``; ``task_started``; the task, whose BaseException
 of any kind is a FAILED task; encode and store the return value, where one that cannot be stored is
 a FAILED task too; ``task_finished``, inside the except block if there is one, because Django logs
-``sys.exc_info()``; ``close_old_connections``.
+``sys.exc_info()``; a rollback of every transaction that is still open; ``close_old_connections``,
+which in a test run closes all of them.
 
 All of it happens in a copy of the thread's context, so that no context variable that a task sets
 is seen by the next one.

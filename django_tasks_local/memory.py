@@ -10,7 +10,9 @@ Invariants, whenever the lock is free:
 - a record is in ``_ready`` or ``_deferred`` if and only if it is READY, in ``_finished`` if and
   only if it is SUCCESSFUL or FAILED;
 - ``waiting == len(_ready) + len(_deferred) <= max_pending``;
-- ``len(_finished) <= max_results``.
+- ``len(_finished) <= max_results``;
+- ``_kept_bytes`` is the sum of the weights in ``_finished``, and at most ``max_result_bytes``
+  unless one record alone is heavier.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ from types import SimpleNamespace
 from typing import Any, Final, Self
 from uuid import uuid4
 
+import pytest
+
+from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring import Limits, Ring, Role, ring_name, unlink_objects
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm.objects import segment_path
@@ -272,6 +275,15 @@ def increment_here(mine: Any, times: int) -> None:
 def path_of(rings: Rings) -> Path:
     """Where the segment lies."""
     return Path(segment_path(rings.name))
+
+
+def refused(rings: Rings) -> StoreUnavailable:
+    """The error of an attachment that is refused, which names the file and what to do."""
+    with pytest.raises(StoreUnavailable) as caught:
+        rings.attach()
+    assert caught.value.path
+    assert caught.value.fix
+    return caught.value
 
 
 def write_word(rings: Rings, word: int, value: int) -> None:

@@ -1,6 +1,6 @@
 """What a pool must know to import the project as its site did, and how it gets there.
 
-It goes through a pipe, not the command line: settings hold secrets.
+It goes through a nameless file on standard input, not the command line: settings hold secrets.
 """
 
 import os
@@ -67,7 +67,7 @@ class Preparation:
         )  # fmt: skip
 
     def dumps(self) -> bytes:
-        """For the pipe.
+        """What the pool reads from its standard input.
 
         Raises:
             StoreUnavailable: A value of ``settings.configure()`` can't be pickled.

@@ -41,7 +41,7 @@ Behind the file's end lie bytes that exist only as places for POSIX record locks
 these with the process, whatever killed it:
 
 ```text
-2**61            GUARD      held by whoever is inside the mutex
+2**61            GUARD      held by the process that is inside the mutex
 2**61 + 1 + 2n   SUCCESSOR  held by the pool of code n that is on its way
 2**61 + 2 + 2n   POOL       held by the pool of code n
 2**62 + n        LIVENESS   held by the process of entry n of the registry, as long as it lives
@@ -210,7 +210,7 @@ progress, which its sequence word guards.
 1. **Inside.** Header, columns, map and FREE slots are written inside the mutex only. The
    exceptions are the words of rule 6 and rule 11.
 2. **W is the truth.** A record is what W says. Everything that helps to find one is derived and
-   can be made anew: FREE to CURSOR, DISCARDED, HAND, lanes, heap, recency list, free map. Two more
+   can be rebuilt: FREE to CURSOR, DISCARDED, HAND, lanes, heap, recency list, free map. Two more
    columns are needed for that: `sequence` and `due`. A finished record whose `due` is its
    generation has lost its chained arguments: of their chain only the slots that hold its meta are
    its own.
@@ -219,13 +219,13 @@ progress, which its sequence word guards.
 4. **Reading.** Readers take no lock: W, copy, W again, CRC. If the two differ they try again. A
    reader never writes; to make a result the most recent it goes inside and looks at W once more.
    It leaves that out where somebody else is inside for long: nobody waits in order to read.
-5. **Bounds.** No slot at or above RESERVED is touched, whoever names it: result ids come from
+5. **Bounds.** No slot at or above RESERVED is touched, whatever names it: result ids come from
    strangers, links may be damaged, and a hole is a page or a SIGBUS. To grow, first the memory is
    reserved, then RESERVED is stored.
 6. **Outside.** Only the owner of a WRITING or RUNNING record writes outside the mutex: payload and
    outcome, and while it runs the progress. Before each such write it makes sure that it still is
-   the same process, with the same descriptor, and that W is still its own: whoever lost its record
-   locks counts as dead.
+   the same process, with the same descriptor, and that W is still its own: a process that lost its
+   record locks counts as dead.
 7. **The living.** Nobody touches what a living process owns. What a dead one owned is settled
    first, and its entry is freed last.
 8. **Refusals.** An operation that cannot succeed says so before its first write. An exception
@@ -238,8 +238,8 @@ progress, which its sequence word guards.
 10. **Two views.** All writes are item or slice assignments to `Segment.words` and
     `Segment.bytes`: the crash tests count them, and kill at each.
 11. **Hints.** The work semaphores, CURSOR, the statistics, ENTRIES_USED, POOL_WORKERS and WANTED,
-    and of a code all but DIGEST, CLEARED and DEFERRED may be lost or stale. Whoever goes by one
-    looks at the ring after all; who has an entry above ENTRIES_USED raises it.
+    and of a code all but DIGEST, CLEARED and DEFERRED may be lost or stale. A process that goes
+    by one looks at the ring after all; one that has an entry above ENTRIES_USED raises it.
 
 ## Invariants
 
@@ -269,9 +269,9 @@ every chained slot names one head, and one chain of that head reaches it
 
 ## What a death leaves behind
 
-Each line is a place where a process can be killed. "Next" is whoever goes inside next: he finds
-DIRTY and rebuilds, in about 2 us a record. "Reaper" is the dead process's pool, the pool of the
-ring, a site, or whoever asks for that very result.
+Each line is a place where a process can be killed. "Next" is the process that goes inside next: it
+finds DIRTY and rebuilds, in about 2 us a record. "Reaper" is the dead process's pool, the pool of
+the ring, a site, or a process that asks for that very result.
 
 | Operation | killed | what is left | who repairs it |
 |---|---|---|---|
@@ -297,15 +297,15 @@ ring, a site, or whoever asks for that very result.
 | read | between stamp and link | the old place in the list, the new sequence | next: by sequence |
 | evict | before W = FREE | a finished record in no list | next: kept |
 | | after W = FREE | slots marked as used | next |
-| | between two holds of a long chain | slots given up, in their list | whoever needs room |
+| | between two holds of a long chain | slots given up, in their list | the next that needs room |
 | drop arguments | before due = generation | all of it; HAND may be further | next: HAND is 0 |
 | | after due = generation | slots marked as used, links into them | next |
-| grow | before RESERVED | memory that nobody knows of | whoever grows next |
+| grow | before RESERVED | memory that nobody knows of | the next that grows |
 | reap | at any step | part of it done; the entry is still there | the next reaper goes on |
 | rebuild | at any step | DIRTY | next: begins again |
 | attach | before COMMIT | nothing: its liveness lock is gone | nobody needs to |
 | | a new code, before its DIGEST | a free number | nobody needs to |
-| | making the ring | a file without MAGIC | whoever attaches next lays it out |
+| | making the ring | a file without MAGIC | the next that attaches lays it out |
 
 An exception that a signal handler raises inside is like a death, but for one thing: its process
 lives, so what it is WRITING it frees itself.

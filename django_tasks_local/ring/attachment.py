@@ -276,7 +276,7 @@ class Attached:
         return self._mutex.run(repair.check, self._table, self.registry)
 
     def repair(self) -> list[str]:
-        """Drops records that are damaged, makes everything derived anew, and says what it did.
+        """Drops records that are damaged, rebuilds everything derived, and says what it did.
 
         What is whole is kept. It holds the lock for as long as `check`.
         """

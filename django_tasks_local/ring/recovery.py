@@ -71,7 +71,7 @@ def lose(table: Table, slot: int, loss: int, keep: int) -> None:
 
 
 def rebuild(table: Table) -> list[str]:
-    """Makes everything derived anew from the commit words: one scan, 2 us a record.
+    """Rebuilds everything derived from the commit words: one scan, 2 us a record.
 
     Columns are read and written as a whole: a word by itself costs 40 ns. It copes with any bytes:
     what does not hold together is dropped.

@@ -152,19 +152,9 @@ def test_the_options_of_the_commands_are_documented() -> None:
 
 def test_the_keys_of_the_status_are_documented(namespace: str) -> None:
     """The keys that `local_tasks status --json` prints are those of the page."""
-    params = {
-        "BACKEND": "django_tasks_local.ProcessPoolBackend",
-        "OPTIONS": {"NAMESPACE": namespace},
-    }
-    with override_settings(TASKS={"default": params}):
-        backend = task_backends["default"]
-        assert isinstance(backend, django_tasks_local.ProcessPoolBackend)
-        backend.site()
-        output = io.StringIO()
-        call_command("local_tasks", "status", "--json", stdout=output)
-        backend.close()
+    output = _status(namespace, "--json")
     documented = [row[0].strip("`") for row in rows(section(COMMANDS, "local_tasks status"))]
-    assert list(json.loads(output.getvalue())["default"]) == documented[1:]
+    assert list(json.loads(output)["default"]) == documented[1:]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -207,6 +197,14 @@ def test_the_size_of_a_slot_is_that_of_the_code() -> None:
 
 def test_the_status_in_examples_is_what_the_command_prints(namespace: str) -> None:
     """Each kind of line that a page shows, but for its numbers and names."""
+    printed = _status(namespace).splitlines()[1:4]
+    for page in (COMMANDS, DOCS / "howto" / "size-the-segment.md"):
+        shown = re.findall(r"^  (?:waiting|evicted|memory) .*$", read(page), re.MULTILINE)
+        assert list(map(_shape, shown)) == list(map(_shape, printed)), page
+
+
+def _status(namespace: str, *arguments: str) -> str:
+    """What `local_tasks status` prints for a ring of its own."""
     params = {
         "BACKEND": "django_tasks_local.ProcessPoolBackend",
         "OPTIONS": {"NAMESPACE": namespace},
@@ -216,12 +214,9 @@ def test_the_status_in_examples_is_what_the_command_prints(namespace: str) -> No
         assert isinstance(backend, django_tasks_local.ProcessPoolBackend)
         backend.site()
         output = io.StringIO()
-        call_command("local_tasks", "status", stdout=output)
+        call_command("local_tasks", "status", *arguments, stdout=output)
         backend.close()
-    printed = output.getvalue().splitlines()[1:4]
-    for page in (COMMANDS, DOCS / "howto" / "size-the-segment.md"):
-        shown = re.findall(r"^  (?:waiting|evicted|memory) .*$", read(page), re.MULTILINE)
-        assert list(map(_shape, shown)) == list(map(_shape, printed)), page
+    return output.getvalue()
 
 
 def _shape(line: str) -> str:

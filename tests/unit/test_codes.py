@@ -295,7 +295,7 @@ def test_a_wrong_head_in_one_of_several_lanes_is_noticed(rings: Rings) -> None:
     blue, green = rings.attach(path=BLUE), rings.attach(path=GREEN)
     ids = [put(blue), put(green)]
     blue.words[at.LANES_AT + at.LANE_WORDS + at.L_HEAD + 100] = 2**40
-    with pytest.raises(StoreUnavailable, match="made anew"):
+    with pytest.raises(StoreUnavailable, match="rebuilt at the next use"):
         blue.claim()
     assert claimed(blue, None) == ids
     assert blue.check() == []

@@ -12,16 +12,7 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring import Ring, Role, unlink_objects
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm import objects
-from tests.rings import LIMITS, Rings, descriptors_of, path_of, stat_of
-
-
-def refused(rings: Rings) -> StoreUnavailable:
-    with pytest.raises(StoreUnavailable) as caught:
-        rings.attach()
-    assert caught.value.path
-    assert caught.value.fix
-    return caught.value
-
+from tests.rings import LIMITS, Rings, descriptors_of, path_of, refused, stat_of
 
 # --- descriptors ---------------------------------------------------------------------------
 

@@ -357,7 +357,7 @@ def test_a_wrong_queue_is_noticed(ring: Ring, slot: int) -> None:
     """A claim takes nothing that is not READY: it fails once, the next one finds a new one."""
     result_id = put(ring)
     ring.words[LANE + at.L_HEAD + 100] = slot
-    with pytest.raises(StoreUnavailable, match="made anew"):
+    with pytest.raises(StoreUnavailable, match="rebuilt at the next use"):
         ring.claim()
     assert run(ring) == result_id
     assert ring.check() == []
@@ -370,7 +370,7 @@ def test_a_wrong_recency_list_is_noticed(ring: Ring, slot: int) -> None:
         done(ring)
     put(ring)
     ring.words[at.H_OLDEST] = slot
-    with pytest.raises(StoreUnavailable, match="made anew"):
+    with pytest.raises(StoreUnavailable, match="rebuilt at the next use"):
         run(ring)
     assert ring.check() == []
     assert done(ring)
@@ -382,7 +382,7 @@ def test_a_link_that_leads_out_of_the_segment_is_noticed(ring: Ring, column: str
     ids = [done(ring) for _ in range(3)]
     slot = ring_address(ids[1])[0]
     ring.words[ring._table.geometry.column(column) + slot] = 2**62
-    with pytest.raises(StoreUnavailable, match="made anew"):
+    with pytest.raises(StoreUnavailable, match="rebuilt at the next use"):
         ring.get(ids[1])
     assert ring.get(ids[1]).status.name == "SUCCESSFUL"
     assert ring.check() == []
@@ -392,7 +392,7 @@ def test_a_wrong_count_of_free_slots_is_noticed(ring: Ring) -> None:
     """An enqueue that finds none where some should be fails once."""
     map_at = ring._table.geometry.map_at
     ring.segment.bytes[map_at : map_at + 1024] = b"\x01" * 1024
-    with pytest.raises(StoreUnavailable, match="made anew"):
+    with pytest.raises(StoreUnavailable, match="rebuilt at the next use"):
         put(ring)
     assert put(ring)
     assert ring.check() == []

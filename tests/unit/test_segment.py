@@ -19,7 +19,7 @@ from django_tasks_local.ring.shm import objects
 from django_tasks_local.ring.shm import segment as rooms
 from tests import rings as peers
 from tests.children import in_a_child
-from tests.rings import LIMITS, Rings, exists, leave_behind, path_of, put, write_word
+from tests.rings import LIMITS, Rings, exists, leave_behind, path_of, put, refused, write_word
 
 # --- names ---------------------------------------------------------------------------------
 
@@ -193,14 +193,6 @@ def reuse_descriptor(mine: Any) -> bool:
 
 
 # --- refusals ------------------------------------------------------------------------------
-
-
-def refused(rings: Rings) -> StoreUnavailable:
-    with pytest.raises(StoreUnavailable) as caught:
-        rings.attach()
-    assert caught.value.path
-    assert caught.value.fix
-    return caught.value
 
 
 @pytest.mark.parametrize("letter", ["s", "m", "w0"])

@@ -28,6 +28,7 @@ from tests.rings import (
     leave_behind,
     path_of,
     put,
+    refused,
     write_word,
 )
 from tests.support import kill, wait_for
@@ -35,14 +36,6 @@ from tests.support import kill, wait_for
 
 def reap_all(mine: Any) -> None:
     mine.ring.reap_dead()
-
-
-def refused(rings: Rings) -> StoreUnavailable:
-    with pytest.raises(StoreUnavailable) as caught:
-        rings.attach()
-    assert caught.value.path
-    assert caught.value.fix
-    return caught.value
 
 
 # --- half-made rings -----------------------------------------------------------------------
@@ -105,7 +98,7 @@ def test_other_sizes_apply_when_the_ring_is_idle(
     leave_behind(rings, peers.enqueue, claim_and_finish)
     ring = rings.attach(OTHER_SIZES)
     assert ring.segment.geometry == OTHER_SIZES.geometry
-    assert "made anew" in caplog.text
+    assert "replaced, kept results are dropped" in caplog.text
 
 
 @pytest.mark.parametrize("busy", ["attached", "waiting"])

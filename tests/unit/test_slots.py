@@ -88,9 +88,9 @@ def test_a_wrong_count_of_free_slots_does_not_hang(slots: Slots) -> None:
     while slots._words[at.H_FREE]:
         slots.take_one()
     slots._words[at.H_FREE] = 5
-    with pytest.raises(StoreUnavailable, match="made anew"):
+    with pytest.raises(StoreUnavailable, match="rebuilt at the next use"):
         slots.take_one()
-    with pytest.raises(StoreUnavailable, match="made anew"):
+    with pytest.raises(StoreUnavailable, match="rebuilt at the next use"):
         take_chain(slots, 2, OWNER)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def derived_problems(audit: Audit) -> list[str]:
-    """What is wrong with all that can be made anew from the records."""
+    """What is wrong with all that can be rebuilt from the records."""
     states = audit.states
     finished = [slot for state in at.FINISHED for slot in states[state]]
     deferred = [slot for slot in states[at.READY] if audit.words[audit.table.due + slot]]

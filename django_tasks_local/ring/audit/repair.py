@@ -1,6 +1,6 @@
-"""Repair of a damaged ring: keeps every record that is whole, and makes the rest anew.
+"""Repair of a damaged ring: keeps every record that is whole, and rebuilds the rest.
 
-Deaths need none of this: whoever is next inside rebuilds what is derived. It is for bytes that
+Deaths need none of this: the next process inside rebuilds what is derived. It is for bytes that
 somebody else wrote over.
 """
 
@@ -9,7 +9,7 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.records.codes import code_digest
 from django_tasks_local.ring.records.loss import Loss, loss_word
 from django_tasks_local.ring.records.table import Table
-from django_tasks_local.ring.shm.header import geometry_crc
+from django_tasks_local.ring.shm.header import write_geometry
 from django_tasks_local.ring.shm.registry import Registry, Role
 
 from .derived import derived_problems
@@ -56,12 +56,7 @@ def repair(table: Table, registry: Registry) -> list[str]:
 def _repair_header(table: Table) -> None:
     """Writes down again what this process knows of the segment since it attached."""
     words, geometry = table.words, table.geometry
-    words[at.H_VERSION] = at.VERSION
-    words[at.H_SEGMENT_BYTES] = geometry.segment_bytes
-    words[at.H_SLOT_SIZE] = geometry.slot_size
-    words[at.H_SLOTS] = geometry.slots
-    words[at.H_ENTRIES] = at.ENTRIES
-    words[at.H_GEOMETRY_CRC] = geometry_crc(words)
+    write_geometry(words, geometry)
     words[at.H_MAGIC] = at.MAGIC
     reserved = at.unchecked(words[at.H_RESERVED])
     if not geometry.may_reserve(reserved):

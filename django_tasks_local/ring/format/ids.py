@@ -72,7 +72,7 @@ def parse_id(result_id: object) -> tuple[int, int, int]:
 
 @lru_cache(1024)  # arbitrary: a page polls a few ids, many times
 def _parse(result_id: str) -> tuple[int, int, int]:
-    # Only the one spelling that `format_id` gives: whoever compares ids as text must be right.
+    # Only the one spelling that `format_id` gives: a comparison of ids as text must be right.
     try:
         digits = bytes.fromhex(result_id.replace("-", ""))
     except ValueError:

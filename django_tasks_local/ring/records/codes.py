@@ -157,5 +157,5 @@ class Codes:
         place = (start + at.C_PATH) * 8
         self._segment.bytes[place : place + len(tail)] = tail
         words[start + at.C_PATH_BYTES] = len(tail)
-        words[start + at.C_DIGEST] = digest  # last: whoever dies before has given it to nobody
+        words[start + at.C_DIGEST] = digest  # last: a death before leaves the number free
         return True

@@ -103,7 +103,7 @@ class Order:
         return words[_JUDGED[code] + at.L_WAITING], words[_NEWER[code]]
 
     def fill(self, waiting: list[int], deferred: list[int], links: "array[int]") -> None:
-        """Links these records anew, for a rebuild.
+        """Links these records, for a rebuild.
 
         Args:
             waiting: Those that are due, in the order of their places.

@@ -34,7 +34,7 @@ class Recency:
         words[at.H_NEWEST] = slot
 
     def fill(self, slots: list[int], links: "array[int]") -> None:
-        """Links these records anew, for a rebuild: the least recently used first.
+        """Links these records, for a rebuild: the least recently used first.
 
         Args:
             slots: The records.
@@ -59,7 +59,7 @@ class Recency:
         """Moves the hand to the next finished record, and says which; 0 at the end of the list.
 
         Raises:
-            IndexError: The list is damaged: whoever looks on and on must come to its end.
+            IndexError: The list is damaged: a walk along it must come to its end.
         """
         words, hand = self._words, self._words[at.H_HAND]
         if hand == words[at.H_NEWEST]:

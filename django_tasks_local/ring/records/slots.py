@@ -296,7 +296,7 @@ class Slots:
                 words[at.H_DISCARDED] = below
             column = slice(self._commit + start, self._commit + start + length)
             if words[column].tolist().count(owner_word) == length:
-                # Or else whoever takes them next would have to ask each of these words what it is.
+                # Or else the next one that takes them would have to look at each of these words.
                 words[column] = memoryview(bytes(8 * length)).cast("Q")
                 self._bytes[self._map + start : self._map + start + length] = bytes(length)
                 words[at.H_FREE] += length

@@ -84,7 +84,7 @@ class Workforce:
         share = self._share(workers, rivals)
         number = min(wanted, free)
         if rivals:
-            # Whoever has none, and has waited for longer, goes first.
+            # A code that has none, and has waited for longer, goes first.
             since = self._since(ours) or time.monotonic_ns()
             before = sum(not workers[code] and self._since(code) < since for code in rivals)
             number = min(number, share - workers[ours], free - before)

@@ -29,7 +29,7 @@ def unavailable(error: Exception, path: str) -> StoreUnavailable:
     elif number == errno.ELOOP:
         what, fix = "it is a symbolic link", "remove it: nothing of ours makes one"
     elif isinstance(error, posix_ipc.ExistentialError):
-        what, fix = "it was removed", "the next site process that uses the backend makes it anew"
+        what, fix = "it was removed", "the next site process that uses the backend makes a new one"
     elif not os.path.isdir(DIRECTORY):
         what, fix = f"there is no {DIRECTORY}", f"mount a tmpfs on {DIRECTORY}"
     else:
@@ -40,7 +40,7 @@ def unavailable(error: Exception, path: str) -> StoreUnavailable:
 def inconsistent(path: str) -> StoreUnavailable:
     """What to raise, with the dirty word set, where what is derived turns out to be wrong."""
     return StoreUnavailable(
-        "its lists do not fit its slots", path=path, fix="they are made anew at the next use"
+        "its lists do not fit its slots", path=path, fix="they are rebuilt at the next use"
     )
 
 

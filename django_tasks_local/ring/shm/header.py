@@ -54,6 +54,16 @@ def geometry_crc(head: "memoryview | array[int]") -> int:
     return zlib.crc32(bytes(head[at.H_VERSION : at.H_GEOMETRY_CRC]))
 
 
+def write_geometry(head: "memoryview | array[int]", geometry: at.Geometry) -> None:
+    """Writes the words that say how large everything is, and their CRC."""
+    head[at.H_VERSION] = at.VERSION
+    head[at.H_SEGMENT_BYTES] = geometry.segment_bytes
+    head[at.H_SLOT_SIZE] = geometry.slot_size
+    head[at.H_SLOTS] = geometry.slots
+    head[at.H_ENTRIES] = at.ENTRIES
+    head[at.H_GEOMETRY_CRC] = geometry_crc(head)
+
+
 def sound_geometry(name: str, fd: int, wanted: at.Geometry) -> at.Geometry | None:
     """The geometry of a segment that is complete and stays as it is, None for any other."""
     if os.fstat(fd).st_nlink == 0:
@@ -87,7 +97,7 @@ def prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geomet
     if head[at.H_MAGIC] == at.MAGIC and head[at.H_VERSION] != at.VERSION and idle:
         logger.warning(
             "ring=%s has layout %d, this release writes %d; nothing unfinished was in it: "
-            "made anew, kept results are dropped", name, head[at.H_VERSION], at.VERSION,
+            "replaced, kept results are dropped", name, head[at.H_VERSION], at.VERSION,
         )  # fmt: skip
         os.unlink(path)
         return None
@@ -97,7 +107,7 @@ def prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geomet
     if geometry != wanted:
         if idle:
             logger.warning(
-                "ring=%s SLOT_SIZE or SHM_SIZE changed: made anew, kept results are dropped", name
+                "ring=%s SLOT_SIZE or SHM_SIZE changed: replaced, kept results are dropped", name
             )
             os.unlink(path)
             return None
@@ -118,12 +128,7 @@ def _lay_out(fd: int, geometry: at.Geometry, passing: bool, path: str) -> at.Geo
         os.ftruncate(fd, 0)
         raise unavailable(error, path) from error
     head = array("Q", bytes(at.PAGE))
-    head[at.H_VERSION] = at.VERSION
-    head[at.H_SEGMENT_BYTES] = geometry.segment_bytes
-    head[at.H_SLOT_SIZE] = geometry.slot_size
-    head[at.H_SLOTS] = geometry.slots
-    head[at.H_ENTRIES] = at.ENTRIES
-    head[at.H_GEOMETRY_CRC] = geometry_crc(head)
+    write_geometry(head, geometry)
     head[at.H_RESERVED] = at.checked(first_step)
     head[at.H_FREE] = first_step - 1
     head[at.H_TICK] = 1

@@ -7,8 +7,8 @@ Three parts, because no single one survives everything (each fact here was measu
 - the **guard**, a POSIX record lock on one byte far behind the end of the segment, is what
   excludes: the kernel drops it with the process, whatever killed it, and no pid, start time or
   time-out has to be believed. It has no queue, so nobody waits on it alone;
-- the **dirty word** says that somebody died, or was interrupted, between two writes: whoever is
-  next inside rebuilds what is derived before it does anything else.
+- the **dirty word** says that somebody died, or was interrupted, between two writes: the
+  process that is next inside rebuilds what is derived before it does anything else.
 
 A lost token of the semaphore costs its finder one chunk of waiting and heals at the next release;
 a token too many is harmless, since the guard decides.
@@ -76,7 +76,7 @@ class Mutex:
         semaphore: The token; its value is 1 when nobody is inside.
         guard: The lock that excludes.
         words: The segment as 8-byte words.
-        rebuild: Makes everything derived anew, and says what it had to drop; called inside, when
+        rebuild: Rebuilds everything derived, and says what it had to drop; called inside, when
             the last one left it dirty.
         path: What to name when the lock can't be had.
     """

@@ -175,8 +175,8 @@ class Registry:
 
         The kernel drops our record locks when anything in this process closes any descriptor of
         the ring's file (a monitor that reads /dev/shm). It tells nobody, and does not show us our
-        own locks; but taking one twice is the same as once. Whoever took us for dead meanwhile has
-        freed the entry, and perhaps another process has it now.
+        own locks; but taking one twice is the same as once. A process that took us for dead has
+        freed the entry meanwhile, and perhaps another one has it now.
         """
         if self.index < 0 or os.getpid() != self.pid or self._byte(self.index).attempt():
             return False

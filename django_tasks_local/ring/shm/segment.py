@@ -164,7 +164,7 @@ def attach_segment(
 
     Args:
         name: As from `ring_name`.
-        wanted: What the options ask for. A segment of another geometry is made anew where nobody
+        wanted: What the options ask for. A segment of another geometry is replaced where nobody
             is attached and nothing unfinished lies in it; else it stays as it is.
         passing: Marks a new segment as that of a test run.
         make: False for a pool and its workers, which belong to one segment for good: they keep
