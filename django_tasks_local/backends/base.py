@@ -72,7 +72,7 @@ class LocalBackend(BaseTaskBackend):
         """The options, complete.
 
         Raises:
-            ImproperlyConfigured: with the texts of `check`.
+            ImproperlyConfigured: With the texts of `check`.
         """
         return Options.from_params(self._params, self.alias, self.kind)
 
@@ -84,7 +84,7 @@ class LocalBackend(BaseTaskBackend):
         """Validate as Django does; ``run_after`` may also be a timedelta.
 
         Raises:
-            InvalidTask: this backend cannot run ``task``.
+            InvalidTask: This backend cannot run ``task``.
         """
         known = self._valid.get(id(task))
         allowed: _Allowed = self.supports_priority, self.supports_async_task, self.queues
@@ -109,17 +109,17 @@ class LocalBackend(BaseTaskBackend):
         """Store a task to be run, and return its `LocalTaskResult`, READY.
 
         Args:
-            task: as validated by `validate_task`; a timedelta in ``run_after`` counts from now.
-            args: positional arguments, a list or tuple.
-            kwargs: keyword arguments; ``None``: none.
+            task: As validated by `validate_task`; a timedelta in ``run_after`` counts from now.
+            args: Positional arguments, a list or tuple.
+            kwargs: Keyword arguments; ``None``: none.
 
         Raises:
-            InvalidTask: this backend cannot run ``task``, or its path does not lead to it.
-            ValueError: the arguments cannot be pickled (ProcessPoolBackend).
-            PayloadTooLarge: the arguments do not fit the store.
+            InvalidTask: This backend cannot run ``task``, or its path does not lead to it.
+            ValueError: The arguments cannot be pickled (ProcessPoolBackend).
+            PayloadTooLarge: The arguments do not fit the store.
             QueueFull: MAX_PENDING tasks are waiting.
-            StoreUnavailable: the store cannot be used.
-            ImproperlyConfigured: the options are wrong.
+            StoreUnavailable: The store cannot be used.
+            ImproperlyConfigured: The options are wrong.
         """
         store = self._store()
         self.validate_task(task)
@@ -155,13 +155,13 @@ class LocalBackend(BaseTaskBackend):
         """Return the result as it is now, a snapshot.
 
         Args:
-            result_id: what came in, from a URL perhaps. A ``uuid.UUID`` will do.
+            result_id: What came in, from a URL perhaps. A ``uuid.UUID`` will do.
 
         Raises:
-            TaskResultDoesNotExist: for anything that is not the id of a result in this store,
+            TaskResultDoesNotExist: For anything that is not the id of a result in this store,
                 one that was evicted or whose task no longer imports included.
-            StoreUnavailable: the store cannot be used.
-            ImproperlyConfigured: the options are wrong.
+            StoreUnavailable: The store cannot be used.
+            ImproperlyConfigured: The options are wrong.
         """
         if type(result_id) is not str:
             if isinstance(result_id, str):

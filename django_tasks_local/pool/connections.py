@@ -143,7 +143,7 @@ def _remove_rings(run: str = "") -> None:
     """Remove the rings of this process's test run, and end the pools there.
 
     Args:
-        run: its name, where the test environment may have gone already.
+        run: Its name, where the test environment may have gone already.
     """
     run = run or under_test.test_run()
     with _lock:
