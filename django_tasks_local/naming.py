@@ -90,7 +90,7 @@ def load_task(meta: bytes) -> AnyTask:
             return found
         return _build(task_class or type(found), _values(found) | changes)
     if task_class is None or not callable(found):
-        raise ImportError(f"{task_path(meta)} is no task any more but {found!r}.")
+        raise ImportError(f"{task_path(meta)} is no longer a task but {found!r}.")
     return _build(task_class, {**changes, "func": found})
 
 
@@ -106,7 +106,7 @@ def _changes(task: AnyTask, found: object) -> dict[str, Any]:
     if found is task.func:
         return {"": type(task), **values}
     if not isinstance(found, Task) or found.func is not task.func:
-        raise InvalidTask(_not_found(task, f"what stands there is {found!r}"))
+        raise InvalidTask(_not_found(task, f"the path leads to {found!r}"))
     original = _values(found)
     changes = {n: v for n, v in values.items() if not _same(v, original.get(n, MISSING))}
     if type(found) is not type(task):
