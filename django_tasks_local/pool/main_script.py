@@ -10,7 +10,7 @@ from django.tasks import Task
 from django.tasks.exceptions import InvalidTask
 
 _NAME: Final = b"__main__"
-# A piece of a pickle as long as this is somebody's bytes or text, not opcodes.
+# A piece of a pickle as long as this is a user's bytes or text, not opcodes.
 _OPCODES_BYTES: Final = 2**18
 
 
