@@ -92,7 +92,7 @@ class Actor:
 
 
 def together(actors: Sequence[Actor], name: str, /, **arguments: Any) -> list[Any]:
-    """The same call in all actors, begun at the same moment."""
+    """Start the same call in all actors at the same moment, and return the answers."""
     start_at_ns = time.monotonic_ns() + HEAD_START_NS
     for actor in actors:
         actor.ask(name, start_at_ns=start_at_ns, **arguments)
@@ -100,7 +100,7 @@ def together(actors: Sequence[Actor], name: str, /, **arguments: Any) -> list[An
 
 
 def serve() -> None:
-    """The child: read calls from stdin until it closes."""
+    """Read calls from stdin until it closes: the child's side."""
     # What a task or library prints must not end up between the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -37,7 +37,7 @@ def hold(gate: str) -> None:
 
 @task
 def pids() -> tuple[int, int]:
-    """The process that runs this, and its parent: of a worker, the pool."""
+    """Return the pid of this process and of its parent: for a worker, the pool."""
     return os.getpid(), os.getppid()
 
 

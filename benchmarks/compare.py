@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def tasks(bench: Bench, rivals: list[Rival], args: Any) -> None:
-    """One table for each kind of work."""
+    """Measure tasks: one table for each kind of work."""
 
     def table(title: str, measure: Callable[..., Callable[[], Measured]], *more: Any) -> None:
         cases = [Case({"backend": r.name}, measure(r, *more), error=r.error) for r in rivals]
@@ -72,7 +72,7 @@ def tasks(bench: Bench, rivals: list[Rival], args: Any) -> None:
 
 
 def bursts(rival: Rival, count: int) -> Callable[[], Measured]:
-    """Tasks per second and the cost of enqueue meanwhile."""
+    """Measure tasks per second, and the cost of enqueue meanwhile."""
 
     def run() -> Measured:
         answer = rival.ask("burst", tasks=max(10, int(count * rival.share)))
@@ -88,12 +88,12 @@ def bursts(rival: Rival, count: int) -> Callable[[], Measured]:
 
 
 def trips(rival: Rival, times: int) -> Callable[[], Measured]:
-    """From enqueue to the value, on an idle pool."""
+    """Measure from enqueue to the value, on an idle pool."""
     return lambda: {"round_trip_us": us(rival.ask("round_trips", times=times))}
 
 
 def reads(rival: Rival, times: int, elsewhere: bool) -> Callable[[], Measured]:
-    """One small result."""
+    """Measure reading one small result."""
 
     def run() -> Measured:
         key = rival.ask("finished")
@@ -103,7 +103,7 @@ def reads(rival: Rival, times: int, elsewhere: bool) -> Callable[[], Measured]:
 
 
 def large(rival: Rival, mib: int, data: str) -> Callable[[], Measured]:
-    """A large return value."""
+    """Measure a large return value."""
 
     def run() -> Measured:
         size = mib * MIB
@@ -117,7 +117,7 @@ def large(rival: Rival, mib: int, data: str) -> Callable[[], Measured]:
 
 
 def stores(bench: Bench, folder: Path, args: Any) -> None:
-    """Bare stores, a small record and a large one."""
+    """Measure bare stores with a small record and a large one."""
     others = Venv("others", OTHERS)
     # A ring of its own for each round, as the others get a file or a server of their own.
     namespaces = (f"{NAMESPACE}-store-{number}" for number in itertools.count())

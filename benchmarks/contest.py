@@ -12,12 +12,12 @@ TAIL = 20  # ends of a burst that are waited for
 
 
 def module(contender: str) -> Any:
-    """The contender's four functions."""
+    """Return the contender's module with its four functions."""
     return import_module(f"contenders.{contender}")
 
 
 def burst(contender: str, tasks: int) -> dict[str, Any]:
-    """No-ops as fast as possible, then wait for the last of them."""
+    """Enqueue no-ops as fast as possible, then wait for the last of them."""
     one, clock = module(contender), time.perf_counter_ns
     handles, spans = [], []
     begin = before = clock()
@@ -32,7 +32,7 @@ def burst(contender: str, tasks: int) -> dict[str, Any]:
 
 
 def round_trips(contender: str, times: int, limit_s: float = 1.5) -> list[int]:
-    """No-ops one at a time, each awaited; fewer of them where one takes long."""
+    """Run no-ops one at a time and wait for each; run fewer where one takes long."""
     one, clock = module(contender), time.perf_counter_ns
     spans: list[int] = []
     give_up = clock() + limit_s * 1e9
@@ -44,7 +44,7 @@ def round_trips(contender: str, times: int, limit_s: float = 1.5) -> list[int]:
 
 
 def returned(contender: str, size_bytes: int, text: bool, times: int) -> dict[str, list[int]]:
-    """A large return value: the whole round trip, and from `return` to having the value."""
+    """Time a large return value: the whole round trip, and from `return` to having the value."""
     one, whole, transfer = module(contender), [], []
     for _ in range(times):
         begin = time.monotonic_ns()
@@ -58,7 +58,7 @@ def returned(contender: str, size_bytes: int, text: bool, times: int) -> dict[st
 
 
 def finished(contender: str) -> Any:
-    """What names a finished no-op, for readers in this process or another."""
+    """Return the key of a finished no-op, for readers in this process or another."""
     one = module(contender)
     handle = one.enqueue("noop")
     one.value(handle)
@@ -66,7 +66,7 @@ def finished(contender: str) -> Any:
 
 
 def reads(contender: str, key: Any, times: int) -> list[int]:
-    """The same small result again and again."""
+    """Read the same small result again and again."""
     read, clock, spans = module(contender).read, time.perf_counter_ns, []
     for _ in range(times):
         begin = clock()

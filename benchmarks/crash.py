@@ -34,7 +34,7 @@ class OwnRing:
         self.ring.enqueue(encode_task(noop), NOTHING, priority=0, due_ns=due_ns)
 
     def attach(self) -> Ring:
-        """This process's attachment; a forked child makes its own."""
+        """Return this process's attachment; a forked child makes its own."""
         return Ring(self.spec.name, self.spec.alias, self.spec.limits, Role.VISITOR)
 
     def remove(self) -> None:
@@ -44,7 +44,7 @@ class OwnRing:
 
 
 def rebuilds(alias: str, records: int, times: int) -> list[int]:
-    """Nanoseconds of rebuilding everything that is derived."""
+    """Return the nanoseconds of rebuilding everything that is derived."""
     own, spans = OwnRing(alias, records), []
     for _ in range(times):
         begin = time.perf_counter_ns()
@@ -55,7 +55,7 @@ def rebuilds(alias: str, records: int, times: int) -> list[int]:
 
 
 def holder_kills(alias: str, records: int, kills: int) -> list[int]:
-    """Nanoseconds from the SIGKILL of a process inside the ring until this one has been inside.
+    """Return the nanoseconds from the SIGKILL of a process inside until this one has been inside.
 
     The victim rebuilds the ring over and over, so that it is inside nearly always, half-way
     through its writes; the time of rebuilding after it is part of the figure.
@@ -78,7 +78,7 @@ def holder_kills(alias: str, records: int, kills: int) -> list[int]:
 
 
 def rebuild_for_ever(own: OwnRing) -> None:
-    """The victim."""
+    """Rebuild the ring until killed: the victim."""
     try:
         ring = own.attach()
         while True:
@@ -100,7 +100,7 @@ def kill_worker(alias: str, gate: str) -> dict[str, int]:
 
 
 def pid_of_worker(result: TaskResult[..., Any]) -> int:
-    """A worker id is the alias, the pid and a number."""
+    """Return the pid in a worker id, which is the alias, the pid and a number."""
     return int(result.worker_ids[0].split("-")[-2])
 
 

@@ -49,7 +49,7 @@ RESULT = TaskResult(
 
 
 def timed(call: Callable[[], object], times: int) -> list[int]:
-    """Each call's nanoseconds."""
+    """Return each call's nanoseconds."""
     clock, spans = time.perf_counter_ns, []
     for _ in range(times):
         begin = clock()
@@ -59,12 +59,12 @@ def timed(call: Callable[[], object], times: int) -> list[int]:
 
 
 def enqueue(times: int) -> list[int]:
-    """`Task.enqueue` down to a backend that stores nothing."""
+    """Time `Task.enqueue` down to a backend that stores nothing."""
     return timed(noop.using(backend="nothing").enqueue, times)
 
 
 def log_records(times: int) -> list[int]:
-    """The signals of a task's start and end, with the receivers that Django itself connects."""
+    """Time the signals of a task's start and end, with Django's own receivers."""
 
     def both() -> None:
         task_started.send_robust(StoresNothing, task_result=RESULT)
@@ -74,24 +74,24 @@ def log_records(times: int) -> list[int]:
 
 
 def pickle_small(times: int) -> list[int]:
-    """The arguments of a no-op."""
+    """Time pickling the arguments of a no-op."""
     return timed(lambda: pickle.dumps(((), {}), protocol=5), times)
 
 
 def unpickle_small(times: int) -> list[int]:
-    """And back."""
+    """Time unpickling them."""
     data = pickle.dumps(((), {}), protocol=5)
     return timed(lambda: pickle.loads(data), times)
 
 
 def empty_operation(times: int) -> list[int]:
-    """Into the ring's lock and out again; enqueue, claim and finish each do it once."""
+    """Time the way into the ring's lock and out; enqueue, claim and finish each do it once."""
     mutex = process_backend("process").site().ring._mutex
     return timed(lambda: mutex.run(int), times)
 
 
 def wake_up(times: int) -> list[int]:
-    """From a semaphore's post to the process that it wakes: half of the way there and back."""
+    """Time from a semaphore's post to the process that it wakes: half a round trip."""
     there, back = (posix_ipc.Semaphore(None, posix_ipc.O_CREX) for _ in range(2))
     there.unlink()
     back.unlink()
@@ -113,12 +113,12 @@ def wake_up(times: int) -> list[int]:
 
 
 def sleep_20_us(times: int) -> list[int]:
-    """The poller's pause, as long as it really is."""
+    """Time the poller's pause, as long as it really is."""
     return timed(lambda: time.sleep(0.00002), times)
 
 
 def copy_to_present_pages(mib: int) -> list[int]:
-    """Into memory that this process has written to before."""
+    """Time a copy into memory that this process has written to before."""
     data, target = os.urandom(mib * 2**20), memoryview(bytearray(b"x" * (mib * 2**20)))
 
     def copy() -> None:
@@ -128,7 +128,7 @@ def copy_to_present_pages(mib: int) -> list[int]:
 
 
 def copy_to_fresh_pages(mib: int) -> list[int]:
-    """Into shared memory that nobody has touched."""
+    """Time a copy into shared memory that nobody has touched."""
     data, spans = os.urandom(mib * 2**20), []
     for _ in range(MOVES):
         with mmap.mmap(-1, len(data)) as fresh:
@@ -139,12 +139,12 @@ def copy_to_fresh_pages(mib: int) -> list[int]:
 
 
 def crc32(mib: int) -> list[int]:
-    """The check, once; it is made on either side."""
+    """Time the CRC once; each side computes it."""
     data = os.urandom(mib * 2**20)
     return timed(lambda: zlib.crc32(data), MOVES)
 
 
 def pickle_bytes(mib: int) -> list[int]:
-    """pickle.dumps and pickle.loads, as a pool without shared memory needs them."""
+    """Time pickle.dumps and pickle.loads, as a pool without shared memory needs them."""
     data = os.urandom(mib * 2**20)
     return timed(lambda: pickle.loads(pickle.dumps(data, protocol=5)), MOVES)

@@ -2,7 +2,7 @@
 
 What Django does for every task whatever its backend (the way to it and the signal of `enqueue`,
 the two log records of the default logging), what the kernel takes to wake a process, and what it
-costs to move 16 MiB. Nobody's backend that keeps Django's signals and stores results for other
+costs to move 16 MiB. No backend that keeps Django's signals and stores results for other
 processes can be faster than Django's and Python's lines together.
 """
 
@@ -40,12 +40,12 @@ def main() -> None:
 
 
 def calls(site: Actor, part: str, times: int) -> Callable[[], Measured]:
-    """One part, call by call."""
+    """Measure one part, call by call."""
     return lambda: {"call_us": us(site.call(f"floor_parts.{part}", times=times))}
 
 
 def moves(site: Actor, part: str, mib: int) -> Callable[[], Measured]:
-    """One way of moving a large payload."""
+    """Measure one way of moving a large payload."""
     return lambda: {"ms": [s / 1e6 for s in site.call(f"floor_parts.{part}", mib=mib)]}
 
 

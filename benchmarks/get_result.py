@@ -52,7 +52,7 @@ RING = {"backend": "the ring alone", "state": "finished, newest", "reader": "ano
 
 
 def single(site: Actor, other: Actor, states: dict[str, list[str]], times: int) -> list[Case]:
-    """The floor, ThreadPoolBackend, and each state of ProcessPoolBackend from both processes."""
+    """Measure the floor, ThreadPoolBackend, and each state of ProcessPoolBackend twice."""
 
     def reading(reader: Actor, alias: str, ids: list[str]) -> Callable[[], Measured]:
         return lambda: {
@@ -79,7 +79,7 @@ def single(site: Actor, other: Actor, states: dict[str, list[str]], times: int) 
 def crowd(
     readers: Sequence[Actor], ids: list[str], seconds: float, writer: Actor | None
 ) -> Callable[[], Measured]:
-    """All `readers` at once, each as fast as it can, beside a writer or nothing."""
+    """Let all `readers` read at once, each as fast as it can, beside a writer or nothing."""
 
     def run() -> Measured:
         if writer is not None:

@@ -27,7 +27,7 @@ queued: dict[str, deque[str]] = {}
 
 
 def enqueue(alias: str, tasks: int) -> tuple[list[str], list[int]]:
-    """Enqueue no-ops; their ids, and nanoseconds for each call."""
+    """Enqueue no-ops; return their ids, and nanoseconds for each call."""
     job, ids, spans, clock = noop.using(backend=alias), [], [], time.perf_counter_ns
     for _ in range(tasks):
         begin = clock()
@@ -38,7 +38,7 @@ def enqueue(alias: str, tasks: int) -> tuple[list[str], list[int]]:
 
 
 def finish(alias: str, tasks: int) -> tuple[list[int], float]:
-    """Enqueue no-ops and see them finished: spans of enqueue, and tasks per second."""
+    """Enqueue and finish no-ops; return spans of enqueue, and tasks per second."""
     begin = time.perf_counter()
     ids, spans = enqueue(alias, tasks)
     wait(task_backends[alias].get_result(ids[-1]), poll_s=0.0005)
@@ -58,7 +58,7 @@ def fill(alias: str, size: int) -> None:
 
 
 def add_finished(ring: Ring) -> str:
-    """The whole life of a record: enqueue, claim, finish."""
+    """Take one record through its whole life: enqueue, claim, finish."""
     result_id, _ = ring.enqueue(encode_task(noop), NOTHING, priority=0, due_ns=0)
     claim = ring.claim()
     if claim is not None:  # else a worker was faster
@@ -67,7 +67,7 @@ def add_finished(ring: Ring) -> str:
 
 
 def full_ring(alias: str, tasks: int) -> dict[str, float | list[int]]:
-    """One round on a full ring: every enqueue is followed by an eviction."""
+    """Run one round on a full ring: an eviction follows every enqueue."""
     spans, rate = finish(alias, tasks)
     trips = round_trips(alias, max(10, tasks // 10))
     finish(alias, 1)
@@ -93,7 +93,7 @@ def lengthen(alias: str, gate: str, length: int) -> None:
 
 
 def is_waiting(backend: BaseTaskBackend, result_id: str) -> bool:
-    """Whether the task has not ended: a result that was evicted has."""
+    """Return whether the task has not ended: a result that was evicted has."""
     try:
         return backend.get_result(result_id).status == TaskResultStatus.READY
     except TaskResultDoesNotExist:
@@ -101,7 +101,7 @@ def is_waiting(backend: BaseTaskBackend, result_id: str) -> bool:
 
 
 def long_queue(alias: str, gate: str, length: int, tasks: int) -> dict[str, float | list[int]]:
-    """One round: enqueue behind the queue, read waiting tasks, let the oldest run, fill up."""
+    """Run one round: enqueue behind the queue, read waiting tasks, let the oldest run, fill up."""
     ids, spans = enqueue(alias, tasks)
     waiting = queued[alias]
     waiting.extend(ids)

@@ -46,7 +46,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def example_site() -> Iterator[tuple[Gunicorn, "Visitor"]]:
-    """The site under gunicorn with a ring of its own, every worker warm."""
+    """Run the site under gunicorn with a ring of its own, every worker warm."""
     env = {
         "DJANGO_SETTINGS_MODULE": "example_site.settings",
         "EXAMPLE_NAMESPACE": f"{NAMESPACE}-{next(numbers)}",
@@ -61,12 +61,12 @@ def example_site() -> Iterator[tuple[Gunicorn, "Visitor"]]:
 
 
 def getting(gunicorn: Gunicorn, path: str, seconds: float) -> Callable[[], Measured]:
-    """The same GET again and again."""
+    """Measure the same GET again and again."""
     return lambda: load.measure(gunicorn.port, f"GET {path} HTTP/1.1\r\n{HOST}", "", seconds)
 
 
 def enqueuing(seconds: float) -> Measured:
-    """The same POST again and again, to a site of its own: what it enqueues stays waiting."""
+    """Measure the same POST again and again, on its own site: what it enqueues stays waiting."""
     with example_site() as (gunicorn, visitor):
         load.measure(gunicorn.port, *visitor.request(A_DAY_S), 0.3)
         return load.measure(gunicorn.port, *visitor.request(A_DAY_S), seconds)
@@ -85,7 +85,7 @@ class Visitor:
         self.cookie = (answer.getheader("Set-Cookie") or "").split(";")[0]
 
     def request(self, delay_s: int) -> tuple[str, str]:
-        """Head and body of the request that starts a short task after `delay_s`."""
+        """Return head and body of the request that starts a short task after `delay_s`."""
         headers = {
             "Host": "127.0.0.1",
             "Content-Type": "application/json",

@@ -130,7 +130,7 @@ class Bench:
 def rows_of(
     table: str, case: Case, cases: Sequence[Case], baseline: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """One row per metric of a case; a single row with the reason if it could not run."""
+    """Return one row per metric of a case, or one row with the reason if it could not run."""
     if case.error:
         return [{"table": table, **case.params, "metric": "", "error": case.error}]
     wanted = {**case.params, **baseline}
@@ -157,12 +157,12 @@ def rows_of(
 
 
 def percentile(ordered: Sequence[float], q: int) -> float:
-    """The smallest value that at least `q` percent of the sorted values do not exceed."""
+    """Return the smallest value that at least `q` percent of the sorted values do not exceed."""
     return ordered[max(0, math.ceil(len(ordered) * q / 100) - 1)]
 
 
 def rounded(value: Any) -> Any:
-    """Four significant digits: more would pretend to a precision that no run repeats."""
+    """Round to four significant digits: no run repeats a higher precision."""
     if isinstance(value, list):
         return [rounded(item) for item in value]
     return float(f"{value:.4g}") if isinstance(value, float) else value
@@ -185,7 +185,7 @@ def print_table(title: str, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def text(value: Any) -> str:
-    """A cell: numbers short and without an exponent."""
+    """Return a cell: numbers short and without an exponent."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
@@ -198,7 +198,7 @@ def progress(line: str) -> None:
 
 
 def us(nanoseconds: Sequence[float]) -> list[float]:
-    """Nanoseconds to microseconds."""
+    """Convert nanoseconds to microseconds."""
     return [value / 1e3 for value in nanoseconds]
 
 

@@ -14,7 +14,7 @@ type Document = dict[str, Any]
 
 
 def key_figures(documents: dict[str, Document | None]) -> Iterator[str]:
-    """The section, empty where nothing has been run."""
+    """Return the section, empty where nothing has been run."""
     lines = []
     for what, goal, script, figure in FIGURES:
         document = documents.get(script)
@@ -29,7 +29,7 @@ def key_figures(documents: dict[str, Document | None]) -> Iterator[str]:
 
 
 def value(document: Document, table: str, column: str = "median", **wanted: Any) -> float:
-    """One number of one row.
+    """Return one number of one row.
 
     Raises:
         IndexError: There is none.
@@ -40,7 +40,7 @@ def value(document: Document, table: str, column: str = "median", **wanted: Any)
 def against(
     table: str, metric: str, ours: str, theirs: str, *, more: bool = False, **wanted: Any
 ) -> Callable[[Document], str]:
-    """Ours and theirs from `compare`, and the ratio between them within the rounds."""
+    """Return ours and theirs from `compare`, and the ratio between them within the rounds."""
 
     def figure(document: Document) -> str:
         mine = rows(document, table, metric=metric, backend=ours, **wanted)[0]
@@ -53,7 +53,7 @@ def against(
 
 
 def read_older(document: Document) -> str:
-    """Another process, and the same as a multiple of the floor."""
+    """Return the time in another process, and the same as a multiple of the floor."""
     read = {"metric": "read_us", "reader": "another process"}
     newest = {"backend": OURS, "state": "finished, newest"} | read
     spent = value(document, "one reader", **newest)
@@ -63,7 +63,7 @@ def read_older(document: Document) -> str:
 
 
 def growth(document: Document) -> str:
-    """The worst ratio among the costs of the largest ring."""
+    """Return the worst ratio among the costs of the largest ring."""
     metrics = ("enqueue_us", "round_trip_us", "read_newest_us", "read_older_us")
     table = [row for row in rows(document, "a full ring") if row["metric"] in metrics]
     largest = max(row["kept"] for row in table)
@@ -72,7 +72,7 @@ def growth(document: Document) -> str:
 
 
 def idle_cpu(document: Document) -> str:
-    """Of the whole site, and of the same one without this package."""
+    """Return the CPU of the whole site, and of the same site without this package."""
     metric = {"metric": "idle_cpu_percent"}
     bare = value(document, "a site of", backend="ImmediateBackend", **metric)
     ours = value(document, "a site of", backend=OURS, max_workers=4, kept=0, **metric)
@@ -80,7 +80,7 @@ def idle_cpu(document: Document) -> str:
 
 
 def milliseconds(table: str, column: str = "median", **wanted: Any) -> Callable[[Document], str]:
-    """One number of `recovery` or `latency`."""
+    """Return one number of `recovery` or `latency`."""
     return lambda document: f"{text(value(document, table, column, **wanted))} ms"
 
 

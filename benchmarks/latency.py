@@ -43,14 +43,14 @@ def main() -> None:
 
 
 def cases(measure: Callable[..., Callable[[], Measured]], *args: Any, **kwargs: Any) -> list[Case]:
-    """One case for each backend."""
+    """Return one case for each backend."""
     return [
         Case({"backend": name}, measure(alias, *args, **kwargs)) for name, alias in ALIASES.items()
     ]
 
 
 def bursts(alias: str, site: Actor, tasks: int) -> Callable[[], Measured]:
-    """Every call of enqueue in a burst, while the workers are already at work."""
+    """Measure every call of enqueue in a burst, while the workers are already at work."""
 
     def run() -> Measured:
         answer = site.call("workloads.burst", alias=alias, tasks=tasks)
@@ -61,7 +61,7 @@ def bursts(alias: str, site: Actor, tasks: int) -> Callable[[], Measured]:
 
 
 def trips(alias: str, site: Actor, call: str, **arguments: Any) -> Callable[[], Measured]:
-    """Single tasks, each enqueued when the one before was seen to be finished."""
+    """Measure single tasks, each enqueued when the one before was seen to be finished."""
 
     def run() -> Measured:
         answer = site.call(call, alias=alias, **arguments)
@@ -74,7 +74,7 @@ numbers = itertools.count()
 
 
 def cold_start() -> Measured:
-    """From `enqueue` in a fresh process, no ring and no pool on the host, to the result."""
+    """Measure from `enqueue` in a fresh process, without ring and pool, to the result."""
     alias = process_pool(namespace=f"{NAMESPACE}-cold-{next(numbers)}", max_workers=2)
     env = environment({"process": alias})
     try:

@@ -21,7 +21,7 @@ CLIENTS = 8  # requests under way at once: twice the web workers of the example
 
 
 def measure(port: int, head: str, body: str, seconds: float) -> Mapping[str, float | list[float]]:
-    """Send the same request for a while; requests per second and times.
+    """Send the same request for a while; return requests per second and times.
 
     Args:
         port: Of 127.0.0.1.
@@ -33,7 +33,7 @@ def measure(port: int, head: str, body: str, seconds: float) -> Mapping[str, flo
 
 
 def python(port: int, head: str, body: str, seconds: float) -> Mapping[str, float | list[float]]:
-    """Eight clients, each a process of its own so that they do not wait for one another."""
+    """Run eight clients, each in its own process so that they do not wait for one another."""
     request = f"{head}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Actor({})) for _ in range(CLIENTS)]
@@ -46,7 +46,7 @@ def python(port: int, head: str, body: str, seconds: float) -> Mapping[str, floa
 
 
 def send(port: int, request: str, seconds: float) -> dict[str, float | list[int]]:
-    """One client: one request after another.
+    """Send one request after another: one client.
 
     Raises:
         RuntimeError: An answer is not 200 or 201.
@@ -68,7 +68,7 @@ def send(port: int, request: str, seconds: float) -> dict[str, float | list[int]
 
 
 def wrk(port: int, head: str, body: str, seconds: float) -> Mapping[str, float | list[float]]:
-    """The same through wrk, which takes whole seconds."""
+    """Do the same through wrk, which takes whole seconds."""
     request_line, *headers = head.split("\r\n")
     method, path, _ = request_line.split()
     script = f'wrk.method = "{method}"\nwrk.body = [[{body}]]\n'
@@ -86,7 +86,7 @@ def wrk(port: int, head: str, body: str, seconds: float) -> Mapping[str, float |
 
 
 def parsed(output: str) -> dict[str, float]:
-    """The figures in wrk's report.
+    """Return the figures in wrk's report.
 
     Raises:
         RuntimeError: Some answers were errors.

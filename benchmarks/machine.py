@@ -11,7 +11,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def describe() -> dict[str, str]:
-    """Machine, versions, commit and the load before the first round."""
+    """Return machine, versions, commit and the load before the first round."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
@@ -28,7 +28,7 @@ def describe() -> dict[str, str]:
 
 
 def processor() -> str:
-    """The model as the kernel names it; /proc/cpuinfo has none on some ARM machines."""
+    """Return the model as the kernel names it; /proc/cpuinfo has none on some ARM machines."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -38,7 +38,7 @@ def processor() -> str:
 
 
 def installed(name: str) -> str:
-    """The version of a distribution, or that it is run from a checkout."""
+    """Return the version of a distribution, or that it is run from a checkout."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -46,7 +46,7 @@ def installed(name: str) -> str:
 
 
 def commit() -> str:
-    """The short hash, marked when files differ from it: such figures cannot be reproduced."""
+    """Return the short hash, marked if files differ from it: nobody can reproduce such figures."""
     git = ["git", "-C", str(HERE)]
     found = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     if found.returncode:
@@ -57,5 +57,5 @@ def commit() -> str:
 
 
 def load() -> str:
-    """Load averages; on a busy machine the table is worth less, and should say so."""
+    """Return load averages; on a busy machine the table is worth less, and should say so."""
     return " ".join(f"{value:.2f}" for value in os.getloadavg())

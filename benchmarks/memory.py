@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def site(workers: int, kept: int, seconds: float) -> Callable[[], Measured]:
-    """A fresh site for every round."""
+    """Run a fresh site for every round."""
     namespace = f"{NAMESPACE}-{workers}-{kept}"
     entry: dict[str, Any] = {"BACKEND": IMMEDIATE, "OPTIONS": {"MARK": namespace}}
     if workers:
@@ -75,7 +75,7 @@ def use(gunicorn: Gunicorn, env: dict[str, str], workers: int, kept: int) -> Non
 
 
 def sizes(namespace: str) -> Measured:
-    """PSS by role."""
+    """Return PSS by role."""
     found = procs.of_site(namespace)
     web, pool = procs.memory(found["web"]), procs.memory(found["pool"])
     return {
@@ -88,7 +88,7 @@ def sizes(namespace: str) -> Measured:
 
 
 def idle(namespace: str, seconds: float) -> Measured:
-    """CPU used while nothing is asked of the site, a second after the last request."""
+    """Return the CPU used without requests, from a second after the last one."""
     time.sleep(1)
     pids = [pid for role in procs.of_site(namespace).values() for pid in role]
     before = procs.cpu_s(pids)

@@ -45,12 +45,12 @@ def main() -> None:
 
 
 def repeats(size: int) -> int:
-    """Calls in a round: many for small payloads, two for the largest."""
+    """Return the calls in a round: many for small payloads, two for the largest."""
     return max(2, min(50, 32 * MIB // size))
 
 
 def through(site: Actor, call: str, alias: str, size: int) -> Callable[[], Measured]:
-    """The payload through a pool."""
+    """Send the payload through a pool."""
 
     def run() -> Measured:
         answer = site.call(call, alias=alias, size_bytes=size, times=repeats(size))
@@ -60,7 +60,7 @@ def through(site: Actor, call: str, alias: str, size: int) -> Callable[[], Measu
 
 
 def pickled(size: int) -> Callable[[], Measured]:
-    """The payload through `pickle`, there and back."""
+    """Send the payload through `pickle`, there and back."""
     data = b"x" * size
 
     def run() -> Measured:
@@ -75,7 +75,7 @@ def pickled(size: int) -> Callable[[], Measured]:
 
 
 def rates(size: int, spans: list[int]) -> Measured:
-    """The same spans as times and as megabytes (10^6) per second."""
+    """Return the same spans as times and as megabytes (10^6) per second."""
     return {"transfer_us": us(spans), "mb_per_s": [size * 1e3 / span for span in spans]}
 
 

@@ -31,7 +31,7 @@ STYLE = {
 
 
 def draw(results: Path, images: Path) -> list[str]:
-    """Draw everything for which there are results; returns the names of the files."""
+    """Draw everything for which there are results; return the names of the files."""
     drawn = []
     with mpl.rc_context(STYLE):
         for name, (script, plot) in PLOTS.items():
@@ -48,7 +48,7 @@ def draw(results: Path, images: Path) -> list[str]:
 
 
 def bars(axes: Any, found: list[Row], label: Callable[[Row], str], colour: str = "backend") -> bool:
-    """Horizontal bars of medians, the first row at the top."""
+    """Draw horizontal bars of medians, the first row at the top."""
     kinds = list(dict.fromkeys(row.get(colour, "") for row in found))
     for place, row in enumerate(found):
         low, high = min(row["rounds"]), max(row["rounds"])
@@ -63,7 +63,7 @@ def bars(axes: Any, found: list[Row], label: Callable[[Row], str], colour: str =
 
 
 def lines(axes: Any, found: list[Row], x: str, of: str, y: str = "median") -> bool:
-    """One line for each value of the column `of`."""
+    """Draw one line for each value of the column `of`."""
     for name in dict.fromkeys(row[of] for row in found):
         chosen = [row for row in found if row[of] == name and y in row]
         axes.plot([row[x] for row in chosen], [row[y] for row in chosen], marker="o", label=name)
@@ -72,7 +72,7 @@ def lines(axes: Any, found: list[Row], x: str, of: str, y: str = "median") -> bo
 
 
 def throughput(axes: Any, document: dict[str, Any]) -> bool:
-    """No-ops per second by workers and enqueuing processes."""
+    """Draw no-ops per second by workers and enqueuing processes."""
     axes.set(title="No-op tasks per second", xlabel="tasks per second")
     found = rows(document, "no-op tasks", metric="tasks_per_s")
     found.sort(key=lambda row: row["backend"])
@@ -82,7 +82,7 @@ def throughput(axes: Any, document: dict[str, Any]) -> bool:
 
 
 def latency(axes: Any, document: dict[str, Any]) -> bool:
-    """The way of one task."""
+    """Draw the way of one task."""
     axes.set(title="One task on an idle backend, from the call of enqueue", xlabel="µs (median)")
     steps = ("enqueue_us", "start_us", "finish_us", "seen_us")
     table = rows(document, "one task at a time, idle")
@@ -91,7 +91,7 @@ def latency(axes: Any, document: dict[str, Any]) -> bool:
 
 
 def get_result(axes: Any, document: dict[str, Any]) -> bool:
-    """Reading processes side by side."""
+    """Draw reading processes side by side."""
     axes.set(title="get_result by several processes at once", xlabel="reading processes")
     axes.set_ylabel("reads per second, all together")
     found = rows(document, "several readers beside nothing", metric="reads_per_s")
@@ -102,14 +102,14 @@ def get_result(axes: Any, document: dict[str, Any]) -> bool:
 
 
 def payload(axes: Any, document: dict[str, Any]) -> bool:
-    """Return values by size."""
+    """Draw return values by size."""
     axes.set(title="Return values: from return to return_value", xscale="log", yscale="log")
     axes.set(xlabel="bytes", ylabel="MB/s")
     return lines(axes, rows(document, "return values", metric="mb_per_s"), "size", "how")
 
 
 def kept(axes: Any, document: dict[str, Any]) -> bool:
-    """Growth with the number of kept results."""
+    """Draw growth with the number of kept results."""
     axes.set(title="A full ring: cost relative to the smallest", xscale="log")
     axes.set(xlabel="results kept (MAX_RESULTS)", ylabel="times the smallest ring's")
     costs = ("enqueue_us", "round_trip_us", "read_newest_us", "read_older_us")
@@ -120,7 +120,7 @@ def kept(axes: Any, document: dict[str, Any]) -> bool:
 
 
 def memory(axes: Any, document: dict[str, Any]) -> bool:
-    """Who uses how much."""
+    """Draw how much each role uses."""
     axes.set(title="Memory of a site of four web workers", xlabel="MiB (proportional set size)")
     cases: dict[str, float] = {}
     for colour, (metric, what) in enumerate(
@@ -139,7 +139,7 @@ def memory(axes: Any, document: dict[str, Any]) -> bool:
 
 
 def compared(title: str, table: str, metric: str, unit: str) -> Callable[[Any, Any], bool]:
-    """One workload for all contenders, on a logarithmic scale."""
+    """Draw one workload for all contenders, on a logarithmic scale."""
 
     def plot(axes: Any, document: dict[str, Any]) -> bool:
         axes.set(title=title, xlabel=f"{unit} (logarithmic)", xscale="log")

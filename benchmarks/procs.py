@@ -16,12 +16,12 @@ class Memory:
 
     @property
     def pss_mib(self) -> float:
-        """All of it."""
+        """The sum over the roles."""
         return self.private_mib + self.shared_mib
 
 
 def of_site(mark: str) -> dict[str, list[int]]:
-    """Pids by role of all processes whose environment contains `mark`, but this one.
+    """Return pids by role of all processes whose environment contains `mark`, but this one.
 
     The roles are `web` and `pool`: a pool and its workers are one command line.
     """
@@ -50,7 +50,7 @@ def memory(pids: list[int]) -> Memory:
 
 
 def cpu_s(pids: list[int]) -> float:
-    """CPU seconds used so far by all threads that live, to the nanosecond."""
+    """Return the CPU seconds used so far by all living threads, to the nanosecond."""
     used_ns = 0
     for pid in pids:
         for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):

@@ -22,24 +22,24 @@ NAMESPACE = f"benchmark-{Path(sys.argv[0]).stem}-{os.getpid()}"
 
 
 def thread_pool(**options: Any) -> dict[str, Any]:
-    """The TASKS entry of a ThreadPoolBackend; options in lower case."""
+    """Return the TASKS entry of a ThreadPoolBackend; options in lower case."""
     return {"BACKEND": THREAD, "OPTIONS": upper(options)}
 
 
 def process_pool(**options: Any) -> dict[str, Any]:
-    """The TASKS entry of a ProcessPoolBackend in the namespace of this run."""
+    """Return the TASKS entry of a ProcessPoolBackend in the namespace of this run."""
     return {"BACKEND": PROCESS, "OPTIONS": {"NAMESPACE": NAMESPACE} | upper(options)}
 
 
 def upper(options: dict[str, Any]) -> dict[str, Any]:
-    """Keyword arguments as Django spells its options."""
+    """Return keyword arguments as Django spells its options."""
     return {name.upper(): value for name, value in options.items()}
 
 
 def environment(
     aliases: dict[str, dict[str, Any]], apps: list[str] | None = None
 ) -> dict[str, str]:
-    """What a process needs in its environment to be part of the project."""
+    """Return what a process needs in its environment to be part of the project."""
     tasks = {"default": {"BACKEND": IMMEDIATE}} | aliases
     return {
         "DJANGO_SETTINGS_MODULE": "bench_settings",
@@ -59,7 +59,7 @@ class Project:
         self.actors: list[Actor] = []
 
     def actor(self) -> Actor:
-        """One more process of the site, attached as a web worker is after its first request."""
+        """Start another process of the site, attached like a web worker after its first request."""
         self.actors.append(Actor(self.env))
         self.actors[-1].call("workloads.serve_request")
         return self.actors[-1]

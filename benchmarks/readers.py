@@ -21,12 +21,12 @@ KEPT_SPANS = 5000
 
 
 def waiting(alias: str) -> list[str]:
-    """The id of a task that stays READY: it is due in an hour."""
+    """Return the id of a task that stays READY: it is due in an hour."""
     return [noop.using(backend=alias, run_after=timezone.now() + timedelta(hours=1)).enqueue().id]
 
 
 def running(alias: str, gate: str) -> list[str]:
-    """The id of a task that stays RUNNING until the file `gate` is removed."""
+    """Return the id of a task that stays RUNNING until the file `gate` is removed."""
     return [held(alias, gate).id]
 
 
@@ -40,7 +40,7 @@ def held(alias: str, gate: str, priority: int = 0) -> TaskResult[..., Any]:
 
 
 def finished(alias: str, count: int) -> list[str]:
-    """The ids of `count` finished no-ops, the newest last."""
+    """Return the ids of `count` finished no-ops, the newest last."""
     job = noop.using(backend=alias)
     results = [job.enqueue() for _ in range(count)]
     for result in results:
@@ -49,7 +49,7 @@ def finished(alias: str, count: int) -> list[str]:
 
 
 def construct(times: int) -> list[int]:
-    """Django's own `TaskResult` from ready-made fields: the floor under any `get_result`."""
+    """Time Django's own `TaskResult` from ready-made fields: the floor under any `get_result`."""
     now, spans, clock = timezone.now(), [], time.perf_counter_ns
     for _ in range(times):
         begin = clock()
@@ -72,24 +72,24 @@ def construct(times: int) -> list[int]:
 
 
 def process_backend(alias: str) -> ProcessPoolBackend:
-    """The backend of an alias, for what Django's base class does not have."""
+    """Return the backend of an alias, for what Django's base class does not have."""
     backend = task_backends[alias]
     assert isinstance(backend, ProcessPoolBackend)
     return backend
 
 
 def read(alias: str, ids: list[str], times: int) -> list[int]:
-    """`times` calls of get_result, over `ids` in random order."""
+    """Time `times` calls of get_result, over `ids` in random order."""
     return timed(task_backends[alias].get_result, ids, times)
 
 
 def read_ring(alias: str, ids: list[str], times: int) -> list[int]:
-    """The same of the store below it, which makes no result of Django's."""
+    """Time the store below get_result, which makes no result of Django's."""
     return timed(process_backend(alias).site().ring.get, ids, times)
 
 
 def timed(get: Callable[[str], object], ids: list[str], times: int) -> list[int]:
-    """Each call's nanoseconds."""
+    """Return each call's nanoseconds."""
     spans, clock = [], time.perf_counter_ns
     for result_id in Random(0).choices(ids, k=times):
         begin = clock()
@@ -114,7 +114,7 @@ def read_for(alias: str, ids: list[str], seconds: float) -> dict[str, float | li
 
 
 def write_for(alias: str, seconds: float, batch: int = 50) -> float:
-    """Enqueue and finish no-ops without a pause; returns tasks per second."""
+    """Enqueue and finish no-ops without a pause; return tasks per second."""
     job, count = noop.using(backend=alias), 0
     begin = time.perf_counter()
     while time.perf_counter() - begin < seconds:

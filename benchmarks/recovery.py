@@ -49,25 +49,25 @@ def main() -> None:
 
 
 def holder(killer: Actor, records: int, kills: int) -> Measured:
-    """A fresh ring for each round."""
+    """Measure kills of the lock's holder, with a fresh ring for each round."""
     call = {"alias": str(records), "records": records, "kills": kills}
     return {"next_inside_ms": [span / 1e6 for span in killer.call("crash.holder_kills", **call)]}
 
 
 def rebuild(killer: Actor, records: int, times: int) -> Measured:
-    """The same repair, without a kill."""
+    """Measure the same repair without a kill."""
     call = {"alias": str(records), "records": records, "times": times}
     return {"rebuild_ms": [span / 1e6 for span in killer.call("crash.rebuilds", **call)]}
 
 
 def worker(site: Actor) -> Measured:
-    """A file keeps the task running until it is killed."""
+    """Measure kills of a pool worker: a file keeps its task running until then."""
     with tempfile.NamedTemporaryFile() as gate:
         return ms(site.call("crash.kill_worker", alias="pool", gate=gate.name))
 
 
 def whole_site() -> Measured:
-    """A site of one process and its pool."""
+    """Measure kills of a site of one process, and of its pool."""
     namespace = f"{NAMESPACE}-site-{next(numbers)}"
     env = environment({"pool": process_pool(namespace=namespace, max_workers=2)})
     try:
@@ -83,7 +83,7 @@ def whole_site() -> Measured:
 
 
 def ms(spans: dict[str, int]) -> Measured:
-    """Nanoseconds to milliseconds."""
+    """Convert nanoseconds to milliseconds."""
     return {f"{name}_ms": span / 1e6 for name, span in spans.items()}
 
 

@@ -34,7 +34,7 @@ SCRIPTS = {
 
 
 def page(results: Path) -> str:
-    """The whole page."""
+    """Return the whole page."""
     documents = {script: load(results, script) for script in SCRIPTS}
     introduction, conclusions = (
         (HERE / f"{name}.md").read_text() for name in ("introduction", "conclusions")
@@ -60,12 +60,12 @@ def page(results: Path) -> str:
 
 
 def docstring(script: str) -> str:
-    """What the script says of itself."""
+    """Return what the script says of itself."""
     return ast.get_docstring(ast.parse((HERE / f"{script}.py").read_text())) or ""
 
 
 def head(document: dict[str, Any]) -> Iterator[str]:
-    """On what, with what, and how to do it again."""
+    """Return on what, with what, and how to do it again."""
     facts = document["head"]
     yield f"`{facts['command'].replace('python ', 'python benchmarks/', 1)}`"
     yield f"at {facts['commit']}, {facts['date']}, on {facts['machine']},"
@@ -74,7 +74,7 @@ def head(document: dict[str, Any]) -> Iterator[str]:
 
 
 def as_markdown(found: list[Row]) -> Iterator[str]:
-    """A table: parameters, then each metric; what could not run below it."""
+    """Return a table: parameters, then each metric; what could not run below it."""
     good = [row for row in found if not row.get("error")]
     if good:
         names = list(params(good[0]))

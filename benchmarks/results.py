@@ -11,13 +11,13 @@ NOT_PARAMS |= {"calls", "rounds", "ratio"}
 
 
 def load(folder: Path, script: str) -> dict[str, Any] | None:
-    """Head and rows of one script, None where it was not run."""
+    """Return head and rows of one script, None where it was not run."""
     path = folder / f"{script}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def rows(document: dict[str, Any], table: str, **wanted: Any) -> list[Row]:
-    """The rows of a table whose columns have these values, those that could not run left out.
+    """Return the rows of a table whose columns have these values, without those that did not run.
 
     Args:
         document: As from `load`.
@@ -34,7 +34,7 @@ def rows(document: dict[str, Any], table: str, **wanted: Any) -> list[Row]:
 
 
 def tables(document: dict[str, Any]) -> dict[str, list[Row]]:
-    """All rows by table, in the order of the run."""
+    """Return all rows by table, in the order of the run."""
     found: dict[str, list[Row]] = {}
     for row in document["rows"]:
         found.setdefault(row["table"], []).append(row)
@@ -42,5 +42,5 @@ def tables(document: dict[str, Any]) -> dict[str, list[Row]]:
 
 
 def params(row: Row) -> dict[str, Any]:
-    """What makes this row's case different from its neighbours."""
+    """Return what makes this row's case different from its neighbours."""
     return {key: value for key, value in row.items() if key not in NOT_PARAMS}

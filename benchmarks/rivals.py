@@ -1,4 +1,4 @@
-"""Who takes part in `compare.py`, and what has to run beside each."""
+"""What takes part in `compare.py`, and what has to run beside each."""
 
 import json
 import os
@@ -53,7 +53,7 @@ class Rival:
             self.error = (str(error).strip() or type(error).__name__).splitlines()[-1]
 
     def launch(self, arguments: list[str]) -> subprocess.Popen[bytes]:
-        """One process of its environment."""
+        """Start one process of its environment."""
         quiet = subprocess.DEVNULL
         env = os.environ | self.env
         return subprocess.Popen(
@@ -103,14 +103,14 @@ class Redis:
         wait_until(answers, "redis-server")
 
     def stop(self) -> None:
-        """End it; it keeps nothing."""
+        """End the server, which keeps nothing."""
         if self.process is not None:
             self.process.terminate()
             self.process.wait()
 
 
 def all_rivals(folder: Path, redis: Redis) -> list[Rival]:
-    """Everybody, in the order of the table; those that can't run carry the reason."""
+    """Return all rivals, in the order of the table; those that cannot run carry the reason."""
     upstream, others = Venv("upstream", UPSTREAM), Venv("others", OTHERS)
     options = {"max_workers": WORKERS, "max_results": 10_000}
     here = str(HERE)
@@ -149,7 +149,7 @@ def all_rivals(folder: Path, redis: Redis) -> list[Rival]:
 
 
 def on_database(django: Callable[..., Rival], folder: Path, venv: Venv) -> Rival:
-    """django-tasks-db with the SQLite settings that Django's documentation advises."""
+    """Use django-tasks-db with the SQLite settings that Django's documentation advises."""
     pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
     database = {
         "ENGINE": "django.db.backends.sqlite3",
@@ -171,7 +171,7 @@ def on_database(django: Callable[..., Rival], folder: Path, venv: Venv) -> Rival
 
 
 def on_huey(name: str, where: str, venv: Venv) -> Rival:
-    """Huey's consumer with two processes, its own polling intervals."""
+    """Use huey's consumer with two processes and its own polling intervals."""
     consumer = ["-m", "huey.bin.huey_consumer", "contenders.huey_queue.huey"]
     return Rival(
         name,
@@ -185,7 +185,7 @@ def on_huey(name: str, where: str, venv: Venv) -> Rival:
 
 
 def on_celery(url: str, venv: Venv) -> Rival:
-    """A prefork worker of two processes, without the chatter between workers."""
+    """Use a prefork worker of two processes, without the chatter between workers."""
     worker = ["-m", "celery", "-A", "contenders.celery_app", "worker", "-c", str(WORKERS)]
     return Rival(
         "Celery on Redis",
@@ -200,7 +200,7 @@ def on_celery(url: str, venv: Venv) -> Rival:
 
 
 def on_rq(django: Callable[..., Rival], url: str, venv: Venv) -> Rival:
-    """django-tasks-rq; RQ forks for every task."""
+    """Use django-tasks-rq; RQ forks for every task."""
     worker = ["-m", "django", "rqworker", "default", "--job-class", "django_tasks_rq.Job"]
     return django(
         "django-tasks-rq on Redis",

@@ -14,7 +14,7 @@ from report import SCRIPTS
 
 
 def main() -> int:
-    """Run them; returns 1 if any failed."""
+    """Run them; return 1 if any failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds, no page")
     parser.add_argument("--rounds", help="rounds that count", metavar="N")

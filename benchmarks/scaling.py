@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def full_rings(bench: Bench, sizes: list[int], tasks: int) -> None:
-    """Full rings of different sizes side by side."""
+    """Measure full rings of different sizes side by side."""
     aliases = {
         str(size): process_pool(max_workers=2, max_results=size, slot_size=SMALLEST_SLOT)
         for size in sizes
@@ -50,7 +50,7 @@ def full_rings(bench: Bench, sizes: list[int], tasks: int) -> None:
 
 
 def long_queues(bench: Bench, sizes: list[int], tasks: int) -> None:
-    """Queues of different lengths side by side; their only worker is held meanwhile."""
+    """Measure queues of different lengths side by side, while their only worker is held."""
     options = {"max_workers": 1, "max_pending": MOST_PENDING, "slot_size": SMALLEST_SLOT}
     # What is left of the queue when all is measured need not be drained.
     aliases = {str(size): process_pool(drain_timeout=1, **options) for size in sizes}
@@ -72,7 +72,7 @@ def long_queues(bench: Bench, sizes: list[int], tasks: int) -> None:
 
 
 def one_round(site: Actor, call: str, **arguments: str | int) -> Callable[[], Measured]:
-    """Spans become microseconds; rates stay as they are."""
+    """Convert spans to microseconds; leave rates as they are."""
 
     def run() -> Measured:
         return {

@@ -47,7 +47,7 @@ def main() -> None:
 def bursts(
     actors: Sequence[Actor], alias: str, tasks: int, cpu_ms: float
 ) -> Callable[[], Measured]:
-    """A burst shared out among `actors`."""
+    """Run a burst shared out among `actors`."""
 
     def run() -> Measured:
         share = max(1, tasks // len(actors))

@@ -43,7 +43,7 @@ class Venv:
                 self.install(requirement)
 
     def install(self, requirement: str) -> None:
-        """One by one, so that one failure takes nothing else with it."""
+        """Install one by one, so that one failure takes nothing else with it."""
         command = [self.python, "-m", "pip", "install", "--quiet", requirement]
         done = subprocess.run(command, capture_output=True, text=True, env=clean())
         if done.returncode:
@@ -51,12 +51,12 @@ class Venv:
             self.missing[requirement.partition("==")[0]] = (lines or ["pip failed"])[0]
 
     def installed(self) -> dict[str, str]:
-        """Versions by lower-case name."""
+        """Return versions by lower-case name."""
         command = [self.python, "-m", "pip", "freeze"]
         lines = subprocess.run(command, capture_output=True, text=True, env=clean()).stdout.split()
         return {name.lower(): v for name, _, v in (line.partition("==") for line in lines) if v}
 
 
 def clean() -> dict[str, str]:
-    """This process's environment without what would let one environment see another."""
+    """Return this process's environment without what would let one environment see another."""
     return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}

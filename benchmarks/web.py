@@ -47,7 +47,7 @@ class Gunicorn:
         )
 
     def get(self, path: str) -> str:
-        """The body of an answer, by a connection of its own.
+        """Return the body of an answer, over a connection of its own.
 
         Raises:
             RuntimeError: The status is not 200.
@@ -62,7 +62,7 @@ class Gunicorn:
         return body
 
     def last_words(self) -> str:
-        """The end of gunicorn's log, where an exception stands."""
+        """Return the end of gunicorn's log, where an exception stands."""
         self.log.seek(0)
         return (self.log.read().strip().splitlines() or ["nothing in the log"])[-1]
 
@@ -91,7 +91,7 @@ class Gunicorn:
         self.log.close()
 
     def stop(self) -> None:
-        """End it as an init system does; its workers go with it."""
+        """End gunicorn as an init system does; its workers go with it."""
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(timeout=15)

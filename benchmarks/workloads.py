@@ -28,7 +28,7 @@ UNFINISHED = (TaskResultStatus.READY, TaskResultStatus.RUNNING)
 def wait(
     result: TaskResult[..., Any], poll_s: float = POLL_S, limit_s: float = 120
 ) -> TaskResult[..., Any]:
-    """Poll until the task has ended; one that ran inside enqueue is not asked for again.
+    """Poll until the task has ended; do not poll for one that ran inside enqueue.
 
     Raises:
         RuntimeError: The task failed, or took longer than `limit_s`.
@@ -71,7 +71,7 @@ def burst(alias: str, tasks: int, cpu_ms: float = 0) -> dict[str, Any]:
 
 
 def round_trips(alias: str, times: int) -> dict[str, list[int]]:
-    """One task at a time: from the call of enqueue to its return, start, finish and being seen.
+    """Run one task at a time: from the call of enqueue to return, start, finish and being seen.
 
     `start` is taken in the task's body, since not every backend records it; `finish` is what the
     result says.
@@ -93,7 +93,7 @@ def round_trips(alias: str, times: int) -> dict[str, list[int]]:
 def round_trips_under_load(
     alias: str, times: int, tasks_per_s: float, cpu_ms: float
 ) -> dict[str, list[int]]:
-    """The same while a thread of this process enqueues CPU tasks at a steady rate."""
+    """Do the same while a thread of this process enqueues CPU tasks at a steady rate."""
     stop = threading.Event()
 
     def enqueue_steadily() -> None:
@@ -112,7 +112,7 @@ def round_trips_under_load(
 
 
 def returned(alias: str, size_bytes: int, times: int) -> dict[str, list[int]]:
-    """A large return value: the whole round trip, and from `return` to `return_value`."""
+    """Time a large return value: the whole round trip, and from `return` to `return_value`."""
     job = produce.using(backend=alias)
     whole, transfer = [], []
     for _ in range(times):
@@ -127,7 +127,7 @@ def returned(alias: str, size_bytes: int, times: int) -> dict[str, list[int]]:
 
 
 def passed(alias: str, size_bytes: int, times: int) -> dict[str, list[int]]:
-    """A large argument: from the call of enqueue until the body has it in hand."""
+    """Time a large argument: from the call of enqueue until the body has it."""
     job, data = consume.using(backend=alias), blob(size_bytes)
     enqueue, transfer = [], []
     for _ in range(times):
@@ -139,7 +139,7 @@ def passed(alias: str, size_bytes: int, times: int) -> dict[str, list[int]]:
 
 
 def reads(alias: str, times: int) -> list[int]:
-    """`get_result` of one small finished result, in the process that enqueued it."""
+    """Time `get_result` of one small finished result, in the process that enqueued it."""
     result_id = wait(stamp.using(backend=alias).enqueue()).id
     clock, get_result, spans = time.perf_counter_ns, task_backends[alias].get_result, []
     for _ in range(times):

@@ -21,8 +21,8 @@ __all__ = [
     "track",
 ]
 
-# Imported at first use: a pool has to find out whether it is needed before it spends half a second
-# on importing Django, and threads need no posix_ipc.
+# Imported at first use: a pool has to find out whether anything needs it before it spends half a
+# second on importing Django, and threads need no posix_ipc.
 _MODULES = {
     "ProcessPoolBackend": "django_tasks_local.backends.process",
     "Progress": "django_tasks_local.progress",

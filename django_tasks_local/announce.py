@@ -1,7 +1,7 @@
-"""The signals of ``django.tasks``, sent at less cost where nobody but Django listens.
+"""The signals of ``django.tasks``, sent at less cost where only Django listens.
 
-Django connects a receiver to each, which writes to the log. What `send_robust` does around a single
-receiver (weak references, a list of what each returned) takes as long as that itself.
+Django connects a receiver to each, which writes to the log. What ``send_robust`` does around a
+single receiver (weak references, a list of what each returned) takes as long as the receiver.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django_tasks_local")
 
-# Each signal's receiver of Django's own, and the key under which it is connected, to any sender.
-# The functions are held, so an id stays that of one of them.
+# Django's own receiver of each signal, and the key under which Django connects it, to any sender.
+# The dict holds the functions, so their ids stay theirs.
 _OWN: Final[dict[Signal, tuple[tuple[int, int], Callable[..., Any]]]] = {
     signal: ((id(function), id(None)), function)
     for signal, name in (

@@ -9,13 +9,13 @@ from django_tasks_local.pool.serving import is_server, makes_an_application
 
 
 class DjangoTasksLocalConfig(AppConfig):
-    """The app ``django_tasks_local``. It has no models, and its ``ready`` makes nothing."""
+    """The app ``django_tasks_local``. It has no models, and its ``ready`` creates nothing."""
 
     name = "django_tasks_local"
     verbose_name = "Local tasks"
 
     def ready(self) -> None:
-        """Lets a web process attach at its first request, or at once where work is under way."""
+        """Let a web process attach at its first request, or at once where work is under way."""
         backends = [str(params.get("BACKEND")) for params in settings.TASKS.values()]
         if "django_tasks_local.ProcessPoolBackend" in backends:
             attaching = import_module("django_tasks_local.pool.attaching")

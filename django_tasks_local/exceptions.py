@@ -1,4 +1,4 @@
-"""The package's exceptions. Each makes its text from facts, which stay readable as attributes."""
+"""The package's exceptions. Each builds its text from facts, which it keeps as attributes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 class LocalTasksError(Exception):
-    """Base class of what this package raises on its own account. Never raised directly."""
+    """Base class of the package's own exceptions. Never raised directly."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # An exception pickles as its class called with args, and args here is the finished text.
+        # An exception pickles as a call of its class with args, and args here is the finished text.
         # So the text and the facts travel as they are, and no constructor runs a second time.
         return _rebuild, (type(self), self.args, self.__dict__)
 
@@ -19,10 +19,10 @@ class QueueFull(LocalTasksError):
     """As many tasks are waiting as the backend accepts.
 
     Attributes:
-        alias: the backend's key in ``TASKS``.
-        waiting: tasks that were waiting (READY) at that moment.
-        limit: how many may wait, or how many bytes what waits may take.
-        option: the option that sets the limit, ``MAX_PENDING`` or ``SHM_SIZE``.
+        alias: The backend's key in ``TASKS``.
+        waiting: Tasks that were waiting (READY) at that moment.
+        limit: How many may wait, or how many bytes what waits may take.
+        option: The option that sets the limit, ``MAX_PENDING`` or ``SHM_SIZE``.
     """
 
     def __init__(self, alias: str, waiting: int, limit: int, option: str = "MAX_PENDING") -> None:
@@ -38,13 +38,13 @@ class QueueFull(LocalTasksError):
 
 
 class PayloadTooLarge(LocalTasksError, ValueError):
-    """Arguments or a return value that the store has no room for.
+    """Arguments or a return value for which the store has no room.
 
     Attributes:
-        what: what was too large, with the task's path.
-        size: its size in bytes, pickled.
-        limit: bytes that there was room for.
-        option: the option that sets the limit.
+        what: What was too large, with the task's path.
+        size: Its size in bytes, pickled.
+        limit: Bytes for which there was room.
+        option: The option that sets the limit.
     """
 
     def __init__(self, what: str, size: int, limit: int, option: str = "SHM_SIZE") -> None:
@@ -62,9 +62,9 @@ class ArgumentsDropped(LocalTasksError):
     """The large arguments of a finished task had to make room for other tasks and results.
 
     Attributes:
-        path: the task's import path.
-        result_id: the id of its result, which is kept.
-        size: bytes of the arguments, pickled.
+        path: The task's import path.
+        result_id: The id of its result, which is kept.
+        size: Bytes of the arguments, pickled.
     """
 
     def __init__(self, path: str, result_id: str, size: int) -> None:
@@ -85,11 +85,11 @@ class WorkerLost(LocalTasksError):
     Never raised: it is the error of a task, and `LocalTaskResult.loss` holds it with its facts.
 
     Attributes:
-        pid: process id of the worker, in its own pid namespace.
-        cause: what ended the worker, in words that follow "Worker process 7".
-        ran_s: seconds from the start of the task to the moment at which the death was noticed.
-        signal: number of the signal that killed the worker, ``None`` if it was none or is unknown.
-        exit_code: exit code of the worker, ``None`` if a signal killed it or it is unknown.
+        pid: Process id of the worker, in its own pid namespace.
+        cause: What ended the worker, in words that follow "Worker process 7".
+        ran_s: Seconds from the start of the task to the moment at which the death was noticed.
+        signal: Number of the signal that killed the worker, ``None`` if it was none or is unknown.
+        exit_code: Exit code of the worker, ``None`` if a signal killed it or it is unknown.
     """
 
     def __init__(
@@ -116,9 +116,9 @@ class StoreUnavailable(LocalTasksError):
     """The place where tasks and results are kept cannot be used.
 
     Attributes:
-        what: what is wrong.
-        path: the object concerned, ``None`` where there is no single one.
-        fix: what to do about it, ``None`` where nothing general can be said.
+        what: What is wrong.
+        path: The object concerned, ``None`` where there is no single one.
+        fix: What to do about it, ``None`` where nothing general can be said.
     """
 
     def __init__(self, what: str, *, path: str | None = None, fix: str | None = None) -> None:
@@ -141,7 +141,7 @@ def listed(things: Sequence[str], limit: int = 3) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Return ``ClassName: text`` for any exception, one whose ``str()`` raises included."""
+    """Return ``ClassName: text`` for any exception, even one whose ``str()`` raises."""
     try:
         text = str(error)
     except Exception:
@@ -151,7 +151,7 @@ def describe(error: BaseException) -> str:
 
 
 def _sentence(text: str) -> str:
-    # A name such as settings.X keeps its small letter.
+    # A name such as settings.X keeps its lower case.
     first = text.split(maxsplit=1)[0]
     start = text[:1].upper() if first.strip(",:;").isalpha() else text[:1]
     return start + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

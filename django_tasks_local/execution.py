@@ -1,13 +1,13 @@
-"""Run one claimed task to its end. Threads and worker processes both come through here.
+"""Run one claimed task to its end, in a thread or in a worker process.
 
-The steps, in this order: ``close_old_connections``; ``task_started``; the task, whose BaseException
-of any kind is a FAILED task; encode and store the return value, where one that cannot be stored is
-a FAILED task too; ``task_finished``, inside the except block if there is one, because Django logs
-``sys.exc_info()``; a rollback of every transaction that is still open; ``close_old_connections``,
-which in a test run closes all of them.
+The steps, in this order: ``close_old_connections``; ``task_started``; the task, where any
+BaseException makes it FAILED; encode and store the return value, where a value that cannot be
+stored makes the task FAILED too; ``task_finished``, inside the except block if there is one,
+because Django logs ``sys.exc_info()``; a rollback of every transaction that is still open;
+``close_old_connections``, which in a test run closes all of them.
 
-All of it happens in a copy of the thread's context, so that no context variable that a task sets
-is seen by the next one.
+All of it happens in a copy of the thread's context, so that the next task sees no context variable
+that this one sets.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ logger = logging.getLogger("django_tasks_local")
 # The id of the result of the task that is running here; unset outside a task.
 current_result_id: ContextVar[str] = ContextVar("django_tasks_local_current_result_id")
 
-# Task.call as Django 6.0 and 6.1 have it. A tracing library that wraps it, or rewrites its code,
-# makes it use other names, whether before our import or after it.
+# Task.call as in Django 6.0 and 6.1. A tracing library that wraps it, or rewrites its code, makes
+# it use other names, whether before our import or after it.
 _DJANGOS_FILE = django.tasks.base.__file__
 _CALL_NAMES = ("iscoroutinefunction", "func", "async_to_sync")
 
@@ -72,13 +72,13 @@ def run(store: Store, claim: Claim, *, alias: str, backend_class: type) -> None:
     """Run the task of ``claim`` and store how it ended.
 
     Args:
-        store: where ``claim`` came from.
-        claim: a task that is RUNNING, and nobody else's.
-        alias: the backend's key in ``TASKS``.
-        backend_class: the sender of the signals.
+        store: Where ``claim`` came from.
+        claim: A task that is RUNNING, and that nobody else runs.
+        alias: The backend's key in ``TASKS``.
+        backend_class: The sender of the signals.
 
     Raises:
-        StoreUnavailable: the outcome could not be stored. Nothing that a task or a receiver
+        StoreUnavailable: The outcome could not be stored. Nothing that a task or a receiver
             raises ends up here.
     """
     held = _close_old_connections()
@@ -103,7 +103,7 @@ class _Run:
             meta = self.claim.meta
             task = load_task(meta)
         except BaseException as error:
-            # No signals: they carry a task result, and there is no task to make one for.
+            # No signals: they carry a task result, and without a task there is none.
             self._finish_failed(error)
             path = "(unreadable)" if meta is None else task_path(meta)  # a damaged record
             logger.exception("Task id=%s path=%s cannot be imported", self.claim.result_id, path)
@@ -120,7 +120,7 @@ class _Run:
             self._fail(result, error)
             return
         try:
-            # Not in the block above: what goes wrong in the store is no failure of the task.
+            # Not in the block above: an error of the store is no failure of the task.
             finished_at_ns = self.store.finish(self.claim, successful=True, outcome=encoded)
         except PayloadTooLarge as error:
             self._fail(result, error)
@@ -131,7 +131,7 @@ class _Run:
     def _call(self, task: AnyTask, result: LocalTaskResult) -> Any:
         pid = os.getpid()
         report_to(self.claim.report)
-        # Task.call looks each time whether the function is async, for 1.5 µs.
+        # Task.call checks each time whether the function is async, for 1.5 µs.
         plain = _is_djangos_own(type(task).call) and not _is_async(task.func)
         call = task.func if plain else task.call
         try:
@@ -141,8 +141,8 @@ class _Run:
             return call(*args, **kwargs)
         finally:
             if os.getpid() != pid:
-                # The task forked, and its child came back from the task: a copy of the worker
-                # that must neither store an outcome nor go on to claim tasks.
+                # The task forked, and this is the child, which returned from the task: a copy of
+                # the worker that must neither store an outcome nor go on to claim tasks.
                 logger.error("Task id=%s forked, and the child did not exit", result.id)
                 os._exit(1)
 
@@ -157,7 +157,7 @@ class _Run:
             ) from error
 
     def _fail(self, result: LocalTaskResult, error: BaseException) -> None:
-        """Store ``error`` and tell it. Called inside the except block of ``error``."""
+        """Store ``error`` and announce it. Called inside the except block of ``error``."""
         finished_at_ns, outcome = self._finish_failed(error)
         self._show(result, TaskResultStatus.FAILED, finished_at_ns, outcome)
         self._send(task_finished, result)
@@ -179,19 +179,19 @@ class _Run:
     def _show(
         self, result: LocalTaskResult, status: TaskResultStatus, finished_at_ns: int, outcome: Any
     ) -> None:
-        # In the object that task_started and the task's context got, as in Django's own backend.
+        # In the object that task_started and the task's context have, as in Django's own backend.
         result.show(Ended(self.claim, status, finished_at_ns, outcome))
 
     def _send(self, signal: Signal, result: LocalTaskResult) -> None:
         try:
             announce(signal, self.backend_class, result)
         except BaseException:
-            # It lets through what is no Exception; a receiver must not end the worker.
+            # `announce` catches only Exception; a receiver must not end the worker.
             logger.exception("Task id=%s: a signal receiver raised", result.id)
 
 
 def _is_djangos_own(call: object) -> bool:
-    """Whether this is Task.call of Django, with nothing around it, which may then be skipped."""
+    """Return whether this is Django's Task.call with nothing around it: it may then be skipped."""
     if type(call) is not FunctionType:  # a wrapper that passes for the function
         return False
     code = call.__code__
@@ -199,12 +199,12 @@ def _is_djangos_own(call: object) -> bool:
 
 
 class _Thread(threading.local):
-    """What is known of a thread, each thread for itself."""
+    """Facts about the current thread."""
 
     @cached_property
     def has_connected(self) -> bool:
         """Whether it has ever opened a database connection."""
-        # Not at import, which must do without settings. From the first look on the signal tells.
+        # Not at import, which must do without settings. After the first look, the signal tells.
         return any(each.connection is not None for each in connections.all(initialized_only=True))
 
 
@@ -219,7 +219,7 @@ def _note_connection(**kwargs: Any) -> None:
 def _close_old_connections() -> list[BaseDatabaseWrapper]:
     """Close what Django would close between two requests; return what is inside a transaction."""
     try:
-        # Django's look takes 1.5 µs, and there are two for each task: not where there is nothing.
+        # Django's look takes 1.5 µs, twice for each task: spare it where there is nothing to close.
         if not _thread.has_connected:
             return []
         if under_test():
@@ -237,9 +237,9 @@ def _in_transactions() -> list[BaseDatabaseWrapper]:
 
 
 def _end_transactions(claim: Claim, held: list[BaseDatabaseWrapper]) -> None:
-    """Roll back what the task left open: it would break every later task of this thread.
+    """Roll back transactions that the task left open: they would break this thread's later tasks.
 
-    Django does not expect an atomic block without an end, and has no way back but a new connection.
+    Django does not expect an atomic block without an end; the only way back is a new connection.
     """
     try:
         if not _thread.has_connected:
@@ -266,7 +266,7 @@ def _format(error: BaseException) -> str:
         whole = traceback.TracebackException.from_exception(error)
         parts = [whole]
         while parts:
-            # What the user's own code raised begins there, and what we raise has no frames.
+            # The traceback begins in the user's own code; what we raise has no frames.
             part = parts.pop()
             part.stack[:] = dropwhile(_is_machinery, part.stack)
             parts.extend(filter(None, (part.__cause__, part.__context__, *(part.exceptions or ()))))
@@ -280,7 +280,7 @@ def _is_machinery(frame: traceback.FrameSummary) -> bool:
 
 
 def _cut(text: str, limit: int) -> str:
-    """Leave out the middle: a traceback's last line says what happened, its first where."""
+    """Leave out the middle: a traceback's last line says what happened, its first lines where."""
     if len(text) <= limit:
         return text
     return f"{text[: limit // 4]}\n  [...]\n{text[len(text) - limit * 3 // 4 :]}" if limit else ""

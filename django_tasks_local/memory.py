@@ -1,12 +1,12 @@
 """The store of one process: records in a dict, order in heaps, recency in an ``OrderedDict``.
 
 Nothing is pickled; a task gets the very objects that were passed. One lock guards everything, and
-idle threads wait on a condition of it. Nobody calls the user's code while holding it, nor lets go
-of the last reference to an object of the user's, whose ``__del__`` may be such code.
+idle threads wait on a condition of the lock. No thread that holds the lock calls the user's code,
+or drops the last reference to one of the user's objects, whose ``__del__`` may be such code.
 
 Invariants, whenever the lock is free:
 
-- once it is closed, ``_records`` holds what is RUNNING and nothing else is held;
+- once the store is closed, ``_records`` holds what is RUNNING and nothing else is held;
 - a record is in ``_ready`` or ``_deferred`` if and only if it is READY, in ``_finished`` if and
   only if it is SUCCESSFUL or FAILED;
 - ``waiting == len(_ready) + len(_deferred) <= max_pending``;
@@ -34,10 +34,10 @@ from django_tasks_local.ring import random_id
 from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot
 from django_tasks_local.weight import weight
 
-# A deferred task falls due by the clock on the wall, a wait ends by one that nobody sets: after at
-# most this long a changed clock is noticed.
+# A deferred task falls due by the wall clock, but a wait ends by the monotonic one: a waiting
+# thread notices a changed clock after this time at most.
 LONGEST_WAIT_S = 10.0
-# How many deferred tasks are moved while the others wait for the lock: 0.3 ms.
+# How many deferred tasks one call moves while other threads wait for the lock: 0.3 ms.
 PROMOTED_AT_ONCE: Final = 100
 
 
@@ -73,7 +73,7 @@ class Record:
         self.worker_id = ""
         self.ending: Any = None
         self.reported: tuple[float, float | None, str] | None = None
-        self.weight = 0  # bytes that it holds, about; counted at its end
+        self.weight = 0  # about how many bytes it holds; counted when it ends
 
     def arguments(self) -> Arguments:
         """Return the objects that were passed, unchanged."""
@@ -110,13 +110,14 @@ class Record:
 
 
 class _PoliteLock:
-    """The lock, for threads that run tasks: they take it with the GIL in hand, or not yet.
+    """The lock, for threads that run tasks: they take it only while they hold the GIL.
 
-    A thread that waits for a lock of C is given it without the GIL, and keeps it while it waits for
-    that; then the next one waits for the lock, and so on: every step is a switch of threads.
+    A thread that blocks on a C lock gets the lock without the GIL, and keeps the lock while it
+    waits for the GIL; then the next thread waits for the lock, and so on: every step is a switch
+    of threads.
 
-    Not for the main thread: what a signal handler raises there, right after the lock was taken,
-    would leave it taken. `with` on the lock itself is safe.
+    Not for the main thread: an exception from a signal handler, right after the lock was taken,
+    would leave it taken. ``with`` on the lock itself is safe.
     """
 
     def __init__(self, lock: threading.Lock) -> None:
@@ -125,18 +126,18 @@ class _PoliteLock:
 
     def __enter__(self) -> None:
         while not self._take(False):
-            time.sleep(0)  # whoever has it goes on
+            time.sleep(0)  # the thread that holds the lock goes on
 
     def __exit__(self, *exc_info: object) -> None:
         self._give()
 
 
 class MemoryStore:
-    """Tasks and results of one alias in one process; see ``records.Store``.
+    """Tasks and results of one alias in one process; see ``store.Store``.
 
     Attributes:
-        idle: threads that wait in `wait_for_claim`.
-        running: tasks that are RUNNING.
+        idle: Threads that wait in `wait_for_claim`.
+        running: Tasks that are RUNNING.
     """
 
     def __init__(
@@ -149,11 +150,11 @@ class MemoryStore:
         self.idle = 0
         self.running = 0
         self._closed = False
-        self._ending = False  # somebody waits until all is done
+        self._ending = False  # a thread waits until all is done
         self._lock = threading.Lock()
         self._lock_of_workers = _PoliteLock(self._lock)
-        # Two conditions: a notify meant for a thread that wants work must not wake one that waits
-        # for the end of it.
+        # Two conditions: a notify meant for a thread that wants work must not wake a thread that
+        # waits for all work to end.
         self._work = threading.Condition(self._lock)
         self._quiet = threading.Condition(self._lock)
         self._records: dict[str, Record] = {}
@@ -161,7 +162,7 @@ class MemoryStore:
         self._ready: list[tuple[int, int, Record]] = []  # (-priority, turn, record)
         self._deferred: list[tuple[int, int, Record]] = []  # (due_ns, turn, record)
         self._finished: OrderedDict[str, Record] = OrderedDict()  # least recently used first
-        self._kept_bytes = 0  # the weight of those
+        self._kept_bytes = 0  # the weight of the finished records
 
     @property
     def waiting(self) -> int:
@@ -170,17 +171,17 @@ class MemoryStore:
 
     @property
     def unattended(self) -> int:
-        """How many idle threads too few there are: one per due task, one to watch the deferred."""
+        """How many idle threads are missing: one per due task, one to watch the deferred ones."""
         return len(self._ready) + bool(self._deferred) - self.idle
 
     def encode(self, value: object) -> object:
-        """Return ``value``: what stays in one process needs no encoding."""
+        """Return ``value`` unchanged: within one process nothing needs encoding."""
         return value
 
     def enqueue(
         self, meta: bytes, arguments: Arguments, *, priority: int, due_ns: int
     ) -> tuple[str, int]:
-        """See ``records.Store``."""
+        """Store a READY task; see ``store.StoreClient``."""
         record = Record(meta, arguments, priority)
         self._let_workers_go()
         with self._lock:
@@ -196,7 +197,7 @@ class MemoryStore:
         return record.result_id, record.enqueued_at_ns
 
     def get(self, result_id: str) -> Snapshot:
-        """See ``records.Store``. Reading a finished result makes it the most recent one."""
+        """Return the record as it is now. A read makes a finished result the most recent."""
         self._let_workers_go()
         with self._lock:
             record = self._records.get(result_id)
@@ -213,7 +214,7 @@ class MemoryStore:
         )
 
     def claim(self, worker_id: str = "") -> Record | None:
-        """See ``records.Store``."""
+        """Claim the task whose turn it is; ``None`` if none is due."""
         with self._lock:
             return None if self._closed else self._claim(worker_id)
 
@@ -234,8 +235,8 @@ class MemoryStore:
             return None
 
     def finish(self, claim: Record, *, successful: bool, outcome: Any) -> int:
-        """See ``records.Store``. Nothing is too large here: the latest result is always kept."""
-        evicted = []  # until the lock is free
+        """Store the outcome. Nothing is too large here: the latest result is always kept."""
+        evicted = []  # keeps the records alive until the lock is free
         claim.weight = weight(outcome) + weight(claim.arguments())
         with self._lock_of_workers:
             claim.ending = outcome
@@ -265,7 +266,7 @@ class MemoryStore:
         """Wait until nothing is running or due; tasks deferred to later do not count.
 
         Args:
-            timeout_s: give up after so many seconds; ``None``: never.
+            timeout_s: Give up after this many seconds; ``None``: never.
 
         Returns:
             Whether all was done.
@@ -283,7 +284,7 @@ class MemoryStore:
                 self._quiet.wait(left)
 
     def close(self) -> list[Record]:
-        """Let nothing more be claimed, end the waits, and drop all records but the running ones.
+        """Stop all claims, end the waits, and drop all records but the running ones.
 
         Returns:
             The records that were waiting, in order.
@@ -305,7 +306,7 @@ class MemoryStore:
             return self._in_progress()
 
     def _let_workers_go(self) -> None:
-        # What `_PoliteLock` does, as far as the main thread may.
+        # What `_PoliteLock` does, as far as that is safe in the main thread.
         while self._lock.locked():
             time.sleep(0)
 
@@ -325,8 +326,8 @@ class MemoryStore:
         return record
 
     def _promote(self) -> None:
-        # A deferred task takes its place among those of its priority at the moment it falls due.
-        # Where many fall due together, the next call goes on.
+        # A deferred task takes its place among those of its priority when it falls due. Where many
+        # fall due together, the next call continues.
         now = time.time_ns()
         for _ in range(PROMOTED_AT_ONCE):
             if not self._deferred or self._deferred[0][0] > now:

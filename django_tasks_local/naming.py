@@ -1,7 +1,7 @@
 """How a record names its task: by import path, and by what differs from the task found there.
 
 Tasks of Django 6.0 cannot be pickled, and those of later versions may have more fields; so nothing
-here depends on which fields there are.
+here depends on which fields exist.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from django_tasks_local.store import task_path
 if TYPE_CHECKING:
     type AnyTask = Task[..., Any]
 
-# id(task) -> (task, meta) of tasks that are what their path names; the task is held, so that its
-# id stays its own. There are as many as the project has decorated functions.
+# id(task) -> (task, meta) of tasks that are what their path names. The dict holds the task, so that
+# its id stays its own. It has as many entries as the project has decorated functions.
 _encoded: dict[int, tuple[AnyTask, bytes]] = {}
 _ENCODED_LIMIT = 4096  # arbitrary; reached only by a program that makes tasks in a loop
 
@@ -35,7 +35,7 @@ def encode_task(task: AnyTask) -> bytes:
     differ from the task found there (all fields, where the path names the plain function).
 
     Raises:
-        InvalidTask: the path does not lead back to this task's function, or a field that has to
+        InvalidTask: The path does not lead back to this task's function, or a field that has to
             be stored cannot be pickled.
     """
     known = _encoded.get(id(task))
@@ -68,7 +68,7 @@ def decode_task(meta: bytes) -> AnyTask:
     """Return the task that ``meta`` names. Cached.
 
     Raises:
-        TaskResultDoesNotExist: the path no longer imports; the cause says why.
+        TaskResultDoesNotExist: The path no longer imports; the cause says why.
     """
     try:
         return load_task(meta)
@@ -80,7 +80,7 @@ def decode_task(meta: bytes) -> AnyTask:
 
 @lru_cache(maxsize=1024)
 def load_task(meta: bytes) -> AnyTask:
-    """As `decode_task`, but raises whatever the import raised."""
+    """Return the task that ``meta`` names, or raise whatever the import raised. Cached."""
     path, _, changed = meta.partition(b"\0")
     found = _find(path.decode())
     changes = pickle.loads(changed) if changed else {}
@@ -90,23 +90,23 @@ def load_task(meta: bytes) -> AnyTask:
             return found
         return _build(task_class or type(found), _values(found) | changes)
     if task_class is None or not callable(found):
-        raise ImportError(f"{task_path(meta)} is no task any more but {found!r}.")
+        raise ImportError(f"{task_path(meta)} is no longer a task but {found!r}.")
     return _build(task_class, {**changes, "func": found})
 
 
 def copy_task(task: AnyTask, **changes: object) -> AnyTask:
-    """Return a copy of ``task`` with other fields, without asking its backend to validate it."""
+    """Return a copy of ``task`` with changed fields, without having its backend validate it."""
     return _build(type(task), _values(task) | changes)
 
 
 def _changes(task: AnyTask, found: object) -> dict[str, Any]:
-    """Return the fields that make ``task`` of what its path leads to; its class is under ``""``."""
+    """Return the fields in which ``task`` differs from what its path names; ``""`` is its class."""
     values = _values(task)
     del values["func"]
     if found is task.func:
         return {"": type(task), **values}
     if not isinstance(found, Task) or found.func is not task.func:
-        raise InvalidTask(_not_found(task, f"what stands there is {found!r}"))
+        raise InvalidTask(_not_found(task, f"the path leads to {found!r}"))
     original = _values(found)
     changes = {n: v for n, v in values.items() if not _same(v, original.get(n, MISSING))}
     if type(found) is not type(task):
@@ -136,7 +136,7 @@ def _values(task: AnyTask) -> dict[str, Any]:
 
 
 def _same(one: object, other: object) -> bool:
-    # By type too: 1.0 == True, and a task must get back what it was given.
+    # By type too: 1.0 == True, and a task must get back exactly what it was given.
     return one is other or (type(one) is type(other) and one == other)
 
 

@@ -1,4 +1,4 @@
-"""The options of both backends: one table, from which checks, errors and defaults are made."""
+"""The options of both backends: one table, from which checks, errors and defaults follow."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Option:
     """One row of the table.
 
     Attributes:
-        default: what counts if the key is absent. ``None`` with ``derived``: computed.
-        types: what a value may be an instance of. A bool is never accepted as an int.
-        minimum, maximum: inclusive bounds of numbers.
-        unit: of numbers, for the error text.
-        kinds: the backends that know the option.
-        none_means: what the value ``None`` says; empty where ``None`` is not allowed.
+        default: The value if the key is absent; ``None`` where it is computed.
+        types: What a value may be an instance of. A bool is never accepted as an int.
+        minimum, maximum: Inclusive bounds of numbers.
+        unit: Of numbers, for the error text.
+        kinds: The backends that know the option.
+        none_means: What the value ``None`` means; empty where ``None`` is not allowed.
     """
 
     default: Any
@@ -55,7 +55,7 @@ OPTIONS: dict[str, Option] = {
     "MAX_WORKERS": Option(10, (int,), 1, 1024, "workers"),
     # Finished results kept; the least recently used goes first.
     "MAX_RESULTS": Option(1000, (int,), 1, 1_000_000, "results"),
-    # Bytes that they may hold, arguments included, as far as a look at them tells.
+    # About how many bytes they may hold, arguments included.
     "MAX_RESULT_BYTES": Option(256 * MIB, (int,), MIB, 1024 * GIB, "bytes", kinds=("thread",)),
     # Tasks that may wait, those with run_after included.
     "MAX_PENDING": Option(10_000, (int,), 1, 1_000_000, "tasks"),
@@ -63,9 +63,9 @@ OPTIONS: dict[str, Option] = {
     "SLOT_SIZE": Option(KIB, (int,), 256, MIB, "bytes", kinds=("process",)),
     # Ceiling of the segment. Default: see _derived_shm_size.
     "SHM_SIZE": Option(None, (int,), MIB, 1024 * GIB, "bytes", kinds=("process",)),
-    # Which ring this is. Default: from SECRET_KEY and the settings module, see ring/shm/segment.py.
+    # Which ring this is. Default: from SECRET_KEY and the settings module, see pool/spec.py.
     "NAMESPACE": Option(None, (str,), kinds=("process",)),
-    # Time left to work that nobody else can take over. `docker stop` gives 10 seconds in all.
+    # Time for work that no other process can take over. `docker stop` gives 10 seconds in all.
     "DRAIN_TIMEOUT": Option(
         8, (int, float), 0, 31_536_000, "seconds", none_means="to wait until all is done"
     ),
@@ -76,7 +76,7 @@ OPTIONS: dict[str, Option] = {
 class Options:
     """The options of one alias, checked and complete. Field names are the keys in lower case.
 
-    Hashable: part of the key under which a process keeps its stores.
+    It is hashable: part of the key under which a process keeps its stores.
     """
 
     max_workers: int  # threads of this process, or worker processes on the host
@@ -93,7 +93,7 @@ class Options:
         """Return the options in ``params``, one alias's value in ``TASKS``.
 
         Raises:
-            ImproperlyConfigured: with the text of every error that `check` finds.
+            ImproperlyConfigured: `check` finds errors; the text has all of theirs.
         """
         known = _accepted.get((alias, kind))
         if known is not None and known[0] == params:
@@ -105,8 +105,8 @@ class Options:
         return options
 
 
-# What was accepted last for each alias. Under ASGI every request makes backend objects of its own,
-# and comparing two dicts takes 0.3 µs where checking every value takes 5.
+# What was accepted last for each alias. Under ASGI every request makes its own backend objects, and
+# comparing two dicts takes 0.3 µs where checking every value takes 5 µs.
 _accepted: dict[tuple[str, Kind], tuple[dict[str, Any], Options]] = {}
 
 
@@ -132,7 +132,7 @@ def check(params: Mapping[str, Any], alias: str, kind: Kind) -> list[Error]:
 
 
 def check_app(kind: Kind) -> list[CheckMessage]:
-    """Return a warning where the app is not installed and has something to give to ``kind``."""
+    """Return a warning where the app is not installed and ``kind`` would benefit from it."""
     if kind == "thread" or apps.is_installed("django_tasks_local"):
         return []
     return [
@@ -171,7 +171,7 @@ def _derived_shm_size(
 
 
 def _least_shm_size(max_workers: int, slot_size: int) -> int:
-    # What all workers may be working on at once, and two slots to pass something on.
+    # What all workers may work on at once, and two slots for what is passed on.
     return SEGMENT_OVERHEAD + (max_workers + 2) * (slot_size + SLOT_OVERHEAD)
 
 
@@ -248,7 +248,7 @@ def _check_room(options: Options, where: str) -> Iterator[Error]:
 
 def _in_bounds(option: Option, value: object) -> bool:
     if isinstance(value, str):
-        # What is only white space is as good as empty: it comes from an unset variable.
+        # White space counts as empty: it comes from an unset variable.
         return bool(value.strip())
     return isinstance(value, int | float) and option.minimum <= value <= option.maximum
 

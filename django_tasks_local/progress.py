@@ -1,8 +1,8 @@
 """Progress of a running task: reported by the task, read with its result from anywhere.
 
 The store hands each running task a way to report (``Claim.report``); ``execution`` puts it into
-a context variable for as long as the task runs. Outside a task the variable is unset, and
-everything here does nothing, so a function that reports can be called from a view or a shell too.
+a context variable for as long as the task runs. Outside a task the variable is unset, and the
+functions here do nothing, so a view or a shell can call a function that reports too.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 MESSAGE_BYTES = 64  # of UTF-8; what a record has room for
 
-# Nobody polls faster than a screen refreshes. With a report every 20 ms, and 3 µs for one in shared
-# memory, `track` spends its time on looking at the clock: 0.1 µs a row.
+# Nobody polls faster than a screen refreshes. With a report every 20 ms, which costs 3 µs in shared
+# memory, `track` spends its time on reading the clock: 0.1 µs a row.
 TRACK_INTERVAL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a task has come, as it said itself.
+    """How far a task has come, as the task itself reported.
 
     Attributes:
-        done: units finished so far, in whatever unit the task counts.
-        total: units in all, ``None`` if the task does not know.
-        message: what it is doing, at most 64 bytes of UTF-8.
+        done: Units finished so far, in whatever unit the task counts.
+        total: Units in all, ``None`` if the task does not know.
+        message: What it is doing, at most 64 bytes of UTF-8.
     """
 
     done: float
@@ -54,27 +54,27 @@ _current: ContextVar[Report] = ContextVar("django_tasks_local_progress")
 
 
 def report_to(report: Report) -> None:
-    """Send what this context reports from here on to ``report``, and what its threads report.
+    """Send later reports of this context, and of its threads, to ``report``.
 
     Args:
-        report: does nothing once its task has ended; threads and generators may outlive it.
+        report: Does nothing once its task has ended; threads and generators may outlive it.
     """
     _current.set(report)
 
 
 def report_progress(done: float, total: float | None = None, message: str = "") -> None:
-    """Say how far the running task has come; ``result.progress`` shows it in any process.
+    """Report how far the running task has come; ``result.progress`` shows it in any process.
 
     Takes no lock and may be called in a tight loop. Does nothing outside a task. A report
     replaces the one before it.
 
     Args:
-        done: units finished so far, a finite number.
-        total: units in all, a finite number; ``None`` if unknown.
-        message: what is going on; cut to 64 bytes of UTF-8, never in the middle of a character.
+        done: Units finished so far, a finite number.
+        total: Units in all, a finite number; ``None`` if unknown.
+        message: What is going on; cut to 64 bytes of UTF-8, never in the middle of a character.
 
     Raises:
-        TypeError: ``done`` or ``total`` is no int or float.
+        TypeError: ``done`` or ``total`` is neither an int nor a float.
         ValueError: ``done`` or ``total`` is infinite, not a number, or beyond a float's range.
     """
     # Checked outside a task too: a mistake should show in the shell, not only in a worker.
@@ -89,18 +89,18 @@ def report_progress(done: float, total: float | None = None, message: str = "") 
 def track[T](rows: Iterable[T], total: float | None = None, message: str = "") -> Iterator[T]:
     """Yield ``rows`` one by one and report how many are done.
 
-    The start and the end are always reported, what lies between at most every 20 ms. When the
-    loop is left early the last report is the number of rows that were finished.
+    It always reports the start and the end, and in between at most every 20 ms. If the loop is
+    left early, the last report is the number of rows that were finished.
 
     Args:
-        rows: anything iterable.
-        total: how many rows there are; taken from ``len(rows)`` where that exists.
-        message: as for `report_progress`.
+        rows: Anything iterable.
+        total: How many rows there are; taken from ``len(rows)`` where that exists.
+        message: As for `report_progress`.
 
     Yields:
         Each row, unchanged.
     """
-    # Looked up once: a loop left early is closed whenever the interpreter gets to it,
+    # Looked up once: the interpreter closes a loop that was left early whenever it gets to it,
     # which may be in the middle of the next task.
     report = _current.get(None)
     if total is None and isinstance(rows, Sized):
@@ -125,10 +125,10 @@ def track[T](rows: Iterable[T], total: float | None = None, message: str = "") -
 
 
 def progress_of(result: TaskResult[..., Any]) -> Progress | None:
-    """Return ``result.progress``; ``None`` for the result of a backend that has no progress.
+    """Return ``result.progress``, or ``None`` for the result of a backend that has no progress.
 
     Args:
-        result: of any backend, such as Django's ``ImmediateBackend`` in tests.
+        result: Of any backend, such as Django's ``ImmediateBackend`` in tests.
     """
     progress = getattr(result, "progress", None)
     return progress if isinstance(progress, Progress) else None
@@ -146,7 +146,7 @@ def _check_number(name: str, value: object) -> None:
 
 
 def _cut(message: str) -> str:
-    # str() first: translated texts are lazy objects. "replace" keeps lone surrogates from raising.
+    # str() first: translated texts are lazy objects. With "replace", lone surrogates do not raise.
     text = str(message)
     if text.isascii():
         return text[:MESSAGE_BYTES]

@@ -1,7 +1,7 @@
-"""What our backends return: Django's ``TaskResult``, made from a record, with ``progress``.
+"""What the backends return: Django's ``TaskResult``, made from a record, with ``progress``.
 
-A result keeps the record and computes each field when it is read: a poll for the status costs no
-unpickling, however large the result.
+A result keeps the record and computes each field when it is read: a poll for the status unpickles
+nothing, however large the result.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def _computed(read: Callable[[Any], Any]) -> Any:
 
 
 class LocalTaskResult(_TaskResult):
-    """A task's record as it was at one moment; `refresh` replaces it by the present one.
+    """A task's record as it was at one moment; `refresh` replaces it with the current one.
 
-    Fields are those of Django's ``TaskResult``. ``args`` and ``kwargs`` are what was passed, not
-    normalised to JSON types. Arguments, return value and errors are unpickled when first read,
-    and raise a ``ValueError`` then if they cannot be. Large arguments of a finished task may have
-    had to make room for others: reading them raises ``ArgumentsDropped``.
+    The fields are those of Django's ``TaskResult``. ``args`` and ``kwargs`` are what was passed,
+    not normalised to JSON types. Arguments, return value and errors are unpickled when first read;
+    if that is impossible, the read raises a ``ValueError``. Large arguments of a finished task may
+    have had to make room for others: reading them raises ``ArgumentsDropped``.
     """
 
     __slots__ = ("_read", "_snapshot")
@@ -71,13 +71,13 @@ class LocalTaskResult(_TaskResult):
         worker_ids: list[str],
         **others: Any,
     ) -> None:
-        """Make a result of Django's fields, as ``dataclasses.replace`` does.
+        """Make a result from Django's fields, as ``dataclasses.replace`` does.
 
-        As with Django's ``TaskResult``, the return value is left behind; `refresh` brings it back,
-        and ``progress`` and ``loss`` too. ``last_attempted_at`` is ``started_at`` here.
+        As with Django's ``TaskResult``, the return value is left out; `refresh` brings it back, as
+        it does ``progress`` and ``loss``. ``last_attempted_at`` is ``started_at`` here.
 
         Raises:
-            ValueError: more than one worker id. A task is started once.
+            ValueError: More than one worker id. A task is started once.
         """
         if len(worker_ids) > 1:
             raise ValueError(f"worker_ids is {worker_ids!r}; a task here has one worker at most.")
@@ -115,16 +115,16 @@ class LocalTaskResult(_TaskResult):
 
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot, alias: str) -> LocalTaskResult:
-        """As `from_record`, with the task looked up.
+        """Return the result that shows ``snapshot``, and look its task up.
 
         Raises:
-            TaskResultDoesNotExist: the task's path no longer imports.
+            TaskResultDoesNotExist: The task's path no longer imports.
         """
         return cls.from_record(snapshot, alias, decode_task(snapshot.meta))
 
     @property
     def snapshot(self) -> Snapshot:
-        """The record that is shown."""
+        """The record that this result shows."""
         return self._snapshot
 
     def show(self, snapshot: Snapshot) -> None:
@@ -139,12 +139,12 @@ class LocalTaskResult(_TaskResult):
 
     @_computed
     def enqueued_at(self) -> datetime | None:
-        """When it was enqueued."""
+        """When the task was enqueued."""
         return _moment(self._snapshot.enqueued_at_ns)
 
     @_computed
     def started_at(self) -> datetime | None:
-        """When a worker claimed it."""
+        """When a worker claimed the task."""
         return _moment(self._snapshot.started_at_ns)
 
     @_computed
@@ -154,12 +154,12 @@ class LocalTaskResult(_TaskResult):
 
     @_computed
     def finished_at(self) -> datetime | None:
-        """When its outcome was stored."""
+        """When the task's outcome was stored."""
         return _moment(self._snapshot.finished_at_ns)
 
     @_computed
     def worker_ids(self) -> list[str]:
-        """The worker that claimed it, in a list as Django has it."""
+        """The worker that claimed the task, in a list as Django has it."""
         worker_id = self._snapshot.worker_id
         return [worker_id] if worker_id else []
 
@@ -193,7 +193,7 @@ class LocalTaskResult(_TaskResult):
 
     @_computed
     def _return_value(self) -> Any:
-        # Django's `return_value` looks at the status, then here.
+        # Django's `return_value` reads the status, then this.
         if self._snapshot.status != TaskResultStatus.SUCCESSFUL:
             return None
         return self._load_outcome()
@@ -226,7 +226,7 @@ class LocalTaskResult(_TaskResult):
         try:
             return read()
         except (LocalTasksError, TaskResultDoesNotExist):
-            raise  # from the store; the others are from the classes of what was pickled
+            raise  # from the store; other exceptions come from the classes of what was pickled
         except Exception as error:
             raise ValueError(
                 f"The {what} of task {task_path(self._snapshot.meta)}, id={self.id}, cannot be "
@@ -234,7 +234,7 @@ class LocalTaskResult(_TaskResult):
             ) from error
 
     def __repr__(self) -> str:
-        # Django's would unpickle everything, which may be megabytes in a line of a log, or raise.
+        # Django's would unpickle everything, which may raise, or put megabytes into a log line.
         path = task_path(self._snapshot.meta)
         return f"<{type(self).__name__} id={self.id} task={path} status={self.status}>"
 
@@ -242,14 +242,14 @@ class LocalTaskResult(_TaskResult):
         """Show the record as it is now, ``progress`` included; the arguments stay.
 
         Raises:
-            TaskResultDoesNotExist: the result has been evicted, or its task no longer imports.
+            TaskResultDoesNotExist: The result has been evicted, or its task no longer imports.
         """
-        # The alias, where Django takes the task's: the two differ when a task was given straight
-        # to the enqueue() of another backend.
+        # This result's alias, where Django takes the task's: they differ when a task was passed
+        # directly to the enqueue() of another backend.
         self._renew(task_backends[self.backend].get_result(self.id))
 
     async def arefresh(self) -> None:
-        """As `refresh`."""
+        """Do what `refresh` does, from async code."""
         self._renew(await task_backends[self.backend].aget_result(self.id))
 
     def _renew(self, fresh: object) -> None:
@@ -310,7 +310,7 @@ def _default_of(field: Field[Any]) -> Callable[[], Any]:
 
 
 # Fields that this package does not know, because a later Django has added them. Nothing fills them:
-# each result has their defaults, or None where there is none.
+# each result has their defaults, or None where they have none.
 _ADDED_FIELDS: tuple[tuple[str, Callable[[], Any]], ...] = tuple(
     (field.name, _default_of(field))
     for field in fields(TaskResult)
@@ -319,19 +319,19 @@ _ADDED_FIELDS: tuple[tuple[str, Callable[[], Any]], ...] = tuple(
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# The year 2262. Stores keep times as 64-bit ns, and a task due later than that just as well waits.
+# The year 2262. Stores keep times as 64-bit ns; a task that is due later simply waits until then.
 _LATEST_NS = 2**63 - 1
 
 
 def unix_ns(moment: datetime) -> int:
-    """Return ``moment`` in Unix ns; a naive one (USE_TZ is False) is local time."""
+    """Return ``moment`` in Unix ns; a naive moment (USE_TZ is False) is local time."""
     try:
-        # An aware one is not converted: the difference is exact, and does not overflow near the
+        # An aware moment is not converted: the difference is exact, and does not overflow near the
         # last day of the calendar.
         aware = moment if timezone.is_aware(moment) else moment.astimezone()
         return min((aware - _EPOCH) // _MICROSECOND * 1000, _LATEST_NS)
     except (OverflowError, ValueError, OSError):
-        # Naive, and so close to either end of the calendar that no time zone reaches there.
+        # Naive, and too close to either end of the calendar to be converted.
         return _LATEST_NS if moment.year > _EPOCH.year else 0
 
 

@@ -1,7 +1,7 @@
-"""The words that stores, backends and workers share.
+"""The protocols that stores, backends and workers share.
 
-No I/O, and Django only for type checking: a pool that loses the race to start must be able to end
-before it has imported Django.
+It does no I/O, and imports Django only for type checking: a pool that loses the race to start must
+be able to end before it has imported Django.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Snapshot(Protocol):
 
     @property
     def result_id(self) -> str:
-        """The id of its result."""
+        """The id of the task's result."""
 
     @property
     def status(self) -> TaskResultStatus:
@@ -32,23 +32,23 @@ class Snapshot(Protocol):
 
     @property
     def meta(self) -> bytes:
-        """What names the task, see ``naming.encode_task``."""
+        """The bytes that name the task, see ``naming.encode_task``."""
 
     @property
     def enqueued_at_ns(self) -> int:
-        """When it was enqueued."""
+        """When the task was enqueued."""
 
     @property
     def started_at_ns(self) -> int:
-        """When it was claimed."""
+        """When a worker claimed the task."""
 
     @property
     def finished_at_ns(self) -> int:
-        """When it ended."""
+        """When the task ended."""
 
     @property
     def worker_id(self) -> str:
-        """The worker that claimed it, ``""`` until then."""
+        """The worker that claimed the task, ``""`` until then."""
 
     @property
     def progress(self) -> Progress | None:
@@ -59,10 +59,10 @@ class Snapshot(Protocol):
         """How the worker was lost in the middle of the task, ``None`` where it was not."""
 
     def arguments(self) -> Arguments:
-        """Unpickle the arguments. A poll for the status never calls it."""
+        """Return the arguments, unpickled. A poll for the status never calls this."""
 
     def outcome(self) -> Any:
-        """Give the return value, or the exception's class path and the traceback.
+        """Return the return value, or the exception's class path and the traceback.
 
         Only for a record that is SUCCESSFUL or FAILED.
         """
@@ -88,7 +88,7 @@ class PlainSnapshot:
 class Ended:
     """The `Snapshot` of a task that has just ended: what has changed, and for the rest ``running``.
 
-    Made once for each task, mostly for nobody: hence no copy of fields.
+    One is made for each task, and mostly nobody reads it: hence no copy of fields.
     """
 
     __slots__ = ("_outcome", "_running", "finished_at_ns", "status")
@@ -102,7 +102,7 @@ class Ended:
         self._outcome = outcome
 
     def outcome(self) -> Any:
-        """Give what it was made with."""
+        """Return the outcome that the constructor got."""
         return self._outcome
 
     def __getattr__(self, name: str) -> Any:
@@ -117,10 +117,10 @@ class Claim(Snapshot, Protocol):
 
 
 class StoreClient(Protocol):
-    """What a backend asks of a store."""
+    """What a backend needs of a store."""
 
     def encode(self, value: object) -> Any:
-        """Return ``value`` as `enqueue` and `finish` want it. May raise what pickling raises."""
+        """Return ``value`` as `enqueue` and `finish` take it. May raise what pickling raises."""
 
     def enqueue(
         self, meta: bytes, arguments: Any, *, priority: int, due_ns: int
@@ -132,20 +132,20 @@ class StoreClient(Protocol):
 
         Raises:
             QueueFull: MAX_PENDING tasks are waiting.
-            PayloadTooLarge: the arguments do not fit.
-            StoreUnavailable: the store cannot be used.
+            PayloadTooLarge: The arguments do not fit.
+            StoreUnavailable: The store cannot be used.
         """
 
     def get(self, result_id: str) -> Snapshot:
         """Return the record as it is now.
 
         Raises:
-            TaskResultDoesNotExist: for any string that is not the id of a record here.
+            TaskResultDoesNotExist: The string is not the id of a record here.
         """
 
 
 class Store(StoreClient, Protocol):
-    """And what a worker asks of it."""
+    """What a worker needs of a store, besides what a backend does."""
 
     def claim(self) -> Claim | None:
         """Turn the task whose turn it is from READY to RUNNING; ``None`` if none is due."""
@@ -157,7 +157,7 @@ class Store(StoreClient, Protocol):
             When it finished, in Unix ns.
 
         Raises:
-            PayloadTooLarge: the outcome does not fit. Nothing was stored: call again, with the
+            PayloadTooLarge: The outcome does not fit. Nothing was stored: call again, with the
                 error as the outcome.
         """
 

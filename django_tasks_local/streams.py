@@ -1,4 +1,4 @@
-"""Standard output and standard error, for processes on which others depend.
+"""Standard output and standard error, for processes on which other processes depend.
 
 Either may be missing (``None``, where the descriptor was closed when Python started), closed, a
 pipe whose reader has gone, or a file on a full disk. Nothing here raises because of that.
@@ -13,22 +13,22 @@ from typing import IO, Any
 
 
 class _Forgiving(io.FileIO):
-    """A file that takes everything: what cannot be written is dropped."""
+    """A file that accepts everything, and drops what it cannot write."""
 
     def write(self, data: Any) -> int:
         try:
             written = super().write(data)
         except OSError:
             written = None
-        # None: a pipe that is full, and that somebody has told not to block.
+        # None: a full pipe that was set not to block.
         return memoryview(data).nbytes if written is None else written
 
 
 def forgive_output() -> None:
-    """Have no `print` fail in this process, whatever becomes of its log, and each line appear.
+    """Let no ``print`` in this process fail, whatever becomes of its log, and flush each line.
 
-    For a pool: a full disk under the log, or a `tee` that has ended, is nothing that a task or the
-    import of a project should fail of.
+    For a pool: no task and no import of a project should fail because the log's disk is full or a
+    ``tee`` has ended.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -36,7 +36,7 @@ def forgive_output() -> None:
             continue
         raw: Any = _Forgiving(stream.fileno(), "w", closefd=False)
         forgiving = io.TextIOWrapper(
-            raw if stream.write_through else io.BufferedWriter(raw),  # as Python has it, and -u
+            raw if stream.write_through else io.BufferedWriter(raw),  # as Python does, with -u too
             encoding=stream.encoding, errors=stream.errors,
             line_buffering=True, write_through=stream.write_through,
         )  # fmt: skip
@@ -59,18 +59,18 @@ def flush_output() -> None:
 
 
 def say(text: str) -> None:
-    """Write one line to standard error, if there is one that takes it."""
+    """Write one line to standard error, if that is possible."""
     with suppress(Exception):
         print(text, file=sys.stderr, flush=True)
 
 
 def say_traceback() -> None:
-    """Write the exception that is being handled to standard error."""
+    """Write the traceback of the current exception to standard error."""
     say(traceback.format_exc().rstrip())
 
 
 def _drop_buffer(stream: IO[Any]) -> None:
-    """Flush into /dev/null: no stream has a method that only forgets."""
+    """Flush into /dev/null: no stream has a method that only drops its buffer."""
     with suppress(Exception):  # no descriptor behind it, or no descriptor free for the exchange
         descriptor = stream.fileno()
         null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

@@ -2,8 +2,8 @@
 
 A test run is one process in which Django's test environment is set up (each process of
 ``test --parallel`` is one), and the pools that it starts, with their workers and the pools that
-these start. Its rings and databases are its own. Before its databases are destroyed its threads
-and pools must end, or PostgreSQL refuses.
+these start. Its rings and databases are its own. Before Django destroys the databases, the run's
+threads and pools must end, or PostgreSQL refuses.
 """
 
 import logging
@@ -22,9 +22,9 @@ logger = logging.getLogger("django_tasks_local")
 
 # The test run of the process that started this pool; empty in every other process.
 _told: Final[list[str]] = []
-# What ends the threads and pools of this process's test run, one function for each backend.
+# Functions that end the threads and pools of this process's test run, one for each backend.
 _ends: Final[list[Callable[[], None]]] = []
-# The databases that pools of this test run were told of last, if any.
+# The databases that pools of this test run last heard of, if any.
 _shown: Final[list[dict[str, str]]] = []
 
 
@@ -35,7 +35,7 @@ def under_test() -> bool:
 
 
 def test_run() -> str:
-    """Return what tells this process's test run from others; "" outside of one."""
+    """Return a text that tells this process's test run from others; "" outside of one."""
     if _told:
         return _told[0]
     return str(os.getpid()) if under_test() else ""
@@ -45,8 +45,8 @@ def join(run: str, *, debug: bool) -> None:
     """Make this process, a pool that is set up, part of a test run: it sends no mail, and so on.
 
     Args:
-        run: its name, from `test_run`.
-        debug: the value of ``settings.DEBUG`` there.
+        run: Its name, from `test_run`.
+        debug: The value of ``settings.DEBUG`` there.
     """
     _told[:] = [run]
     if not under_test():
@@ -56,7 +56,7 @@ def join(run: str, *, debug: bool) -> None:
 def databases() -> dict[str, str]:
     """Return alias and name of each test database that another process can open.
 
-    They are noted as told to a pool.
+    A call notes them as what a pool was told.
     """
     _shown[:] = [_databases()]
     return _shown[0]
@@ -75,10 +75,10 @@ def unshared_databases() -> list[str]:
 
 
 def refuse_unshared_databases(alias: str) -> None:
-    """Look whether there are such databases, for a backend with a pool.
+    """Check that a backend with a pool can use this process's test databases.
 
     Raises:
-        ImproperlyConfigured: There are.
+        ImproperlyConfigured: A database is in this process's memory alone.
     """
     if databases := unshared_databases():
         raise ImproperlyConfigured(
@@ -98,25 +98,25 @@ def close_connections() -> None:
 
 
 def at_end(end: Callable[[], None]) -> None:
-    """Have ``end`` called before the test databases of this process are made or destroyed."""
+    """Call ``end`` before the test databases of this process are made or destroyed."""
     _ends.append(end)
 
 
-# Django tells nobody that it is about to destroy a test database. But it does so over a connection
-# to none, and this signal comes before the first statement there. SQLite needs none, and destroys a
-# file that others may have open.
+# Django does not announce that it is about to destroy a test database. But it does so over a
+# connection to no database, and this signal comes before the first statement there. SQLite needs
+# no such connection: it destroys a file that others may have open.
 @receiver(connection_created)
 def _on_connection(connection: Any = None, **kwargs: Any) -> None:
     if _told or not under_test():
         return
-    # A pool from before the test databases were there (a pytest session may begin without) would
-    # run tasks on the real ones.
+    # A pool older than the test databases (a pytest session may begin without any) would run tasks
+    # on the real ones.
     if getattr(connection, "alias", "") == NO_DB_ALIAS or (_shown and _shown[0] != _databases()):
         _shown.clear()
         for end in _ends:
             try:
                 end()
-            except Exception:  # the databases' own error says more to who reads it
+            except Exception:  # the databases' own error says more to the reader
                 logger.exception("Threads or pools of the test run could not be ended")
 
 

@@ -1,24 +1,24 @@
-"""How many bytes a value holds, about: enough to keep large ones from filling the memory."""
+"""About how many bytes a value holds: enough to keep large values from filling the memory."""
 
 import sys
 from collections import deque
 from itertools import islice
 from typing import Any, Final
 
-# Nothing inside, and too small to count: what most tasks take and return.
+# Empty inside, and too small to count: what most tasks take and return.
 _SMALL: Final = frozenset({type(None), bool, int, float})
 _SEQUENCES: Final = (list, tuple, set, frozenset, deque)
-# How many items of a container are looked at; the others count as these do on average.
+# How many items of a container are sampled; the others count as these do on average.
 _SAMPLE: Final = 100
 # How deep: a list of dicts of bytes, the fields of an object in a list.
 _DEPTH: Final = 3
 
 
 def weight(value: object, depth: int = _DEPTH) -> int:
-    """Return about how many bytes `value` holds: its own, and those of what is in it.
+    """Return about how many bytes ``value`` holds: its own, and those of what is in it.
 
     Buffers count in full, containers by a sample of their items, other objects by their fields
-    (0.2 µs for a small value). What is shared counts each time.
+    (0.2 µs for a small value). A shared object counts each time.
     """
     kind = type(value)
     if kind in _SMALL:
@@ -35,7 +35,7 @@ def weight(value: object, depth: int = _DEPTH) -> int:
             fields = getattr(value, "__dict__", None)
             if isinstance(fields, dict) and not isinstance(value, type):
                 size += _sampled(fields.items(), len(fields), depth)
-    except Exception:  # it changes under us, or has odd methods
+    except Exception:  # another thread changes it, or it has odd methods
         return 0
     return size
 
@@ -43,7 +43,7 @@ def weight(value: object, depth: int = _DEPTH) -> int:
 def _sampled(items: Any, count: int, depth: int) -> int:
     total = seen = 0
     for item in islice(items, _SAMPLE):
-        # A pair of a dict is no level of its own.
+        # A key with its value is not a level of its own.
         pair = type(item) is tuple and len(item) == 2
         total += sum(weight(each, depth - 1) for each in item) if pair else weight(item, depth - 1)
         seen += 1

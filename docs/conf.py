@@ -1,7 +1,7 @@
-"""How Sphinx makes the documentation site of these pages: `make docs`.
+"""How Sphinx makes the documentation site from these pages: `make docs`.
 
 The pages are plain Markdown that reads well where the repository is shown. What a site needs
-besides is made here: the table of contents out of the lists in index.md, and absolute addresses
+besides is made here: the table of contents from the lists in index.md, and absolute addresses
 for links that leave this folder.
 """
 
@@ -78,7 +78,7 @@ def with_addresses(page: Path, text: str) -> str:
 
 
 def read(app: Sphinx, name: str, source: list[str]) -> None:
-    """Complete a page that Sphinx has read; Sphinx takes what is in ``source`` then."""
+    """Complete a page that Sphinx has read; Sphinx then takes what is in ``source``."""
     text = with_addresses(Path(app.env.doc2path(name)), source[0])
     source[0] = text + contents(text) if name == root_doc else text
 

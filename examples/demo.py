@@ -1,4 +1,4 @@
-"""Four web workers, one pool, two `kill -9`: see that every task is accounted for.
+"""Four web workers, one pool, two `kill -9`: check that every task is accounted for.
 
     python examples/demo.py            then look at the page until Ctrl-C
     python examples/demo.py --once     end by itself; exit status 0 if everything held, else 1
@@ -39,7 +39,7 @@ class Row:
     answerers: set[int] = field(default_factory=set)
     saw_running: set[int] = field(default_factory=set)
     facts: dict[str, Any] = field(default_factory=lambda: {"status": "READY", "worker": None})
-    trouble: str = ""  # the first answer that was none
+    trouble: str = ""  # the first answer that told us nothing
 
     @property
     def status(self) -> str:
@@ -56,7 +56,7 @@ class Row:
         return int(worker.split("-")[-2]) if worker else None
 
     def learn(self, answer: dict[str, Any]) -> None:
-        """Take in what one web worker said."""
+        """Record what one web worker said."""
         self.answerers.add(answer["web_pid"])
         if "status" not in answer:
             self.trouble = self.trouble or f"web {answer['web_pid']}: {answer['error']}"
@@ -79,14 +79,14 @@ class Demo:
         self.units_per_s = 10 * CALIBRATION_S / _speed()
 
     def play(self) -> None:
-        """Tell the whole story; what does not hold is counted by the paper."""
+        """Tell the whole story; the paper counts what does not hold."""
         workers = self.stage.web_workers()
         self.paper.say(f"  {self.client.url}  gunicorn with web workers {_pids(workers)}")
         self.first_act()
         self.second_act(workers)
 
     def first_act(self) -> None:
-        """Each web worker knows each task while it runs, whoever took it."""
+        """Show that each web worker knows each running task, whichever of them took it."""
         self.paper.head("1. Four tasks for the processor, started over HTTP")
         rows = [self.start(kind, seconds) for kind, seconds in FIRST_ACT.items()]
         self.watch(rows, lambda: all(row.is_finished for row in rows), "the first tasks finish")
@@ -95,7 +95,7 @@ class Demo:
         self.check_successful(rows)
 
     def second_act(self, workers: list[int]) -> None:
-        """Kill a web worker and a pool worker in the middle of it all."""
+        """Kill a web worker and a pool worker while tasks run."""
         self.paper.head("2. Five more, and kill -9 for a web worker and a pool worker")
         victim = self.start("primes", VICTIM_S, priority=100)
         others = [self.start(kind, seconds) for kind, seconds in SECOND_ACT.items()]
@@ -119,7 +119,7 @@ class Demo:
         )
 
     def start(self, kind: str, seconds: float, priority: int = 0) -> Row:
-        """Enqueue one task of so many seconds on one core."""
+        """Enqueue one task that takes this many seconds on one core."""
         size = max(1, round(seconds * self.units_per_s))
         wish = {"kind": kind, "size": min(size, 400), "priority": priority}
         answer = self.client.post("jobs/", wish)
@@ -128,7 +128,7 @@ class Demo:
         return row
 
     def watch(self, rows: list[Row], until: Any, what: str) -> None:
-        """Ask for the unfinished tasks, each of all web workers, until something is so."""
+        """Ask all web workers about each unfinished task, until a condition holds."""
 
         def look() -> bool:
             self.ask([row for row in rows if not row.is_finished])
@@ -142,7 +142,7 @@ class Demo:
         self.stage.note_shared_memory()
 
     def ask(self, rows: list[Row]) -> None:
-        """Ask as many times for each as there are web workers, or once if all have seen it run."""
+        """Ask once per web worker for each task, or once if all workers have seen it run."""
         asked = [
             row
             for row in rows
@@ -165,7 +165,7 @@ class Demo:
         wait_for(look, "every web worker answers for every task", ACT_TIMEOUT_S)
 
     def kill(self, pid: int | None, who: str) -> None:
-        """Do what nothing can be prepared for."""
+        """Kill a process with SIGKILL, for which no process can prepare."""
         if pid is None:
             raise StageError(f"nobody to kill: {who}")
         os.kill(pid, signal.SIGKILL)
@@ -177,7 +177,7 @@ class Demo:
         self.paper.table([head, *(self.cells(row) for row in rows)])
 
     def cells(self, row: Row) -> list[str]:
-        """One line of the table."""
+        """Return one line of the table."""
         return [
             row.kind,
             f"web {row.enqueuer}",
@@ -208,7 +208,7 @@ class Demo:
                 return result["hits"] > 0, f"{result['hits']} hits in {result['files']:,} files"
 
     def check_seen_by_all(self, rows: list[Row]) -> None:
-        """Web workers that came later may have looked too: there are at least four."""
+        """Check that at least four web workers answered; later ones may have looked too."""
         unseen = [row.kind for row in rows if len(row.saw_running) < WEB_WORKERS]
         strange = [f"{row.kind}: {row.trouble}" for row in self.rows if row.trouble]
         self.paper.check(

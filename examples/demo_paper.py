@@ -6,7 +6,7 @@ import sys
 
 
 class Paper:
-    """Prints; with colours and a line that changes in place if a person is looking."""
+    """A printer, with colours and a line that changes in place if a person is looking."""
 
     def __init__(self) -> None:
         self._fancy = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"

@@ -29,7 +29,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what asks the demo to
 
 
 class StageError(Exception):
-    """Something the demo needs did not happen. The text says what."""
+    """Something that the demo needs did not happen. The text says what."""
 
 
 def wait_for[T](look: Callable[[], T], what: str, timeout_s: float) -> T:
@@ -47,7 +47,7 @@ def wait_for[T](look: Callable[[], T], what: str, timeout_s: float) -> T:
 
 
 class Client:
-    """Talks to the site over HTTP, each request on a connection of its own."""
+    """A client of the site over HTTP, with a new connection for each request."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -68,7 +68,7 @@ class Client:
         return answer
 
     def read(self, path: str) -> bytes:
-        """Return a body. A worker killed in the middle of its answer is simply asked again."""
+        """Return a body. Ask again if a worker was killed in the middle of its answer."""
         try:
             return self._open(path)
         except urllib.error.HTTPError:
@@ -173,7 +173,7 @@ class Stage:
                         self._shared_memory.add(path)
 
     def _processes(self) -> list[int]:
-        """All processes of this demo: they inherit the environment with our NAMESPACE."""
+        """Return all processes of this demo: they inherit the environment with our NAMESPACE."""
         mark = f"EXAMPLE_NAMESPACE={self.namespace}\0".encode()
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
@@ -204,7 +204,7 @@ class Stage:
             self.gunicorn.kill()
 
     def _wait_for_the_pool(self) -> None:
-        """Nobody stops the pool: it goes when the last web worker has gone."""
+        """Wait for the pool, which nobody stops: it goes when the last web worker has gone."""
         try:
             wait_for(lambda: not self._processes(), "the pool ends", timeout_s=15)
         except StageError:

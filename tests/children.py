@@ -9,7 +9,7 @@ from tests.support import SHORT_TIMEOUT
 
 
 def in_a_child(body: Callable[[], object]) -> None:
-    """Calls `body` in a forked child, which has to come to its end."""
+    """Call `body` in a forked child, which has to come to its end."""
     pid = os.fork()
     if not pid:
         signal.alarm(int(SHORT_TIMEOUT))

@@ -27,7 +27,7 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Sets Django up, and gets the alarm ready."""
+    """Set Django up, and get the alarm ready."""
     django.setup()
     config.stash[ALARM] = Alarm()
     config.add_cleanup(config.stash[ALARM].close)
@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _end_in_order(signum: int, frame: FrameType | None) -> None:
-    """Ends the run as Ctrl-C does, and so with what the tests have to clean up."""
+    """End the run as Ctrl-C does, and so with what the tests have to clean up."""
     if os.getpid() == RUN_PID:
         pytest.exit("SIGTERM", returncode=pytest.ExitCode.INTERRUPTED)
     signal.signal(signum, signal.SIG_DFL)  # a child that a test forked
@@ -43,7 +43,7 @@ def _end_in_order(signum: int, frame: FrameType | None) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints how long the tests of each folder took, setting up and cleaning up included."""
+    """Print how long the tests of each folder took, including setting up and cleaning up."""
     seconds: defaultdict[str, float] = defaultdict(float)
     for reports in terminalreporter.stats.values():
         for report in reports:
@@ -80,7 +80,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
 
 @pytest.fixture
 def alarm(request: pytest.FixtureRequest) -> Alarm:
-    """What limits this test's time."""
+    """Provide the limit of this test's time."""
     return request.config.stash[ALARM]
 
 
@@ -96,7 +96,7 @@ def leaves_nothing() -> Iterator[None]:
 
 @pytest.fixture
 def namespace() -> Iterator[str]:
-    """A NAMESPACE of this test's own; its rings are removed at the end, its pools ended.
+    """Provide a NAMESPACE of this test's own; remove its rings and end its pools at the end.
 
     For tests whose rings outlive their processes by design. What makes them must be closed first:
     a site that is still attached would make its ring anew.

@@ -32,7 +32,7 @@ class Watch:
         self._mapped_by_us: set[str] = set()
 
     def remove_what_is_left(self, grace_s: float = GRACE_S) -> str:
-        """Waits a little, then ends and removes what is left; returns its description or ""."""
+        """Wait a little, then end and remove what is left; return its description or ""."""
         with suppress(AssertionError):
             support.wait_for(self._clean, grace_s)
             return ""
@@ -68,7 +68,7 @@ class Watch:
 
 
 def remove_objects(namespace: str, aliases: Iterable[str] = ()) -> None:
-    """Removes the rings of a namespace, and ends the pools that are attached to them.
+    """Remove the rings of a namespace, and end the pools that are attached to them.
 
     Args:
         namespace: The NAMESPACE option they were made with.

@@ -29,7 +29,7 @@ def alive(pid: int) -> bool:
 
 
 def parent_of(pid: int) -> int:
-    """The parent's pid, 0 where there is no such process."""
+    """Return the parent's pid, 0 where there is no such process."""
     fields = _stat(pid)
     return int(fields[1]) if fields else 0
 
@@ -44,7 +44,7 @@ def all_pids() -> list[int]:
 
 
 def command_of(pid: int) -> str:
-    """The command line, with spaces; empty where there is no such process."""
+    """Return the command line, with spaces; empty where there is no such process."""
     return _read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
 
 
@@ -118,12 +118,12 @@ def mapped_objects(pid: int) -> set[str]:
 
 
 def users_of(objects: set[str]) -> Iterator[int]:
-    """Processes that have one of the objects mapped."""
+    """Return the processes that have one of the objects mapped."""
     return (pid for pid in all_pids() if mapped_objects(pid) & objects)
 
 
 def unlink_shm(names: set[str]) -> None:
-    """Removes objects by name; those that are gone already are fine."""
+    """Remove objects by name; those that are gone already are fine."""
     for name in names:
         with suppress(FileNotFoundError):
             (SHM / name).unlink()

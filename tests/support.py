@@ -74,7 +74,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 def wait_for[T](
     predicate: Callable[[], T], timeout_s: float = SHORT_TIMEOUT, message: str = ""
 ) -> T:
-    """Calls `predicate` until it returns something true, and returns that.
+    """Call `predicate` until it returns something true, and return that.
 
     Raises:
         AssertionError: It did not within `timeout_s`; says what it returned last.
@@ -91,7 +91,7 @@ def wait_for[T](
 
 
 def stays(predicate: Callable[[], object], for_s: float, message: str = "") -> None:
-    """Asserts that `predicate` is true now and at every look during `for_s` seconds."""
+    """Assert that `predicate` is true now and at every look during `for_s` seconds."""
     end = monotonic() + for_s
     while monotonic() < end:
         value = predicate()
@@ -100,7 +100,7 @@ def stays(predicate: Callable[[], object], for_s: float, message: str = "") -> N
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on right now."""
+    """Return a TCP port of 127.0.0.1 that nobody listens on right now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -108,7 +108,7 @@ def free_port() -> int:
 
 
 def kill(pid: int, sig: int = signal.SIGKILL) -> None:
-    """Sends a signal; a process that is gone already is fine."""
+    """Send a signal; a process that is gone already is fine."""
     with suppress(ProcessLookupError):
         os.kill(pid, sig)
 
@@ -252,13 +252,13 @@ class Site:
         return self._process.pid
 
     def get(self, path: str, timeout_s: float = SHORT_TIMEOUT) -> tuple[int, Any]:
-        """The status and the body (decoded where it is JSON, else text)."""
+        """Return the status and the body (decoded where it is JSON, else text)."""
         return self._request("GET", path, None, timeout_s)
 
     def post(
         self, path: str, data: object = None, timeout_s: float = SHORT_TIMEOUT
     ) -> tuple[int, Any]:
-        """The same with `data` as the JSON body."""
+        """Send the same with `data` as the JSON body."""
         return self._request("POST", path, json.dumps(data).encode(), timeout_s)
 
     def worker_pids(self) -> list[int]:
@@ -282,7 +282,7 @@ class Site:
         return set().union(*map(mapped_objects, self.pids()))
 
     def kill(self, pid: int, sig: int = signal.SIGKILL) -> None:
-        """Sends a signal to any process."""
+        """Send a signal to any process."""
         kill(pid, sig)
 
     def kill_all(self) -> None:
@@ -300,7 +300,7 @@ class Site:
         wait_for(ended, message="the end of a site")
 
     def log(self) -> str:
-        """What the site's processes have written to stdout and stderr so far."""
+        """Return what the site's processes have written to stdout and stderr so far."""
         if self._final_log is not None:
             return self._final_log
         return self._log_path.read_text(errors="replace")

@@ -50,7 +50,7 @@ class Elsewhere:
 
 @task
 def echo(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
-    """Returns what it got and the names of the types, so that nothing hides in an equality."""
+    """Return what it got and the names of the types, so that nothing hides in an equality."""
     return args, kwargs, [type(arg).__name__ for arg in args]
 
 
@@ -61,7 +61,7 @@ def nothing() -> None:
 
 @task
 def script_prefix() -> str:
-    """Returns what reverse() puts first; for others it sets something else."""
+    """Return what reverse() puts first; set something else for others."""
     found = get_script_prefix()
     set_script_prefix("/left/by/the/task/before")
     return found
@@ -86,7 +86,7 @@ def activate(language: str, zone: str) -> tuple[str | None, str]:
 
 @task
 def leave_transaction() -> None:
-    """An atomic block without an end."""
+    """Leave an atomic block without an end."""
     transaction.atomic().__enter__()
 
 
@@ -133,7 +133,7 @@ _variable: contextvars.ContextVar[str] = contextvars.ContextVar("tests_tasks", d
 
 @task
 def swap_context_variable(value: str) -> str:
-    """Sets a context variable and returns what it was before."""
+    """Set a context variable and return what it was before."""
     before = _variable.get()
     _variable.set(value)
     return before
@@ -141,7 +141,7 @@ def swap_context_variable(value: str) -> str:
 
 @task
 def use_database() -> bool:
-    """Returns whether the worker still had a connection open, and leaves one open."""
+    """Return whether the worker still had a connection open, and leave one open."""
     was_open = connection.connection is not None
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
@@ -248,7 +248,7 @@ def hold(gate: str) -> str:
 
 @task
 def note(path: str, line: str) -> None:
-    """Appends a line to a file; short ones are written whole, whoever else writes."""
+    """Append a line to a file; short ones are written whole, even if others write too."""
     with Path(path).open("a") as file:
         file.write(line + "\n")
 
@@ -260,7 +260,7 @@ def now() -> datetime:
 
 @task
 def report(gate: str, done: float, total: float | None, message: str) -> None:
-    """Reports progress, then is as `hold`."""
+    """Report progress, then hold as `hold` does."""
     report_progress(done, total, message)
     hold.func(gate)
 
@@ -295,7 +295,7 @@ def nap(seconds: float) -> None:
 
 @task
 def connect_to_no_database() -> str:
-    """What Django does before it makes or destroys a test database."""
+    """Do what Django does before it makes or destroys a test database."""
     no_database = SimpleNamespace(alias=NO_DB_ALIAS)
     connection_created.send(sender=None, connection=no_database)
     return "still here"
@@ -322,7 +322,7 @@ def work_until_interrupted(gate: str) -> None:
 
 @task
 async def nap_in_executor(seconds: float, path: str) -> None:
-    """Uses an executor after a while, as every look-up of a host name does."""
+    """Use an executor after a while, as every look-up of a host name does."""
     await asyncio.sleep(seconds)
     await asyncio.get_running_loop().run_in_executor(None, note.func, path, "rested")
 

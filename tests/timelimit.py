@@ -57,7 +57,7 @@ class Alarm:
 
     @contextmanager
     def limit(self, seconds: float) -> Iterator[None]:
-        """Gives the block so much time."""
+        """Give the block this much time."""
         self._rung = 0
         signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_S)
         try:

@@ -51,5 +51,5 @@ class WatchedStore:
 
 
 def go(store: Any, claim: Any) -> None:
-    """Runs it."""
+    """Run it."""
     run(store, claim, alias="thread", backend_class=WatchedStore)

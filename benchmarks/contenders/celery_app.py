@@ -27,10 +27,10 @@ def value(handle: Any) -> object:
 
 
 def key(handle: Any) -> str:
-    """The task id."""
+    """Return the task id."""
     return str(handle.id)
 
 
 def read(key: str) -> object:
-    """The result again, past Celery's cache."""
+    """Read the result again, past Celery's cache."""
     return app.backend.get_task_meta(key, cache=False)

@@ -18,15 +18,15 @@ def enqueue(task: str, *args: object) -> TaskResult[..., Any]:
 
 
 def value(handle: TaskResult[..., Any]) -> object:
-    """Poll, then the return value."""
+    """Poll, then return the return value."""
     return wait(handle).return_value
 
 
 def key(handle: TaskResult[..., Any]) -> str:
-    """The result id."""
+    """Return the result id."""
     return handle.id
 
 
 def read(key: str) -> TaskResult[..., Any]:
-    """The result again."""
+    """Read the result again."""
     return task_backends["default"].get_result(key)

@@ -21,11 +21,11 @@ def value(handle: Future[object]) -> object:
 
 
 def key(handle: Future[object]) -> int:
-    """A number that means something in this process only."""
+    """Return a number that means something in this process only."""
     futures[id(handle)] = handle
     return id(handle)
 
 
 def read(key: int) -> object:
-    """The value again."""
+    """Read the value again."""
     return futures[key].result()

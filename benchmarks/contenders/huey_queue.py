@@ -19,7 +19,7 @@ LIMIT_S = 60
 
 @huey.task()  # type: ignore[untyped-decorator]
 def noop() -> bool:
-    """Huey keeps no result of a task that returns None."""
+    """Return something: huey keeps no result of a task that returns None."""
     return True
 
 
@@ -42,10 +42,10 @@ def value(handle: Any) -> object:
 
 
 def key(handle: Any) -> str:
-    """The task id."""
+    """Return the task id."""
     return str(handle.id)
 
 
 def read(key: str) -> object:
-    """The value again."""
+    """Read the value again."""
     return huey.result(key, preserve=True)

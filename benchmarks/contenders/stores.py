@@ -19,7 +19,7 @@ KEPT = 1000  # values in the store while it is measured; 16 MiB ones: as many as
 
 
 def exchange(store: str, folder: str, size_bytes: int, times: int) -> dict[str, list[int]]:
-    """Nanoseconds of each write and each read."""
+    """Return the nanoseconds of each write and each read."""
     put, get, close = STORES[store](Path(folder))
     value, clock = {"value": randbytes(size_bytes)}, time.perf_counter_ns
     keys = [put(value) for _ in range(KEPT if size_bytes < 2**16 else 1)]
@@ -42,7 +42,7 @@ type Opened = tuple[Callable[[Any], Any], Callable[[Any], Any], Callable[[], Non
 
 
 def ring(folder: Path) -> Opened:
-    """The shared-memory ring of the default backend, as a visitor: no pool is started."""
+    """Use the shared-memory ring of the default backend, as a visitor: it starts no pool."""
     from django.tasks import task_backends
 
     from django_tasks_local import ProcessPoolBackend
@@ -72,7 +72,7 @@ def ring(folder: Path) -> Opened:
 
 
 def manager(folder: Path) -> Opened:
-    """`multiprocessing.Manager().dict()`: a server process behind a pipe."""
+    """Use `multiprocessing.Manager().dict()`: a server process behind a pipe."""
     server = Manager()
     values = server.dict()
 
@@ -85,7 +85,7 @@ def manager(folder: Path) -> Opened:
 
 
 def diskcache(folder: Path) -> Opened:
-    """diskcache: SQLite, and files for large values."""
+    """Use diskcache: SQLite, and files for large values."""
     cache = import_module("diskcache").Cache(str(folder / "diskcache"))
 
     def put(value: Any) -> str:
@@ -97,7 +97,7 @@ def diskcache(folder: Path) -> Opened:
 
 
 def lmdb(folder: Path) -> Opened:
-    """Lmdb without waiting for the disk: the ring does not survive a reboot either."""
+    """Use LMDB without waiting for the disk: the ring does not survive a reboot either."""
     path = str(folder / "lmdb")
     database = import_module("lmdb").open(path, map_size=2**30, sync=False, metasync=False)
 
@@ -115,7 +115,7 @@ def lmdb(folder: Path) -> Opened:
 
 
 def sqlite(folder: Path) -> Opened:
-    """SQLite with a write-ahead log, not waiting for the disk."""
+    """Use SQLite with a write-ahead log, without waiting for the disk."""
     connection = sqlite3.connect(folder / "sqlite.db", isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=OFF")

@@ -17,7 +17,7 @@ def produce(size_bytes: int, text: bool = False) -> tuple[int, bytes | str]:
 
 @cache
 def blob(size_bytes: int, text: bool = False) -> bytes | str:
-    """Random ASCII, made once per process and size so that making it is not measured.
+    """Return random ASCII, made once per process and size so that making it is not measured.
 
     ASCII, since Django's own `TaskResult` (and with it most backends) takes only what JSON can
     hold: as `bytes` for what can pickle, as text for the rest.

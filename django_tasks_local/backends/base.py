@@ -1,8 +1,8 @@
 """What both backends have in common: options, validation, enqueue, reading results, signals.
 
-Django makes a backend object per thread and per asyncio context, so one is a throw-away handle:
-its constructor looks at nothing, and `migrate` or an import of a module with tasks starts nothing.
-What lasts (stores, threads, segments) is the subclass's business, see `LocalBackend._store`.
+Django makes a backend object per thread and per asyncio context, so each is a throw-away handle:
+its constructor looks at nothing, and ``migrate`` or the import of a module with tasks starts
+nothing. The subclass keeps what lasts (stores, threads, segments), see `LocalBackend._store`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from django_tasks_local.store import Arguments, PlainSnapshot, StoreClient
 if TYPE_CHECKING:
     from django_tasks_local.naming import AnyTask
 
-# The flags of a backend that decide whether it takes a task without run_after, and its queues.
+# The flags by which a backend decides whether it takes a task without run_after, and its queues.
 type _Allowed = tuple[bool, bool, Set[str]]
 _VALID_LIMIT = 1024  # arbitrary; reached by `using` in a loop
 
 
 class LocalBackend(BaseTaskBackend):
-    """Base of the package's two backends. Not to be named in ``TASKS`` itself."""
+    """Base of the package's two backends. Do not name it in ``TASKS``."""
 
     kind: ClassVar[Kind]
 
@@ -48,7 +48,7 @@ class LocalBackend(BaseTaskBackend):
     supports_priority = True
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
-        # Not Django's constructor: with broken params it raises, here and so at the import of
+        # Not Django's constructor: with broken params it raises here, and thus at the import of
         # every module with a task in it, before `manage.py check` could say what is wrong.
         self.alias = alias
         self.options = params.get("OPTIONS", {})
@@ -56,23 +56,23 @@ class LocalBackend(BaseTaskBackend):
         broken = isinstance(queues, str | Mapping) or not hasattr(queues, "__iter__")
         self.queues = set() if broken else set(queues)  # an empty set lets any queue pass
         self._params = params
-        # id -> a task that has passed, and what this backend allowed then. It passes again, since a
-        # task is frozen. To validate it with every enqueue, as Django's backends do, takes 2 µs.
+        # id -> a task that has passed, and what this backend allowed then. It passes again, since
+        # a task is frozen. Validating it at every enqueue, as Django's backends do, takes 2 µs.
         self._valid: dict[int, tuple[AnyTask, _Allowed]] = {}
 
     @abstractmethod
     def _store(self) -> StoreClient:
-        """Return the store of this process and alias; opens it if need be."""
+        """Return the store of this process and alias; open it if need be."""
 
     def _enqueued(self, due_ns: int) -> None:
-        """See to it that somebody runs what was just stored; ``due_ns`` 0 means now."""
+        """Make sure that the task just stored will run; ``due_ns`` 0 means now."""
 
     @cached_property
     def checked_options(self) -> Options:
         """The options, complete.
 
         Raises:
-            ImproperlyConfigured: with the texts of `check`.
+            ImproperlyConfigured: `check` finds errors; the text has all of theirs.
         """
         return Options.from_params(self._params, self.alias, self.kind)
 
@@ -84,7 +84,7 @@ class LocalBackend(BaseTaskBackend):
         """Validate as Django does; ``run_after`` may also be a timedelta.
 
         Raises:
-            InvalidTask: this backend cannot run ``task``.
+            InvalidTask: This backend cannot run ``task``.
         """
         known = self._valid.get(id(task))
         allowed: _Allowed = self.supports_priority, self.supports_async_task, self.queues
@@ -106,20 +106,20 @@ class LocalBackend(BaseTaskBackend):
             )
 
     def enqueue(self, task: AnyTask, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        """Store a task to be run, and return its `LocalTaskResult`, READY.
+        """Store a task that is to run, and return its `LocalTaskResult`, READY.
 
         Args:
-            task: as validated by `validate_task`; a timedelta in ``run_after`` counts from now.
-            args: positional arguments, a list or tuple.
-            kwargs: keyword arguments; ``None``: none.
+            task: As validated by `validate_task`; a timedelta in ``run_after`` counts from now.
+            args: Positional arguments, a list or tuple.
+            kwargs: Keyword arguments; ``None``: none.
 
         Raises:
-            InvalidTask: this backend cannot run ``task``, or its path does not lead to it.
-            ValueError: the arguments cannot be pickled (ProcessPoolBackend).
-            PayloadTooLarge: the arguments do not fit the store.
+            InvalidTask: This backend cannot run ``task``, or its path does not lead to it.
+            ValueError: The arguments cannot be pickled (ProcessPoolBackend).
+            PayloadTooLarge: The arguments do not fit the store.
             QueueFull: MAX_PENDING tasks are waiting.
-            StoreUnavailable: the store cannot be used.
-            ImproperlyConfigured: the options are wrong.
+            StoreUnavailable: The store cannot be used.
+            ImproperlyConfigured: The options are wrong.
         """
         store = self._store()
         self.validate_task(task)
@@ -138,30 +138,30 @@ class LocalBackend(BaseTaskBackend):
             result_id, ready, meta, enqueued_at_ns, 0, 0, "", None, lambda: arguments, lambda: None
         )
         result = LocalTaskResult.from_record(snapshot, self.alias, task)
-        # Robust: the task is on its way, and the caller must get its id whatever a receiver does.
+        # Robust: the task is on its way, and its caller must get the id whatever a receiver does.
         announce(task_enqueued, type(self), result)
         return result
 
     async def aenqueue(
         self, task: AnyTask, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """As `enqueue`, in a thread."""
-        # Receivers of task_enqueued may use the database, which an event loop forbids; and a lock
-        # held elsewhere, a first attachment or pickling megabytes would hold up every other
-        # request of the loop.
+        """Do what `enqueue` does, in a thread."""
+        # Receivers of task_enqueued may use the database, which an event loop forbids; and waiting
+        # for a lock, a first attachment or pickling megabytes would hold up every other request of
+        # the loop.
         return await super().aenqueue(task, args, {} if kwargs is None else kwargs)
 
     def get_result(self, result_id: object) -> LocalTaskResult:
         """Return the result as it is now, a snapshot.
 
         Args:
-            result_id: what came in, from a URL perhaps. A ``uuid.UUID`` will do.
+            result_id: Any string, such as part of a URL, or a ``uuid.UUID``.
 
         Raises:
-            TaskResultDoesNotExist: for anything that is not the id of a result in this store,
-                one that was evicted or whose task no longer imports included.
-            StoreUnavailable: the store cannot be used.
-            ImproperlyConfigured: the options are wrong.
+            TaskResultDoesNotExist: The id is not that of a result in this store, the result was
+                evicted, or its task no longer imports.
+            StoreUnavailable: The store cannot be used.
+            ImproperlyConfigured: The options are wrong.
         """
         if type(result_id) is not str:
             if isinstance(result_id, str):
@@ -176,9 +176,9 @@ class LocalBackend(BaseTaskBackend):
         return LocalTaskResult.from_snapshot(self._store().get(result_id), self.alias)
 
     async def aget_result(self, result_id: object) -> LocalTaskResult:
-        """As `get_result`, in the event loop's own thread."""
-        # It reads memory for some microseconds and sends no signal; the way into a thread and
-        # back costs ten times that, and queues up behind the request's database queries.
+        """Do what `get_result` does, in the event loop's own thread."""
+        # It reads memory for some microseconds and sends no signal; a thread would cost ten times
+        # that, and queue up behind the request's database queries.
         return self.get_result(result_id)
 
 
@@ -193,7 +193,7 @@ def _encode_arguments(store: StoreClient, task: AnyTask, arguments: Arguments) -
 
 
 def _with_due_time(task: AnyTask) -> tuple[AnyTask, int]:
-    """Return ``task`` with a datetime in ``run_after``, and that in Unix ns; 0 if it is past."""
+    """Return ``task`` with a datetime in ``run_after``, and its Unix ns; 0 if that is past."""
     run_after: object = task.run_after
     if isinstance(run_after, timedelta):
         moment = _moment_after(run_after)

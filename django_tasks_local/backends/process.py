@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-# It has web processes attach at their first request.
+# Imported for its signal receivers: they attach web processes at their first request.
 from django_tasks_local.pool import attaching as attaching
 from django_tasks_local.pool import connections
 from django_tasks_local.pool.site import Site
@@ -18,10 +18,10 @@ from .base import LocalBackend
 
 
 class ProcessPoolBackend(LocalBackend):
-    """Runs tasks in worker processes, `MAX_WORKERS` on the host however many processes enqueue.
+    """A backend that runs tasks in worker processes: ``MAX_WORKERS`` of them on the host.
 
     Status, progress and results are in shared memory: every process of the same user and site can
-    read them. Linux only.
+    read them. It needs Linux.
     """
 
     kind = "process"

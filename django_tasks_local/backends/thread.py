@@ -2,8 +2,8 @@
 
     handles (one per thread and asyncio context)  ->  registry  ->  ThreadPool  ->  MemoryStore
 
-The registry has one pool per pid, effective uid, backend class, alias and options, so a process
-that forked starts with none, and changed settings give a new pool in place of the old one.
+The registry has one pool per pid, effective uid, backend class, alias and options, so a forked
+process starts with none, and changed settings give a new pool in place of the old one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .base import LocalBackend
 
 logger = logging.getLogger("django_tasks_local")
 
-# After DRAIN_TIMEOUT: for how long in all tasks are interrupted, and how often.
+# After DRAIN_TIMEOUT: for how long, and how often, running tasks are interrupted.
 INTERRUPT_S: Final = 0.5
 AGAIN_S: Final = 0.1
 
@@ -41,8 +41,8 @@ type Key = tuple[int, int, type, str, Options]
 class ThreadPool:
     """The store of one alias and the threads that run what is in it.
 
-    The threads are daemons: concurrent.futures joins its own at exit without limit, and that
-    would make DRAIN_TIMEOUT a promise nobody can keep.
+    The threads are daemons: concurrent.futures joins its threads at exit without a limit, which
+    would break the promise of DRAIN_TIMEOUT.
     """
 
     def __init__(self, key: Key) -> None:
@@ -60,7 +60,7 @@ class ThreadPool:
     def grow(self) -> None:
         """Start a thread if one is missing and MAX_WORKERS allows it.
 
-        One at most: it is neither idle nor at work for a moment, and in that moment as many would
+        One at most: for a moment a new thread is neither idle nor at work, and as many threads
         seem to be missing as before. The new thread calls this again when it has found work.
         """
         if not self._wants_thread():
@@ -70,13 +70,13 @@ class ThreadPool:
                 self._start_thread()
 
     def close(self) -> Sequence[Claim]:
-        """Claim nothing more and drop all results; what runs may end. Return what was waiting."""
+        """Stop claims, drop all results, and return what was waiting; running tasks may end."""
         self.closed = True
         return self.store.close()
 
     @property
     def threads(self) -> list[threading.Thread]:
-        """Those of its threads that have not ended."""
+        """The pool's threads that have not ended."""
         return [thread for thread in self._threads if thread.is_alive()]
 
     def _wants_thread(self) -> bool:
@@ -89,20 +89,20 @@ class ThreadPool:
             thread.start()
         except RuntimeError:
             # Out of threads, or the interpreter is ending (before Python 3.12.3 no thread starts
-            # then). The task stays READY: a thread that exists or the next enqueue will see to it.
+            # then). The task stays READY: an existing thread or the next enqueue takes care of it.
             if not self._threads:
                 logger.exception("Thread pool alias=%s cannot start a thread", self.alias)
         else:
             self._threads.append(thread)
 
     def _work(self, worker_id: str) -> None:
-        # A thread begins with an empty context, and django.setup() has set this in the main one's.
+        # A thread begins with an empty context, and django.setup() has set this in the main one.
         if settings.FORCE_SCRIPT_NAME is not None:
             set_script_prefix(settings.FORCE_SCRIPT_NAME)
         while self._run_next(worker_id):
             pass
 
-    # Of its own, so that a thread that waits holds nothing of the task before.
+    # A separate frame, so that an idle thread keeps no reference to the previous task.
     def _run_next(self, worker_id: str) -> bool:
         claim = self.store.wait_for_claim(worker_id)
         if claim is None:
@@ -116,9 +116,9 @@ class ThreadPool:
 
 
 class ThreadPoolBackend(LocalBackend):
-    """Runs tasks in threads of this process, at most ``MAX_WORKERS`` of them, for I/O-bound work.
+    """A backend that runs tasks in at most ``MAX_WORKERS`` threads of this process.
 
-    Results are in this process's memory: no other process can read them.
+    It suits I/O-bound work. Results are in this process's memory: no other process can read them.
     """
 
     kind = "thread"
@@ -148,7 +148,7 @@ class ThreadPoolBackend(LocalBackend):
 # --- the registry of the process ----------------------------------------------------------------
 
 _pools: dict[Key, ThreadPool] = {}
-_closed: list[ThreadPool] = []  # those whose threads may still be running something
+_closed: list[ThreadPool] = []  # those whose threads may still run something
 _pools_lock = threading.Lock()  # held for look-ups only
 _exit_hook_set = False
 
@@ -167,7 +167,7 @@ def _open_pool(backend_class: type, alias: str, options: Options) -> ThreadPool:
         pool = _pools.get(key)
         if pool is not None and not pool.closed:
             return pool
-        # Settings change in tests only. What the old pool knows goes with it.
+        # Settings change in tests only. Tasks and results of the old pool go with it.
         replaced = [_pools.pop(old) for old in _keys_of(backend_class, alias)]
         pool = _pools[key] = ThreadPool(key)
         _set_exit_hook()
@@ -193,7 +193,7 @@ def _named(records: Sequence[Claim]) -> str:
 
 
 def _forget_pools() -> None:
-    # In a forked child: the threads are not there, and any lock may have been held by one of them.
+    # In a forked child: the threads are gone, and one of them may have held any of the locks.
     global _pools_lock
     _pools.clear()
     _closed.clear()
@@ -204,31 +204,31 @@ getattr(os, "register_at_fork", dict)(after_in_child=_forget_pools)  # Windows h
 
 
 def _set_exit_hook() -> None:
-    """Have `_drain` called at exit, once in this process and in all that are forked from it."""
+    """Register `_drain` for the exit, once for this process and all that are forked from it."""
     global _exit_hook_set
     if _exit_hook_set:
         return
     _exit_hook_set = True
-    # The hook of concurrent.futures, which runs before atexit's: from there on no executor takes
-    # work, and an async task that only looks up a host name needs one. Private, so with a way out.
+    # The hook of concurrent.futures, which runs before atexit's: after that no executor takes work,
+    # and even an async task that looks up a host name needs one. It is private, hence the default.
     register = getattr(threading, "_register_atexit", atexit.register)
     try:
         register(_drain)
-    except RuntimeError:  # the interpreter is ending already
+    except RuntimeError:  # the interpreter is already ending
         atexit.register(_drain)
 
 
 def _drain() -> None:
     """Give running and due tasks DRAIN_TIMEOUT to end. Called at exit."""
     if is_restarted_by_autoreload():
-        return  # who saved a file does not want to wait
+        return  # a developer who saved a file does not want to wait
     _end([*_pools.values(), *_closed])
 
 
 def _end_before_databases_go() -> None:
     """End the threads of a test run, and what runs in them within DRAIN_TIMEOUT."""
     if current_result_id.get(""):
-        return  # a task that connects is not what makes or destroys databases
+        return  # a task connects: that does not make or destroy databases
     with _pools_lock:
         pools = [_pools.pop(key) for key in list(_pools)]
     _close(pools)
@@ -239,7 +239,7 @@ under_test.at_end(_end_before_databases_go)
 
 
 def _end(pools: list[ThreadPool]) -> None:
-    """Wait for pools as long as each allows, close them, and cut off what still runs."""
+    """Wait for each pool as long as its options allow, close it, and cut off what still runs."""
     started = time.monotonic()
 
     def left_s(pool: ThreadPool) -> float | None:
@@ -255,7 +255,7 @@ def _end(pools: list[ThreadPool]) -> None:
             )  # fmt: skip
     _close([pool for pool in pools if not pool.closed])
     for pool in pools:
-        for thread in pool.threads:  # a task that has ended has receivers of its signals
+        for thread in pool.threads:  # the task has ended, but its signals' receivers may still run
             thread.join(left_s(pool))
     _interrupt([thread for pool in pools for thread in pool.threads])
 
@@ -264,9 +264,9 @@ def _interrupt(threads: list[threading.Thread]) -> None:
     """Raise SystemExit in threads of closed pools, and wait a moment for their end.
 
     The interpreter stops a daemon thread wherever it is. If that is in the middle of a write to a
-    buffered file, standard output for one, it then aborts the process: SIGABRT, an exit status of
-    its own and a lost buffer.
-    A thread that waits in C code does not hear the exception, but does not write either.
+    buffered file, such as standard output, it then aborts the process: SIGABRT, a wrong exit status
+    and a lost buffer.
+    A thread that waits in C code does not see the exception, but does not write either.
     """
     try:
         import ctypes
@@ -276,10 +276,10 @@ def _interrupt(threads: list[threading.Thread]) -> None:
         return
     give_up = time.monotonic() + INTERRUPT_S
     while threads and time.monotonic() < give_up:
-        # From here on nobody takes a lock of their stores: it may be lost with such an exception.
+        # From here on nobody takes a lock of their stores: such an exception may leave it taken.
         for thread in threads:
             raise_in(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
-        # Time for what a task does when it ends, before it is interrupted in that again.
+        # Time for the task's own clean-up, before the next exception interrupts that.
         again = time.monotonic() + AGAIN_S
         for thread in threads:
             thread.join(max(0.0, again - time.monotonic()))

@@ -22,10 +22,10 @@ _attach_again: dict[int, float] = {}
 
 
 def _attach_at_first_request(sender: object = None, **kwargs: Any) -> None:
-    """A web process attaches before it enqueues: somebody must be there to run what waits.
+    """Attach a web process before it enqueues: waiting tasks need a site that starts a pool.
 
-    A page that uses no task must not wait for that: where somebody is inside the ring for long, a
-    later request tries again.
+    A page that uses no task must not wait for that: where another process is inside the ring for
+    long, a later request tries again.
     """
     pid = os.getpid()
     if pid in connections.serving and time.monotonic() < _attach_again.get(pid, math.inf):
@@ -43,7 +43,7 @@ def _attach_at_first_request(sender: object = None, **kwargs: Any) -> None:
 def attach_where_work_is() -> None:
     """Attach a server that starts up where tasks wait or run, before its first request.
 
-    That may come late after a reload, and by then DRAIN_TIMEOUT would have ended what runs.
+    After a reload that request may come late, when DRAIN_TIMEOUT has already ended what ran.
     """
     if not (under_test.under_test() or project.in_pool()):
         connections.for_each_backend(_expect_requests)
@@ -54,7 +54,7 @@ def _expect_requests(backend: PoolBackend) -> None:
         backend.site().expect_requests()
 
 
-# The end counts as well: a project that is without our app, and imports its tasks together with its
-# URLs, has made no backend yet when its first request starts.
+# The end of a request counts too: a project without our app, which imports its tasks together with
+# its URLs, has made no backend yet when its first request starts.
 for _signal in (request_started, request_finished):
     _signal.connect(_attach_at_first_request, dispatch_uid="django_tasks_local")

@@ -1,7 +1,7 @@
 """The sites of this process, one for each ring: what `django.db.connections` is for databases.
 
-A process has one site per ring, whatever number of backend objects; one that forked starts with
-none.
+A process has one site per ring, whatever the number of backend objects; a forked process starts
+with none.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from .spec import PoolSpec, is_guest, spec_of
 
 logger = logging.getLogger("django_tasks_local")
 
-# By pid, effective uid and ring. The lock guards them, and what follows.
+# By pid, effective uid and ring. The lock guards this dict, and what follows.
 _sites: dict[tuple[int, int, str], Site] = {}
 _lock = threading.Lock()
-# What this process's test run wants of its rings, by their names.
+# The rings of this process's test run, by their names.
 _temporary: dict[str, PoolSpec] = {}
 _hooked: set[int] = set()  # pids of processes that remove them at exit
 # The pids that serve requests: their sites never wait at exit.
@@ -38,19 +38,19 @@ serving: set[int] = set()
 
 
 class PoolBackend(Protocol):
-    """What is asked here of a ProcessPoolBackend."""
+    """What this module needs of a ProcessPoolBackend."""
 
     alias: str
 
     @property
     def checked_options(self) -> Options:
-        """Its options, complete."""
+        """The backend's options, complete."""
 
     def spec(self) -> PoolSpec:
-        """Which ring it uses."""
+        """Return which ring the backend uses."""
 
     def site(self) -> Site:
-        """This process's attachment to that."""
+        """Return this process's attachment to that ring."""
 
 
 def connect(spec: PoolSpec, ring: Ring | None = None) -> Site:
@@ -82,7 +82,7 @@ def connect(spec: PoolSpec, ring: Ring | None = None) -> Site:
 
 
 def use(spec: PoolSpec, ring: Ring) -> None:
-    """Have tasks that use the backend use their worker's own attachment: a process has one."""
+    """Let tasks that use the backend share their worker's attachment: a process has only one."""
     _sites.clear()
     connect(spec, ring)
 
@@ -99,12 +99,12 @@ def close(alias: str) -> None:
 def backend_of(alias: str) -> PoolBackend | None:
     """Return the ProcessPoolBackend of an alias; None where it is another backend."""
     backend = task_backends[alias]
-    # By its kind, since the backends stand above: they import what is here.
+    # By its kind, since the backends are above this module, and import it.
     return cast(PoolBackend, backend) if getattr(backend, "kind", "") == "process" else None
 
 
 def for_each_backend(do: Callable[[PoolBackend], object]) -> None:
-    """Call `do` with each ProcessPoolBackend in TASKS. What it raises is logged."""
+    """Call ``do`` with each ProcessPoolBackend in ``TASKS``, and log what it raises."""
     for alias in task_backends:
         try:
             backend = backend_of(alias)
@@ -112,13 +112,13 @@ def for_each_backend(do: Callable[[PoolBackend], object]) -> None:
                 do(backend)
         except (LocalTasksError, ImproperlyConfigured) as error:
             # The process may need no task at all.
-            logger.error("alias=%s can't attach: %s", alias, error)
+            logger.error("alias=%s cannot attach: %s", alias, error)
         except Exception:
-            logger.exception("alias=%s can't attach", alias)
+            logger.exception("alias=%s cannot attach", alias)
 
 
 def _forget_after_fork() -> None:
-    """A child has no part in its parent's sites, nor in a lock that another thread held."""
+    """Drop the parent's sites in a forked child, and a lock that another thread may have held."""
     global _lock
     _lock = threading.Lock()
     _sites.clear()
@@ -135,15 +135,15 @@ def _remove_rings_at_exit() -> None:
     """Set the hook, once in each process of a test run."""
     if os.getpid() not in _hooked:
         _hooked.add(os.getpid())
-        # Not atexit: before Python 3.13 processes of `test --parallel` run none of its functions.
+        # Not atexit: before Python 3.13 processes of `test --parallel` do not run its functions.
         Finalize(None, _remove_rings, args=(under_test.test_run(),), exitpriority=0)
 
 
 def _remove_rings(run: str = "") -> None:
-    """Remove the rings of this process's test run, and end the pools there.
+    """Remove the rings of this process's test run, and end their pools.
 
     Args:
-        run: its name, where the test environment may have gone already.
+        run: Its name, where the test environment may have gone already.
     """
     run = run or under_test.test_run()
     with _lock:
@@ -158,8 +158,8 @@ def _remove_rings(run: str = "") -> None:
         specs[spec.name] = spec
 
     for_each_backend(add)
-    # Or it does so while we are at it. When a look finds nothing, all who could have ended; each
-    # look ends those that it finds, so there are as many as aliases at most.
+    # Or a task does so during the removal. When a pass finds no ring, every process that could
+    # enqueue has ended; each pass ends those that it finds, so there is at most one per alias.
     for _ in range(len(specs) + 1):
         for spec in [spec for name, spec in specs.items() if ring_exists(name)]:
             passing.remove(Ring(spec.name, spec.alias, spec.limits, Role.VISITOR, passing=True))

@@ -1,7 +1,7 @@
 """What a worker process does about being a copy: at its start, and with exit functions at its end.
 
-A forked worker begins with all that its pool has in memory, the functions included that the project
-has registered with ``atexit`` while it was set up.
+A forked worker begins with all that its pool has in memory, including the functions that the
+project registered with ``atexit`` during set-up.
 """
 
 import atexit
@@ -18,19 +18,19 @@ from django_tasks_local.signals import worker_started
 logger = logging.getLogger("django_tasks_local")
 
 # How long exit functions may take in all. Shorter: an exporter that sends its last spans to a slow
-# collector loses them; longer: a deploy waits for one that hangs.
+# collector loses them; longer: a deploy waits for a function that hangs.
 EXIT_S: Final = 5.0
 
 
 def begin_as_a_copy(alias: str, backend_class: type) -> None:
     """Give up what belongs to the pool alone, reseed what is known, and send `worker_started`.
 
-    Python itself reseeds the functions of `random` after a fork.
+    Python itself reseeds the functions of ``random`` after a fork.
     """
     multiprocessing = sys.modules.get("multiprocessing.process")
-    if multiprocessing is not None:  # an exit function of its own would terminate those children
+    if multiprocessing is not None:  # its exit function would terminate the pool's children
         multiprocessing._children.clear()
-    # A temporary directory that set-up has made: the first worker to end would remove it.
+    # For instance a temporary directory from set-up: the first worker to end would remove it.
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         finalizer.atexit = False
     numpy_random = sys.modules.get("numpy.random")
@@ -38,19 +38,19 @@ def begin_as_a_copy(alias: str, backend_class: type) -> None:
         if numpy_random is not None:
             numpy_random.seed()
         worker_started.send_robust(sender=backend_class, alias=alias)
-    except BaseException:  # send_robust lets through what is no Exception
+    except BaseException:  # send_robust catches only Exception
         logger.exception("alias=%s preparing a worker process failed", alias)
 
 
 def run_exit_functions() -> None:
     """Do what Python does at the end of a process, for at most 5 s; then the process is killed.
 
-    Waits for threads that are no daemons, and runs what `atexit` has, last registered first. Where
-    the time is over, the stacks of all threads are on standard error.
+    Wait for non-daemon threads, and run the functions of ``atexit``, last registered first. When
+    the time is over, the stacks of all threads go to standard error.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
-    # In C, so that what hangs in C is ended too; SIGALRM's default, which kills, comes after it.
+    # In C, so that code that hangs in C ends too; SIGALRM's default, which kills, follows.
     faulthandler.register(signal.SIGALRM, file=2, chain=True)
     signal.setitimer(signal.ITIMER_REAL, EXIT_S)
     threading._shutdown()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The worker processes of one pool: started, waited for, settled when they have ended."""
+"""The worker processes of one pool: start them, wait for them, settle what they leave behind."""
 
 import logging
 import os
@@ -34,10 +34,10 @@ class Crew:
 
     Args:
         ring: The pool's attachment.
-        start_worker: Makes a worker process: given the read end of its life pipe, the bell and
-            what a forked child must close, returns the pid. It may fail.
+        start_worker: Makes a worker process from the read end of its life pipe, the bell and what
+            a forked child must close, and returns the pid. It may fail.
         bell: The read end of the pipe that wakes the pool; no child keeps it.
-        bell_end: Its write end, which every child gets.
+        bell_end: The pipe's write end, which every child gets.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class Crew:
         self._start_worker = start_worker
         self._bell, self._bell_end = bell, bell_end
         self._children: dict[int, Child] = {}
-        # Waited for, and not settled yet: with exit code and `loss_word`.
+        # Workers waited for, but not settled yet, with exit code and `loss_word`.
         self._ended: list[tuple[Child, int, int]] = []
-        self._loss: Loss | None = None  # what kills our workers, if we do it ourselves
+        self._loss: Loss | None = None  # why we kill our workers, if we do
         self._pause_until = 0.0
         self._early_deaths = 0
 
     def __len__(self) -> int:
-        """Return how many of them have not ended."""
+        """Return how many workers have not ended."""
         return len(self._children)
 
     @property
@@ -65,11 +65,11 @@ class Crew:
 
     @property
     def paused(self) -> bool:
-        """Whether the last ones died so early that the next one has to wait."""
+        """Whether the last workers died so early that the next one has to wait."""
         return time.monotonic() < self._pause_until
 
     def start(self) -> None:
-        """Start one worker. Where that fails no descriptor and no process is left."""
+        """Start one worker. A failure leaves no descriptor and no process behind."""
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
             to_close = [child.life for child in self._children.values()] + [write_end, self._bell]
@@ -82,17 +82,17 @@ class Crew:
             os.close(read_end)
 
     def kill(self, loss: Loss) -> None:
-        """Kill all of them; `loss` says why in the records of their tasks."""
+        """Kill all workers; ``loss`` says why in the records of their tasks."""
         self._loss = loss
         for child in self._children.values():
             with suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
 
     def reap(self) -> None:
-        """Wait for those that have ended, and settle what they left.
+        """Wait for workers that have ended, and settle what they left.
 
         Raises:
-            StoreUnavailable: The ring cannot be told now. Nothing is forgotten: call it again.
+            StoreUnavailable: The ring cannot take it now. Nothing is forgotten: call again.
         """
         for child in list(self._children.values()):
             try:
@@ -112,7 +112,7 @@ class Crew:
             del self._ended[0]
 
     def _word(self, code: int) -> int:
-        # One that has ended by itself just before keeps its own cause.
+        # A worker that ended on its own just before keeps its own cause.
         if self._loss is not None and code == -signal.SIGKILL:
             return loss_word(self._loss)
         return loss_word(Loss.SIGNAL, -code) if code < 0 else loss_word(Loss.EXIT, code)
@@ -122,7 +122,7 @@ class Crew:
         entries = self._ring.registry.attachments()
         mine = (e for e in entries if e.pool == index and e.pid == child.pid)
         lost = sum(bool(self._ring.reap(entry.index, word)) for entry in list(mine))
-        if lost:  # `Ring.reap` has said so, with the task's id
+        if lost:  # `Ring.reap` has logged it, with the task's id
             self._early_deaths = 0
             return
         if code and self._loss is None:

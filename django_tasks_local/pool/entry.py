@@ -1,7 +1,7 @@
 """Where a pool, or a worker that its pool starts fresh, begins in its new interpreter.
 
-Until the successor's place is taken it imports neither Django nor the project: where several
-sites start a pool at once, all but one end here after some milliseconds.
+Until it has taken the successor's place, it imports neither Django nor the project: where several
+sites start a pool at once, all but one end here within milliseconds.
 """
 
 import os
@@ -27,14 +27,14 @@ from .loggers import kept_enabled
 
 
 def main(order: dict[str, Any]) -> int:
-    """Serves one ring until it is time to go.
+    """Serve one ring until it is time to go.
 
     Args:
         order: What `launcher.launch` sends; the pickled preparation follows on standard input.
 
     Returns:
-        0, also where another pool was faster. A traceback on standard error and 1 where the project
-        can't be imported.
+        0, also where another pool was faster; 1, with a traceback on standard error, where the
+        project cannot be imported.
     """
     fill_standard_descriptors()
     forgive_output()
@@ -49,7 +49,7 @@ def main(order: dict[str, Any]) -> int:
     cleared = leadership.newest_site()
     worker = order.get("worker")
     if worker is None:
-        # While we hold this place, the code's number stays its own.
+        # While we hold this place, no other code takes this code's number.
         if not leadership.take_successor() or leadership.digest() != order["digest"]:
             return 0
         if leadership.pool_alive() and not leadership.successor_wanted(cleared, server=True):
@@ -61,7 +61,7 @@ def main(order: dict[str, Any]) -> int:
 
     preparation = pickle.loads(told)
     if worker is None:
-        # Before the project is imported: a pool that hangs there is to be seen.
+        # Before the project is imported: `local_tasks status` must show a pool that hangs there.
         ring = Ring(
             order["ring"], order["alias"], Limits(*order["limits"]), Role.POOL,
             path=preparation.path, digest=order["digest"], passing=bool(preparation.run),
@@ -85,16 +85,16 @@ def main(order: dict[str, Any]) -> int:
             ring.detach()
     from .copies import run_exit_functions
 
-    run_exit_functions()  # with a limit: a thread that set-up left running would keep us for ever
+    run_exit_functions()  # with a limit: a thread left from set-up would keep us alive for ever
     return status
 
 
 def _reset_signals() -> None:
-    """Blocks and ignores no signal but those that Python itself ignores.
+    """Unblock all signals, and ignore only those that Python itself ignores.
 
-    The mask is that of the thread that enqueued first: servers block all signals in theirs (uWSGI,
-    mod_wsgi). What the starter ignores (SIGINT and SIGQUIT behind a shell's `&`, SIGHUP under
-    nohup) would stay ignored in every program that a task starts.
+    The inherited mask is that of the thread that enqueued first: servers (uWSGI, mod_wsgi) block
+    all signals in their threads. What the starter ignores (SIGINT and SIGQUIT behind a shell's
+    ``&``, SIGHUP under nohup) would stay ignored in every program that a task starts.
     """
     for number in signal.valid_signals():
         if signal.getsignal(number) is signal.SIG_IGN and number not in (
@@ -110,5 +110,5 @@ def _reset_signals() -> None:
 def _enter(directory: str) -> None:
     try:
         os.chdir(directory)
-    except OSError:  # removed since the site was loaded, or not for this user
+    except OSError:  # removed since the site was loaded, or not open to this user
         os.chdir("/")

@@ -14,15 +14,15 @@ from django_tasks_local.exceptions import StoreUnavailable
 _VERSION: Final = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _WHO: Final = f"{sys.implementation.cache_tag}{sys.abiflags}"
 _ASK: Final = "import sys; print(sys.implementation.cache_tag + sys.abiflags)"
-# Starting an interpreter takes 20 ms; a machine that is busy or waits for a disk, much longer.
+# Starting an interpreter takes 20 ms; on a machine that is busy or waits for a disk, much longer.
 _PATIENCE_S: Final = 30.0
 
 
 def interpreter() -> list[str]:
-    """The Python of this process, with its flags, and safe from the working directory.
+    """Return the Python of this process, with its flags, and safe from the working directory.
 
-    ``-P`` keeps the working directory out of ``sys.path``, which would otherwise be the first
-    place that this very start looks for modules in.
+    ``-P`` keeps the working directory out of ``sys.path``, where it would otherwise be the first
+    place in which the new interpreter looks for modules.
 
     Raises:
         StoreUnavailable: There is no Python like that of this process where one should be.
@@ -37,11 +37,11 @@ def interpreter() -> list[str]:
 
 @cache
 def _find(executable: str, prefix: str, base_prefix: str) -> str:
-    """A Python like the one that runs this code.
+    """Return a Python like the one that runs this code.
 
     Under uWSGI and mod_wsgi ``sys.executable`` is the server, or some Python that has nothing to
     do with the site's virtual environment, so it counts only within the prefix, and by its name:
-    to run a server with a Python's arguments, in order to look, might do anything.
+    running a server with a Python's arguments, as a check, might do anything.
     """
     tried = []
     for candidate in dict.fromkeys(_candidates(executable, prefix, base_prefix)):
@@ -76,7 +76,7 @@ def _is_within(path: str, prefix: str) -> bool:
 
 
 def _runs_us(path: str) -> bool:
-    """Whether it is the very program that this process runs; False where there is no /proc."""
+    """Return whether ``path`` is this process's own program; False where there is no /proc."""
     try:
         return os.path.samefile(path, "/proc/self/exe")
     except OSError:
@@ -84,7 +84,7 @@ def _runs_us(path: str) -> bool:
 
 
 def _is_like_us(path: str) -> bool:
-    """Whether it is a Python that can import what this one imports, compiled modules included."""
+    """Return whether ``path`` is a Python that can import this one's modules, compiled ones too."""
     try:
         done = subprocess.run(
             [path, "-I", "-S", "-c", _ASK],
@@ -96,6 +96,6 @@ def _is_like_us(path: str) -> bool:
 
 
 def _is_unbuffered() -> bool:
-    """Whether ``-u`` was given, which Python passes on to nobody."""
+    """Return whether this Python runs with ``-u``, which it does not pass on."""
     streams = (sys.__stdout__, sys.__stderr__)
     return any(getattr(stream, "write_through", False) for stream in streams)

@@ -1,4 +1,4 @@
-"""Starting a pool: a fresh interpreter in a session of its own."""
+"""Start a pool: a fresh interpreter in a session of its own."""
 
 import logging
 import os
@@ -15,9 +15,9 @@ from .project import Preparation
 
 logger = logging.getLogger("django_tasks_local")
 
-# Nothing of ours is imported before the site's own sys.path is there: our package, posix_ipc and
-# Django may each lie in a place that only the site's launcher knows (PEX, Nix, buildout, Bazel).
-# It comes over standard input, not in PYTHONPATH, which programs that a task starts would inherit.
+# The site's own sys.path comes before any of our imports: our package, posix_ipc and Django may
+# each lie in a place that only the site's launcher knows (PEX, Nix, buildout, Bazel). It comes over
+# standard input, not in PYTHONPATH, which programs that a task starts would inherit.
 BOOTSTRAP: Final = """
 import pickle, sys
 sys.path[:], order = pickle.load(sys.stdin.buffer)
@@ -25,17 +25,17 @@ from django_tasks_local.pool.entry import main
 sys.exit(main(order))
 """
 
-# The pools that this process has started and not buried yet: pid and alias. A forked child's
-# entries are its parent's children; waiting for them fails, which is as good as an end.
+# The pools that this process has started and not reaped yet: pid and alias. In a forked child, the
+# entries are its parent's children; waiting for them fails, which counts as an end.
 started: dict[int, str] = {}
 
 
 def start_pool(ring: Ring, told: Preparation) -> None:
-    """Starts a pool for a ring, without waiting for it.
+    """Start a pool for a ring, without waiting for it.
 
-    It inherits no thread, lock, socket or connection of this process; standard output and error
-    it does, so that what it has to say is in the site's log. Ctrl-C in a terminal does not reach
-    it. It ends at once, with status 0, where another pool was faster.
+    The pool inherits no thread, lock, socket or connection of this process, but does inherit
+    standard output and error, so that its messages are in the site's log. Ctrl-C in a terminal
+    does not reach it. It ends at once, with status 0, where another pool was faster.
 
     Raises:
         StoreUnavailable: See `Preparation.dumps` and `interpreter`.
@@ -46,13 +46,13 @@ def start_pool(ring: Ring, told: Preparation) -> None:
 
 
 def launch(ring: Ring, told: bytes, *, worker: dict[str, int] | None = None, **options: Any) -> int:
-    """Starts a fresh interpreter as a pool of a ring, or as a worker, and returns its pid.
+    """Start a fresh interpreter as a pool of a ring, or as a worker, and return its pid.
 
     Args:
-        ring: Which one.
+        ring: The ring.
         told: The pickled `Preparation`.
         worker: For a worker: its pool's entry, and the descriptors of its life pipe and its bell.
-        options: For `subprocess.Popen`.
+        options: For ``subprocess.Popen``.
     """
     geometry = ring.segment.geometry
     order = {
@@ -71,7 +71,7 @@ def launch(ring: Ring, told: bytes, *, worker: dict[str, int] | None = None, **o
     if worker is not None:
         shown.append(f"--worker-of={worker['pool']}")
     told_all = pickle.dumps((project.import_paths(), order)) + told
-    # Or our end of its file may become our standard error, and a log line part of what it reads.
+    # Otherwise our end of its file may become our standard error, and it may read a log line.
     with standard_descriptors(inheritable=True), _file(told_all) as file:
         process = subprocess.Popen(
             [*interpreter(), "-c", BOOTSTRAP, "django_tasks_local.pool", *shown],
@@ -79,14 +79,14 @@ def launch(ring: Ring, told: bytes, *, worker: dict[str, int] | None = None, **o
             env=project.environment(),
             **options,
         )
-    process.returncode = 0  # others wait for it: an object would complain when it is dropped
+    process.returncode = 0  # others wait for it; without this, Popen warns when it is dropped
     return process.pid
 
 
 def _file(content: bytes) -> BinaryIO:
-    """A nameless file to read `content` from.
+    """Return a nameless file with ``content``.
 
-    Not a pipe: a child that hangs before it reads would hang us, where a pipe cannot hold it all.
+    Not a pipe: where a pipe cannot hold it all, a child that hangs before it reads would hang us.
     """
     file = os.fdopen(os.memfd_create("django-tasks-local"), "w+b")
     file.write(content)
@@ -94,8 +94,8 @@ def _file(content: bytes) -> BinaryIO:
     return file
 
 
-def bury_pools() -> list[tuple[int, str, int]]:
-    """Takes leave of pools that this process has started and that ended: (pid, alias, status)."""
+def reap_pools() -> list[tuple[int, str, int]]:
+    """Wait for pools of this process that have ended, and return (pid, alias, status) of each."""
     ended = []
     for pid, alias in list(started.items()):
         try:
@@ -109,15 +109,15 @@ def bury_pools() -> list[tuple[int, str, int]]:
 
 
 def log_ended_pools() -> None:
-    """Takes leave of pools that ended, and says so of those that did not end in order."""
-    for pid, alias, status in bury_pools():
+    """Wait for pools that have ended, and log those that did not end in order."""
+    for pid, alias, status in reap_pools():
         if status > 0:
             logger.error(
                 "alias=%s the pool (pid %d) ended with status %d; its traceback is on standard "
-                "error. Tasks stay READY, and it is tried again.", alias, pid, status,
+                "error. Tasks stay READY, and the site tries again.", alias, pid, status,
             )  # fmt: skip
         elif status < 0:
             logger.error(
                 "alias=%s the pool (pid %d) was killed by signal %d. What ran in it is lost; what "
-                "waits stays READY, and another pool is started.", alias, pid, -status,
+                "waits stays READY, and the site starts another pool.", alias, pid, -status,
             )  # fmt: skip

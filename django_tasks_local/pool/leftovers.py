@@ -1,7 +1,7 @@
 """What a task leaves behind in its worker's process, put back before the next task.
 
-What costs next to nothing is looked at after every task (3 µs in all, beside some 70 µs for a task
-that does nothing), the rest only after a task that took a millisecond or more.
+The cheap checks run after every task (3 µs in all, beside some 70 µs for a task that does nothing),
+the others only after a task that took a millisecond or more.
 """
 
 import locale
@@ -11,7 +11,7 @@ import resource
 import signal
 import time
 
-# That of `signal` makes an enum of the answer, for 1 µs.
+# The one in `signal` converts the answer to an enum, for 1 µs.
 from _signal import getsignal  # type: ignore[import-not-found]
 from collections.abc import Callable
 from typing import Any, Final
@@ -24,7 +24,7 @@ logger = logging.getLogger("django_tasks_local")
 
 LONG_S: Final = 0.001
 
-# Plain numbers: to make one of an enum's member takes as long as the look.
+# Plain numbers: converting an enum's member takes as long as the look.
 _HANDLED: Final = [
     int(getattr(signal, f"SIG{name}")) for name in ("ALRM", "TERM", "PROF", "VTALRM")
 ]
@@ -32,7 +32,7 @@ _HANDLED_RARELY: Final = [
     int(getattr(signal, f"SIG{name}")) for name in ("INT", "CHLD", "HUP", "PIPE", "USR1", "USR2")
 ]
 _TIMER: Final = int(signal.ITIMER_REAL)
-# Of the processor's time. They do nothing but by a handler, or else end the process.
+# Timers of CPU time. They call a handler, or else end the process.
 _CPU_TIMERS: Final = [int(signal.ITIMER_PROF), int(signal.ITIMER_VIRTUAL)]
 _OFF: Final = (0.0, 0.0)
 _LIMITS: Final = sorted(
@@ -49,16 +49,16 @@ class Leftovers:
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
-        # O_PATH: a directory that was removed or cannot be listed can be gone back to as well.
+        # O_PATH: it leads back even to a directory that was removed or cannot be listed.
         self._directory = os.open(".", os.O_PATH | os.O_CLOEXEC)
         self._umask = os.umask(0o077)
         os.umask(self._umask)
-        # As `os.environ` holds it: to decode and copy it all takes 20 µs.
+        # As `os.environ` holds it: decoding and copying it all takes 20 µs.
         self._environ: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
         self._variables = dict(self._environ)
         self._handlers = [getsignal(number) for number in _HANDLED]
         self._rare_handlers = [getsignal(number) for number in _HANDLED_RARELY]
-        # A profiler of the project's may run in each worker from its start.
+        # A profiler of the project may run in each worker from its start.
         self._cpu_timers = [which for which in _CPU_TIMERS if signal.getitimer(which) == _OFF]
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._locale = locale.setlocale(locale.LC_ALL)
@@ -67,13 +67,13 @@ class Leftovers:
         self._told: set[tuple[str, str]] = set()
 
     def put_back(self, claim: Claim, took_s: float) -> bool:
-        """Put back what the task of `claim`, which took so long, has changed.
+        """Put back what the task of ``claim``, which took ``took_s``, has changed.
 
         Returns:
-            Whether that was possible; where not, another process has to take this one's place.
+            Whether that was possible; if not, another process has to take this one's place.
         """
         try:
-            os.fchdir(self._directory)  # to ask where we are costs more
+            os.fchdir(self._directory)  # asking where we are costs more
             umask, timer = os.umask(self._umask), signal.setitimer(_TIMER, 0)
             if (
                 umask == self._umask and timer == _OFF and self._environ == self._variables
@@ -124,7 +124,7 @@ class Leftovers:
             os.setpriority(os.PRIO_PROCESS, 0, self._niceness)
 
     def _say(self, claim: Claim, text: str) -> None:
-        """Once for each task's path, or a task that runs each second fills the log."""
+        """Log ``text`` once for each task's path, or a task that runs each second fills the log."""
         path = task_path(claim.meta)
         if (path, text) not in self._told:
             self._told.add((path, text))
@@ -137,7 +137,7 @@ class Leftovers:
         self, numbers: list[int], handlers: list[Handler], changed: list[str]
     ) -> None:
         for number, handler in zip(numbers, handlers, strict=True):
-            # None: not from Python, and nothing that Python could set.
+            # None: C code set the handler, and Python cannot set it again.
             if handler is not None and getsignal(number) != handler:
                 changed.append("signal handlers")
                 signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What code a process runs: which one it is, and whether its files are still what was loaded."""
+"""Which code a process runs, and whether its files are still what was loaded."""
 
 import os
 import sys
@@ -9,11 +9,11 @@ type Stamp = tuple[int, int]  # time of the last change in ns, size; (0, 0): gon
 
 
 def digest_of(path: str) -> int:
-    """What tells this process's code from that of other releases in the same ring.
+    """Return the number that tells this process's code from other releases in the same ring.
 
-    Two processes have the same code if a pool that the one starts would import what the other's
-    would: the same settings, by the same Python, out of the same environment. Their *files* may
-    change in place; a pool compares those, see `LoadedFiles`.
+    Two processes have the same code if a pool that one starts would import what a pool of the
+    other would: the same settings, with the same Python, from the same environment. Their *files*
+    may change in place; a pool compares those, see `LoadedFiles`.
 
     Args:
         path: The settings file, and the main script where tasks are defined in it.
@@ -26,7 +26,7 @@ class LoadedFiles:
     """Time and size of the source files behind the modules of this process.
 
     Args:
-        later_only: Leaves out what is loaded already (a forked worker's pool compares that).
+        later_only: Leave out what is already loaded (a forked worker's pool compares that).
     """
 
     def __init__(self, *, later_only: bool = False) -> None:
@@ -36,7 +36,7 @@ class LoadedFiles:
         self.look()
 
     def look(self) -> None:
-        """Takes note of modules that were imported since the last look."""
+        """Note the modules that were imported since the last look."""
         if len(sys.modules) == self._modules:
             return
         self._modules = len(sys.modules)
@@ -47,7 +47,7 @@ class LoadedFiles:
         self._known = set(sys.modules)
 
     def changed(self) -> str:
-        """The first file that is not what was loaded, "" for none (2 ms for 1,000 files)."""
+        """Return the first file that differs from what was loaded, "" for none (2 µs per file)."""
         for path, stamp in self._stamps.items():
             if _stamp(path) != stamp:
                 return path

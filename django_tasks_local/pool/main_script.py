@@ -1,4 +1,4 @@
-"""The site's main script: whether a pool imports it, and what it has to refuse where none can."""
+"""The site's main script: whether a pool can import it, and what to refuse where it cannot."""
 
 import os
 import pickle
@@ -10,38 +10,38 @@ from django.tasks import Task
 from django.tasks.exceptions import InvalidTask
 
 _NAME: Final = b"__main__"
-# A piece of a pickle as long as that is somebody's bytes or text, not opcodes.
+# A piece of a pickle as long as this is a user's bytes or text, not opcodes.
 _OPCODES_BYTES: Final = 2**18
 
 
 def working_directory() -> str:
-    """Where this process is; "" where that place was removed."""
+    """Return this process's working directory, "" if it was removed."""
     try:
         return os.getcwd()
     except OSError:
         return ""
 
 
-# As this process was loaded, like the rest of its project: a script may go elsewhere later.
+# From when this process was loaded, like the rest of its project: a script may go elsewhere later.
 DIRECTORY: Final = working_directory()
 
 
 def real_path(module: ModuleType | None) -> str:
-    """The file of a module, "" for none."""
+    """Return the file of a module, "" for none."""
     path = getattr(module, "__file__", None)
     return os.path.realpath(os.path.join(DIRECTORY, path)) if path else ""
 
 
 def main_path() -> str:
-    """The main script's real path, "" for an interactive interpreter."""
+    """Return the main script's real path, "" for an interactive interpreter."""
     return real_path(sys.modules.get("__main__"))
 
 
 def main_script() -> dict[str, str]:
-    """How another process imports the main script, as `multiprocessing` puts it; empty: it can't.
+    """Return how another process imports the main script, in the form that multiprocessing uses.
 
-    What came from standard input, ``-c`` or a prompt is nowhere to be imported from; and a
-    ``__main__`` of a package or an archive is no module that stands for a script.
+    It is empty where that is impossible: code from standard input, ``-c`` or a prompt has no place
+    to import it from, and the ``__main__`` of a package or an archive is not a script's module.
     """
     main = sys.modules.get("__main__")
     name = getattr(getattr(main, "__spec__", None), "name", None)
@@ -53,7 +53,7 @@ def main_script() -> dict[str, str]:
 
 
 def main_has_tasks() -> bool:
-    """Whether tasks are defined in ``__main__``, so that a pool must import it too."""
+    """Return whether tasks are defined in ``__main__``, so that a pool must import it too."""
     main = sys.modules.get("__main__")
     return any(
         isinstance(value, Task) and value.func.__module__ == "__main__"
@@ -62,7 +62,7 @@ def main_has_tasks() -> bool:
 
 
 def where_main_is_from() -> str:
-    """For a person: what runs as ``__main__``."""
+    """Return a description of what runs as ``__main__``."""
     main = sys.modules.get("__main__")
     path = getattr(main, "__file__", None)
     if path == "<stdin>":
@@ -71,31 +71,31 @@ def where_main_is_from() -> str:
 
 
 def names_main(encoded: Any) -> bool:
-    """Whether pickled arguments may name something in ``__main__`` (0.5 us for small ones)."""
+    """Return whether pickled arguments may name something in ``__main__`` (0.5 µs if small)."""
     if isinstance(encoded, bytes):
         return _NAME in encoded
     return any(_NAME in part for part in encoded.parts if len(part) < _OPCODES_BYTES)
 
 
 def refuse_main(value: object) -> None:
-    """Looks whether something of ``__main__`` is in `value`; a text that names it is none.
+    """Check that ``value`` holds no class or function of ``__main__``; a text may name one.
 
     Raises:
-        pickle.PicklingError: It is, and which.
+        pickle.PicklingError: It holds one, which the text names.
     """
     _Finder(_Nowhere()).dump(value)
 
 
 def refuse_main_task(path: str) -> None:
-    """Looks whether a pool could import a task of ``__main__``.
+    """Check that a pool could import a task of ``__main__``.
 
     Raises:
         InvalidTask: It could not.
     """
     if not main_script():
         raise InvalidTask(
-            f"Task {path} is defined in {where_main_is_from()}, from where a pool can't import it. "
-            "Define it in a module, or put the script into a file and guard what it does with: "
+            f"Task {path} is defined in {where_main_is_from()}, from where a pool cannot import "
+            "it. Define it in a module, or put the script into a file and guard what it does with: "
             'if __name__ == "__main__":'
         )
 

@@ -1,4 +1,4 @@
-"""Sites that share a ring by mistake, and those that should and do not."""
+"""Sites that share a ring by mistake, and sites that should share one but do not."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ _looked: set[int] = set()  # pids
 
 
 def warn_of_strangers(ring: Ring) -> None:
-    """Logs a site whose settings are another file than ours: two checkouts with one SECRET_KEY."""
+    """Log a site whose settings are another file than ours: two checkouts with one SECRET_KEY."""
     ours = ring.path.partition(":")[0]
     for entry in ring.registry.attachments():
         theirs = ring.registry.path_of(entry.index).partition(":")[0]
@@ -28,11 +28,11 @@ def warn_of_strangers(ring: Ring) -> None:
 
 
 def warn_of_other_rings(ring: Ring, namespace: str) -> None:
-    """Logs a site with our settings in another ring: its SECRET_KEY is another one. Once a process.
+    """Log, once per process, a site with our settings in another ring: its SECRET_KEY differs.
 
     Args:
-        ring: Ours.
-        namespace: The default namespace. Where the options name one, nothing is looked for.
+        ring: Our ring.
+        namespace: The default namespace. Where the options name one, there is nothing to check.
     """
     ours = ring.path.partition(":")[0]
     if os.getpid() in _looked or not ours or ring.name != ring_name(ring.alias, namespace):
@@ -47,8 +47,8 @@ def warn_of_other_rings(ring: Ring, namespace: str) -> None:
         if site.ring not in our_rings and path and ours.endswith(path):
             logger.warning(
                 "alias=%s the process %d has the same settings (%s) and another ring, so neither "
-                "finds the tasks and results of the other. Most likely SECRET_KEY is drawn at "
-                "random in each process: give all of them the same. If these are two sites, give "
+                "finds the tasks and results of the other. Most likely each process generates "
+                "SECRET_KEY at random: give all of them the same. If these are two sites, give "
                 "each its own NAMESPACE in OPTIONS.", ring.alias, site.pid, path,
             )  # fmt: skip
             return

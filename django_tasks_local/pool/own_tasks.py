@@ -1,4 +1,4 @@
-"""What a script has enqueued, in order to wait for it at its end."""
+"""The tasks that a script has enqueued, so that it can wait for them at its end."""
 
 import time
 from array import array
@@ -10,8 +10,8 @@ from django_tasks_local.exceptions import counted
 from django_tasks_local.ring import PoolState, Ring, Role
 from django_tasks_local.streams import say
 
-# Beyond this many a script forgets what is done. Where that is little, it looks again when twice as
-# many as are left have come: so each task costs the same, however many are unfinished.
+# Beyond this many, a script forgets the tasks that are done. Where few are, it looks again when it
+# has twice as many as were left: so each task costs the same, however many are unfinished.
 REMEMBERED: Final = 20_000
 
 
@@ -24,7 +24,7 @@ class OwnTasks:
         self._last_due_ns = 0
 
     def add(self, ring: Ring, result_id: str, due_ns: int) -> None:
-        """Remembers one more, which falls due then (0: now)."""
+        """Remember one more task, which falls due at ``due_ns`` (0: now)."""
         self._last_due_ns = max(self._last_due_ns, due_ns)
         self._addresses.extend(ring.address(result_id))
         if len(self._addresses) > 2 * self._limit:
@@ -33,19 +33,19 @@ class OwnTasks:
             self._limit = max(REMEMBERED, 2 * left)
 
     def wait(self, alias: str, ring: Callable[[], Ring], look_after: Callable[[], None]) -> None:
-        """Waits until they are done: a script that ends now would take their pool with it.
+        """Wait until the tasks are done: a script that ends now would take their pool with it.
 
         Args:
-            alias: For what it says on standard error.
-            ring: The ring, which may be another one each time.
+            alias: For the message on standard error.
+            ring: Returns the ring, which may be another one each time.
             look_after: Called while there is no pool.
         """
         mine = ring().unfinished(self._addresses)
         said = False
         place = 0
         while True:
-            # From the first to the last: when each has been seen to have ended, all have. So a look
-            # costs the same however many there are.
+            # One by one: once each task has been seen to have ended, all have. So a look costs the
+            # same however many there are.
             while place < len(mine) and not ring().unfinished(mine[place : place + 2]):
                 place += 2
             if place >= len(mine) or _others_serve(ring()):
@@ -66,7 +66,7 @@ class OwnTasks:
         )
 
     def _until(self) -> str:
-        """What to say about tasks that are not due yet."""
+        """Return what to say about tasks that are not due yet."""
         if self._last_due_ns <= time.time_ns():
             return ""
         moment = datetime.fromtimestamp(self._last_due_ns // 10**9).astimezone()
@@ -74,7 +74,7 @@ class OwnTasks:
 
 
 def _others_serve(ring: Ring) -> bool:
-    """Whether a web process is there to take over; another script may end before our tasks."""
+    """Return whether a web process can take over; another script may end before our tasks."""
     return any(
         entry.role is Role.SITE and entry.state == PoolState.SERVING and entry.alive
         for entry in ring.registry.attachments()

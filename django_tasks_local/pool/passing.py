@@ -1,4 +1,4 @@
-"""The end of a test run's ring: its objects go, its pool and workers too."""
+"""Remove a test run's ring, and end its pool and workers."""
 
 import logging
 import os
@@ -9,11 +9,11 @@ from typing import Final
 
 from django_tasks_local.ring import Ring, Role, unlink_objects
 
-from .launcher import bury_pools, started
+from .launcher import reap_pools, started
 
 logger = logging.getLogger("django_tasks_local")
 
-# A pool that has not ended by then was stopped by somebody.
+# If a pool has not ended by then, somebody has stopped it (SIGSTOP).
 LIMIT_S: Final = 10.0
 LOOK_S: Final = 0.005
 
@@ -21,7 +21,7 @@ LOOK_S: Final = 0.005
 def remove(ring: Ring) -> None:
     """Remove a test run's ring, stop what still runs there, and wait for the end of its processes.
 
-    No site of this process may look after it any more, or it would make it again.
+    No site of this process may look after the ring any more, or the site would make a new one.
     """
     assert ring.passing
     unlink_objects(ring.name)
@@ -31,7 +31,7 @@ def remove(ring: Ring) -> None:
         for pid in {pid for pid, role in processes if role is Role.POOL} - asked:
             asked.add(pid)
             with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGTERM)  # it would see in a second that the ring is gone
+                os.kill(pid, signal.SIGTERM)  # faster than its own look, within a second
         if time.monotonic() > give_up:
             logger.warning(
                 "alias=%s these processes of the test run have not ended: %s. If they are open in "
@@ -40,12 +40,12 @@ def remove(ring: Ring) -> None:
             )  # fmt: skip
             break
         time.sleep(LOOK_S)
-        bury_pools()
+        reap_pools()
     ring.detach()
 
 
 def _processes(ring: Ring) -> set[tuple[int, Role]]:
-    """The pids of pools and workers that live, those that are only starting included."""
+    """Return pid and role of the living pools and workers, including those that are starting."""
     attached = {
         (entry.pid, entry.role)
         for entry in ring.registry.attachments()

@@ -1,6 +1,6 @@
-"""What a pool must know to import the project as its site did, and how it gets there.
+"""What a pool must know to import the project as its site did, and how the pool gets it.
 
-It goes through a nameless file on standard input, not the command line: settings hold secrets.
+It comes in a nameless file on standard input, not on the command line: settings hold secrets.
 """
 
 import os
@@ -16,10 +16,10 @@ from django_tasks_local.exceptions import StoreUnavailable
 
 from .main_script import DIRECTORY, main_has_tasks, main_path, main_script, real_path
 
-# The main script that a pool is just importing, "" for none.
+# The main script that a pool is importing now, "" for none.
 _state = {"importing main": ""}
-# What connects to it fails and says so, in the database's words. In no directory that exists, or
-# SQLite would make it.
+# Connections to it fail with this name in the database's error. Its directory does not exist, or
+# SQLite would make the file.
 NO_TEST_DATABASE: Final = "/no test database existed/when the pool started"
 # What a pool was told; empty in every other process.
 _told: list["Preparation"] = []
@@ -27,7 +27,7 @@ _told: list["Preparation"] = []
 
 @dataclass(frozen=True)
 class Preparation:
-    """One site's way to its project.
+    """How one site imports its project.
 
     Attributes:
         namespace: The default namespace, for aliases whose options name none.
@@ -39,8 +39,8 @@ class Preparation:
         databases: Under a test runner: the names of the test databases.
         run: The test run that the site belongs to, "" for none.
         debug: In a test run: the value of ``settings.DEBUG``.
-        lender: The serial of the script whose output the pool inherits, where that is a pipe; 0.
-        provisional: A script has started the pool: it hands over to one that a server starts.
+        lender: The serial of the script whose output the pool inherits, if that is a pipe; else 0.
+        provisional: A script has started the pool, which hands over to one that a server starts.
     """
 
     namespace: str
@@ -58,7 +58,7 @@ class Preparation:
     def of_this_process(
         cls, namespace: str, path: str, *, lender: int = 0, provisional: bool = False
     ) -> "Preparation":
-        """What a pool that this process starts must know."""
+        """Return what a pool that this process starts must know."""
         return cls(
             namespace, path, _main(), settings_module(), _configured_values(),
             under_test.databases(), lender, under_test.test_run(),
@@ -67,23 +67,23 @@ class Preparation:
         )  # fmt: skip
 
     def dumps(self) -> bytes:
-        """What the pool reads from its standard input.
+        """Return what the pool reads from its standard input.
 
         Raises:
-            StoreUnavailable: A value of ``settings.configure()`` can't be pickled.
+            StoreUnavailable: A value of ``settings.configure()`` cannot be pickled.
         """
         for name, value in (self.settings or {}).items():
             try:
                 pickle.dumps(value)
             except Exception as error:
                 raise StoreUnavailable(
-                    f"settings.{name} can't be pickled ({error}), so the pool can't be told it",
+                    f"settings.{name} cannot be pickled ({error}), so the pool cannot get it",
                     fix="put the settings into a module and set DJANGO_SETTINGS_MODULE",
                 ) from error
         return pickle.dumps(self)
 
     def apply(self) -> None:
-        """Imports the project in a fresh interpreter: ``__main__``, settings, setup."""
+        """Import the project in a fresh interpreter: ``__main__``, settings, setup."""
         _told[:] = [self]
         script = self.main.get("init_main_from_path") or self.main.get("init_main_from_name", "")
         _state["importing main"] = script
@@ -94,13 +94,13 @@ class Preparation:
         import django
         from django.conf import settings
 
-        if self.module:  # the site has loaded it, whatever became of the variable since
+        if self.module:  # what the site has loaded, whatever the variable says now
             os.environ["DJANGO_SETTINGS_MODULE"] = self.module
         if not settings.configured and self.settings is not None:
             settings.configure(**self.settings)
         for alias, name in self.databases.items():
             database = settings.DATABASES[alias]
-            # No test has used this alias yet? Then a task must not find the real one there.
+            # If no test has used this alias yet, a task must not find the real database there.
             real = self.settings is None and str(database["NAME"]) == name
             real = real and database.get("TEST", {}).get("NAME") != name
             database["NAME"] = NO_TEST_DATABASE if real else name
@@ -110,18 +110,18 @@ class Preparation:
 
 
 def output_is_piped() -> bool:
-    """Whether somebody reads what this process writes, and waits for the end of it."""
+    """Return whether somebody reads what this process writes, and waits for its end."""
     modes = [os.fstat(descriptor).st_mode for descriptor in (1, 2) if _is_open(descriptor)]
     return any(stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) for mode in modes)
 
 
 def in_pool() -> bool:
-    """Whether a site has started this process, or its pool, to run tasks."""
+    """Return whether a site has started this process, or its pool, to run tasks."""
     return bool(_told)
 
 
 def refuse_unguarded_main() -> None:
-    """Looks whether this is a pool that is just importing its site's main script.
+    """Check that this is not a pool that is importing its site's main script.
 
     Raises:
         RuntimeError: It is; nothing may use a backend then.
@@ -134,22 +134,22 @@ def refuse_unguarded_main() -> None:
 
 
 def directory() -> str:
-    """The working directory in which this process has loaded the project."""
+    """Return the working directory in which this process has loaded the project."""
     return DIRECTORY or "/"
 
 
 def import_paths() -> list[str]:
-    """``sys.path`` for another process: absolute, and without what no import looks at."""
+    """Return ``sys.path`` for another process: absolute, and without what imports ignore."""
     paths: list[object] = [*sys.path]
     texts = (path for path in paths if isinstance(path, str))
-    # Where the working directory is gone, so is what is relative to it.
+    # If the working directory is gone, so are paths relative to it.
     return [
         os.path.normpath(os.path.join(DIRECTORY, p)) for p in texts if p[:1] == "/" or DIRECTORY
     ]
 
 
 def environment() -> dict[str, str]:
-    """The environment of a pool: that of its site, with the settings that the site has loaded."""
+    """Return a pool's environment: that of its site, with the settings that the site has loaded."""
     found = dict(os.environ)
     found.pop("RUN_MAIN", None)  # the pool is not what runserver's autoreload restarts
     if module := settings_module():
@@ -158,26 +158,26 @@ def environment() -> dict[str, str]:
 
 
 def settings_path() -> str:
-    """Where this process's settings come from: a file, or "" for none."""
+    """Return the file that this process's settings come from, "" for none."""
     return real_path(sys.modules.get(settings_module()))
 
 
 def settings_module() -> str:
-    """The dotted name of the settings module, "" after ``settings.configure()``."""
+    """Return the dotted name of the settings module, "" after ``settings.configure()``."""
     return getattr(_base_settings(), "SETTINGS_MODULE", None) or ""
 
 
 def needs_main() -> bool:
-    """Whether this process's pools import the main script, and find there what is defined in it.
+    """Return whether this process's pools import the main script, and so find what it defines.
 
-    Only where tasks or settings come from it: that of a web server would cost the pool the import
-    of the server.
+    They do only where tasks or settings come from it: with a web server's main script, the pool
+    would import the server.
     """
     return any(key.startswith("init_main_") for key in _main())
 
 
 def site_path() -> str:
-    """What a site's code is known by: its settings' file, and the main script where that counts."""
+    """Return what identifies a site's code: its settings file, and the main script if it counts."""
     if _told:
         return _told[0].path
     path = settings_path()
@@ -195,7 +195,7 @@ def _is_open(descriptor: int) -> bool:
 
 
 def _base_settings() -> Any:
-    """The settings below all overrides: of a module, or those of ``settings.configure()``."""
+    """Return the settings below all overrides: a module's, or those of ``settings.configure()``."""
     from django.conf import Settings, UserSettingsHolder, settings
 
     holder: Any = settings._wrapped

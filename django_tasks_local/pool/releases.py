@@ -1,4 +1,4 @@
-"""What a pool has to do with the other codes in its ring: adopt what is left of those that went."""
+"""What a pool does about the other codes in its ring: it adopts what gone releases have left."""
 
 import logging
 import time
@@ -10,7 +10,7 @@ from django_tasks_local.ring import Attachment, Ring, Role
 logger = logging.getLogger("django_tasks_local")
 
 # Tasks of another code that has sites and no pool: their site starts one, with pauses up to 60 s.
-# If that is still so after this time, somebody should know.
+# If there is none after this time, somebody should know.
 STRANDED_S: Final = 120.0
 
 
@@ -20,16 +20,16 @@ class Releases:
     def __init__(self, ring: Ring) -> None:
         self._ring = ring
         self._adopted = 0
-        self._stranded: dict[int, float] = {}  # since when; 0.0: it was said
+        self._stranded: dict[int, float] = {}  # since when; 0.0: it was logged
         self._no_place_said = False
 
     def adopt(self, living: list[Attachment], latest: int) -> None:
-        """Takes over the tasks of codes whose release has gone, if our code is the newest.
+        """Take over the tasks of codes whose release has gone, if our code is the newest.
 
         Args:
-            living: Who is attached.
-            latest: The serial of the latest attachment before `living` was read: a site that came
-                later may be one of the code that is adopted, and gets a pool of its own.
+            living: The attached processes.
+            latest: The serial of the latest attachment before ``living`` was read: a later site may
+                have the code that is adopted, and gets its own pool.
         """
         ring, codes = self._ring, self._ring.codes
         orphans = codes.orphans(living) & ~(1 << ring.registry.code)
@@ -37,7 +37,7 @@ class Releases:
             orphans = 0
         for code in _numbers(orphans & ~self._adopted):
             logger.warning(
-                "alias=%s unfinished tasks of the code at %s are left, and no process of it: the "
+                "alias=%s unfinished tasks of the code at %s are left, but no process of it: the "
                 "pool of the code at %s runs them",
                 ring.alias, codes.path(code) or "?", ring.path,
             )  # fmt: skip
@@ -47,19 +47,19 @@ class Releases:
         self._mind_stranded(living)
 
     def strays(self, living: Iterable[Attachment]) -> int:
-        """Living workers whose pool has died: they are dying too, and still take their places."""
+        """Count living workers whose pool has died: they are dying too, but still take places."""
         pools = {entry.index for entry in living if entry.role is Role.POOL}
         return sum(e.role is Role.WORKER and e.pool not in pools for e in living)
 
     def wake(self, living: Iterable[Attachment]) -> None:
-        """Wakes the workers of other codes, so that idle ones see that they are to give way."""
+        """Wake the workers of other codes, so that idle ones see that they must give way."""
         ours = self._ring.registry.code
         workers = [e.code for e in living if e.role is Role.WORKER and e.code not in (ours, -1)]
         for code in set(workers):
             self._ring.wake(workers.count(code), code)
 
     def say_no_place(self, count: int) -> None:
-        """Says once that the registry has no place for more workers."""
+        """Log once that the registry has no place for more workers."""
         if not self._no_place_said:
             self._no_place_said = True
             logger.warning(

@@ -1,4 +1,4 @@
-"""A pool from the inside: attach, and give the supervisor its way to make workers."""
+"""A pool from the inside: attach, and give the supervisor a way to make workers."""
 
 import logging
 import os
@@ -25,12 +25,12 @@ logger = logging.getLogger("django_tasks_local")
 
 
 def serve_started(ring: Ring, told: Preparation, pickled: bytes, cleared: int) -> None:
-    """Run a pool that a site has started. The project is set up already.
+    """Run a pool that a site has started. The project is already set up.
 
     Args:
-        ring: Attached to it as POOL.
+        ring: The ring, attached as POOL.
         told: What the site has sent.
-        pickled: The same, for workers that are started fresh.
+        pickled: The same, for workers that start as fresh interpreters.
         cleared: The serial of the newest site of its code when this process had loaded nothing yet.
     """
     spec = _told_spec(ring.alias, ring.name, told)
@@ -42,7 +42,7 @@ def serve_started(ring: Ring, told: Preparation, pickled: bytes, cleared: int) -
 
 
 def serve_in_foreground(alias: str) -> None:
-    """Run a pool in this process, whose project is set up; it takes over from one that serves.
+    """Run a pool in this process, whose project is set up; it takes over from a serving pool.
 
     Raises:
         StoreUnavailable: The ring cannot be used.
@@ -55,7 +55,7 @@ def serve_in_foreground(alias: str) -> None:
     fill_standard_descriptors()
     path = project.site_path()
     told = Preparation.of_this_process(spec.namespace, path).dumps()
-    attach_segment(spec.name, spec.limits.geometry)  # makes it, as a pool does not
+    attach_segment(spec.name, spec.limits.geometry)  # makes the ring, unlike other pools
     ring = Ring(
         spec.name, spec.alias, spec.limits, Role.POOL,
         path=path, digest=digest_of(path), passing=spec.temporary,
@@ -69,7 +69,7 @@ def serve_in_foreground(alias: str) -> None:
 def work_fresh(
     alias: str, name: str, told: Preparation, *, pool: int, life: int, bell: int
 ) -> NoReturn:
-    """Run one worker that a pool had to start as an interpreter of its own; it never returns."""
+    """Run one worker that a pool had to start as a fresh interpreter; never return."""
     spec = _told_spec(alias, name, told)
     close_connections()
     run_worker(WorkerSpec(spec, told.path, pool, life, bell, type(task_backends[alias])))
@@ -86,7 +86,7 @@ def _serve(
             spec, ring.path, ring.registry.index, life, bell, type(task_backends[spec.alias])
         )
         if _threads() > 1:
-            # A fork would copy the locks that those threads hold, for ever locked.
+            # A fork would copy the locks that other threads hold, and nobody would release them.
             return _spawn(ring, worker, told)
         return _fork(worker, to_close)
 
@@ -112,17 +112,17 @@ def _told_spec(alias: str, name: str, told: Preparation) -> PoolSpec:
 
 
 def _import_tasks(alias: str) -> None:
-    """Before the fork: once instead of in every worker, and then compared with the disk."""
+    """Import tasks before the fork: once for all workers, and so that the pool compares them."""
     try:
         autodiscover_modules("tasks")
     except Exception:
-        logger.exception("alias=%s a tasks module can't be imported", alias)
+        logger.exception("alias=%s a tasks module cannot be imported", alias)
 
 
 def run_worker(spec: WorkerSpec) -> NoReturn:
-    """A worker's life in a process of its own; it never returns."""
+    """Run a worker in a process of its own; never return."""
     status = 1
-    # Nested, since `_exit` must come whatever fails before it: the stack below us is the pool's.
+    # Nested: `_exit` must come whatever fails before it, since the stack below is the pool's.
     try:
         try:
             work(spec)
@@ -132,8 +132,8 @@ def run_worker(spec: WorkerSpec) -> NoReturn:
         finally:
             flush_output()
     finally:
-        # No finalizers: in a fork they are the pool's. A worker that ends in order has run what
-        # `atexit` knows.
+        # No finalizers: in a fork they are the pool's. A worker that ends in order has already run
+        # the functions of `atexit`.
         os._exit(status)
 
 
@@ -158,7 +158,7 @@ def _spawn(ring: Ring, worker: WorkerSpec, told: bytes) -> int:
 
 
 def _threads() -> int:
-    """The threads of this process, those that Python knows nothing of included."""
+    """Return the number of threads of this process, including those unknown to Python."""
     try:
         return len(os.listdir("/proc/self/task"))
     except OSError:  # no descriptor is free, or there is no /proc
@@ -166,7 +166,7 @@ def _threads() -> int:
 
 
 def close_connections() -> None:
-    """Closes what set-up has opened: a connection must not be shared with forked workers."""
+    """Close what set-up has opened: forked workers must not share a connection."""
     from django.core.cache import close_caches
     from django.db import connections
 

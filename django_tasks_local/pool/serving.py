@@ -1,8 +1,8 @@
 """Whether this process is a server. A server never waits at exit for its tasks; a script does.
 
-One sign is certain, a request that was answered; but a server of websockets never sees one, and may
-have enqueued long before. So others count as well, each of which no script shows. What shows none
-of them (a bot, a consumer of messages) is a script, which may say `close()` before it ends.
+One sign is certain, an answered request; but a WebSocket server never sees one, and may have
+enqueued long before. So other signs count as well, none of which a script shows. A process without
+any sign (a bot, a consumer of messages) is a script, which may call ``close()`` before it ends.
 """
 
 import os
@@ -21,28 +21,28 @@ SERVERS: Final = frozenset(
 # Modules that a server offers inside its own interpreter alone.
 EMBEDDED: Final = ("uwsgi", "mod_wsgi")
 
-# The management command of each process, noted when it was last seen on the main thread's stack:
-# at exit it is not there any more.
+# The management command of each process, noted when it was first seen on the main thread's stack:
+# at exit it is no longer there.
 _commands: dict[int, str] = {}
 
 
 def is_server() -> bool:
-    """Whether this process serves requests, or is about to (20 us).
+    """Return whether this process serves requests, or is about to (20 µs).
 
     An ASGI application made outside of a management command is a sign, a WSGI application is not:
-    many a script calls ``get_wsgi_application`` in order to set Django up.
+    many scripts call ``get_wsgi_application`` in order to set Django up.
     """
     if any(name in sys.modules for name in EMBEDDED) or _program() in SERVERS:
         return True
     command = _command()
     if command == "runserver":
-        # Without either it is the parent, which only waits for files to change.
+        # Without either, this is the parent, which only waits for files to change.
         return os.environ.get("RUN_MAIN") == "true" or "--noreload" in sys.argv
     return not command and "django.core.asgi" in sys.modules
 
 
 def is_request(sender: object) -> bool:
-    """Whether a signal of Django's handlers tells of a request that came from outside.
+    """Return whether a signal of Django's handlers is about a request from outside.
 
     Args:
         sender: The handler's class. The test client has its own, and closes responses without one.
@@ -56,15 +56,15 @@ def is_request(sender: object) -> bool:
 
 
 def makes_an_application() -> bool:
-    """Whether this thread is just making a WSGI or ASGI application."""
+    """Return whether this thread is making a WSGI or ASGI application."""
     names = ("get_wsgi_application", "get_asgi_application")
     return _find_frame(sys._getframe(), names) is not None
 
 
 def is_restarted_by_autoreload() -> bool:
-    """Whether this is the process that Django's autoreloader ends whenever a file was saved.
+    """Return whether this is the process that Django's autoreloader ends when a file is saved.
 
-    Its environment says so to every program that it starts; its threads say it of itself alone.
+    Programs that it starts inherit the sign in its environment, but not the one in its threads.
     """
     return os.environ.get("RUN_MAIN") == "true" and any(
         thread.name == "django-main-thread" for thread in threading.enumerate()
@@ -72,14 +72,14 @@ def is_restarted_by_autoreload() -> bool:
 
 
 def _program() -> str:
-    """The name of the program that this process runs, or was when it was forked."""
+    """Return the name of the program that this process runs, or ran before it was forked."""
     path = PurePath(sys.argv[0] if sys.argv else "")
     name = path.parent.name if path.name == "__main__.py" else path.name
     return name.removesuffix(".py")
 
 
 def _command() -> str:
-    """The management command that this process runs, "" for none."""
+    """Return the management command that this process runs, "" for none."""
     pid = os.getpid()
     if pid not in _commands:
         main = sys._current_frames().get(threading.main_thread().ident or 0)

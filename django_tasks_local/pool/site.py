@@ -1,4 +1,4 @@
-"""A site process's side: attach, see that somebody runs what waits, wait at exit where due."""
+"""A site process's side: attach, keep a pool for waiting tasks, wait at exit where needed."""
 
 import atexit
 import logging
@@ -28,9 +28,9 @@ from .ticks import TICK_S, until_tick_s
 logger = logging.getLogger("django_tasks_local")
 
 TICK_NS: Final = int(TICK_S * 1e9)
-# For so long after a look at the pool, further tasks are enqueued without one.
+# For this long after a look at the pool, further tasks are enqueued without one.
 BURST_NS: Final = 5_000_000
-# The pause after a pool that did not come up; it doubles each time, up to a minute.
+# The pause after a pool that did not start; it doubles each time, up to a minute.
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 60.0
 
@@ -39,16 +39,16 @@ class Site:
     """This process's attachment to one ring, and its part in keeping a pool alive."""
 
     def __init__(self, spec: PoolSpec, *, ring: Ring | None = None, guest: bool = False) -> None:
-        """Attaches, as a VISITOR: who only reads keeps no pool alive.
+        """Attach, as a VISITOR: a process that only reads keeps no pool alive.
 
         Args:
             spec: Which ring, and how.
             ring: A worker's own attachment, where the backend is used inside a task of that ring.
             guest: This is a pool or a worker of one. It may start another ring's pool, but keeps
-                none alive: two pools would keep each other.
+                none alive: two pools would keep each other alive.
 
         Raises:
-            StoreUnavailable: The ring can't be used.
+            StoreUnavailable: The ring cannot be used.
             RuntimeError: This is a pool that imports its site's unguarded main script.
             ImproperlyConfigured: Tests use a database that no other process can see.
         """
@@ -67,12 +67,12 @@ class Site:
         self._watched = False
         self._seen_alive_ns = 0  # when an enqueue saw a pool, and nothing to be done
         self._borrowed = ring is not None
-        # A server's main script is the server, and defines nothing that a task is handed.
+        # A server's main script is the server, and defines nothing that tasks take as arguments.
         self._main_is_known = project.needs_main() or is_server()
         self.ring = ring or self._attach()
 
     def encode(self, value: Any) -> Any:
-        """Pickles a task's arguments; it may raise whatever pickling raises."""
+        """Pickle a task's arguments; may raise whatever pickling raises."""
         encoded = self.ring.encode_arguments(value)
         if not self._main_is_known and names_main(encoded):
             refuse_main(value)
@@ -81,7 +81,7 @@ class Site:
     def enqueue(
         self, meta: bytes, arguments: Any, *, priority: int, due_ns: int
     ) -> tuple[str, int]:
-        """As `Ring.enqueue`, and sees to it that somebody runs what was enqueued.
+        """Do what `Ring.enqueue` does, and make sure that a pool will run the task.
 
         Raises:
             InvalidTask: The task is defined in a main script that no pool can import.
@@ -95,10 +95,10 @@ class Site:
         try:
             if self._own is not None:
                 self._own.add(ring, result_id, due_ns)
-            # In a burst not for each task: what changes meanwhile is seen by the tick.
+            # Not for each task of a burst: the tick sees what changes meanwhile.
             if due_ns <= now_ns + TICK_NS and not 0 <= now_ns - self._seen_alive_ns < BURST_NS:
                 self._look_for_pool(now_ns)
-            self._keep_house()
+            self._tick_if_late()
         except Exception:
             # The task is in the ring, and its caller must get its id. The tick looks again.
             logger.exception("alias=%s looking after a task failed", self.spec.alias)
@@ -116,16 +116,16 @@ class Site:
             self._start_pool()
 
     def get(self, result_id: str) -> Snapshot:
-        """As `Ring.get`."""
-        self._keep_house()
+        """Do what `Ring.get` does."""
+        self._tick_if_late()
         return self.ring.get(result_id)
 
     def serve(self) -> bool:
-        """This process serves requests: it keeps a pool alive, and never waits at exit.
+        """Note that this process serves requests: it keeps a pool alive, and never waits at exit.
 
         Returns:
-            Whether it could take its part; False where somebody is inside the ring for long. The
-            request that is about to be served may need no task, and must not wait for one.
+            Whether it became a site; False where another process is inside the ring for long. The
+            request that is about to be served may need no task, and must not wait for that.
         """
         self.serves = True
         self._own = None
@@ -134,17 +134,17 @@ class Site:
         return self._is_site or self._become_site(needed=False)
 
     def expect_requests(self) -> None:
-        """This process is about to serve: until its first request it only keeps a pool alive.
+        """Note that this process is about to serve: until its first request it keeps a pool alive.
 
-        No thread yet: it may be a master that forks. Where somebody is inside the ring for long,
-        its first request does it.
+        It starts no thread yet: it may be a master that forks. Where another process is inside the
+        ring for long, the first request makes up for it.
         """
         if not self._is_site:
             self._take_part(serves=is_server(), needed=False)
 
     def _take_part(self, *, serves: bool, needed: bool) -> bool:
         self._has_role = self.ring.become(Role.SITE, needed=needed)
-        if self._has_role and serves:  # a script may leave its tasks to us
+        if self._has_role and serves:  # tells scripts that they may leave their tasks to us
             self.ring.registry.set_state(PoolState.SERVING)
         return self._has_role
 
@@ -159,9 +159,9 @@ class Site:
             self._own = None
             if self._has_role:
                 self.ring.registry.set_state(PoolState.SERVING)
-        # Not with `_lead` in hand: it may have to wait, and other threads may not want to.
+        # Not while holding `_lead`: this may have to wait, and other threads may not want to.
         while not self._has_role or not self.ring.intact():
-            if self._has_role:  # nobody saw us there before, so it could be removed
+            if self._has_role:  # nobody could see our role before, so the ring could be removed
                 self._reattach()
             if not self._take_part(serves=self.serves, needed=needed):
                 return False
@@ -177,15 +177,15 @@ class Site:
         _sites.append(self)
         self._start_watch()
 
-    def _keep_house(self) -> None:
-        """Does the tick's work if the thread that should is late, or can't run (plain uWSGI)."""
+    def _tick_if_late(self) -> None:
+        """Do the tick's work if its thread is late, or cannot run (plain uWSGI)."""
         if time.monotonic() > self._next_tick + TICK_S:
             self.tick()
             if self._is_site and not self._watched:
                 self._start_watch()
 
     def tick(self) -> None:
-        """Looks whether all is well (20 us where it is)."""
+        """Check that all is well, and act where it is not (20 µs where it is)."""
         self._next_tick = time.monotonic() + TICK_S
         if self.closed or self._borrowed:
             return
@@ -208,7 +208,7 @@ class Site:
             self._start_pool()
 
     def _keep_place(self) -> None:
-        """Sees to our entry and our role; what can't be done now is done in the next tick."""
+        """Keep our entry and our role; what cannot be done now waits for the next tick."""
         ring = self.ring
         if not ring.registry.serial:
             ring.take_place(needed=False)  # there was none when it attached
@@ -223,7 +223,7 @@ class Site:
             self._take_part(serves=self.serves, needed=False)
 
     def close(self) -> None:
-        """Detaches this process; its tasks stay in the ring."""
+        """Detach this process; its tasks stay in the ring."""
         if self.closed or self.pid != os.getpid():
             return
         self.closed = True
@@ -240,11 +240,11 @@ class Site:
                 spec.name, spec.alias, spec.limits, Role.VISITOR,
                 path=path, digest=digest_of(path), passing=spec.temporary,
             )  # fmt: skip
-            if ring.intact():  # nobody removed it, or laid it out anew, before we were registered
+            if ring.intact():  # nobody removed or replaced it before we were registered
                 return ring
 
     def _reattach(self) -> None:
-        """The objects were removed under us (RemoveIPC, an operator), or our descriptor closed."""
+        """Attach again: the ring was removed (RemoveIPC, an operator), or a descriptor closed."""
         before = self.ring.segment
         if before.still_open():
             logger.critical(
@@ -267,7 +267,7 @@ class Site:
             self._take_part(serves=self.serves, needed=False)  # or else the next tick
 
     def _start_pool(self) -> None:
-        """Starts a pool unless one is on its way, or the last one's failure is too fresh."""
+        """Start a pool unless one is on its way, or the last one failed too recently."""
         ring = self.ring
         leadership = ring.leadership
         if leadership.successor_alive():
@@ -275,7 +275,7 @@ class Site:
             return
         if not leadership.may_start_pool(FIRST_PAUSE_S, LONGEST_PAUSE_S):
             return
-        # A script's pool may outlive it; who reads the script's output must not have to wait.
+        # A script's pool may outlive it, but must not keep readers of its output waiting.
         lends = not (self.serves or self._guest) and project.output_is_piped()
         lender = ring.registry.serial if lends else 0
         try:
@@ -310,11 +310,11 @@ class Site:
                 logger.exception("alias=%s looking after the ring failed", self.spec.alias)
 
     def end(self) -> None:
-        """What this process does about its ring when it ends; a script waits for its tasks."""
+        """Leave the ring at the end of this process; a script waits for its tasks first."""
         if self.pid != os.getpid() or self.closed:
             return
         try:
-            # The ring of a test run is removed by itself.
+            # A test run removes its rings itself.
             if self._own is not None and not (self.spec.temporary or self.serves or is_server()):
                 self._own.wait(self.spec.alias, lambda: self.ring, self.tick)
         except KeyboardInterrupt:
@@ -324,7 +324,7 @@ class Site:
 
 
 # The sites of this process, for its end. The hook is set when this module is loaded, and so runs
-# after all that were set later; what is enqueued even later than that is waited for at once.
+# after all hooks set later; `enqueue` itself waits for tasks that are enqueued even later.
 _sites: list[Site] = []
 _ending: list[bool] = []
 

@@ -1,4 +1,4 @@
-"""A pool that takes long to import the project: its site says so, once."""
+"""A pool that takes long to import the project: its site logs it, once."""
 
 import logging
 import time
@@ -8,18 +8,18 @@ from django_tasks_local.ring import PoolState, Ring, Role
 
 logger = logging.getLogger("django_tasks_local")
 
-# How long a pool may import the project before its site says so.
+# How long a pool may import the project before its site logs it.
 SLOW_START_S: Final = 30.0
 
 
 class SlowStart:
-    """What one site has said of the pools of its code."""
+    """What one site has logged about the pools of its code."""
 
     def __init__(self) -> None:
         self._said_of = -1  # the serial of a pool
 
     def look(self, ring: Ring) -> None:
-        """Log a warning where the pool that is on its way has been so for long."""
+        """Log a warning if the pool that is on its way has been starting for long."""
         for entry in ring.registry.attachments():
             importing = entry.role is Role.POOL and entry.state == PoolState.IMPORTING
             took_s = (time.time_ns() - entry.since_ns) / 1e9

@@ -45,7 +45,7 @@ def spec_of(alias: str, options: Options, run: str = "") -> PoolSpec:
     Args:
         alias: The backend's alias.
         options: Its options.
-        run: The name of a test run that this process belongs to no more.
+        run: The name of a test run to which this process no longer belongs.
     """
     default = _default_namespace()
     namespace = options.namespace or default
@@ -69,12 +69,12 @@ def tell_namespace(namespace: str) -> None:
 
 
 def is_guest() -> bool:
-    """Whether this process is a pool or a worker: its sites keep no other ring's pool alive."""
+    """Return whether this is a pool or a worker, whose sites keep no other ring's pool alive."""
     return bool(_told_namespace)
 
 
 def _default_namespace() -> str:
-    """The same for every process of one site, also after a deploy to a new directory."""
+    """Return the namespace of all processes of one site, also after a move to a new directory."""
     if _told_namespace:
         return _told_namespace[0]
     return _derived_namespace(project.settings_module(), _secret_key())
@@ -86,7 +86,7 @@ def _derived_namespace(module: str, secret_key: str) -> str:
         return salted_hmac(
             "django_tasks_local.namespace", module, secret=secret_key, algorithm="sha256"
         ).hexdigest()
-    # Not the main script, where there is a module: under one gunicorn that is the same for all.
+    # Not the main script where there is a module: several sites may share one gunicorn script.
     return project.settings_path() or main_path() or project.directory()
 
 

@@ -9,7 +9,7 @@ from typing import Final
 logger = logging.getLogger("django_tasks_local")
 
 # The pause after a failure, doubled each time. Shorter: work for nothing where it stays broken;
-# longer: what comes back is noticed later.
+# longer: a recovery is noticed later.
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 5.0
 # How often a failure that stays the same is logged again.
@@ -17,7 +17,7 @@ REPEAT_S: Final = 60.0
 
 
 class Step:
-    """Calls a function again and again; where it raises, says so and waits before the next call.
+    """A function to call again and again: a failure is logged, and the next call has to wait.
 
     Args:
         what: What fails, for the log: "the pool cannot ...".
@@ -34,7 +34,7 @@ class Step:
         self._logged_at = 0.0
 
     def __call__(self) -> None:
-        """Take the step, unless it failed a moment ago. An `Exception` is logged, never raised."""
+        """Take the step, unless it failed a moment ago. Log an `Exception`, never raise it."""
         if self._failures and time.monotonic() < self._not_before:
             return
         try:
@@ -46,11 +46,11 @@ class Step:
                 self._recover()
 
     def failing_s(self) -> float:
-        """Return for how long it has been failing, 0 where the last call went well."""
+        """Return for how long the step has been failing, 0 if the last call went well."""
         return time.monotonic() - self._failing_since if self._failures else 0.0
 
     def pause_s(self, at_most_s: float) -> float:
-        """Return how long to wait for the next call: less than `at_most_s` where one is due."""
+        """Return how long to wait for the next call: less than ``at_most_s`` if due earlier."""
         if not self._failures:
             return at_most_s
         return min(at_most_s, max(0.0, self._not_before - time.monotonic()))
@@ -65,9 +65,9 @@ class Step:
         text = f"{type(error).__name__}: {error}"
         if text != self._logged or now - self._logged_at > REPEAT_S:
             self._logged, self._logged_at = text, now
-            with suppress(Exception):  # a filter of the project's
+            with suppress(Exception):  # a log filter of the project may raise
                 logger.error(
-                    "%s (failure %d; it is tried again): %s", self._what, self._failures,
+                    "%s (failure %d; it will try again): %s", self._what, self._failures,
                     error, exc_info=error,
                 )  # fmt: skip
 

@@ -1,9 +1,9 @@
-"""The pool process: has workers started and settled, keeps house, and knows when to go.
+"""The pool process: it starts and settles workers, maintains the ring, and knows when to go.
 
-It holds no lock of the ring while it starts or waits for a child, and stays out of the ring's
-slots but for what it asks of the store: a process that may be killed must not be in the way.
-Every task that runs depends on this process, so each step of its loop may fail (`Step`): no process
-or descriptor to be had, a ring that another process blocks, a disk that is full.
+It holds no lock of the ring while it starts or waits for a child, and touches the ring's slots only
+through the store: a process that may be killed must not be in the way. Every running task depends
+on this process, so each step of its loop may fail (`Step`): no process or descriptor is left,
+another process blocks the ring, a disk is full.
 """
 
 import logging
@@ -27,14 +27,14 @@ from .ticks import until_tick_s
 logger = logging.getLogger("django_tasks_local")
 
 SHORT_TICK_S: Final = 0.05  # while it is about to leave
-# How often a pool that waits for its predecessor looks whether it has gone.
+# How often a pool that waits for its predecessor checks whether that has gone.
 TURN_S: Final = 0.01
 # No site for this long: gunicorn may be between two workers, or the machine busy.
 ALONE_S: Final = 1.0
-# A pool that could not use its ring for so long leaves; its running tasks end. Shorter: a process
+# A pool that could not use its ring for this long leaves; its running tasks end. Shorter: a process
 # that is frozen inside for a while costs a pool; longer: nobody does the work.
 HOPELESS_S: Final = 60.0
-# A pool that has served for so long would not have died at once.
+# A pool that has served for this long has started well.
 PROVED_S: Final = 60.0
 
 
@@ -42,13 +42,13 @@ class Supervisor:
     """One pool, from its place in the ring's file to its end.
 
     Args:
-        ring: Attached as POOL.
-        start_worker: Makes a worker process: given the read end of its life pipe, the bell and
-            what a forked child must close, returns the pid.
-        foreground: ``local_worker``: stays when no site is left.
+        ring: The ring, attached as POOL.
+        start_worker: Makes a worker process from the read end of its life pipe, the bell and what
+            a forked child must close, and returns the pid.
+        foreground: For ``local_worker``: stay when no site is left.
         cleared: The serial of the newest site of its code when this process had loaded nothing yet.
         lender: The serial of the script whose piped output is ours too, 0 for none.
-        provisional: A script has started this pool: a server's takes over.
+        provisional: A script has started this pool: a server's pool takes over.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class Supervisor:
         self._ring = ring
         self._foreground = foreground
         self._files = LoadedFiles()
-        self._entries: list[Attachment] = []  # who lived when this tick began
-        self._death_seen = True  # an entry that is to be reaped
+        self._entries: list[Attachment] = []  # the living when this tick began
+        self._death_seen = True  # there is an entry to reap
         self._due_ns = 0  # when the next deferred task falls due
         self._poll = select.poll()
         self._cleared = cleared
@@ -79,10 +79,10 @@ class Supervisor:
         self._poll.register(self._bell, select.POLLIN)
         self._crew = Crew(ring, start_worker, self._bell, self._bell_end)
         self._releases = Releases(ring)
-        self._short = False  # of workers, which other codes' pools have
+        self._short = False  # of workers, because other codes' pools have them
         self._serving_since: float | None = None  # None: it has proved itself
         who = f"alias={ring.alias} the pool"
-        self._in_ring = Step(f"{who} cannot use its ring", self._keep_house)
+        self._in_ring = Step(f"{who} cannot use its ring", self._maintain_ring)
         self._settling = Step(f"{who} cannot settle workers that ended", self._crew.reap)
         self._steps = [
             Step(f"{who} cannot see to its sites", self._look_around),
@@ -92,7 +92,7 @@ class Supervisor:
         ]
 
     def run(self) -> None:
-        """Serves until it is time to go. Returns when no worker is left."""
+        """Serve until it is time to go. Return when no worker is left."""
         self._take_signals()
         self._ring.registry.set_state(PoolState.STARTING)
         if not self._wait_for_turn():
@@ -113,7 +113,7 @@ class Supervisor:
         return self._crew.settled or self._settling.failing_s() > HOPELESS_S
 
     def stop(self) -> None:
-        """Asks for the end: a hand-over while sites are attached, else a short drain."""
+        """Ask for the end: a hand-over while sites are attached, otherwise a short drain."""
         self._stop_requests += 1
 
     def _take_signals(self) -> None:
@@ -128,7 +128,7 @@ class Supervisor:
         self.stop()
 
     def _wait_for_turn(self) -> bool:
-        """Waits for the pool's place; False where there is nothing left to wait for."""
+        """Wait for the pool's place; return False if nothing is left to wait for."""
         ring = self._ring
         while not ring.leadership.take_pool():
             self._entries = ring.reap_dead()
@@ -139,8 +139,8 @@ class Supervisor:
 
     # --- what a tick does -----------------------------------------------------------------------
 
-    def _keep_house(self) -> None:
-        """What needs the ring's lock, or may."""
+    def _maintain_ring(self) -> None:
+        """Do what needs the ring's lock, or may need it."""
         if self._in_ring.failing_s() > HOPELESS_S and not self._leaving:
             logger.critical("alias=%s the pool leaves: it cannot use its ring", self._ring.alias)
             self._leave()
@@ -155,7 +155,7 @@ class Supervisor:
         ring.top_up()
 
     def _look_around(self) -> None:
-        """What goes by who is attached. No lock, so that it works whatever becomes of the ring."""
+        """Act on which processes are attached, without a lock: the ring may be in any state."""
         ring = self._ring
         if not self._leaving and not (ring.hold() and ring.leadership.hold_pool()):
             logger.error(
@@ -186,13 +186,13 @@ class Supervisor:
             ring.wake(len(self._crew))  # the idle ones, to see that they are to go
 
     def _compare_code(self, sites: list[Attachment], newest: int) -> bool:
-        """Clears the tasks of sites that attached since, or asks for a pool with their code.
+        """Allow tasks of newly attached sites to run, or ask for a pool with their code.
 
         Returns:
             Whether our code is theirs.
         """
         if newest <= self._cleared:
-            if self._ring.leadership.cleared() != self._cleared:  # damaged: nothing would be run
+            if self._ring.leadership.cleared() != self._cleared:  # damaged: nothing would run
                 self._ring.clear(self._cleared)
             return True
         changed = self._files.changed()
@@ -207,7 +207,7 @@ class Supervisor:
     def _ask_for_successor(self, serial: int, why: str) -> None:
         if not self._asked:
             self._asked = True
-            # In the foreground it is the reason why the command ends.
+            # In the foreground, this is why the command ends.
             level = logging.WARNING if self._foreground else logging.INFO
             logger.log(
                 level, "alias=%s pool pid=%d asks for a successor: %s",
@@ -216,7 +216,7 @@ class Supervisor:
         self._ring.leadership.ask_for_successor(serial)
 
     def _mind_origin(self, sites: list[Attachment]) -> None:
-        """Asks for a pool with the same code where ours was told to go, or is a script's."""
+        """Ask for a pool with the same code if ours was told to go, or is a script's."""
         if self._stop_requests or self._lender_gone(sites):
             why = "told to stop" if self._stop_requests else "its script has ended"
             self._ask_for_successor(0, why)
@@ -224,11 +224,11 @@ class Supervisor:
             self._ask_for_successor(ANY_SERVER, "a script has started it, and a server is there")
 
     def _lender_gone(self, sites: list[Attachment]) -> bool:
-        """Whether who reads a script's output (cron, ssh, a pipe) waits for us alone."""
+        """Return whether a reader of a script's output (cron, ssh, a pipe) waits only for us."""
         return self._lender > 0 and all(site.serial != self._lender for site in sites)
 
     def _prove(self) -> None:
-        """Ends the pauses between starts after a minute of service, if no claim has done so."""
+        """End the pauses between starts after a minute of service, if no claim has done so."""
         since = self._serving_since
         if since is not None and time.monotonic() - since > PROVED_S:
             self._serving_since = None
@@ -244,7 +244,7 @@ class Supervisor:
         )
 
     def _leave(self) -> None:
-        """Claims nothing more. The successor may start as soon as the place is free."""
+        """Claim nothing more. The successor may start as soon as the place is free."""
         self._leaving = True
         self._ring.registry.set_state(PoolState.LEAVING)
         self._ring.leadership.leave_pool()
@@ -263,12 +263,12 @@ class Supervisor:
             self._alone_since = now
         alone_s = now - self._alone_since
         drain_s = ring.drain_timeout_s()
-        # Nothing more comes through a removed ring, but what came is done. And where sites of other
-        # code are there, service goes on: what this code was asked for is done, too.
+        # Nothing more comes through a removed ring, but what came still runs. And while sites of
+        # other code are attached, service goes on: what this code's sites enqueued runs, too.
         others = any(entry.role is Role.SITE for entry in self._entries)
         if company or others:
             drain_s = None
-        # Nobody else can ever run what is deferred in a removed ring.
+        # No other process can ever run what is deferred in a removed ring.
         busy = ring.has_unfinished() if removed and company else self._has_work()
         if drain_s is not None and alone_s >= max(drain_s, ALONE_S):
             self._abandon()
@@ -282,7 +282,7 @@ class Supervisor:
         return ring.workforce.runnable() > 0 or any(ring.busy(worker) for worker in self._ours())
 
     def _abandon(self) -> None:
-        """Leaves now, and kills what still runs."""
+        """Leave now, and kill what still runs."""
         if not self._leaving:
             self._leave()
         self._crew.kill(Loss.DRAINED)
@@ -290,7 +290,7 @@ class Supervisor:
     # --- workers ----------------------------------------------------------------------------------
 
     def _hire(self) -> None:
-        """Starts workers as long as a task waits and none is idle, and no other code needs them."""
+        """Start workers while a task waits, no worker is idle, and no other code needs them."""
         ring, crew = self._ring, self._crew
         waiting = ring.workforce.runnable()
         idle = len(crew) - sum(ring.busy(worker) for worker in self._ours())
@@ -310,17 +310,17 @@ class Supervisor:
             crew.start()
 
     def _ours(self) -> list[Attachment]:
-        """Our workers, as far as they were attached when this tick began."""
+        """Return our workers that were attached when this tick began."""
         index = self._ring.registry.index
         return [e for e in self._entries if e.role is Role.WORKER and e.pool == index]
 
     def _sites(self) -> list[Attachment]:
-        """The sites of our code."""
+        """Return the sites of our code."""
         code = self._ring.registry.code
         return [e for e in self._entries if e.role is Role.SITE and e.code == code]
 
     def _sleep(self) -> None:
-        """Waits for a signal, a worker's bell, the next due task or the next tick."""
+        """Wait for a signal, a worker's bell, the next due task or the next tick."""
         timeout_s = until_tick_s()
         if self._asked or self._short or self._alone_since is not None:
             timeout_s = SHORT_TICK_S
@@ -328,11 +328,11 @@ class Supervisor:
             timeout_s = min(timeout_s, max(0.0, (self._due_ns - time.time_ns()) / 1e9))
         for step in self._steps:
             timeout_s = step.pause_s(timeout_s)
-        # No select(): it knows no descriptor above 1,023, and an import may have opened many.
+        # Not select(): it takes no descriptor above 1,023, and an import may have opened many.
         try:
             if self._poll.poll(math.ceil(timeout_s * 1000)):
                 os.read(self._bell, 4096)
         except BlockingIOError:
             pass
-        except OSError:  # closed under us: then we only look
+        except OSError:  # something closed it: just sleep
             time.sleep(timeout_s)

@@ -1,4 +1,4 @@
-"""A worker process: claims, runs, finishes, one task at a time, until its pool says otherwise."""
+"""A worker process: claim, run and finish one task at a time, until the pool leaves."""
 
 import fcntl
 import os
@@ -21,11 +21,11 @@ from .leftovers import Leftovers
 from .loaded_files import LoadedFiles
 from .spec import PoolSpec
 
-# How long an idle worker sleeps when nothing wakes it. The pool replaces lost wake-ups every
-# second, so this is only a second net; 20 us of code take 200 in a processor that has rested.
+# How long an idle worker sleeps when nothing wakes it. A fallback, since the pool replaces lost
+# wake-ups every second: waking on an idle core costs 200 µs instead of 20.
 IDLE_S: Final = 30.0
 FOR_THE_POOL: Final = (signal.SIGINT, signal.SIGTERM)
-F_SETSIG: Final = 10  # of Linux; the fcntl module does not name it
+F_SETSIG: Final = 10  # Linux only; the fcntl module does not name it
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class WorkerSpec:
         pool_spec: The ring, and how it is used.
         path: The settings file.
         pool: The pool's entry in the registry.
-        life: Read end of a pipe whose other end the pool alone has open.
+        life: Read end of a pipe whose other end only the pool has open.
         bell: Write end of a pipe that wakes the pool.
         backend_class: The sender of the signals.
     """
@@ -50,7 +50,7 @@ class WorkerSpec:
 
 
 def work(spec: WorkerSpec) -> None:
-    """Run tasks in this fresh process until the pool leaves, or the code on the disk changed."""
+    """Run tasks in this fresh process until the pool leaves, or the code on disk has changed."""
     _lead_own_group()
     _die_with_the_pool(spec.life)
     name, alias, limits = spec.pool_spec.name, spec.pool_spec.alias, spec.pool_spec.limits
@@ -63,7 +63,7 @@ def work(spec: WorkerSpec) -> None:
     seen = told = leadership.newest_site()
     looks, claims = count(), count()
     while ring.registry.serves(spec.pool):
-        # Read before the sites: a task that this allows is from a site that is seen below.
+        # Read before the sites: any task that this allows is from a site that we see below.
         share = ring.registry.share(spec.pool)
         newest = leadership.newest_site()
         if newest != seen:
@@ -71,8 +71,8 @@ def work(spec: WorkerSpec) -> None:
             if files.changed():
                 break
             seen = newest
-        # The pool starts anew those that it may have. A new worker claims before it gives way:
-        # where two pools share one place, each finds that the other waits, and if all of them
+        # The pool starts as many workers again as it may have. A new worker claims before it gives
+        # way: where two pools share one place, each finds that the other waits, and if every worker
         # left at once, no task would ever run.
         if leadership.workers() > ring.max_workers() or (next(looks) and ring.workforce.give_way()):
             break
@@ -84,12 +84,12 @@ def work(spec: WorkerSpec) -> None:
             ring.wait_for_work(_idle_s(ring))
             continue
         if next(claims) == 0:
-            leadership.forget_failures()  # a pool whose workers claim has come up well
+            leadership.forget_failures()  # a pool whose workers claim has started well
         if leadership.crowded():
             _ring_bell(spec.bell)
         began_s = time.monotonic()
         run(ring, claim, alias=alias, backend_class=spec.backend_class)
-        flush_output()  # what a task prints is in the log when it has ended
+        flush_output()  # what a task prints is in the log when the task has ended
         if not leftovers.put_back(claim, time.monotonic() - began_s):
             break
         files.look()
@@ -98,7 +98,7 @@ def work(spec: WorkerSpec) -> None:
 
 
 def _idle_s(ring: Ring) -> float:
-    """How long to wait for work: not beyond the moment at which a deferred task falls due."""
+    """Return how long to wait for work: no longer than until the next deferred task is due."""
     due_ns = ring.next_due_ns()
     return min(IDLE_S, max(0.0, (due_ns - time.time_ns()) / 1e9)) if due_ns else IDLE_S
 
@@ -109,11 +109,11 @@ def _ring_bell(bell: int) -> None:
 
 
 def _lead_own_group() -> None:
-    """A group of our own, killed with us; and deaf to what is meant for the pool.
+    """Lead a process group that is killed with us, and ignore signals that are meant for the pool.
 
     systemd sends SIGTERM to every process of a service. A handler, not SIG_IGN: an ignored signal
-    stays ignored in programs that a task starts. What a task forks hears them again, from its
-    first moment on: Python drops what a child is sent before it is ready, hence the mask.
+    stays ignored in programs that a task starts. Children that a task forks get these signals from
+    the first moment on: Python drops signals for a child that is not ready yet, hence the mask.
     """
     os.setpgid(0, 0)
     for number in FOR_THE_POOL:
@@ -135,15 +135,15 @@ def _hear_again() -> None:
 
 
 def _die_with_the_pool(life: int) -> None:
-    """Has the kernel kill our whole group when the pool's end of the pipe closes.
+    """Let the kernel kill our whole group when the pool's end of the pipe closes.
 
-    No thread, which would make every fork in a task unsafe, and no PDEATHSIG, which looks at the
+    Not a thread, which would make every fork in a task unsafe, and not PDEATHSIG, which follows the
     thread that forked; a task deep in C code dies as well.
     """
     fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpid())
     fcntl.fcntl(life, F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
-    poll = select.poll()  # select() knows no descriptor above 1,023
+    poll = select.poll()  # select() takes no descriptor above 1,023
     poll.register(life, select.POLLIN)
     if poll.poll(0):  # it closed before we were ready
         os._exit(0)

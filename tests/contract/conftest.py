@@ -42,7 +42,7 @@ class Bench:
         return task_backends[self.alias]
 
     def configure(self, **options: Any) -> None:
-        """Sets options, and forgets those set before and all that was done with them."""
+        """Set options, and forget those set before and all that was done with them."""
         self.close()
         if self.alias == "process":
             self._namespaces.append(f"test-{uuid4().hex}")
@@ -52,13 +52,13 @@ class Bench:
         self._overridden[-1].enable()
 
     def settings(self, **params: Any) -> override_settings:
-        """The settings with other values in this alias's entry of TASKS."""
+        """Return the settings with other values in this alias's entry of TASKS."""
         return override_settings(
             TASKS=settings.TASKS | {self.alias: settings.TASKS[self.alias] | params}
         )
 
     def close(self) -> None:
-        """Ends the pool and puts the settings back."""
+        """End the pool and put the settings back."""
         if self.alias in BACKENDS:
             self.backend.close()
         while self._overridden:
@@ -70,7 +70,7 @@ class Bench:
         os.environ.pop(OPTIONS_VARIABLE, None)
 
     def on(self, task: Task[..., Any], **changes: Any) -> Any:
-        """The task for this backend."""
+        """Return the task for this backend."""
         return task.using(backend=self.alias, **changes)
 
     def enqueue(self, task: Task[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -82,7 +82,7 @@ class Bench:
         return finished(self.enqueue(task, *args, **kwargs))
 
     def value(self, task: Task[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """What it returns."""
+        """Return what it returns."""
         result = self.run(task, *args, **kwargs)
         assert not result.errors, result.errors[0].traceback
         return result.return_value
@@ -103,7 +103,7 @@ class Bench:
 
 
 def finished(result: TaskResult[..., Any], timeout_s: float = SHORT_TIMEOUT) -> Any:
-    """Waits until the result has finished, and returns it."""
+    """Wait until the result has finished, and return it."""
 
     def look() -> bool:
         if not result.is_finished:

@@ -39,7 +39,7 @@ class Block(NamedTuple):
 
 
 def name_of(path: Path) -> str:
-    """The path below the repository, for a test's id."""
+    """Return the path below the repository, for a test's id."""
     return str(path.relative_to(ROOT))
 
 
@@ -53,30 +53,30 @@ def blocks(page: Path) -> list[Block]:
 
 
 def prose(page: Path) -> str:
-    """A page without its fenced blocks."""
+    """Return a page without its fenced blocks."""
     return _BLOCK.sub("", read(page))
 
 
 def links(page: Path) -> Iterator[str]:
-    """The targets of all links and images."""
+    """Return the targets of all links and images."""
     for found in _LINK.finditer(re.sub(r"`[^`\n]*`", "`", prose(page))):
         yield found[1] or found[2]
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub makes of a page's headings."""
+    """Return the anchors that GitHub makes of a page's headings."""
     return {_slug(title) for title in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)}
 
 
 def section(page: Path, title: str) -> str:
-    """What stands under a heading, up to the next one of any level."""
+    """Return what stands under a heading, up to the next one of any level."""
     after = re.split(rf"^#+ {re.escape(title)}$", read(page), maxsplit=1, flags=re.MULTILINE)
     assert len(after) == 2, f"{name_of(page)} has no section {title!r}"
     return re.split(r"^#+ ", after[1], maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def rows(text: str) -> list[list[str]]:
-    """The cells of all tables in a text, without their heads."""
+    """Return the cells of all tables in a text, without their heads."""
     table = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in text.splitlines()

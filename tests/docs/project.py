@@ -40,7 +40,7 @@ class Project:
         self.namespace = namespace
 
     def write(self, page: Path) -> None:
-        """Writes the page's files, and what a project needs besides."""
+        """Write the page's files, and what a project needs besides."""
         settings = [block.text for block in blocks(page) if block.path == "settings.py"]
         last = _AFTER.format(namespace=self.namespace)
         self._add("settings.py", "\n".join([_BEFORE, *settings, last]))
@@ -50,13 +50,13 @@ class Project:
                 self._add(block.path, block.text, appended=block.is_appended)
 
     def write_files(self, page: Path) -> None:
-        """Writes the page's files into a project that is there."""
+        """Write the page's files into a project that is there."""
         for block in blocks(page):
             if block.path:
                 self._add(block.path, block.text, appended=block.is_appended)
 
     def run(self, *arguments: str, settings: str | None = "settings") -> str:
-        """Runs Python there until it ends with status 0; returns what it printed."""
+        """Run Python there until it ends with status 0; return what it printed."""
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(self.directory), str(ROOT)]),

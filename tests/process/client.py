@@ -44,7 +44,7 @@ class Client:
         return error
 
     def result(self, result_id: str, alias: str = "default") -> dict[str, Any]:
-        """A result as some web worker sees it."""
+        """Return a result as some web worker sees it."""
         status, body = self.site.get(f"/result/{result_id}?alias={alias}")
         assert status == 200, f"{result_id}: {status} {body}"
         found: dict[str, Any] = body
@@ -56,7 +56,7 @@ class Client:
         return status
 
     def finished(self, result_id: str, timeout_s: float = LONG_TIMEOUT) -> dict[str, Any]:
-        """Waits for the end of a task, and returns its result."""
+        """Wait for the end of a task, and return its result."""
         last: dict[str, Any] = {}
 
         def look() -> bool:
@@ -67,13 +67,13 @@ class Client:
         return last
 
     def value(self, result_id: str) -> Any:
-        """Waits for the end of a task that must succeed; returns what it returned."""
+        """Wait for the end of a task that must succeed; return what it returned."""
         found = self.finished(result_id)
         assert found["status"] == "SUCCESSFUL", found["errors"]
         return found["value"]
 
     def error(self, result_id: str) -> tuple[str, str]:
-        """Waits for the end of a task that must fail; returns the class path and the text."""
+        """Wait for the end of a task that must fail; return the class path and the text."""
         found = self.finished(result_id)
         assert found["status"] == "FAILED", found
         path, text = found["errors"][0]
@@ -88,7 +88,7 @@ class Client:
         return self.error(self.enqueue(task, *args))
 
     def hold(self, gate: Path) -> tuple[str, int]:
-        """Starts a task that holds until `gate` exists; its id, and the worker that runs it."""
+        """Start a task that holds until `gate` exists; return its id and its worker."""
         result_id = self.enqueue("hold", str(gate))
         return result_id, worker_at(gate)
 
@@ -131,7 +131,7 @@ def workers_at(gate: Path) -> list[int]:
 
 
 def worker_at(gate: Path) -> int:
-    """Waits for a worker at a gate."""
+    """Wait for a worker at a gate."""
     return wait_for(lambda: workers_at(gate), LONG_TIMEOUT, message=f"a worker at {gate}")[0]
 
 
@@ -141,7 +141,7 @@ def gone(*pids: int) -> bool:
 
 
 def unlink_rings(objects: set[str]) -> None:
-    """Removes rings, given their mapped objects.
+    """Remove rings, given their mapped objects.
 
     Who makes a semaphore has it mapped under a name that is gone, so those go by the segments'.
     """
@@ -151,7 +151,7 @@ def unlink_rings(objects: set[str]) -> None:
 
 @contextmanager
 def fresh_namespace() -> Iterator[str]:
-    """A NAMESPACE of its own, whose rings are removed at the end."""
+    """Provide a NAMESPACE of its own, and remove its rings at the end."""
     name = f"test-{uuid4().hex}"
     try:
         yield name
@@ -160,7 +160,7 @@ def fresh_namespace() -> Iterator[str]:
 
 
 def environment(namespace: str, **options: Any) -> dict[str, Any]:
-    """What tests/site/settings.py wants to know."""
+    """Return what tests/site/settings.py wants to know."""
     return {
         "DTL_NAMESPACE": namespace,
         "DTL_OPTIONS": json.dumps({"MAX_WORKERS": 4} | options),
@@ -172,7 +172,7 @@ def environment(namespace: str, **options: Any) -> dict[str, Any]:
 def serving(
     *, options: dict[str, Any] | None = None, env: dict[str, str] | None = None, **site: Any
 ) -> Iterator[Client]:
-    """A site under a real server, and its client."""
+    """Run a site under a real server, and provide its client."""
     with fresh_namespace() as namespace:
         merged = environment(namespace, **(options or {})) | (env or {})
         settings = merged["DJANGO_SETTINGS_MODULE"]
@@ -182,7 +182,7 @@ def serving(
 
 @contextmanager
 def reading(namespace: str, **options: Any) -> Iterator[ProcessPoolBackend]:
-    """The ring as a visitor in this process sees it: it keeps no pool alive, and starts none."""
+    """Return the ring as a visitor in this process: it keeps no pool alive, and starts none."""
     params = {"QUEUES": [], "OPTIONS": {"MAX_WORKERS": 4, "NAMESPACE": namespace} | options}
     backend = ProcessPoolBackend("default", params)
     try:

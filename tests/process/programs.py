@@ -21,7 +21,7 @@ def running(
     before: Sequence[str] = (),
     **env: str,
 ) -> Iterator[subprocess.Popen[str]]:
-    """A Python program with the tests' site as its project."""
+    """Provide a Python program with the tests' site as its project."""
     merged = os.environ | environment(namespace) | {"PYTHONPATH": str(ROOT)} | env
     command = [*before, sys.executable, *arguments]
     with subprocess.Popen(
@@ -37,7 +37,7 @@ def running(
 def run(
     namespace: str, arguments: Sequence[str], *, text: str = "", **options: Any
 ) -> tuple[int, str, str]:
-    """Runs it to its end, fed with `text`: exit status, standard output and standard error."""
+    """Run it to its end, fed with `text`; return exit status, output and standard error."""
     with running(namespace, arguments, **options) as process:
         out, err = process.communicate(text, timeout=LONG_TIMEOUT)
         return process.returncode, out, err

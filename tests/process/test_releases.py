@@ -108,7 +108,7 @@ def test_orphans_are_adopted(tmp_path: Path) -> None:
             kill(pid, signal.SIGKILL)
         assert [green.value(each) for each in waiting] == ["green"] * 2
         assert green.status(lost) == "FAILED"
-        assert "are left, and no process of it" in green.site.log()
+        assert "are left, but no process of it" in green.site.log()
 
 
 def test_together_they_have_max_workers(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_a_class_of_the_script_as_an_argument(namespace: str, tmp_path: Path) ->
 
 
 def test_settings_that_do_not_travel(namespace: str, tmp_path: Path) -> None:
-    """A value of settings.configure() that can't be pickled is named in the log."""
+    """A value of settings.configure() that cannot be pickled is named in the log."""
     path = script(
         tmp_path, namespace,
         """
@@ -186,7 +186,7 @@ def test_settings_that_do_not_travel(namespace: str, tmp_path: Path) -> None:
         """,
     )  # fmt: skip
     _, _, err = run(namespace, [path], DJANGO_SETTINGS_MODULE="")
-    assert "settings.ODD_ONE can't be pickled" in err
+    assert "settings.ODD_ONE cannot be pickled" in err
 
 
 def test_settings_configured_behind_the_guard(namespace: str, tmp_path: Path) -> None:

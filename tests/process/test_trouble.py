@@ -14,7 +14,7 @@ from tests.support import LONG_TIMEOUT, ROOT, kill, unlink_shm, wait_for
 
 
 def test_a_pool_that_cannot_start(tmp_path: Path) -> None:
-    """Its traceback is in the site's log, tasks stay READY, and later it is tried again."""
+    """Its traceback is in the site's log, tasks stay READY, and the site tries again later."""
     broken = tmp_path / "broken"
     broken.touch()
     with serving(workers=1, env={"DTL_BROKEN_IF": str(broken)}) as client:

@@ -39,7 +39,7 @@ def talk(text: str) -> None:
 
 @task
 def note(path: str, line: str = "") -> int:
-    """Appends a line to a file: a task that ran twice is seen there twice."""
+    """Append a line to a file: a task that ran twice is seen there twice."""
     _log(path, line or current_result_id.get())
     return os.getpid()
 
@@ -77,7 +77,7 @@ def large(size: int) -> bytes:
 
 @task
 def surroundings() -> dict[str, Any]:
-    """What this worker process has from those that started it."""
+    """Return what this worker process has from those that started it."""
     numbers = signal.valid_signals()
     return {
         "blocked": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
@@ -93,7 +93,7 @@ def surroundings() -> dict[str, Any]:
 
 @task
 def spin(seconds: float) -> int:
-    """Keeps a core busy."""
+    """Keep a core busy."""
     end = time.process_time() + seconds
     n = 0
     while time.process_time() < end:
@@ -155,7 +155,7 @@ def fork_and_return() -> int:
 
 @task
 def leave_thread(path: str) -> str:
-    """Starts a thread that goes on when the task has ended."""
+    """Start a thread that goes on when the task has ended."""
     threading.Thread(target=_log, args=(path, "from a thread")).start()
     return "done"
 
@@ -173,7 +173,7 @@ def use_multiprocessing(method: str) -> list[int]:
 
 @task
 def terminate_own_child() -> int:
-    """Starts a process and ends it by SIGTERM, which a worker itself ignores."""
+    """Start a process and end it by SIGTERM, which a worker itself ignores."""
     child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
     child.start()
     child.terminate()
@@ -183,7 +183,7 @@ def terminate_own_child() -> int:
 
 @task
 def leave_child(gate: str) -> None:
-    """Starts a program that would run for long, then holds."""
+    """Start a program that would run for long, then hold."""
     child = subprocess.Popen(["sleep", "300"])
     Path(f"{gate}.child").write_text(str(child.pid))
     hold.func(gate)

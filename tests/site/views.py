@@ -21,7 +21,7 @@ _three = threading.Barrier(3)
 
 
 def who_am_i(request: HttpRequest) -> JsonResponse:
-    """The pid of the process that answers. It uses no backend."""
+    """Return the pid of the process that answers. It uses no backend."""
     return JsonResponse({"pid": os.getpid()})
 
 
@@ -42,7 +42,7 @@ def enqueue(request: HttpRequest) -> JsonResponse:
 
 @csrf_exempt
 async def async_enqueue(request: HttpRequest) -> JsonResponse:
-    """The same in an event loop."""
+    """Do the same in an event loop."""
     data = json.loads(request.body)
     made = await _task(data).aenqueue(*data.get("args", ()), **data.get("kwargs", {}))
     return JsonResponse({"ids": [made.id], "pid": os.getpid()})
@@ -58,7 +58,7 @@ def result(request: HttpRequest, result_id: str) -> JsonResponse:
 
 
 async def async_result(request: HttpRequest, result_id: str) -> JsonResponse:
-    """The same in an event loop."""
+    """Do the same in an event loop."""
     try:
         found = await task_backends["default"].aget_result(result_id)
     except TaskResultDoesNotExist:

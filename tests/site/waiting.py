@@ -5,7 +5,7 @@ from typing import Any
 
 
 def finished(result: Any) -> Any:
-    """Waits for the end of a task: what it returned, or its traceback."""
+    """Wait for the end of a task; return what it returned, or its traceback."""
     while not result.is_finished:
         time.sleep(0.005)
         result.refresh()

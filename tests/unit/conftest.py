@@ -10,7 +10,7 @@ from tests.rings import Rings
 
 @pytest.fixture
 def rings() -> Iterator[Rings]:
-    """A ring of the test's own that nobody is attached to yet."""
+    """Return a ring of the test's own to which nobody is attached yet."""
     made = Rings()
     yield made
     made.close()
@@ -18,5 +18,5 @@ def rings() -> Iterator[Rings]:
 
 @pytest.fixture
 def ring(rings: Rings) -> Ring:
-    """A small ring of the test's own with this process attached as a site."""
+    """Return a small ring of the test's own with this process attached as a site."""
     return rings.attach()

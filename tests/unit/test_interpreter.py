@@ -92,7 +92,7 @@ def test_no_python_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 def test_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What can't be seen is found out by running it."""
+    """What cannot be seen is found out by running it."""
     monkeypatch.setattr(module, "_runs_us", lambda path: False)
     assert interpreter()[0] == sys.executable
 

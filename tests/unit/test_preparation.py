@@ -52,13 +52,13 @@ def test_configured_values_are_told() -> None:
 def test_a_value_that_cannot_be_pickled_is_named() -> None:
     """It says which, and the way out."""
     told = Preparation("", "", settings={"FINE": 1, "ODD": lambda: 1})
-    with pytest.raises(StoreUnavailable, match=r"settings\.ODD can't be pickled") as caught:
+    with pytest.raises(StoreUnavailable, match=r"settings\.ODD cannot be pickled") as caught:
         told.dumps()
     assert "DJANGO_SETTINGS_MODULE" in str(caught.value)
 
 
 def test_test_databases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under a test runner the pool is told their names; those in memory can't be shared."""
+    """Under a test runner the pool is told their names; those in memory cannot be shared."""
     assert under_test.databases() == {}
     assert under_test.unshared_databases() == []
     monkeypatch.setattr(under_test, "under_test", lambda: True)

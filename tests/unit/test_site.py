@@ -305,10 +305,10 @@ def test_a_process_that_outlives_its_test_run(
 def test_what_is_wrong_is_logged(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A pool that can't be started or ended badly is an error in the log, not for the caller."""
+    """A pool that cannot be started or ended badly is an error in the log, not for the caller."""
 
     def fail(ring: Ring, told: Any) -> None:
-        raise StoreUnavailable("settings.ODD can't be pickled")
+        raise StoreUnavailable("settings.ODD cannot be pickled")
 
     monkeypatch.setattr(module, "start_pool", fail)
     site = make()
@@ -316,7 +316,7 @@ def test_what_is_wrong_is_logged(
     assert "no pool can be started: settings.ODD" in caplog.text
     monkeypatch.setattr(module, "started", {4711: "alias", 4712: "alias"})
     ended = [(4711, "alias", 1), (4712, "alias", 0), (4713, "alias", -9)]
-    monkeypatch.setattr(launcher, "bury_pools", lambda: ended)
+    monkeypatch.setattr(launcher, "reap_pools", lambda: ended)
     site.tick()
     assert "the pool (pid 4711) ended with status 1" in caplog.text
     assert "the pool (pid 4713) was killed by signal 9" in caplog.text

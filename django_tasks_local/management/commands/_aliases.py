@@ -1,4 +1,4 @@
-"""Which aliases a command is about."""
+"""Which aliases a command handles."""
 
 from django.core.management.base import CommandError, CommandParser
 from django.tasks import task_backends
@@ -7,12 +7,12 @@ from django_tasks_local.backends.process import ProcessPoolBackend
 
 
 def add_alias_argument(parser: CommandParser) -> None:
-    """Adds ``--alias``."""
+    """Add ``--alias``."""
     parser.add_argument("--alias", help="Key in TASKS. Default: the ProcessPoolBackend there.")
 
 
 def process_backends(alias: str | None) -> list[ProcessPoolBackend]:
-    """The process backends in TASKS, or the one that is named.
+    """Return the process backends in ``TASKS``, or the one that ``alias`` names.
 
     Raises:
         CommandError: There is none, or the named one is of another kind.
@@ -22,13 +22,15 @@ def process_backends(alias: str | None) -> list[ProcessPoolBackend]:
     names = [alias] if alias is not None else list(task_backends)
     found = [b for b in map(task_backends.__getitem__, names) if isinstance(b, ProcessPoolBackend)]
     if not found:
-        what = f"TASKS[{alias!r}] is no" if alias is not None else "There is no"
-        raise CommandError(f"{what} django_tasks_local.ProcessPoolBackend in TASKS.")
+        backend = "django_tasks_local.ProcessPoolBackend"
+        if alias is None:
+            raise CommandError(f"There is no {backend} in TASKS.")
+        raise CommandError(f"TASKS[{alias!r}] is not a {backend}.")
     return found
 
 
 def process_backend(alias: str | None) -> ProcessPoolBackend:
-    """The one process backend that is meant.
+    """Return the process backend that ``alias`` names, or the only one.
 
     Raises:
         CommandError: There is none, or more than one and no ``--alias``.

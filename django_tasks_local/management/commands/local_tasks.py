@@ -33,19 +33,19 @@ _STATES: Final = {int(state): state.name.lower() for state in PoolState}
 class Command(BaseCommand):
     """Status, audit and removal of the rings of this site."""
 
-    # Of no concern here, and what they find must not keep anybody from looking.
+    # No check concerns this command, and a check's errors must not keep anybody from looking.
     requires_system_checks = ()
     help = "Show, check or remove the shared memory of ProcessPoolBackend on this host."
 
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-        status = actions.add_parser("status", help="what waits, runs and is kept, and who is there")
+        status = actions.add_parser("status", help="what waits, runs, is kept and is attached")
         status.add_argument("--json", action="store_true", help="for programs")
         check = actions.add_parser("check", help="every broken invariant; exit status 1 if any")
         check.add_argument("--fix", action="store_true", help="keep what is whole, drop the rest")
-        destroy = actions.add_parser("destroy", help="remove it, with all tasks and results in it")
+        destroy = actions.add_parser("destroy", help="remove the ring, with all tasks and results")
         destroy.add_argument("--no-input", action="store_true", help="do not ask")
-        destroy.add_argument("--force", action="store_true", help="though processes are attached")
+        destroy.add_argument("--force", action="store_true", help="even if processes are attached")
         for action in (status, check, destroy):
             add_alias_argument(action)
 
@@ -87,7 +87,7 @@ class Command(BaseCommand):
             if not left:
                 self.stdout.write(self.style.SUCCESS(f"{backend.alias}: every invariant holds."))
         if broken:
-            raise CommandError("The ring is damaged. `local_tasks check --fix` mends it.")
+            raise CommandError("The ring is damaged. `local_tasks check --fix` repairs it.")
 
     def _destroy(self, backend: ProcessPoolBackend, *, ask: bool, force: bool) -> None:
         name = backend.spec().name
@@ -125,12 +125,12 @@ def _confirmed(alias: str) -> bool:
 
 
 def _ring(backend: ProcessPoolBackend) -> Ring | None:
-    """The backend's ring, None where there is none: looking must not make one."""
+    """Return the backend's ring, None where there is none: looking must not make one."""
     return backend.site().ring if ring_exists(backend.spec().name) else None
 
 
 def _no_ring(name: str) -> str:
-    """What it may mean that there is no ring, and where it was looked for."""
+    """Return what the absence of a ring may mean, and where the command looked for one."""
     module = project.settings_module() or "none"
     return (
         f"there is no ring /dev/shm{name}s, which is that of user {_user()} with settings module "

@@ -1,4 +1,4 @@
-"""``manage.py local_worker``: the pool in the foreground, for systemd and its like."""
+"""``manage.py local_worker``: the pool in the foreground, for systemd and similar managers."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from ._aliases import add_alias_argument, process_backend
 
 
 class Command(BaseCommand):
-    """Runs the worker processes of one alias until it is told to stop."""
+    """Run the worker processes of one alias until told to stop."""
 
     help = (
         "Run the worker processes of a ProcessPoolBackend in the foreground. It takes over from a "

@@ -1,4 +1,4 @@
-"""Say in JSON what is known about a task."""
+"""Describe a task in JSON."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def response(request: HttpRequest, ids: Iterable[str]) -> StreamingHttpResponse:
 
 
 class Watch:
-    """Remembers, for one turn, what the browser was told about each task."""
+    """What the browser has been told about each task, for one turn."""
 
     def __init__(self, ids: Iterable[str]) -> None:
         self._told: dict[str, dict[str, Any]] = {}  # last facts sent, by id

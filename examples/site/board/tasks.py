@@ -87,7 +87,7 @@ def _escape_colour(point: complex, limit: int) -> int:
 
 
 def _palette() -> list[tuple[int, int, int]]:
-    """Black for the inside, then 255 colours that go round without a seam."""
+    """Return black for the inside, then 255 colours that go round without a seam."""
 
     def wave(index: int, shift: float) -> int:
         return round(127 + 120 * math.cos(2 * math.pi * (index / 255 + shift)))

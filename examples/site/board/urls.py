@@ -7,8 +7,8 @@ from board import views
 urlpatterns = [
     path("", views.index, name="index"),
     path("jobs/", views.enqueue, name="jobs"),
-    # Any string at all may come in as an id; the view answers with 404 what is none. `path:` would
-    # not do here: it stops at a line break.
+    # Any string at all may come in as an id; the view answers 404 for what is not one. `path:`
+    # would not do here: it stops at a line break.
     re_path(r"^jobs/(?P<result_id>[\s\S]+?)/?\Z", views.detail, name="job"),
     re_path(r"^pictures/(?P<result_id>[\s\S]+?)/?\Z", views.picture, name="picture"),
     path("events/", views.events, name="events"),

@@ -26,7 +26,7 @@ from django_tasks_local.exceptions import QueueFull, StoreUnavailable
 @require_GET
 @ensure_csrf_cookie
 def index(request: HttpRequest) -> HttpResponse:
-    """The page. It holds no task: the browser knows its ids and asks for them."""
+    """Answer with the page. It holds no task: the browser knows its ids and asks for them."""
     context = {
         "kinds": KINDS.values(),
         "sizes": SIZES,
@@ -69,7 +69,7 @@ def _fields(request: HttpRequest) -> Any:
 @require_GET
 @never_cache
 def detail(request: HttpRequest, result_id: str) -> JsonResponse:
-    """Everything known about one task."""
+    """Answer with everything known about one task."""
     try:
         return _answer(describe(_result(result_id)))
     except TaskResultDoesNotExist:
@@ -78,7 +78,7 @@ def detail(request: HttpRequest, result_id: str) -> JsonResponse:
 
 @require_GET
 def picture(request: HttpRequest, result_id: str) -> HttpResponse:
-    """The PNG a task returned, read from shared memory by whichever worker was asked."""
+    """Answer with the PNG that a task returned, from any web worker: it is in shared memory."""
     try:
         result = _result(result_id)
     except TaskResultDoesNotExist:
@@ -93,14 +93,14 @@ def picture(request: HttpRequest, result_id: str) -> HttpResponse:
 @require_GET
 @never_cache
 def events(request: HttpRequest) -> StreamingHttpResponse:
-    """Server-sent events about the tasks named in the query: `?id=…&id=…`."""
+    """Answer with server-sent events about the tasks in the query: `?id=…&id=…`."""
     return stream.response(request, request.GET.getlist("id"))
 
 
 @require_GET
 @never_cache
 def whoami(request: HttpRequest) -> JsonResponse:
-    """Which web worker is this?"""
+    """Answer with the pid of this web worker."""
     return _answer({})
 
 
