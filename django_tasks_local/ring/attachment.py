@@ -12,6 +12,7 @@ from typing import Final
 import posix_ipc
 
 from django_tasks_local.ring.audit import repair
+from django_tasks_local.ring.format.head import S_ID_HIGH, inline_bytes
 from django_tasks_local.ring.format.ids import parse_id
 from django_tasks_local.ring.records.codes import Codes, code_digest
 from django_tasks_local.ring.records.loss import Loss, loss_word
@@ -98,7 +99,7 @@ class Attached:
         self._bytes = self.segment.bytes
         self._table = Table(self.segment)
         self._commit = self._table.commit
-        self._inline = self._table.geometry.inline_bytes
+        self._inline = inline_bytes(self._table.geometry.slot_size)
         self.registry = Registry(self.segment)
         self.codes = Codes(self.segment, self._table.order)
         self.digest = digest or code_digest(path)
@@ -343,7 +344,7 @@ class Attached:
         """Those of the addresses (pairs of words) whose tasks have not finished yet."""
         kept = array("Q")
         for slot, high in zip(addresses[::2], addresses[1::2], strict=True):
-            word = self._table.offset(slot) // 8 + at.S_ID_HIGH
+            word = self._table.offset(slot) // 8 + S_ID_HIGH
             if self._table.state(slot) in at.UNFINISHED and self.words[word] == high:
                 kept.extend((slot, high))
         return kept

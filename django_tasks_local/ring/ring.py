@@ -3,13 +3,20 @@
 import logging
 import os
 import time
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from struct import Struct
 from typing import Any, Final
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnavailable
+from django_tasks_local.ring.format.head import (
+    OUTCOME_AT,
+    OUTCOME_END,
+    S_OUTCOME_CHAIN,
+    make_head,
+    outcome_at,
+    problem,
+    seal_outcome,
+)
 from django_tasks_local.ring.format.ids import format_id, new_id_words, with_slot
 from django_tasks_local.ring.records.claim import RingClaim
 from django_tasks_local.ring.records.loss import EXIT_DETACHED
@@ -17,7 +24,7 @@ from django_tasks_local.ring.records.order import JUDGED_WAITING
 from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encode
 from django_tasks_local.ring.records.reader import Found
 from django_tasks_local.ring.records.slots import Wanted
-from django_tasks_local.ring.records.table import Room, make_head
+from django_tasks_local.ring.records.table import Room
 from django_tasks_local.ring.shm.errors import lost_hold, no_space
 from django_tasks_local.store import Arguments, task_path
 
@@ -27,7 +34,6 @@ from .operations import AGAIN, Request, Written
 
 logger = logging.getLogger("django_tasks_local")
 
-_CRC_WORD = Struct("=Q")
 # A task that falls due so soon wakes a worker, which then waits for its moment. For others the
 # pool's own look, once a second, is in time.
 SOON_NS: Final = 1_000_000_000
@@ -122,17 +128,17 @@ class Ring(Attached):
                 break
             offset = table.offset(slot)
             raw = bytes(self._bytes[offset : offset + table.geometry.slot_size])
-            head = make_head(at.HEAD.unpack_from(raw))
+            head = make_head(raw)
             word = words[self._commit + slot]
             claim = RingClaim(self._reader, table, slot, word, head, raw)
-            problem = self._reader.problem(head, raw, at.RUNNING)
+            wrong = problem(raw, head, at.RUNNING, self._inline)
             if head.generation != word & at.GENERATION_MASK:
-                problem = "its commit word is of another generation"
-            if not problem:
+                wrong = "its commit word is of another generation"
+            if not wrong:
                 return claim
             # Never unpickled. Whoever asks for the result is told what is wrong.
             self._settled(self._do.lose, claim)
-            logger.error("%s: a task in slot %d can't run: %s", self.segment.path, slot, problem)
+            logger.error("%s: a task in slot %d can't run: %s", self.segment.path, slot, wrong)
         return None
 
     def finish(self, claim: RingClaim, *, successful: bool, outcome: bytes | Pickled) -> int:
@@ -153,30 +159,24 @@ class Ring(Attached):
         self.registry.hold()  # the task may have dropped our record locks
         head, table = claim.head, self._table
         offset = table.offset(claim.slot)
-        if self.words[offset // 8 + at.S_OUTCOME_CHAIN]:  # an earlier attempt was interrupted
+        if self.words[offset // 8 + S_OUTCOME_CHAIN]:  # an earlier attempt was interrupted
             self._settled(self._do.drop_outcome_chain, claim)
-        used, slots, chain = head.meta_bytes + head.arguments_bytes, 1, 0
-        if used > self._inline:
-            slots += at.slots_for(used, table.geometry.slot_size)
-            used = 0
-        if isinstance(outcome, bytes) and used + len(outcome) <= self._inline:
-            start = offset + at.HEAD_BYTES + used
-            self._bytes[start : start + len(outcome)] = outcome
+        slots, chain = 1, 0
+        if head.request_bytes > self._inline:
+            slots += at.slots_for(head.request_bytes, table.geometry.slot_size)
+        size = len(outcome)
+        if isinstance(outcome, bytes) and (start := outcome_at(head, size, self._inline)):
+            start += offset
+            self._bytes[start : start + size] = outcome
         else:
             outcome = Pickled.of(outcome)
             count = at.slots_for(len(outcome), table.geometry.slot_size)
             chain = self._write_outcome(claim, outcome, count)
             slots += count
         now_ns = time.time_ns()
-        fields = at.OUTCOME.pack(now_ns, len(outcome), chain)
         state = at.SUCCESSFUL if successful else at.FAILED
-        crc = zlib.crc32(fields, head.claim_crc ^ state)
-        if isinstance(outcome, Pickled):
-            crc |= outcome.crc << 32
-        else:
-            crc = zlib.crc32(outcome, crc)
-        start = offset + at.S_FINISHED_AT * 8
-        self._bytes[start : start + 32] = fields + _CRC_WORD.pack(crc)
+        sealed = seal_outcome(now_ns, outcome, chain, head.claim_crc, state)
+        self._bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
         claim.close()
         if not self._settled(self._do.finish, claim, state, slots):
             os._exit(EXIT_DETACHED)  # taken for dead, and reaped

@@ -18,6 +18,7 @@ from django.test import override_settings
 import django_tasks_local
 from django_tasks_local import exceptions, options, progress
 from django_tasks_local.ring.format import layout
+from django_tasks_local.ring.format.head import inline_bytes
 from django_tasks_local.ring.records import workforce
 from django_tasks_local.ring.shm import patience
 from tests.docs.pages import DOCS, PAGES, blocks, name_of, read, rows, section
@@ -187,7 +188,7 @@ def test_the_limits_are_those_of_the_code() -> None:
 def test_the_size_of_a_slot_is_that_of_the_code() -> None:
     """What a slot holds beside its payload, and what is left by default."""
     default = options.OPTIONS["SLOT_SIZE"].default
-    inline = layout.Geometry(default, 2).inline_bytes
+    inline = inline_bytes(default)
     text = section(SETTINGS, "SLOT_SIZE")
     assert f"{default - inline} bytes are for the record itself" in text
     assert f"{inline} bytes by default" in text

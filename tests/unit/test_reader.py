@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring import Ring
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import HEAD, HEAD_BYTES, PROGRESS_BYTES, S_GENERATION
 from django_tasks_local.ring.format.ids import (
     ID_LENGTH,
     format_id,
@@ -157,7 +158,7 @@ def test_a_slot_that_continues_a_record_is_no_record(ring: Ring) -> None:
     offset = ring._table.offset(chained)
     high, low = new_id_words()
     low = with_slot(low, chained)
-    ring.segment.bytes[offset : offset + 16] = at.HEAD.pack(high, low, *[0] * 14)[:16]
+    ring.segment.bytes[offset : offset + 16] = HEAD.pack(high, low, *[0] * 14)[:16]
     with pytest.raises(TaskResultDoesNotExist):
         ring.get(format_id(high, low))
 
@@ -268,7 +269,7 @@ def test_damage_is_told_and_never_unpickled(ring: Ring, arguments: Any, outcome:
     data = pickle.dumps(arguments, protocol=5)
     places = [head + word * 8 for word in range(3, 16) if word not in (7, 14)]
     if arguments != LARGE:
-        places += [head + at.HEAD_BYTES, head + at.HEAD_BYTES + len(META) + len(data) - 1]
+        places += [head + HEAD_BYTES, head + HEAD_BYTES + len(META) + len(data) - 1]
     for place in places:
         flip(ring, place)
         with pytest.raises(StoreUnavailable, match=r"damaged.*check --fix"):
@@ -303,7 +304,7 @@ def test_damage_in_a_chain_is_told(ring: Ring) -> None:
 def test_a_damaged_generation_is_another_record(ring: Ring) -> None:
     """Head slot and commit word must agree, else the id leads nowhere."""
     result_id = put(ring)
-    flip(ring, offset_of(ring, result_id) + at.S_GENERATION * 8)
+    flip(ring, offset_of(ring, result_id) + S_GENERATION * 8)
     with pytest.raises(TaskResultDoesNotExist):
         ring.get(result_id)
 
@@ -338,7 +339,7 @@ def test_half_a_report_is_not_shown(ring: Ring) -> None:
     claim = ring.claim()
     assert claim is not None
     claim.report(1, 2, "whole")
-    word = (offset_of(ring, result_id) + ring._table.slots.size - at.PROGRESS_BYTES) // 8
+    word = (offset_of(ring, result_id) + ring._table.slots.size - PROGRESS_BYTES) // 8
     ring.words[word] += 1
     assert ring.get(result_id).progress is None
     claim.report(2, 2, "whole again")
@@ -350,7 +351,7 @@ def test_half_a_report_is_not_shown(ring: Ring) -> None:
 def test_the_progress_of_another_record_is_not_shown(ring: Ring) -> None:
     """A recycled slot starts without progress, whatever bytes it held before."""
     result_id = put(ring)
-    word = (offset_of(ring, result_id) + ring._table.slots.size - at.PROGRESS_BYTES) // 8
+    word = (offset_of(ring, result_id) + ring._table.slots.size - PROGRESS_BYTES) // 8
     claim = ring.claim()
     assert claim is not None
     claim.report(1, 2, "old")

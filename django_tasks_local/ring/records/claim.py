@@ -5,11 +5,11 @@ import os
 import threading
 from typing import Final
 
-from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import PROGRESS, PROGRESS_TEXT_BYTES, Head
 from django_tasks_local.ring.format.ids import format_id
 
 from .reader import Found, Reader
-from .table import Head, Table
+from .table import Table
 
 # A report takes microseconds. Shorter: one that waits for its turn on a busy machine could write
 # into another's slot; longer: the end of a task waits for nothing.
@@ -70,7 +70,7 @@ class RingClaim(Found):
     def _write(self, done: float, total: float, message: str) -> None:
         words = self._table.words
         end = self._table.offset(self.slot + 1)
-        start = end - at.PROGRESS.size
+        start = end - PROGRESS.size
         word = start // 8 - 1
         generation = self.head.generation
         sequence = words[word]
@@ -78,6 +78,6 @@ class RingClaim(Found):
             sequence = generation << 16
         # Odd while it is being written; the generation tells whose it is.
         words[word] = sequence | 1
-        text = message.encode(errors="replace")[: at.PROGRESS_TEXT_BYTES]
-        self._table.bytes[start:end] = at.PROGRESS.pack(done, total, text)
+        text = message.encode(errors="replace")[:PROGRESS_TEXT_BYTES]
+        self._table.bytes[start:end] = PROGRESS.pack(done, total, text)
         words[word] = generation << 16 | (sequence | 1) + 1 & 0xFFFE
