@@ -157,7 +157,9 @@ class Operations:
         slot, lane, _ = place
         if not lane:
             return AGAIN if more else 0
-        self._registry.ensure()
+        registry = self._registry
+        if words[registry.entry] != registry.commit:
+            registry.ensure()
         if slot >= table.segment.limit:
             table.segment.must_hold(slot)
         word = words[table.commit + slot] if slot else 0
@@ -166,16 +168,14 @@ class Operations:
             raise inconsistent(table.segment.path)
         offset = self._slots_at + slot * self._size
         words[at.H_DIRTY] = 1
-        generation = word & at.GENERATION_MASK
-        registry = self._registry
         current = registry.entry + at.E_CURRENT
         if table.is_run_by(words[current], registry.index):
             # A signal handler's exception came between its claim and its start, or its end.
             registry.set_field(at.E_OTHERS, self._others() + 1)
-        worker = registry.pid << 32 | registry.serial
-        sealed = seal_claim(now_ns, worker, words[offset // 8 + S_REQUEST_CRC])
+        sealed = seal_claim(now_ns, registry.worker, words[offset // 8 + S_REQUEST_CRC])
         self._bytes[offset + CLAIM_AT : offset + CLAIM_END] = sealed
         words[current] = slot
+        generation = word & at.GENERATION_MASK
         words[table.commit + slot] = at.head_word(at.RUNNING, generation, registry.index)
         table.order.pop(place)
         words[at.H_RUNNING] += 1
@@ -221,22 +221,21 @@ class Operations:
     def finish(self, found: Found, state: int, slots: int) -> bool:
         """Makes a record that we run SUCCESSFUL or FAILED; False where it is not ours any more."""
         words, table, slot = self._words, self._table, found.slot
-        if words[table.commit + slot] != found.word:
+        commit = table.commit + slot
+        if words[commit] != found.word:
             return False
         words[at.H_DIRTY] = 1
         table.recency.stamp(slot)
-        words[table.commit + slot] = at.head_word(state, found.head.generation)
-        table.link_finished(slot, slots, self._words[at.H_MAX_RESULTS])
+        words[commit] = at.head_word(state, found.head.generation)
+        table.link_finished(slot, slots, words[at.H_MAX_RESULTS])
         return True
 
     def touch(self, slot: int, word: int) -> None:
         """Makes a finished record the most recently used, if it is still there."""
-        words, recency = self._words, self._table.recency
-        if words[self._table.commit + slot] == word and words[at.H_NEWEST] != slot:
+        words, table = self._words, self._table
+        if words[table.commit + slot] == word and words[at.H_NEWEST] != slot:
             words[at.H_DIRTY] = 1
-            recency.stamp(slot)
-            recency.remove(slot)
-            recency.append(slot)
+            table.recency.renew(slot)
 
     def lose(self, found: Found) -> None:
         """Gives up a record that we claimed and that turned out to be damaged."""

@@ -130,7 +130,7 @@ class Ring(Attached):
             raw = bytes(self._bytes[offset : offset + table.geometry.slot_size])
             head = make_head(raw)
             word = words[self._commit + slot]
-            claim = RingClaim(self._reader, table, slot, word, head, raw)
+            claim = RingClaim(self._reader, table, self.pid, slot, word, head, raw)
             wrong = problem(raw, head, at.RUNNING, self._inline)
             if head.generation != word & at.GENERATION_MASK:
                 wrong = "its commit word is of another generation"
@@ -156,7 +156,7 @@ class Ring(Attached):
         """
         if not claim.ours():
             os._exit(EXIT_DETACHED)
-        self.registry.hold()  # the task may have dropped our record locks
+        self.registry.hold_here()  # the task may have dropped our record locks
         head, table = claim.head, self._table
         offset = table.offset(claim.slot)
         if self.words[offset // 8 + S_OUTCOME_CHAIN]:  # an earlier attempt was interrupted

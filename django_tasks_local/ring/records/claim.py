@@ -25,11 +25,11 @@ class RingClaim(Found):
     __slots__ = ("_lock", "_open", "_pid", "_table")
 
     def __init__(
-        self, reader: Reader, table: Table, slot: int, word: int, head: Head, raw: bytes
+        self, reader: Reader, table: Table, pid: int, slot: int, word: int, head: Head, raw: bytes
     ) -> None:
         super().__init__(reader, format_id(head.id_high, head.id_low), slot, word, head, raw)
         self._table = table
-        self._pid = os.getpid()
+        self._pid = pid
         self._lock = threading.Lock()
         self._open = True
 
@@ -62,7 +62,7 @@ class RingClaim(Found):
         """From here on a thread that outlives its task reports nowhere."""
         # No report may be half-way when the slot goes to others. Not for ever: a handler that
         # raised between taking the lock and the `try` in `report` has left it locked.
-        taken = self._lock.acquire(timeout=LEFT_LOCKED_S)
+        taken = self._lock.acquire(False) or self._lock.acquire(timeout=LEFT_LOCKED_S)
         self._open = False
         if taken:
             self._lock.release()

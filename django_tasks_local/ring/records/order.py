@@ -81,9 +81,8 @@ class Order:
     def pop(self, place: Place) -> None:
         """Takes the first record out of its FIFO."""
         words = self._words
-        _, lane, queue = place
-        head = lane + at.L_HEAD + queue
-        words[head] = rest = words[self._link + words[head]]
+        slot, lane, queue = place
+        words[lane + at.L_HEAD + queue] = rest = words[self._link + slot]
         if not rest:
             words[lane + at.L_TAIL + queue] = 0
             words[lane + at.L_BITMAP + queue // _WORD] &= ~(1 << queue % _WORD)

@@ -129,7 +129,11 @@ class Table:
         words[at.H_FINISHED_SLOTS] -= count
         words[at.H_FINISHED] -= 1
         words[at.H_EVICTED] += 1
-        self.free(slot)
+        if count > 1:
+            self.free(slot)
+        else:  # as most are: it has no chains
+            words[self.commit + slot] = 0
+            self.slots.give_back(slot)
         return count
 
     def make_room(self, count: int, keep: int) -> Room:
@@ -190,10 +194,11 @@ class Table:
         self.recency.append(slot)
         words[at.H_RUNNING] -= 1
         words[at.H_UNFINISHED] -= 1
-        words[at.H_FINISHED] += 1
+        words[at.H_FINISHED] = finished = words[at.H_FINISHED] + 1
         words[at.H_FINISHED_SLOTS] += slots
-        for _ in range(2):
-            if words[at.H_FINISHED] > keep:
+        if finished > keep:
+            self.evict_oldest()
+            if finished > keep + 1:
                 self.evict_oldest()
 
     def trim(self, keep: int) -> bool:
