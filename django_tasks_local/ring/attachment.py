@@ -99,7 +99,9 @@ class Attached:
         self._bytes = self.segment.bytes
         self._table = Table(self.segment)
         self._commit = self._table.commit
-        self._inline = inline_bytes(self._table.geometry.slot_size)
+        self._slots_at = self._table.geometry.slots_at
+        self._size = self._table.geometry.slot_size
+        self._inline = inline_bytes(self._size)
         self.registry = Registry(self.segment)
         self.codes = Codes(self.segment, self._table.order)
         self.digest = digest or code_digest(path)

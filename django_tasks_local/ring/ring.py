@@ -126,8 +126,8 @@ class Ring(Attached):
                 continue
             if not slot:
                 break
-            offset = table.offset(slot)
-            raw = bytes(self._bytes[offset : offset + table.geometry.slot_size])
+            offset = self._slots_at + slot * self._size
+            raw = bytes(self._bytes[offset : offset + self._size])
             head = make_head(raw)
             word = words[self._commit + slot]
             claim = RingClaim(self._reader, table, self.pid, slot, word, head, raw)
@@ -157,20 +157,20 @@ class Ring(Attached):
         if not claim.ours():
             os._exit(EXIT_DETACHED)
         self.registry.hold_here()  # the task may have dropped our record locks
-        head, table = claim.head, self._table
-        offset = table.offset(claim.slot)
+        head = claim.head
+        offset = self._slots_at + claim.slot * self._size
         if self.words[offset // 8 + S_OUTCOME_CHAIN]:  # an earlier attempt was interrupted
             self._settled(self._do.drop_outcome_chain, claim)
         slots, chain = 1, 0
-        if head.request_bytes > self._inline:
-            slots += at.slots_for(head.request_bytes, table.geometry.slot_size)
+        if head.arguments_chain:
+            slots += at.slots_for(head.request_bytes, self._size)
         size = len(outcome)
         if isinstance(outcome, bytes) and (start := outcome_at(head, size, self._inline)):
             start += offset
             self._bytes[start : start + size] = outcome
         else:
             outcome = Pickled.of(outcome)
-            count = at.slots_for(len(outcome), table.geometry.slot_size)
+            count = at.slots_for(len(outcome), self._size)
             chain = self._write_outcome(claim, outcome, count)
             slots += count
         now_ns = time.time_ns()

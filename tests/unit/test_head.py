@@ -108,7 +108,7 @@ def test_what_is_sealed_is_whole(
     if isinstance(outcome, Large):
         assert head.outcome_table_crc == outcome.crc
     else:
-        assert record.inline_outcome(raw, head, INLINE) == outcome
+        assert record.inline_outcome(raw, head) == outcome
 
 
 @given(words)
@@ -242,9 +242,9 @@ def test_the_smallest_slot_has_room_for_a_payload() -> None:
 @given(st.integers(0, 2 * INLINE), st.integers(0, 2 * INLINE))
 def test_an_outcome_stays_in_front_of_the_progress(request_bytes: int, size: int) -> None:
     """It goes behind an inline request, takes the place of a chained one, or is chained itself."""
-    head = Slot().head._replace(meta_bytes=0, arguments_bytes=request_bytes)
+    used, chain = (request_bytes, 0) if request_bytes <= INLINE else (0, CHAIN)
+    head = Slot().head._replace(arguments_bytes=request_bytes, arguments_chain=chain, meta_bytes=0)
     start = record.outcome_at(head, size, INLINE)
-    used = request_bytes if request_bytes <= INLINE else 0
     assert start == (record.HEAD_BYTES + used if used + size <= INLINE else 0)
     assert start + size <= SLOT_SIZE - record.PROGRESS_BYTES or not start
 

@@ -250,15 +250,15 @@ def inline_arguments(raw: bytes, head: Head) -> bytes:
     return raw[start : start + head.arguments_bytes]
 
 
-def inline_outcome(raw: bytes, head: Head, inline: int) -> bytes:
+def inline_outcome(raw: bytes, head: Head) -> bytes:
     """Return the pickled outcome, where that is not chained."""
-    start = outcome_at(head, head.outcome_bytes, inline)
+    start = HEAD_BYTES
+    if not head.arguments_chain:
+        start += head.meta_bytes + head.arguments_bytes
     return raw[start : start + head.outcome_bytes]
 
 
 def outcome_at(head: Head, size: int, inline: int) -> int:
     """Return where in the slot an outcome of `size` bytes goes; 0 if it has to be chained."""
-    used = head.meta_bytes + head.arguments_bytes
-    if used > inline:  # the request is chained
-        used = 0
+    used = 0 if head.arguments_chain else head.meta_bytes + head.arguments_bytes
     return HEAD_BYTES + used if used + size <= inline else 0

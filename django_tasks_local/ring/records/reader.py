@@ -27,7 +27,7 @@ from django_tasks_local.ring.format.ids import parse_id
 from django_tasks_local.store import task_path
 
 from .loss import loss_error, worker_lost
-from .payload import NO_ARGUMENTS, decode
+from .payload import NO_ARGUMENTS, NONE, decode
 from .table import Table
 
 _STATUS = {
@@ -190,7 +190,7 @@ class Reader:
             ArgumentsDropped: They had to make room when the task had finished.
         """
         head = found.head
-        if head.request_bytes <= self._inline:
+        if not head.arguments_chain:
             data = inline_arguments(found.raw, head)
             return ((), {}) if data == NO_ARGUMENTS else pickle.loads(data)
         self._refuse_dropped(found)
@@ -208,12 +208,13 @@ class Reader:
             return self._unpickled(
                 found, head.outcome_chain, 0, head.outcome_bytes, head.outcome_table_crc
             )
-        return pickle.loads(inline_outcome(found.raw, head, self._inline))
+        data = inline_outcome(found.raw, head)
+        return None if data == NONE else pickle.loads(data)
 
     def meta(self, found: Found) -> bytes:
         """What names the task."""
         head = found.head
-        if head.request_bytes <= self._inline:
+        if not head.arguments_chain:
             return inline_meta(found.raw, head)
         slots = self._table.slots
         chain = slots.meta_chain(found.slot, head.arguments_chain) or head.arguments_chain
