@@ -25,7 +25,7 @@ from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encod
 from django_tasks_local.ring.records.reader import Found
 from django_tasks_local.ring.records.slots import Wanted
 from django_tasks_local.ring.records.table import Room
-from django_tasks_local.ring.shm.errors import lost_hold, no_space
+from django_tasks_local.ring.shm.errors import MORE_SHM, lost_hold, no_space
 from django_tasks_local.store import Arguments, task_path
 
 from .attachment import Attached
@@ -226,9 +226,9 @@ class Ring(Attached):
         if room is Room.NONE:
             self._settled(self._do.drop_outcome_chain, found)
             what = f"return value of task {task_path(found.meta)}"
-            limit, option = self._room(count)
+            limit, fix = self._room(count)
             table = outcome.table_bytes
-            raise PayloadTooLarge(what, len(outcome) - table, limit - table, option)
+            raise PayloadTooLarge(what, len(outcome) - table, limit - table, fix=fix)
         self._table.slots.write(wanted.chain, owner_word, outcome.parts)
         return wanted.chain
 
@@ -241,7 +241,7 @@ class Ring(Attached):
             return QueueFull(self.alias, pending, self.words[at.H_MAX_PENDING])
         if size > self._largest():
             what, table = f"arguments of task {task_path(request.meta)}", arguments.table_bytes
-            return PayloadTooLarge(what, size - table, self._largest() - table, "SHM_SIZE")
+            return PayloadTooLarge(what, size - table, self._largest() - table)
         slots = self._table.slots
         if slots.reserved() < slots.total and not self._mutex.run(slots.grow):
             return no_space(self.segment.path)
@@ -249,16 +249,20 @@ class Ring(Attached):
             self.alias, pending, self.segment.geometry.segment_bytes, option="SHM_SIZE"
         )
 
-    def _room(self, count: int) -> tuple[int, str]:
-        """How many bytes of a result there is room for now that `count` slots were refused; why."""
+    def _room(self, count: int) -> tuple[int, str | None]:
+        """Return how many bytes of a result fit now that `count` slots were refused, and the fix.
+
+        The fix is None where SHM_SIZE is the limit.
+        """
         words, slots = self.words, self._table.slots
         spare = words[at.H_FREE] + words[at.H_FINISHED_SLOTS] - self.words[at.H_MAX_WORKERS]
         unreserved = slots.total - slots.reserved()
-        if count <= spare + unreserved:
-            option = "the size of /dev/shm"
+        fix = None
+        if count <= spare + unreserved:  # SHM_SIZE allows it, and the kernel gave no memory
+            fix = MORE_SHM
         else:
-            spare, option = spare + unreserved, "SHM_SIZE"
-        return max(spare, 1) * slots.size, option
+            spare += unreserved
+        return max(spare, 1) * slots.size, fix
 
     def _largest(self) -> int:
         """The largest payload that an empty ring would take."""
