@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.ring import PoolState, Ring, Role
+from django_tasks_local.ring import PoolState, Ring, Role, format_id
 from django_tasks_local.store import Snapshot, task_path
 from django_tasks_local.streams import say
 
@@ -91,10 +91,10 @@ class Site:
         if not self._is_site:
             self._become_site()
         ring = self.ring
-        result_id, now_ns = ring.enqueue(meta, arguments, priority=priority, due_ns=due_ns)
+        high, low, now_ns = ring.put(meta, arguments, priority=priority, due_ns=due_ns)
         try:
             if self._own is not None:
-                self._own.add(ring, result_id, due_ns)
+                self._own.add(ring, (high, low), due_ns)
             # In a burst not for each task: what changes meanwhile is seen by the tick.
             if due_ns <= now_ns + TICK_NS and not 0 <= now_ns - self._seen_alive_ns < BURST_NS:
                 self._look_for_pool(now_ns)
@@ -104,7 +104,7 @@ class Site:
             logger.exception("alias=%s looking after a task failed", self.spec.alias)
         if _ending:
             self.end()
-        return result_id, now_ns
+        return format_id(high, low), now_ns
 
     def _look_for_pool(self, now_ns: int) -> None:
         ring = self.ring

@@ -13,7 +13,7 @@ import posix_ipc
 
 from django_tasks_local.ring.audit import repair
 from django_tasks_local.ring.format.head import S_ID_HIGH, inline_bytes
-from django_tasks_local.ring.format.ids import parse_id
+from django_tasks_local.ring.format.ids import slot_of_id
 from django_tasks_local.ring.records.codes import Codes, code_digest
 from django_tasks_local.ring.records.loss import Loss, loss_word
 from django_tasks_local.ring.records.loss_log import log_loss
@@ -337,18 +337,14 @@ class Attached:
         due_ns = self.next_due_ns()
         return bool(due_ns) and due_ns <= time.time_ns() + int(within_s * 1e9)
 
-    def address(self, result_id: str) -> tuple[int, int]:
-        """What `unfinished` needs to know of a result id: two words."""
-        slot, high, _ = parse_id(result_id)
-        return slot, high
-
-    def unfinished(self, addresses: "array[int]") -> "array[int]":
-        """Those of the addresses (pairs of words) whose tasks have not finished yet."""
+    def unfinished(self, ids: "array[int]") -> "array[int]":
+        """Return those of the ids (two words each, as from `put`) whose tasks have not finished."""
         kept = array("Q")
-        for slot, high in zip(addresses[::2], addresses[1::2], strict=True):
+        for high, low in zip(ids[::2], ids[1::2], strict=True):
+            slot = slot_of_id(low)
             word = self._table.offset(slot) // 8 + S_ID_HIGH
             if self._table.state(slot) in at.UNFINISHED and self.words[word] == high:
-                kept.extend((slot, high))
+                kept.extend((high, low))
         return kept
 
     def busy(self, worker: Attachment) -> bool:

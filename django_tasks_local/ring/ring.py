@@ -54,12 +54,20 @@ class Ring(Attached):
     def enqueue(
         self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int
     ) -> tuple[str, int]:
-        """Stores a READY task and wakes a worker.
+        """As `put`, with the id as text."""
+        high, low, now_ns = self.put(meta, arguments, priority=priority, due_ns=due_ns)
+        return format_id(high, low), now_ns
+
+    def put(
+        self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int
+    ) -> tuple[int, int, int]:
+        """Store a READY task and wake a worker.
 
         It holds the lock for microseconds; large arguments are copied outside it.
 
         Returns:
-            The result id, and when it was enqueued (unix ns).
+            The two words of the result id (`format_id` spells it), and when the task was enqueued
+            (Unix ns).
 
         Raises:
             QueueFull: MAX_PENDING tasks wait, or their payloads fill SHM_SIZE.
@@ -85,7 +93,7 @@ class Ring(Attached):
                 work.release()
             except OSError:
                 pass  # at its ceiling: it is a hint (rule 11), and the task is in the ring
-        return format_id(request.id_high, with_slot(request.id_low, slot)), now_ns
+        return request.id_high, with_slot(request.id_low, slot), now_ns
 
     def get(self, result_id: str) -> Found:
         """The record as it is now; reading a finished one makes it the most recently used.

@@ -20,6 +20,7 @@ from django_tasks_local.pool.passing import remove
 from django_tasks_local.pool.site import BURST_NS, Site
 from django_tasks_local.pool.spec import PoolSpec
 from django_tasks_local.ring import Ring, Role, ring_exists
+from django_tasks_local.ring.format.ids import parse_id
 from tests.rings import LIMITS, Rings
 from tests.support import wait_for
 
@@ -155,7 +156,7 @@ def test_a_burst_looks_for_the_pool_now_and_then(
 
     def looked(now_ns: int) -> bool:
         looks.clear()
-        monkeypatch.setattr(site.ring, "enqueue", lambda *args, **kwargs: ("an id", now_ns))
+        monkeypatch.setattr(site.ring, "put", lambda *args, **kwargs: (0, 0, now_ns))
         enqueue(site)
         return bool(looks)
 
@@ -204,7 +205,7 @@ def test_a_script_remembers_what_is_unfinished(make: Make, monkeypatch: pytest.M
     finish_all(site.ring)
     last = enqueue(site)
     assert site._own is not None
-    assert site._own._addresses == array("Q", site.ring.address(last))
+    assert site._own._ids == array("Q", parse_id(last)[1:])
     site.serve()
     enqueue(site)
     assert site._own is None
@@ -219,9 +220,9 @@ def test_what_stays_unfinished_is_looked_at_rarely(
     looks: list[int] = []
     unfinished = site.ring.unfinished
 
-    def count(addresses: "array[int]") -> "array[int]":
-        looks.append(len(addresses) // 2)
-        return unfinished(addresses)
+    def count(ids: "array[int]") -> "array[int]":
+        looks.append(len(ids) // 2)
+        return unfinished(ids)
 
     monkeypatch.setattr(site.ring, "unfinished", count)
     for _ in range(12):
