@@ -144,8 +144,10 @@ class Site:
 
     def _take_part(self, *, serves: bool, needed: bool) -> bool:
         self._has_role = self.ring.become(Role.SITE, needed=needed)
-        if self._has_role and serves:  # a script may leave its tasks to us
-            self.ring.registry.set_state(PoolState.SERVING)
+        if self._has_role:
+            if serves:  # a script may leave its tasks to us
+                self.ring.registry.set_state(PoolState.SERVING)
+            warn_of_strangers(self.ring)
         return self._has_role
 
     def _become_site(self, *, needed: bool = True) -> bool:
@@ -173,7 +175,6 @@ class Site:
 
     def _lead_the_way(self) -> None:
         self.ring.leadership.forget_failures()
-        warn_of_strangers(self.ring)
         _sites.append(self)
         self._start_watch()
 
