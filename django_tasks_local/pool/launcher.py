@@ -25,12 +25,12 @@ from django_tasks_local.pool.entry import main
 sys.exit(main(order))
 """
 
-# The pools that this process has started and not buried yet: pid and alias. A forked child's
+# The pools that this process has started and not waited for yet: pid and alias. A forked child's
 # entries are its parent's children; waiting for them fails, which is as good as an end.
 started: dict[int, str] = {}
 
 
-def start_pool(ring: Ring, told: Preparation) -> None:
+def start_pool(ring: Ring, preparation: Preparation) -> None:
     """Starts a pool for a ring, without waiting for it.
 
     It inherits no thread, lock, socket or connection of this process; standard output and error
@@ -41,16 +41,18 @@ def start_pool(ring: Ring, told: Preparation) -> None:
         StoreUnavailable: See `Preparation.dumps` and `interpreter`.
         OSError: No process can be made.
     """
-    pid = launch(ring, told.dumps(), start_new_session=True)
+    pid = launch(ring, preparation.dumps(), start_new_session=True)
     started[pid] = ring.alias
 
 
-def launch(ring: Ring, told: bytes, *, worker: dict[str, int] | None = None, **options: Any) -> int:
+def launch(
+    ring: Ring, project_bytes: bytes, *, worker: dict[str, int] | None = None, **options: Any
+) -> int:
     """Starts a fresh interpreter as a pool of a ring, or as a worker, and returns its pid.
 
     Args:
         ring: Which one.
-        told: The pickled `Preparation`.
+        project_bytes: The pickled `Preparation`.
         worker: For a worker: its pool's entry, and the descriptors of its life pipe and its bell.
         options: For `subprocess.Popen`.
     """
@@ -70,9 +72,9 @@ def launch(ring: Ring, told: bytes, *, worker: dict[str, int] | None = None, **o
     shown = [f"--ring={ring.name}", f"--alias={ascii(ring.alias)[1:-1]}"]
     if worker is not None:
         shown.append(f"--worker-of={worker['pool']}")
-    told_all = pickle.dumps((project.import_paths(), order)) + told
+    content = pickle.dumps((project.import_paths(), order)) + project_bytes
     # Or our end of its file may become our standard error, and a log line part of what it reads.
-    with standard_descriptors(inheritable=True), _file(told_all) as file:
+    with standard_descriptors(inheritable=True), _file(content) as file:
         process = subprocess.Popen(
             [*interpreter(), "-c", BOOTSTRAP, "django_tasks_local.pool", *shown],
             stdin=file,
@@ -94,8 +96,8 @@ def _file(content: bytes) -> BinaryIO:
     return file
 
 
-def bury_pools() -> list[tuple[int, str, int]]:
-    """Takes leave of pools that this process has started and that ended: (pid, alias, status)."""
+def collect_ended_pools() -> list[tuple[int, str, int]]:
+    """Wait for pools that this process has started and that ended: (pid, alias, status)."""
     ended = []
     for pid, alias in list(started.items()):
         try:
@@ -109,8 +111,8 @@ def bury_pools() -> list[tuple[int, str, int]]:
 
 
 def log_ended_pools() -> None:
-    """Takes leave of pools that ended, and says so of those that did not end in order."""
-    for pid, alias, status in bury_pools():
+    """Wait for pools that ended, and log those that did not end in order."""
+    for pid, alias, status in collect_ended_pools():
         if status > 0:
             logger.error(
                 "alias=%s the pool (pid %d) ended with status %d; its traceback is on standard "

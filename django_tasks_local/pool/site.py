@@ -23,7 +23,7 @@ from .project import Preparation
 from .serving import is_server
 from .slow_start import SlowStart
 from .spec import PoolSpec
-from .ticks import TICK_S, until_tick_s
+from .step import TICK_S, until_tick_s
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -98,7 +98,7 @@ class Site:
             # In a burst not for each task: what changes meanwhile is seen by the tick.
             if due_ns <= now_ns + TICK_NS and not 0 <= now_ns - self._seen_alive_ns < BURST_NS:
                 self._look_for_pool(now_ns)
-            self._keep_house()
+            self._tick_if_late()
         except Exception:
             # The task is in the ring, and its caller must get its id. The tick looks again.
             logger.exception("alias=%s looking after a task failed", self.spec.alias)
@@ -117,7 +117,7 @@ class Site:
 
     def get(self, result_id: str) -> Snapshot:
         """As `Ring.get`."""
-        self._keep_house()
+        self._tick_if_late()
         return self.ring.get(result_id)
 
     def serve(self) -> bool:
@@ -169,17 +169,17 @@ class Site:
                 return False
         with self._lead:
             if not self._is_site:
-                self._lead_the_way()
+                self._look_after_pool()
                 self._is_site = True
         return True
 
-    def _lead_the_way(self) -> None:
+    def _look_after_pool(self) -> None:
         self.ring.leadership.forget_failures()
         _sites.append(self)
         self._start_watch()
 
-    def _keep_house(self) -> None:
-        """Does the tick's work if the thread that should is late, or can't run (plain uWSGI)."""
+    def _tick_if_late(self) -> None:
+        """Do the tick's work if the thread that should is late, or cannot run (plain uWSGI)."""
         if time.monotonic() > self._next_tick + TICK_S:
             self.tick()
             if self._is_site and not self._watched:
@@ -278,13 +278,13 @@ class Site:
             return
         # A script's pool may outlive it; who reads the script's output must not have to wait.
         lends = not (self.serves or self._guest) and project.output_is_piped()
-        lender = ring.registry.serial if lends else 0
+        output_owner = ring.registry.serial if lends else 0
         try:
-            told = Preparation.of_this_process(
+            preparation = Preparation.of_this_process(
                 self.spec.namespace, ring.path,
-                lender=lender, provisional=not (self.serves or self._guest),
+                output_owner=output_owner, provisional=not (self.serves or self._guest),
             )  # fmt: skip
-            start_pool(ring, told)
+            start_pool(ring, preparation)
         except (StoreUnavailable, OSError, ValueError) as error:
             logger.error("alias=%s no pool can be started: %s", self.spec.alias, error)
 
