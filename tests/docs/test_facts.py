@@ -118,6 +118,10 @@ def test_every_public_name_is_documented() -> None:
     ]
 
 
+def _own_commands() -> set[str]:
+    return {name for name, app in get_commands().items() if app == "django_tasks_local"}
+
+
 def _parser(command: str) -> argparse.ArgumentParser:
     loaded = load_command_class(get_commands()[command], command)
     parser: argparse.ArgumentParser = loaded.create_parser("manage.py", command)
@@ -146,7 +150,8 @@ def test_the_options_of_the_commands_are_documented() -> None:
     actions = _actions_of(_parser("local_tasks"))
     for name, parser in actions.items():
         assert _options_of(parser) == common | _documented_options(f"local_tasks {name}"), name
-    assert _options_of(_parser("local_worker")) == _documented_options("local_worker")
+    for name in _own_commands() - {"local_tasks"}:
+        assert _options_of(_parser(name)) == _documented_options(name), name
     titles = re.findall(r"^### local_tasks (\w+)$", read(COMMANDS), re.MULTILINE)
     assert titles == list(actions)
 
@@ -165,7 +170,7 @@ def test_commands_in_examples_exist(page: Path) -> None:
     for block in blocks(page):
         for line in re.findall(r"^\$ (.+)$", block.text, re.MULTILINE):
             words = shlex.split(line)
-            if words[:2] == ["python", "manage.py"] and words[2] in ("local_tasks", "local_worker"):
+            if words[:2] == ["python", "manage.py"] and words[2].startswith("local_"):
                 _parser(words[2]).parse_args(words[3:])
             elif words[0] == "make":
                 assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), line
