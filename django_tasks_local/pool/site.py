@@ -62,8 +62,8 @@ class Site:
         self._slow_start = SlowStart()
         self._next_tick = time.monotonic() + TICK_S
         self._lead = threading.Lock()
-        self._is_site = False
-        self._has_role = False  # in the ring as it is now
+        self._looks_after_pool = False
+        self._has_role = False  # SITE, in the ring as it is now
         self._watched = False
         self._seen_alive_ns = 0  # when an enqueue saw a pool, and nothing to be done
         self._borrowed = ring is not None
@@ -88,7 +88,7 @@ class Site:
         """
         if not self._main_is_known and meta.startswith(b"__main__:"):
             refuse_main_task(task_path(meta))
-        if not self._is_site:
+        if not self._looks_after_pool:
             self._become_site()
         ring = self.ring
         high, low, now_ns = ring.put(meta, arguments, priority=priority, due_ns=due_ns)
@@ -131,7 +131,7 @@ class Site:
         self._own = None
         if self._has_role:
             self.ring.registry.set_state(PoolState.SERVING)
-        return self._is_site or self._become_site(needed=False)
+        return self._looks_after_pool or self._become_site(needed=False)
 
     def expect_requests(self) -> None:
         """This process is about to serve: until its first request it only keeps a pool alive.
@@ -139,7 +139,7 @@ class Site:
         No thread yet: it may be a master that forks. Where somebody is inside the ring for long,
         its first request does it.
         """
-        if not self._is_site:
+        if not self._looks_after_pool:
             self._take_part(serves=is_server(), needed=False)
 
     def _take_part(self, *, serves: bool, needed: bool) -> bool:
@@ -168,12 +168,12 @@ class Site:
             if not self._take_part(serves=self.serves, needed=needed):
                 return False
         with self._lead:
-            if not self._is_site:
-                self._look_after_pool()
-                self._is_site = True
+            if not self._looks_after_pool:
+                self._begin_to_look_after_pool()
+                self._looks_after_pool = True
         return True
 
-    def _look_after_pool(self) -> None:
+    def _begin_to_look_after_pool(self) -> None:
         self.ring.leadership.forget_failures()
         _sites.append(self)
         self._start_watch()
@@ -182,7 +182,7 @@ class Site:
         """Do the tick's work if the thread that should is late, or cannot run (plain uWSGI)."""
         if time.monotonic() > self._next_tick + TICK_S:
             self.tick()
-            if self._is_site and not self._watched:
+            if self._looks_after_pool and not self._watched:
                 self._start_watch()
 
     def tick(self) -> None:
@@ -198,7 +198,7 @@ class Site:
         ring.renew_semaphores()
         if started:
             log_ended_pools()
-        if not (self._is_site and self._has_role):
+        if not (self._looks_after_pool and self._has_role):
             return
         if not ring.leadership.pool_looks_alive():
             ring.heal()
@@ -220,7 +220,7 @@ class Site:
                 self.spec.name,
             )
             ring.take_place(needed=False)
-        if self._is_site and not self._has_role:
+        if self._looks_after_pool and not self._has_role:
             self._take_part(serves=self.serves, needed=False)
 
     def close(self) -> None:
@@ -264,7 +264,7 @@ class Site:
         self._has_role = False
         if self._own is not None and self.ring.segment.inode != before.inode:
             self._own = OwnTasks()  # those of the old ring are out of reach
-        if self._is_site:
+        if self._looks_after_pool:
             self._take_part(serves=self.serves, needed=False)  # or else the next tick
 
     def _start_pool(self) -> None:

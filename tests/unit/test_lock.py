@@ -94,7 +94,7 @@ def test_a_lost_token_is_found(ring: Ring) -> None:
 
 
 def test_healing_gives_back_a_lost_token(ring: Ring) -> None:
-    """Whoever keeps house frees a waiter whose chunk a step of the clock made long."""
+    """`heal` frees a waiter whose chunk a step of the clock made long."""
     ring._mutex.semaphore.acquire(0)
     ring.heal()
     assert ring._mutex.semaphore.value == 1
