@@ -7,9 +7,8 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
-from django.tasks import TaskResult, TaskResultStatus, task_backends
+from django.tasks import TaskResultStatus, task_backends
 
 from bench_tasks import noop, pids, stamp
 from django_tasks_local.naming import encode_task
@@ -89,19 +88,14 @@ def rebuild_for_ever(own: OwnRing) -> None:
 
 def kill_worker(alias: str, gate: str) -> dict[str, int]:
     """SIGKILL the only worker in the middle of a task; another task waits behind it."""
+    worker, _ = wait(pids.using(backend=alias).enqueue()).return_value
     task = held(alias, gate)
     behind = stamp.using(backend=alias).enqueue()
-    worker = pid_of_worker(task_backends[alias].get_result(task.id))
     begin = time.monotonic_ns()
     os.kill(worker, signal.SIGKILL)
     wait_for(lambda: task_backends[alias].get_result(task.id).status == TaskResultStatus.FAILED)
     failed = time.monotonic_ns() - begin
     return {"seen_failed": failed, "next_task_starts": wait(behind).return_value - begin}
-
-
-def pid_of_worker(result: TaskResult[..., Any]) -> int:
-    """Return the pid in a worker id, which is the alias, the pid and a number."""
-    return int(result.worker_ids[0].split("-")[-2])
 
 
 def kill_pool(alias: str) -> dict[str, int]:

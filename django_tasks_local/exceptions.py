@@ -44,17 +44,21 @@ class PayloadTooLarge(LocalTasksError, ValueError):
         what: What was too large, with the task's path.
         size: Its size in bytes, pickled.
         limit: Bytes for which there was room.
-        option: The option that sets the limit.
+        option: The option that bounds all payloads together.
+        fix: What makes more room: to raise that option, unless something else ran out first.
     """
 
-    def __init__(self, what: str, size: int, limit: int, option: str = "SHM_SIZE") -> None:
+    def __init__(
+        self, what: str, size: int, limit: int, option: str = "SHM_SIZE", *, fix: str | None = None
+    ) -> None:
         self.what = what
         self.size = size
         self.limit = limit
         self.option = option
+        self.fix = fix or f"raise {option}"
         super().__init__(
             f"{what[:1].upper()}{what[1:]}: {size:,} bytes when pickled, and there is room for "
-            f"{limit:,}. Pass a reference (an id, a path) in place of the data, or raise {option}."
+            f"{limit:,}. Pass a reference (an id, a path) in place of the data, or {self.fix}."
         )
 
 

@@ -51,9 +51,10 @@ class Row:
 
     @property
     def pool_pid(self) -> int | None:
-        # A worker calls itself "<alias>-<pid>-<number>".
-        worker = self.facts["worker"]
-        return int(worker.split("-")[-2]) if worker else None
+        if self.facts["worker"] is None:
+            return None
+        _alias, pid, _number = self.facts["worker"].rsplit("-", 2)
+        return int(pid)
 
     def learn(self, answer: dict[str, Any]) -> None:
         """Record what one web worker said."""

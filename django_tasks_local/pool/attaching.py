@@ -15,7 +15,7 @@ from django_tasks_local.ring import ring_exists
 from . import connections, project
 from .connections import PoolBackend
 from .serving import is_request
-from .ticks import TICK_S
+from .step import TICK_S
 
 # When processes that could not attach at a request try again, by pid.
 _attach_again: dict[int, float] = {}

@@ -21,7 +21,7 @@ from django_tasks_local.exceptions import LocalTasksError
 from django_tasks_local.options import Options
 from django_tasks_local.ring import Ring, Role, ring_exists, sweep_passing
 
-from . import passing
+from . import temporary
 from .site import Site
 from .spec import PoolSpec, is_guest, spec_of
 
@@ -162,7 +162,7 @@ def _remove_rings(run: str = "") -> None:
     # enqueue has ended; each pass ends those that it finds, so there is at most one per alias.
     for _ in range(len(specs) + 1):
         for spec in [spec for name, spec in specs.items() if ring_exists(name)]:
-            passing.remove(Ring(spec.name, spec.alias, spec.limits, Role.VISITOR, passing=True))
+            temporary.remove(Ring(spec.name, spec.alias, spec.limits, Role.VISITOR, passing=True))
 
 
 under_test.at_end(_remove_rings)

@@ -46,20 +46,20 @@ def main(order: dict[str, Any]) -> int:
     except StoreUnavailable as error:
         say(f"django-tasks-local: no pool: {error}")
         return 0
-    cleared = leadership.newest_site()
+    runnable_up_to = leadership.newest_site()
     worker = order.get("worker")
     if worker is None:
         # While we hold this place, no other code takes this code's number.
         if not leadership.take_successor() or leadership.digest() != order["digest"]:
             return 0
-        if leadership.pool_alive() and not leadership.successor_wanted(cleared, server=True):
+        if leadership.pool_alive() and not leadership.successor_wanted(runnable_up_to, server=True):
             return 0
-    told = sys.stdin.buffer.read()
+    project_bytes = sys.stdin.buffer.read()
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)  # no task waits for input
     os.close(null)
 
-    preparation = pickle.loads(told)
+    preparation = pickle.loads(project_bytes)
     if worker is None:
         # Before the project is imported: `local_tasks status` must show a pool that hangs there.
         ring = Ring(
@@ -74,7 +74,7 @@ def main(order: dict[str, Any]) -> int:
         from . import serve
 
         if worker is None:
-            serve.serve_started(ring, preparation, told, cleared)
+            serve.serve_started(ring, preparation, project_bytes, runnable_up_to)
         else:
             serve.work_fresh(order["alias"], order["ring"], preparation, **worker)
     except Exception:

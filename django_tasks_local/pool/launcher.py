@@ -30,7 +30,7 @@ sys.exit(main(order))
 started: dict[int, str] = {}
 
 
-def start_pool(ring: Ring, told: Preparation) -> None:
+def start_pool(ring: Ring, preparation: Preparation) -> None:
     """Start a pool for a ring, without waiting for it.
 
     The pool inherits no thread, lock, socket or connection of this process, but does inherit
@@ -41,16 +41,18 @@ def start_pool(ring: Ring, told: Preparation) -> None:
         StoreUnavailable: See `Preparation.dumps` and `interpreter`.
         OSError: No process can be made.
     """
-    pid = launch(ring, told.dumps(), start_new_session=True)
+    pid = launch(ring, preparation.dumps(), start_new_session=True)
     started[pid] = ring.alias
 
 
-def launch(ring: Ring, told: bytes, *, worker: dict[str, int] | None = None, **options: Any) -> int:
+def launch(
+    ring: Ring, project_bytes: bytes, *, worker: dict[str, int] | None = None, **options: Any
+) -> int:
     """Start a fresh interpreter as a pool of a ring, or as a worker, and return its pid.
 
     Args:
         ring: The ring.
-        told: The pickled `Preparation`.
+        project_bytes: The pickled `Preparation`.
         worker: For a worker: its pool's entry, and the descriptors of its life pipe and its bell.
         options: For ``subprocess.Popen``.
     """
@@ -70,9 +72,9 @@ def launch(ring: Ring, told: bytes, *, worker: dict[str, int] | None = None, **o
     shown = [f"--ring={ring.name}", f"--alias={ascii(ring.alias)[1:-1]}"]
     if worker is not None:
         shown.append(f"--worker-of={worker['pool']}")
-    told_all = pickle.dumps((project.import_paths(), order)) + told
+    content = pickle.dumps((project.import_paths(), order)) + project_bytes
     # Otherwise our end of its file may become our standard error, and it may read a log line.
-    with standard_descriptors(inheritable=True), _file(told_all) as file:
+    with standard_descriptors(inheritable=True), _file(content) as file:
         process = subprocess.Popen(
             [*interpreter(), "-c", BOOTSTRAP, "django_tasks_local.pool", *shown],
             stdin=file,
@@ -94,7 +96,7 @@ def _file(content: bytes) -> BinaryIO:
     return file
 
 
-def reap_pools() -> list[tuple[int, str, int]]:
+def collect_ended_pools() -> list[tuple[int, str, int]]:
     """Wait for pools of this process that have ended, and return (pid, alias, status) of each."""
     ended = []
     for pid, alias in list(started.items()):
@@ -110,7 +112,7 @@ def reap_pools() -> list[tuple[int, str, int]]:
 
 def log_ended_pools() -> None:
     """Wait for pools that have ended, and log those that did not end in order."""
-    for pid, alias, status in reap_pools():
+    for pid, alias, status in collect_ended_pools():
         if status > 0:
             logger.error(
                 "alias=%s the pool (pid %d) ended with status %d; its traceback is on standard "

@@ -13,18 +13,30 @@ _looked: set[int] = set()  # pids
 
 
 def warn_of_strangers(ring: Ring) -> None:
-    """Log a site whose settings are another file than ours: two checkouts with one SECRET_KEY."""
+    """Log a site whose settings are another file than ours: two checkouts with one SECRET_KEY.
+
+    Call it when this process has become a site. Where both sites had a process before, the later
+    of those has logged it: a recycled web worker of a blue/green deployment does not say it again.
+    """
     ours = ring.path.partition(":")[0]
+    stranger = None
+    seen_before = {True: False, False: False}  # processes that came before us: theirs, ours
     for entry in ring.registry.attachments():
         theirs = ring.registry.path_of(entry.index).partition(":")[0]
-        strange = bool(ours and theirs) and not ours.endswith(theirs)
-        if strange and entry.alive and entry.role is Role.SITE:
-            logger.warning(
-                "alias=%s the process %d shares this ring and has its settings at %s, this one "
-                "at %s. If these are two sites, give each its own NAMESPACE in OPTIONS.",
-                ring.alias, entry.pid, theirs, ours,
-            )  # fmt: skip
-            return
+        if not (ours and theirs and entry.alive and entry.role in (Role.SITE, Role.POOL)):
+            continue
+        is_strange = not ours.endswith(theirs)
+        if is_strange and entry.role is Role.SITE:
+            stranger = stranger or (entry.pid, theirs)
+        # A pool stands in for the only web worker of its site while that is replaced.
+        if entry.serial < ring.registry.serial:
+            seen_before[is_strange] = True
+    if stranger is not None and not all(seen_before.values()):
+        logger.warning(
+            "alias=%s the process %d shares this ring and has its settings at %s, this one "
+            "at %s. If these are two sites, give each its own NAMESPACE in OPTIONS.",
+            ring.alias, *stranger, ours,
+        )  # fmt: skip
 
 
 def warn_of_other_rings(ring: Ring, namespace: str) -> None:

@@ -19,17 +19,17 @@ class OwnTasks:
     """The tasks of one ring that this process has enqueued."""
 
     def __init__(self) -> None:
-        self._addresses = array("Q")
+        self._ids = array("Q")  # two words each: text would take four times the memory
         self._limit = REMEMBERED
         self._last_due_ns = 0
 
-    def add(self, ring: Ring, result_id: str, due_ns: int) -> None:
+    def add(self, ring: Ring, id_words: tuple[int, int], due_ns: int) -> None:
         """Remember one more task, which falls due at ``due_ns`` (0: now)."""
         self._last_due_ns = max(self._last_due_ns, due_ns)
-        self._addresses.extend(ring.address(result_id))
-        if len(self._addresses) > 2 * self._limit:
-            self._addresses = ring.unfinished(self._addresses)
-            left = len(self._addresses) // 2
+        self._ids.extend(id_words)
+        if len(self._ids) > 2 * self._limit:
+            self._ids = ring.unfinished(self._ids)
+            left = len(self._ids) // 2
             self._limit = max(REMEMBERED, 2 * left)
 
     def wait(self, alias: str, ring: Callable[[], Ring], look_after: Callable[[], None]) -> None:
@@ -40,7 +40,7 @@ class OwnTasks:
             ring: Returns the ring, which may be another one each time.
             look_after: Called while there is no pool.
         """
-        mine = ring().unfinished(self._addresses)
+        mine = ring().unfinished(self._ids)
         said = False
         place = 0
         while True:

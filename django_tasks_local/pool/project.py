@@ -39,7 +39,7 @@ class Preparation:
         databases: Under a test runner: the names of the test databases.
         run: The test run that the site belongs to, "" for none.
         debug: In a test run: the value of ``settings.DEBUG``.
-        lender: The serial of the script whose output the pool inherits, if that is a pipe; else 0.
+        output_owner: The serial of the script whose piped output the pool inherits; else 0.
         provisional: A script has started the pool, which hands over to one that a server starts.
     """
 
@@ -49,19 +49,19 @@ class Preparation:
     module: str = ""
     settings: dict[str, Any] | None = None
     databases: dict[str, str] = field(default_factory=dict)
-    lender: int = 0
+    output_owner: int = 0
     run: str = ""
     debug: bool = False
     provisional: bool = False
 
     @classmethod
     def of_this_process(
-        cls, namespace: str, path: str, *, lender: int = 0, provisional: bool = False
+        cls, namespace: str, path: str, *, output_owner: int = 0, provisional: bool = False
     ) -> "Preparation":
         """Return what a pool that this process starts must know."""
         return cls(
             namespace, path, _main(), settings_module(), _configured_values(),
-            under_test.databases(), lender, under_test.test_run(),
+            under_test.databases(), output_owner, under_test.test_run(),
             bool(getattr(_base_settings(), "DEBUG", False)),
             provisional or bool(_told and _told[0].provisional),
         )  # fmt: skip
@@ -207,10 +207,10 @@ def _base_settings() -> Any:
 def _main() -> dict[str, Any]:
     if _told:  # a worker that starts another alias's pool: the same project
         return _told[0].main
-    told: dict[str, Any] = {"sys_argv": sys.argv}
+    main: dict[str, Any] = {"sys_argv": sys.argv}
     if not settings_module() or main_has_tasks():
-        told |= main_script()
-    return told
+        main |= main_script()
+    return main
 
 
 def _configured_values() -> dict[str, Any] | None:

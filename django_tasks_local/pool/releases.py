@@ -38,13 +38,22 @@ class Releases:
         for code in _numbers(orphans & ~self._adopted):
             logger.warning(
                 "alias=%s unfinished tasks of the code at %s are left, but no process of it: the "
-                "pool of the code at %s runs them",
-                ring.alias, codes.path(code) or "?", ring.path,
+                "pool of %s runs them",
+                ring.alias, codes.path(code) or "?", self._ours_beside(code),
             )  # fmt: skip
         if orphans != self._adopted or orphans:
             ring.workforce.adopt(orphans, latest)
         self._adopted = orphans
         self._mind_stranded(living)
+
+    def _ours_beside(self, code: int) -> str:
+        """Return what our code is called in a text that has named another one."""
+        ring = self._ring
+        # The end of a long path is all that the table of codes has of it.
+        path = ring.codes.path(code)
+        if path and ring.path.endswith(path):
+            return "the same settings under another Python or virtual environment"
+        return f"the code at {ring.path}"
 
     def strays(self, living: Iterable[Attachment]) -> int:
         """Count living workers whose pool has died: they are dying too, but still take places."""
@@ -83,8 +92,9 @@ class Releases:
                 self._stranded[code] = 0.0
                 logger.error(
                     "alias=%s tasks of the code at %s have waited for %d s without a pool, though "
-                    "sites of it are attached: see their logs for why it does not start.",
-                    self._ring.alias, codes.path(code) or "?", STRANDED_S,
+                    "sites of it are attached: see their logs for why it does not start. This is "
+                    "the pool of %s.",
+                    self._ring.alias, codes.path(code) or "?", STRANDED_S, self._ours_beside(code),
                 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import NoReturn
 
 from django.core.exceptions import ImproperlyConfigured
@@ -24,21 +25,29 @@ from .worker import WorkerSpec, work
 logger = logging.getLogger("django_tasks_local")
 
 
-def serve_started(ring: Ring, told: Preparation, pickled: bytes, cleared: int) -> None:
+def serve_started(
+    ring: Ring, preparation: Preparation, project_bytes: bytes, runnable_up_to: int
+) -> None:
     """Run a pool that a site has started. The project is already set up.
 
     Args:
         ring: The ring, attached as POOL.
-        told: What the site has sent.
-        pickled: The same, for workers that start as fresh interpreters.
-        cleared: The serial of the newest site of its code when this process had loaded nothing yet.
+        preparation: What the site has sent.
+        project_bytes: The same pickled, for workers that start as fresh interpreters.
+        runnable_up_to: The serial of the newest site of its code when this process had loaded
+            nothing yet: tasks of sites up to it may run.
     """
-    spec = _told_spec(ring.alias, ring.name, told)
+    spec = _spec_from(preparation, ring.alias, ring.name)
     _import_tasks(ring.alias)
     _serve(
-        spec, ring, told=pickled, foreground=False, cleared=cleared, lender=told.lender,
-        provisional=told.provisional,
-    )  # fmt: skip
+        spec,
+        ring,
+        project_bytes=project_bytes,
+        foreground=False,
+        runnable_up_to=runnable_up_to,
+        output_owner=preparation.output_owner,
+        provisional=preparation.provisional,
+    )
 
 
 def serve_in_foreground(alias: str) -> None:
@@ -54,31 +63,37 @@ def serve_in_foreground(alias: str) -> None:
     _import_tasks(alias)
     fill_standard_descriptors()
     path = project.site_path()
-    told = Preparation.of_this_process(spec.namespace, path).dumps()
+    project_bytes = Preparation.of_this_process(spec.namespace, path).dumps()
     attach_segment(spec.name, spec.limits.geometry)  # makes the ring, unlike other pools
     ring = Ring(
         spec.name, spec.alias, spec.limits, Role.POOL,
         path=path, digest=digest_of(path), passing=spec.temporary,
     )  # fmt: skip
-    cleared = ring.leadership.newest_site()
+    runnable_up_to = ring.leadership.newest_site()
     while not ring.leadership.take_successor():
         time.sleep(TURN_S)
-    _serve(spec, ring, told=told, foreground=True, cleared=cleared)
+    _serve(spec, ring, project_bytes=project_bytes, foreground=True, runnable_up_to=runnable_up_to)
 
 
 def work_fresh(
-    alias: str, name: str, told: Preparation, *, pool: int, life: int, bell: int
+    alias: str, name: str, preparation: Preparation, *, pool: int, life: int, bell: int
 ) -> NoReturn:
     """Run one worker that a pool had to start as a fresh interpreter; never return."""
-    spec = _told_spec(alias, name, told)
+    spec = _spec_from(preparation, alias, name)
     close_connections()
-    run_worker(WorkerSpec(spec, told.path, pool, life, bell, type(task_backends[alias])))
+    run_worker(WorkerSpec(spec, preparation.path, pool, life, bell, type(task_backends[alias])))
 
 
 def _serve(
-    spec: PoolSpec, ring: Ring, *, told: bytes, foreground: bool, cleared: int, lender: int = 0,
+    spec: PoolSpec,
+    ring: Ring,
+    *,
+    project_bytes: bytes,
+    foreground: bool,
+    runnable_up_to: int,
+    output_owner: int = 0,
     provisional: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     close_connections()
 
     def start_worker(life: int, bell: int, to_close: list[int]) -> int:
@@ -87,28 +102,35 @@ def _serve(
         )
         if _threads() > 1:
             # A fork would copy the locks that other threads hold, and nobody would release them.
-            return _spawn(ring, worker, told)
+            return _spawn(ring, worker, project_bytes)
         return _fork(worker, to_close)
 
     try:
         Supervisor(
-            ring, start_worker, foreground=foreground, cleared=cleared, lender=lender,
+            ring,
+            start_worker,
+            foreground=foreground,
+            runnable_up_to=runnable_up_to,
+            output_owner=output_owner,
             provisional=provisional,
-        ).run()  # fmt: skip
+        ).run()
     finally:
         ring.detach()
 
 
-def _told_spec(alias: str, name: str, told: Preparation) -> PoolSpec:
-    tell_namespace(told.namespace)
+def _spec_from(preparation: Preparation, alias: str, name: str) -> PoolSpec:
+    tell_namespace(preparation.namespace)
     backend = connections.backend_of(alias)
     if backend is None:
         raise ImproperlyConfigured(
             f"TASKS[{alias!r}] is a ProcessPoolBackend in the site that started this pool, and "
             f"{type(task_backends[alias]).__name__} here."
         )
-    limits = spec_of(alias, backend.checked_options).limits
-    return PoolSpec(name, alias, limits, told.namespace, bool(told.run))
+    # The site's ring, whatever name these settings would give it.
+    return replace(
+        spec_of(alias, backend.checked_options),
+        name=name, namespace=preparation.namespace, temporary=bool(preparation.run),
+    )  # fmt: skip
 
 
 def _import_tasks(alias: str) -> None:
@@ -152,9 +174,9 @@ def _fork(worker: WorkerSpec, to_close: list[int]) -> int:
             os._exit(1)
 
 
-def _spawn(ring: Ring, worker: WorkerSpec, told: bytes) -> int:
+def _spawn(ring: Ring, worker: WorkerSpec, project_bytes: bytes) -> int:
     order = {"pool": worker.pool, "life": worker.life, "bell": worker.bell}
-    return launch(ring, told, worker=order, pass_fds=(worker.life, worker.bell))
+    return launch(ring, project_bytes, worker=order, pass_fds=(worker.life, worker.bell))
 
 
 def _threads() -> int:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.ring import PoolState, Ring, Role
+from django_tasks_local.ring import PoolState, Ring, Role, format_id
 from django_tasks_local.store import Snapshot, task_path
 from django_tasks_local.streams import say
 
@@ -23,7 +23,7 @@ from .project import Preparation
 from .serving import is_server
 from .slow_start import SlowStart
 from .spec import PoolSpec
-from .ticks import TICK_S, until_tick_s
+from .step import TICK_S, until_tick_s
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -62,8 +62,8 @@ class Site:
         self._slow_start = SlowStart()
         self._next_tick = time.monotonic() + TICK_S
         self._lead = threading.Lock()
-        self._is_site = False
-        self._has_role = False  # in the ring as it is now
+        self._looks_after_pool = False
+        self._has_role = False  # SITE, in the ring as it is now
         self._watched = False
         self._seen_alive_ns = 0  # when an enqueue saw a pool, and nothing to be done
         self._borrowed = ring is not None
@@ -88,13 +88,13 @@ class Site:
         """
         if not self._main_is_known and meta.startswith(b"__main__:"):
             refuse_main_task(task_path(meta))
-        if not self._is_site:
+        if not self._looks_after_pool:
             self._become_site()
         ring = self.ring
-        result_id, now_ns = ring.enqueue(meta, arguments, priority=priority, due_ns=due_ns)
+        high, low, now_ns = ring.put(meta, arguments, priority=priority, due_ns=due_ns)
         try:
             if self._own is not None:
-                self._own.add(ring, result_id, due_ns)
+                self._own.add(ring, (high, low), due_ns)
             # Not for each task of a burst: the tick sees what changes meanwhile.
             if due_ns <= now_ns + TICK_NS and not 0 <= now_ns - self._seen_alive_ns < BURST_NS:
                 self._look_for_pool(now_ns)
@@ -104,7 +104,7 @@ class Site:
             logger.exception("alias=%s looking after a task failed", self.spec.alias)
         if _ending:
             self.end()
-        return result_id, now_ns
+        return format_id(high, low), now_ns
 
     def _look_for_pool(self, now_ns: int) -> None:
         ring = self.ring
@@ -131,7 +131,7 @@ class Site:
         self._own = None
         if self._has_role:
             self.ring.registry.set_state(PoolState.SERVING)
-        return self._is_site or self._become_site(needed=False)
+        return self._looks_after_pool or self._become_site(needed=False)
 
     def expect_requests(self) -> None:
         """Note that this process is about to serve: until its first request it keeps a pool alive.
@@ -139,13 +139,15 @@ class Site:
         It starts no thread yet: it may be a master that forks. Where another process is inside the
         ring for long, the first request makes up for it.
         """
-        if not self._is_site:
+        if not self._looks_after_pool:
             self._take_part(serves=is_server(), needed=False)
 
     def _take_part(self, *, serves: bool, needed: bool) -> bool:
         self._has_role = self.ring.become(Role.SITE, needed=needed)
-        if self._has_role and serves:  # tells scripts that they may leave their tasks to us
-            self.ring.registry.set_state(PoolState.SERVING)
+        if self._has_role:
+            if serves:  # tells scripts that they may leave their tasks to us
+                self.ring.registry.set_state(PoolState.SERVING)
+            warn_of_strangers(self.ring)
         return self._has_role
 
     def _become_site(self, *, needed: bool = True) -> bool:
@@ -166,14 +168,13 @@ class Site:
             if not self._take_part(serves=self.serves, needed=needed):
                 return False
         with self._lead:
-            if not self._is_site:
-                self._lead_the_way()
-                self._is_site = True
+            if not self._looks_after_pool:
+                self._begin_to_look_after_pool()
+                self._looks_after_pool = True
         return True
 
-    def _lead_the_way(self) -> None:
+    def _begin_to_look_after_pool(self) -> None:
         self.ring.leadership.forget_failures()
-        warn_of_strangers(self.ring)
         _sites.append(self)
         self._start_watch()
 
@@ -181,7 +182,7 @@ class Site:
         """Do the tick's work if its thread is late, or cannot run (plain uWSGI)."""
         if time.monotonic() > self._next_tick + TICK_S:
             self.tick()
-            if self._is_site and not self._watched:
+            if self._looks_after_pool and not self._watched:
                 self._start_watch()
 
     def tick(self) -> None:
@@ -197,7 +198,7 @@ class Site:
         ring.renew_semaphores()
         if started:
             log_ended_pools()
-        if not (self._is_site and self._has_role):
+        if not (self._looks_after_pool and self._has_role):
             return
         if not ring.leadership.pool_looks_alive():
             ring.heal()
@@ -219,7 +220,7 @@ class Site:
                 self.spec.name,
             )
             ring.take_place(needed=False)
-        if self._is_site and not self._has_role:
+        if self._looks_after_pool and not self._has_role:
             self._take_part(serves=self.serves, needed=False)
 
     def close(self) -> None:
@@ -263,7 +264,7 @@ class Site:
         self._has_role = False
         if self._own is not None and self.ring.segment.inode != before.inode:
             self._own = OwnTasks()  # those of the old ring are out of reach
-        if self._is_site:
+        if self._looks_after_pool:
             self._take_part(serves=self.serves, needed=False)  # or else the next tick
 
     def _start_pool(self) -> None:
@@ -277,13 +278,13 @@ class Site:
             return
         # A script's pool may outlive it, but must not keep readers of its output waiting.
         lends = not (self.serves or self._guest) and project.output_is_piped()
-        lender = ring.registry.serial if lends else 0
+        output_owner = ring.registry.serial if lends else 0
         try:
-            told = Preparation.of_this_process(
+            preparation = Preparation.of_this_process(
                 self.spec.namespace, ring.path,
-                lender=lender, provisional=not (self.serves or self._guest),
+                output_owner=output_owner, provisional=not (self.serves or self._guest),
             )  # fmt: skip
-            start_pool(ring, told)
+            start_pool(ring, preparation)
         except (StoreUnavailable, OSError, ValueError) as error:
             logger.error("alias=%s no pool can be started: %s", self.spec.alias, error)
 

@@ -21,8 +21,7 @@ from django_tasks_local.ring import ANY_SERVER, Attachment, Loss, PoolState, Rin
 from .crew import Crew
 from .loaded_files import LoadedFiles
 from .releases import Releases
-from .step import Step
-from .ticks import until_tick_s
+from .step import Step, until_tick_s
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -46,8 +45,9 @@ class Supervisor:
         start_worker: Makes a worker process from the read end of its life pipe, the bell and what
             a forked child must close, and returns the pid.
         foreground: For ``local_worker``: stay when no site is left.
-        cleared: The serial of the newest site of its code when this process had loaded nothing yet.
-        lender: The serial of the script whose piped output is ours too, 0 for none.
+        runnable_up_to: The serial of the newest site of its code when this process had loaded
+            nothing yet: tasks of sites up to it may run.
+        output_owner: The serial of the script whose piped output is ours too, 0 for none.
         provisional: A script has started this pool: a server's pool takes over.
     """
 
@@ -57,8 +57,8 @@ class Supervisor:
         start_worker: Callable[[int, int, list[int]], int],
         *,
         foreground: bool,
-        cleared: int,
-        lender: int = 0,
+        runnable_up_to: int,
+        output_owner: int = 0,
         provisional: bool = False,
     ) -> None:
         self._ring = ring
@@ -68,8 +68,8 @@ class Supervisor:
         self._death_seen = True  # there is an entry to reap
         self._due_ns = 0  # when the next deferred task falls due
         self._poll = select.poll()
-        self._cleared = cleared
-        self._lender = lender
+        self._runnable_up_to = runnable_up_to
+        self._output_owner = output_owner
         self._provisional = provisional
         self._asked = False  # for a successor
         self._leaving = False
@@ -98,7 +98,7 @@ class Supervisor:
         if not self._wait_for_turn():
             return
         self._serving_since = time.monotonic()
-        self._ring.clear(self._cleared)
+        self._ring.clear(self._runnable_up_to)
         self._ring.registry.set_state(PoolState.SERVING)
         logger.info("alias=%s pool pid=%d serves", self._ring.alias, os.getpid())
         while not self._done():
@@ -191,16 +191,17 @@ class Supervisor:
         Returns:
             Whether our code is theirs.
         """
-        if newest <= self._cleared:
-            if self._ring.leadership.cleared() != self._cleared:  # damaged: nothing would run
-                self._ring.clear(self._cleared)
+        if newest <= self._runnable_up_to:
+            # Another number is damage, and nothing would run.
+            if self._ring.leadership.cleared() != self._runnable_up_to:
+                self._ring.clear(self._runnable_up_to)
             return True
         changed = self._files.changed()
         if changed:
             # Any site of this code may start it: a new interpreter loads what is on the disk now.
             self._ask_for_successor(0, f"{changed} changed")
             return False
-        self._cleared = newest
+        self._runnable_up_to = newest
         self._ring.clear(newest)
         return True
 
@@ -216,16 +217,16 @@ class Supervisor:
         self._ring.leadership.ask_for_successor(serial)
 
     def _mind_origin(self, sites: list[Attachment]) -> None:
-        """Ask for a pool with the same code if ours was told to go, or is a script's."""
-        if self._stop_requests or self._lender_gone(sites):
+        """Ask for a pool with the same code if ours was preparation to go, or is a script's."""
+        if self._stop_requests or self._output_owner_gone(sites):
             why = "told to stop" if self._stop_requests else "its script has ended"
             self._ask_for_successor(0, why)
         elif self._provisional and any(site.state == PoolState.SERVING for site in sites):
             self._ask_for_successor(ANY_SERVER, "a script has started it, and a server is there")
 
-    def _lender_gone(self, sites: list[Attachment]) -> bool:
+    def _output_owner_gone(self, sites: list[Attachment]) -> bool:
         """Return whether a reader of a script's output (cron, ssh, a pipe) waits only for us."""
-        return self._lender > 0 and all(site.serial != self._lender for site in sites)
+        return self._output_owner > 0 and all(site.serial != self._output_owner for site in sites)
 
     def _prove(self) -> None:
         """End the pauses between starts after a minute of service, if no claim has done so."""
@@ -274,7 +275,7 @@ class Supervisor:
             self._abandon()
         elif others and self._stop_requests and not self._leaving:
             self._leave()  # what waits is adopted
-        elif not (self._leaving or busy) and (alone_s >= ALONE_S or self._lender_gone([])):
+        elif not (self._leaving or busy) and (alone_s >= ALONE_S or self._output_owner_gone([])):
             self._leave()
 
     def _has_work(self) -> bool:

@@ -60,7 +60,7 @@ def work(spec: WorkerSpec) -> None:
     leftovers = Leftovers(alias)
     files = LoadedFiles(later_only=True)
     leadership = ring.leadership
-    seen = told = leadership.newest_site()
+    seen = reported = leadership.newest_site()
     looks, claims = count(), count()
     while ring.registry.serves(spec.pool):
         # Read before the sites: any task that this allows is from a site that we see below.
@@ -78,8 +78,8 @@ def work(spec: WorkerSpec) -> None:
             break
         claim = ring.claim(share)
         if claim is None:
-            if newest > share.cleared and newest != told:
-                told = newest  # a site whose tasks wait until the pool has compared its files
+            if newest > share.cleared and newest != reported:
+                reported = newest  # a site whose tasks wait until the pool has compared its files
                 _ring_bell(spec.bell)
             ring.wait_for_work(_idle_s(ring))
             continue

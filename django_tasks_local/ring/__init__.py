@@ -321,7 +321,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .format.ids import random_id
+    from .format.ids import format_id, random_id
     from .format.layout import Geometry
     from .look import Look
     from .records.codes import code_digest
@@ -349,6 +349,7 @@ __all__ = [
     "attach_segment",
     "code_digest",
     "fill_standard_descriptors",
+    "format_id",
     "loss_word",
     "random_id",
     "ring_exists",
@@ -375,6 +376,7 @@ _MODULES = {
     "attach_segment": ".shm.segment",
     "code_digest": ".records.codes",
     "fill_standard_descriptors": ".shm.objects",
+    "format_id": ".format.ids",
     "loss_word": ".records.loss",
     "random_id": ".format.ids",
     "ring_exists": ".shm.segment",

@@ -12,7 +12,8 @@ from typing import Final
 import posix_ipc
 
 from django_tasks_local.ring.audit import repair
-from django_tasks_local.ring.format.ids import parse_id
+from django_tasks_local.ring.format.head import S_ID_HIGH, inline_bytes
+from django_tasks_local.ring.format.ids import slot_of_id
 from django_tasks_local.ring.records.codes import Codes, code_digest
 from django_tasks_local.ring.records.loss import Loss, loss_word
 from django_tasks_local.ring.records.loss_log import log_loss
@@ -98,7 +99,9 @@ class Attached:
         self._bytes = self.segment.bytes
         self._table = Table(self.segment)
         self._commit = self._table.commit
-        self._inline = self._table.geometry.inline_bytes
+        self._slots_at = self._table.geometry.slots_at
+        self._size = self._table.geometry.slot_size
+        self._inline = inline_bytes(self._size)
         self.registry = Registry(self.segment)
         self.codes = Codes(self.segment, self._table.order)
         self.digest = digest or code_digest(path)
@@ -334,18 +337,14 @@ class Attached:
         due_ns = self.next_due_ns()
         return bool(due_ns) and due_ns <= time.time_ns() + int(within_s * 1e9)
 
-    def address(self, result_id: str) -> tuple[int, int]:
-        """What `unfinished` needs to know of a result id: two words."""
-        slot, high, _ = parse_id(result_id)
-        return slot, high
-
-    def unfinished(self, addresses: "array[int]") -> "array[int]":
-        """Those of the addresses (pairs of words) whose tasks have not finished yet."""
+    def unfinished(self, ids: "array[int]") -> "array[int]":
+        """Return those of the ids (two words each, as from `put`) whose tasks have not finished."""
         kept = array("Q")
-        for slot, high in zip(addresses[::2], addresses[1::2], strict=True):
-            word = self._table.offset(slot) // 8 + at.S_ID_HIGH
+        for high, low in zip(ids[::2], ids[1::2], strict=True):
+            slot = slot_of_id(low)
+            word = self._table.offset(slot) // 8 + S_ID_HIGH
             if self._table.state(slot) in at.UNFINISHED and self.words[word] == high:
-                kept.extend((slot, high))
+                kept.extend((high, low))
         return kept
 
     def busy(self, worker: Attachment) -> bool:

@@ -5,11 +5,21 @@ links. Its table says what a death at each step leaves behind.
 """
 
 import time
-import zlib
 from dataclasses import dataclass, field
-from struct import Struct
 from typing import Any, Final, NamedTuple
 
+from django_tasks_local.ring.format.head import (
+    CLAIM_AT,
+    CLAIM_END,
+    PROGRESS_BYTES,
+    S_ARGUMENTS_BYTES,
+    S_ARGUMENTS_CHAIN,
+    S_META_BYTES,
+    S_OUTCOME_CHAIN,
+    S_REQUEST_CRC,
+    seal_claim,
+    seal_request,
+)
 from django_tasks_local.ring.format.ids import with_slot
 from django_tasks_local.ring.records.loss import Loss, loss_word
 from django_tasks_local.ring.records.reader import Found
@@ -21,8 +31,6 @@ from django_tasks_local.ring.shm.registry import Registry
 from . import recovery
 from .format import layout as at
 
-_REST_OF_HEAD = bytes(at.HEAD_BYTES - 72)
-_CRC_WORD = Struct("=Q")
 # What an operation says that has to go on in another hold of the lock.
 AGAIN: Final = -2
 
@@ -79,8 +87,7 @@ class Operations:
             raise OverflowError(f"TICK is {generation}")  # damage: see layout
         words[at.H_TICK] = generation + 1
         words[at.H_UNFINISHED] += 1
-        payload = request.meta + request.arguments
-        self._publish(request, slot, generation, 0, payload, generation)
+        self._publish(request, slot, generation, 0, generation)
         return slot
 
     def begin_chained(self, request: Request, written: Written, count: int) -> Room:
@@ -104,16 +111,16 @@ class Operations:
         written.wanted = Wanted(count, at.chain_word(slot, generation))
         self._registry.set_field(at.E_OTHERS, self._others() + 1)
         word = (self._slots_at + slot * self._size) // 8
-        words[word + at.S_META_BYTES] = len(request.meta)
-        words[word + at.S_ARGUMENTS_BYTES] = len(request.arguments)
-        words[word + at.S_ARGUMENTS_CHAIN] = 0
+        words[word + S_META_BYTES] = len(request.meta)
+        words[word + S_ARGUMENTS_BYTES] = len(request.arguments)
+        words[word + S_ARGUMENTS_CHAIN] = 0
         words[table.commit + slot] = at.head_word(at.WRITING, generation, self._registry.index)
         words[at.H_UNFINISHED] += 1
         return Room.ENOUGH
 
     def chain_request(self, written: Written) -> Room:
         """Takes some of the chained slots of what we are WRITING; ENOUGH when all are there."""
-        word = self._table.offset(written.slot) // 8 + at.S_ARGUMENTS_CHAIN
+        word = self._table.offset(written.slot) // 8 + S_ARGUMENTS_CHAIN
         mine = at.head_word(at.WRITING, written.generation, self._registry.index)
         keep = self._words[at.H_MAX_WORKERS]
         return self._take_runs(written.slot, mine, written.wanted, word, keep)
@@ -128,7 +135,7 @@ class Operations:
         # Its place in the queue is that of its publication: others have passed while we copied.
         tick = words[at.H_TICK]
         words[at.H_TICK] = tick + 1
-        self._publish(request, written.slot, written.generation, written.wanted.chain, b"", tick)
+        self._publish(request, written.slot, written.generation, written.wanted.chain, tick)
         self._registry.set_field(at.E_OTHERS, self._others() - 1)
         return True
 
@@ -150,7 +157,9 @@ class Operations:
         slot, lane, _ = place
         if not lane:
             return AGAIN if more else 0
-        self._registry.ensure()
+        registry = self._registry
+        if words[registry.entry] != registry.commit:
+            registry.ensure()
         if slot >= table.segment.limit:
             table.segment.must_hold(slot)
         word = words[table.commit + slot] if slot else 0
@@ -159,18 +168,14 @@ class Operations:
             raise inconsistent(table.segment.path)
         offset = self._slots_at + slot * self._size
         words[at.H_DIRTY] = 1
-        generation = word & at.GENERATION_MASK
-        registry = self._registry
         current = registry.entry + at.E_CURRENT
         if table.is_run_by(words[current], registry.index):
             # A signal handler's exception came between its claim and its start, or its end.
             registry.set_field(at.E_OTHERS, self._others() + 1)
-        worker = registry.pid << 32 | registry.serial
-        fields = at.CLAIM.pack(now_ns, worker)
-        crc = zlib.crc32(fields, words[offset // 8 + at.S_REQUEST_CRC] & at.CRC_MASK)
-        start = offset + at.S_STARTED_AT * 8
-        self._bytes[start : start + 24] = fields + _CRC_WORD.pack(crc)
+        sealed = seal_claim(now_ns, registry.worker, words[offset // 8 + S_REQUEST_CRC])
+        self._bytes[offset + CLAIM_AT : offset + CLAIM_END] = sealed
         words[current] = slot
+        generation = word & at.GENERATION_MASK
         words[table.commit + slot] = at.head_word(at.RUNNING, generation, registry.index)
         table.order.pop(place)
         words[at.H_RUNNING] += 1
@@ -184,7 +189,7 @@ class Operations:
             wanted: Its chain.
             keep: Slots that must be left for the results and errors of others.
         """
-        word = self._table.offset(found.slot) // 8 + at.S_OUTCOME_CHAIN
+        word = self._table.offset(found.slot) // 8 + S_OUTCOME_CHAIN
         return self._take_runs(found.slot, found.word, wanted, word, keep)
 
     def drop_outcome_chain(self, found: Found) -> None:
@@ -192,7 +197,7 @@ class Operations:
         words, table = self._words, self._table
         if words[table.commit + found.slot] == found.word:
             words[at.H_DIRTY] = 1
-            word = table.offset(found.slot) // 8 + at.S_OUTCOME_CHAIN
+            word = table.offset(found.slot) // 8 + S_OUTCOME_CHAIN
             chain = words[word]
             words[word] = 0
             table.slots.discard(chain)
@@ -216,22 +221,21 @@ class Operations:
     def finish(self, found: Found, state: int, slots: int) -> bool:
         """Makes a record that we run SUCCESSFUL or FAILED; False where it is not ours any more."""
         words, table, slot = self._words, self._table, found.slot
-        if words[table.commit + slot] != found.word:
+        commit = table.commit + slot
+        if words[commit] != found.word:
             return False
         words[at.H_DIRTY] = 1
         table.recency.stamp(slot)
-        words[table.commit + slot] = at.head_word(state, found.head.generation)
-        table.link_finished(slot, slots, self._words[at.H_MAX_RESULTS])
+        words[commit] = at.head_word(state, found.head.generation)
+        table.link_finished(slot, slots, words[at.H_MAX_RESULTS])
         return True
 
     def touch(self, slot: int, word: int) -> None:
         """Makes a finished record the most recently used, if it is still there."""
-        words, recency = self._words, self._table.recency
-        if words[self._table.commit + slot] == word and words[at.H_NEWEST] != slot:
+        words, table = self._words, self._table
+        if words[table.commit + slot] == word and words[at.H_NEWEST] != slot:
             words[at.H_DIRTY] = 1
-            recency.stamp(slot)
-            recency.remove(slot)
-            recency.append(slot)
+            table.recency.renew(slot)
 
     def lose(self, found: Found) -> None:
         """Gives up a record that we claimed and that turned out to be damaged."""
@@ -284,26 +288,19 @@ class Operations:
         slot: int,
         generation: int,
         chain: int,
-        payload: bytes,
         sequence: int,
     ) -> None:
         """Fills the head slot, commits it as READY and links it."""
         words, table, registry = self._words, self._table, self._registry
-        fields = at.REQUEST.pack(
+        sealed = seal_request(
             request.id_high, with_slot(request.id_low, slot), generation, request.now_ns,
-            registry.origin << 8 | request.queue,
-            len(request.meta), len(request.arguments), chain,
+            registry.origin << 8 | request.queue, request.meta, request.arguments, chain,
         )  # fmt: skip
-        if chain:
-            crc = zlib.crc32(request.meta, zlib.crc32(fields)) | request.arguments.crc << 32
-        else:
-            crc = zlib.crc32(payload, zlib.crc32(fields))
-        head = b"".join((fields, _CRC_WORD.pack(crc), _REST_OF_HEAD, payload))
         offset = self._slots_at + slot * self._size
-        self._bytes[offset : offset + len(head)] = head
+        self._bytes[offset : offset + len(sealed)] = sealed
         due_ns = request.due_ns if request.due_ns > request.now_ns else 0
         # Bytes of an earlier record must not pass for this one's progress.
-        words[(offset + self._size - at.PROGRESS_BYTES) // 8] = 0
+        words[(offset + self._size - PROGRESS_BYTES) // 8] = 0
         words[table.sequence + slot] = sequence
         words[table.due + slot] = due_ns
         words[table.commit + slot] = at.head_word(at.READY, generation)

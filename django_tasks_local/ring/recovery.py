@@ -4,13 +4,23 @@ Both run inside the mutex, and both may die half-way themselves: the next one st
 """
 
 import time
-import zlib
 from array import array
 from typing import Final
 
 from django_tasks_local.ring.records.table import Table
 
 from .format import layout as at
+from .format.head import (
+    OUTCOME_AT,
+    OUTCOME_END,
+    S_ARGUMENTS_BYTES,
+    S_GENERATION,
+    S_META_BYTES,
+    S_OUTCOME_BYTES,
+    S_OUTCOME_CHAIN,
+    inline_bytes,
+    seal_loss,
+)
 
 # How many commit words are copied at once: Python's numbers take five times as much memory.
 _SCANNED_AT_ONCE: Final = 2**16
@@ -54,18 +64,14 @@ def lose(table: Table, slot: int, loss: int, keep: int) -> None:
     words = table.words
     words[at.H_DIRTY] = 1
     head = table.head(slot)
-    finished_at_ns = time.time_ns()
-    crc = zlib.crc32(at.OUTCOME.pack(finished_at_ns, loss, 0), head.claim_crc ^ at.LOST)
-    outcome_chain = head.outcome_chain
-    word = table.offset(slot) // 8
-    words[word + at.S_FINISHED_AT] = finished_at_ns
-    words[word + at.S_OUTCOME_BYTES] = loss
-    words[word + at.S_OUTCOME_CRC] = crc
+    offset = table.offset(slot)
+    sealed = seal_loss(time.time_ns(), loss, head)
+    table.bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
     table.recency.stamp(slot)
     words[table.commit + slot] = at.head_word(at.LOST, head.generation)
-    if outcome_chain:  # a result that its worker was still copying
-        words[word + at.S_OUTCOME_CHAIN] = 0
-        table.slots.discard(outcome_chain)
+    if head.outcome_chain:  # a result that its worker was still copying
+        words[offset // 8 + S_OUTCOME_CHAIN] = 0
+        table.slots.discard(head.outcome_chain)
     words[at.H_LOST] += 1
     table.link_finished(slot, table.slots_of(slot), keep)
 
@@ -188,18 +194,18 @@ class _Records:
         if not state or word % 31 or generation >= at.BEYOND_ANY_TICK or used[slot]:
             return 0
         head = (geometry.slots_at + slot * geometry.slot_size) // 8
-        if state != at.WRITING and words[head + at.S_GENERATION] != generation:
+        if state != at.WRITING and words[head + S_GENERATION] != generation:
             return 0  # a writer stores it last
         wanted = []
-        size = words[head + at.S_META_BYTES] + words[head + at.S_ARGUMENTS_BYTES]
-        if size > geometry.inline_bytes:
+        size = words[head + S_META_BYTES] + words[head + S_ARGUMENTS_BYTES]
+        if size > inline_bytes(geometry.slot_size):
             chain = slots.request_chain(slot)
             if slots.is_cut(slot) and 0 < (start := chain & at.EXTENT_SLOT_MASK) < len(used):
                 words[geometry.column("link") + start] = 0  # its last write, which may be missing
-                size = words[head + at.S_META_BYTES]
+                size = words[head + S_META_BYTES]
             wanted.append((chain, size, state != at.WRITING))
-        if at.RUNNING <= state <= at.FAILED and (chain := words[head + at.S_OUTCOME_CHAIN]):
-            size = words[head + at.S_OUTCOME_BYTES]
+        if at.RUNNING <= state <= at.FAILED and (chain := words[head + S_OUTCOME_CHAIN]):
+            size = words[head + S_OUTCOME_BYTES]
             wanted.append((chain, size, state != at.RUNNING))
         used[slot] = 1
         if not wanted:  # as most are

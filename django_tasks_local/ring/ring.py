@@ -3,13 +3,20 @@
 import logging
 import os
 import time
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
-from struct import Struct
 from typing import Any, Final
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnavailable
+from django_tasks_local.ring.format.head import (
+    OUTCOME_AT,
+    OUTCOME_END,
+    S_OUTCOME_CHAIN,
+    make_head,
+    outcome_at,
+    problem,
+    seal_outcome,
+)
 from django_tasks_local.ring.format.ids import format_id, new_id_words, with_slot
 from django_tasks_local.ring.records.claim import RingClaim
 from django_tasks_local.ring.records.loss import EXIT_DETACHED
@@ -17,8 +24,8 @@ from django_tasks_local.ring.records.order import JUDGED_WAITING
 from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encode
 from django_tasks_local.ring.records.reader import Found
 from django_tasks_local.ring.records.slots import Wanted
-from django_tasks_local.ring.records.table import Room, make_head
-from django_tasks_local.ring.shm.errors import lost_hold, no_space
+from django_tasks_local.ring.records.table import Room
+from django_tasks_local.ring.shm.errors import MORE_SHM, lost_hold, no_space
 from django_tasks_local.store import Arguments, task_path
 
 from .attachment import Attached
@@ -27,7 +34,6 @@ from .operations import AGAIN, Request, Written
 
 logger = logging.getLogger("django_tasks_local")
 
-_CRC_WORD = Struct("=Q")
 # A task that falls due so soon wakes a worker, which then waits for its moment. For others the
 # pool's own look, once a second, is in time.
 SOON_NS: Final = 1_000_000_000
@@ -48,12 +54,20 @@ class Ring(Attached):
     def enqueue(
         self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int
     ) -> tuple[str, int]:
-        """Stores a READY task and wakes a worker.
+        """As `put`, with the id as text."""
+        high, low, now_ns = self.put(meta, arguments, priority=priority, due_ns=due_ns)
+        return format_id(high, low), now_ns
+
+    def put(
+        self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int
+    ) -> tuple[int, int, int]:
+        """Store a READY task and wake a worker.
 
         It holds the lock for microseconds; large arguments are copied outside it.
 
         Returns:
-            The result id, and when it was enqueued (unix ns).
+            The two words of the result id (`format_id` spells it), and when the task was enqueued
+            (Unix ns).
 
         Raises:
             QueueFull: MAX_PENDING tasks wait, or their payloads fill SHM_SIZE.
@@ -79,7 +93,7 @@ class Ring(Attached):
                 work.release()
             except OSError:
                 pass  # at its ceiling: it is a hint (rule 11), and the task is in the ring
-        return format_id(request.id_high, with_slot(request.id_low, slot)), now_ns
+        return request.id_high, with_slot(request.id_low, slot), now_ns
 
     def get(self, result_id: str) -> Found:
         """The record as it is now; reading a finished one makes it the most recently used.
@@ -120,19 +134,19 @@ class Ring(Attached):
                 continue
             if not slot:
                 break
-            offset = table.offset(slot)
-            raw = bytes(self._bytes[offset : offset + table.geometry.slot_size])
-            head = make_head(at.HEAD.unpack_from(raw))
+            offset = self._slots_at + slot * self._size
+            raw = bytes(self._bytes[offset : offset + self._size])
+            head = make_head(raw)
             word = words[self._commit + slot]
-            claim = RingClaim(self._reader, table, slot, word, head, raw)
-            problem = self._reader.problem(head, raw, at.RUNNING)
+            claim = RingClaim(self._reader, table, self.pid, slot, word, head, raw)
+            wrong = problem(raw, head, at.RUNNING, self._inline)
             if head.generation != word & at.GENERATION_MASK:
-                problem = "its commit word is of another generation"
-            if not problem:
+                wrong = "its commit word is of another generation"
+            if not wrong:
                 return claim
             # Never unpickled. Whoever asks for the result is told what is wrong.
             self._settled(self._do.lose, claim)
-            logger.error("%s: a task in slot %d can't run: %s", self.segment.path, slot, problem)
+            logger.error("%s: a task in slot %d can't run: %s", self.segment.path, slot, wrong)
         return None
 
     def finish(self, claim: RingClaim, *, successful: bool, outcome: bytes | Pickled) -> int:
@@ -150,33 +164,27 @@ class Ring(Attached):
         """
         if not claim.ours():
             os._exit(EXIT_DETACHED)
-        self.registry.hold()  # the task may have dropped our record locks
-        head, table = claim.head, self._table
-        offset = table.offset(claim.slot)
-        if self.words[offset // 8 + at.S_OUTCOME_CHAIN]:  # an earlier attempt was interrupted
+        self.registry.hold_here()  # the task may have dropped our record locks
+        head = claim.head
+        offset = self._slots_at + claim.slot * self._size
+        if self.words[offset // 8 + S_OUTCOME_CHAIN]:  # an earlier attempt was interrupted
             self._settled(self._do.drop_outcome_chain, claim)
-        used, slots, chain = head.meta_bytes + head.arguments_bytes, 1, 0
-        if used > self._inline:
-            slots += at.slots_for(used, table.geometry.slot_size)
-            used = 0
-        if isinstance(outcome, bytes) and used + len(outcome) <= self._inline:
-            start = offset + at.HEAD_BYTES + used
-            self._bytes[start : start + len(outcome)] = outcome
+        slots, chain = 1, 0
+        if head.arguments_chain:
+            slots += at.slots_for(head.request_bytes, self._size)
+        size = len(outcome)
+        if isinstance(outcome, bytes) and (start := outcome_at(head, size, self._inline)):
+            start += offset
+            self._bytes[start : start + size] = outcome
         else:
             outcome = Pickled.of(outcome)
-            count = at.slots_for(len(outcome), table.geometry.slot_size)
+            count = at.slots_for(len(outcome), self._size)
             chain = self._write_outcome(claim, outcome, count)
             slots += count
         now_ns = time.time_ns()
-        fields = at.OUTCOME.pack(now_ns, len(outcome), chain)
         state = at.SUCCESSFUL if successful else at.FAILED
-        crc = zlib.crc32(fields, head.claim_crc ^ state)
-        if isinstance(outcome, Pickled):
-            crc |= outcome.crc << 32
-        else:
-            crc = zlib.crc32(outcome, crc)
-        start = offset + at.S_FINISHED_AT * 8
-        self._bytes[start : start + 32] = fields + _CRC_WORD.pack(crc)
+        sealed = seal_outcome(now_ns, outcome, chain, head.claim_crc, state)
+        self._bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
         claim.close()
         if not self._settled(self._do.finish, claim, state, slots):
             os._exit(EXIT_DETACHED)  # taken for dead, and reaped
@@ -226,9 +234,9 @@ class Ring(Attached):
         if room is Room.NONE:
             self._settled(self._do.drop_outcome_chain, found)
             what = f"return value of task {task_path(found.meta)}"
-            limit, option = self._room(count)
+            limit, fix = self._room(count)
             table = outcome.table_bytes
-            raise PayloadTooLarge(what, len(outcome) - table, limit - table, option)
+            raise PayloadTooLarge(what, len(outcome) - table, limit - table, fix=fix)
         self._table.slots.write(wanted.chain, owner_word, outcome.parts)
         return wanted.chain
 
@@ -241,7 +249,7 @@ class Ring(Attached):
             return QueueFull(self.alias, pending, self.words[at.H_MAX_PENDING])
         if size > self._largest():
             what, table = f"arguments of task {task_path(request.meta)}", arguments.table_bytes
-            return PayloadTooLarge(what, size - table, self._largest() - table, "SHM_SIZE")
+            return PayloadTooLarge(what, size - table, self._largest() - table)
         slots = self._table.slots
         if slots.reserved() < slots.total and not self._mutex.run(slots.grow):
             return no_space(self.segment.path)
@@ -249,16 +257,20 @@ class Ring(Attached):
             self.alias, pending, self.segment.geometry.segment_bytes, option="SHM_SIZE"
         )
 
-    def _room(self, count: int) -> tuple[int, str]:
-        """How many bytes of a result there is room for now that `count` slots were refused; why."""
+    def _room(self, count: int) -> tuple[int, str | None]:
+        """Return how many bytes of a result fit now that `count` slots were refused, and the fix.
+
+        The fix is None where SHM_SIZE is the limit.
+        """
         words, slots = self.words, self._table.slots
         spare = words[at.H_FREE] + words[at.H_FINISHED_SLOTS] - self.words[at.H_MAX_WORKERS]
         unreserved = slots.total - slots.reserved()
-        if count <= spare + unreserved:
-            option = "the size of /dev/shm"
+        fix = None
+        if count <= spare + unreserved:  # SHM_SIZE allows it, and the kernel gave no memory
+            fix = MORE_SHM
         else:
-            spare, option = spare + unreserved, "SHM_SIZE"
-        return max(spare, 1) * slots.size, option
+            spare += unreserved
+        return max(spare, 1) * slots.size, fix
 
     def _largest(self) -> int:
         """The largest payload that an empty ring would take."""

@@ -155,7 +155,7 @@ class Use:
                 self.ring.get(text)
                 raise AssertionError("found what never was")
 
-    def keep_house(self) -> None:
+    def look_after(self) -> None:
         """What a site's and a pool's tick do."""
         ring = self.ring
         ring.intact()
@@ -231,7 +231,7 @@ class Use:
     def everything(self) -> None:
         """All of it in some order, twice, then a repair, and all of it again."""
         operations: list[Callable[[], None]] = [
-            self.claim, self.finish, self.enqueue, self.get, self.strangers, self.keep_house,
+            self.claim, self.finish, self.enqueue, self.get, self.strangers, self.look_after,
             self.look, self.reap, self.check, self.recover, self.become, self.attach,
         ]  # fmt: skip
         order = [*operations, self.claim, self.finish, self.enqueue, self.enqueue, self.get]

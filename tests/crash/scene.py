@@ -97,7 +97,7 @@ class Scene:
         """Puts every byte back, and the token if a dead process has it."""
         self.ring.segment.bytes[:] = self.snapshot
         registry = self.ring.registry
-        registry._commit = registry.field(registry.index, at.E_COMMIT)  # it was ours then, too
+        registry.commit = registry.field(registry.index, at.E_COMMIT)  # it was ours then, too
         self.ring.heal()
 
     # --- making a state -------------------------------------------------------------------

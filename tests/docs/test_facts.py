@@ -18,6 +18,7 @@ from django.test import override_settings
 import django_tasks_local
 from django_tasks_local import exceptions, options, progress
 from django_tasks_local.ring.format import layout
+from django_tasks_local.ring.format.head import inline_bytes
 from django_tasks_local.ring.records import workforce
 from django_tasks_local.ring.shm import patience
 from tests.docs.pages import DOCS, PAGES, blocks, name_of, read, rows, section
@@ -117,6 +118,10 @@ def test_every_public_name_is_documented() -> None:
     ]
 
 
+def _own_commands() -> set[str]:
+    return {name for name, app in get_commands().items() if app == "django_tasks_local"}
+
+
 def _parser(command: str) -> argparse.ArgumentParser:
     loaded = load_command_class(get_commands()[command], command)
     parser: argparse.ArgumentParser = loaded.create_parser("manage.py", command)
@@ -145,7 +150,8 @@ def test_the_options_of_the_commands_are_documented() -> None:
     actions = _actions_of(_parser("local_tasks"))
     for name, parser in actions.items():
         assert _options_of(parser) == common | _documented_options(f"local_tasks {name}"), name
-    assert _options_of(_parser("local_worker")) == _documented_options("local_worker")
+    for name in _own_commands() - {"local_tasks"}:
+        assert _options_of(_parser(name)) == _documented_options(name), name
     titles = re.findall(r"^### local_tasks (\w+)$", read(COMMANDS), re.MULTILINE)
     assert titles == list(actions)
 
@@ -164,7 +170,7 @@ def test_commands_in_examples_exist(page: Path) -> None:
     for block in blocks(page):
         for line in re.findall(r"^\$ (.+)$", block.text, re.MULTILINE):
             words = shlex.split(line)
-            if words[:2] == ["python", "manage.py"] and words[2] in ("local_tasks", "local_worker"):
+            if words[:2] == ["python", "manage.py"] and words[2].startswith("local_"):
                 _parser(words[2]).parse_args(words[3:])
             elif words[0] == "make":
                 assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), line
@@ -187,7 +193,7 @@ def test_the_limits_are_those_of_the_code() -> None:
 def test_the_size_of_a_slot_is_that_of_the_code() -> None:
     """What a slot holds beside its payload, and what is left by default."""
     default = options.OPTIONS["SLOT_SIZE"].default
-    inline = layout.Geometry(default, 2).inline_bytes
+    inline = inline_bytes(default)
     text = section(SETTINGS, "SLOT_SIZE")
     assert f"{default - inline} bytes are for the record itself" in text
     assert f"{inline} bytes by default" in text

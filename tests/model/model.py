@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from django_tasks_local.ring import Limits
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import inline_bytes
 
 READY, RUNNING, SUCCESSFUL, FAILED = "READY", "RUNNING", "SUCCESSFUL", "FAILED"
 LOST: Final = "LOST"  # reads as FAILED
@@ -45,7 +46,7 @@ class Model:
 
     def inline(self) -> int:
         """Payload bytes that fit a head slot."""
-        return self.limits.geometry.inline_bytes
+        return inline_bytes(self.limits.geometry.slot_size)
 
     def chained(self, size: int) -> int:
         """Slots of a chain, which has a table for its one piece."""

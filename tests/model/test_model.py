@@ -295,7 +295,7 @@ class RingMachine(RuleBasedStateMachine):
 
     @rule()
     def reap(self) -> None:
-        """Somebody keeps house: what the dead ran is LOST, what they were writing is free."""
+        """What the dead ran is LOST, what they were writing is free."""
         self.ring.reap_dead()
         for index in sorted(self.dead):
             self.reap_in_model(index)

@@ -181,7 +181,7 @@ def test_a_parallel_run(project: Project, tmp_path: Path) -> None:
 
 
 def test_a_killed_run_is_swept_by_the_next(project: Project) -> None:
-    """Its ring is flagged as passing; the next test run removes it."""
+    """Its ring is flagged as temporary; the next test run removes it."""
     project.write("shop/tests.py", TESTS + "        import os\n        os.kill(os.getpid(), 9)\n")
     done = manage_test(project)
     assert done.returncode == -9

@@ -1,5 +1,6 @@
 """The package's exceptions: facts as attributes, and in the text."""
 
+import ast
 import pickle
 from typing import Any
 
@@ -13,6 +14,7 @@ from django_tasks_local.exceptions import (
     describe,
 )
 from tests import tasks
+from tests.support import ROOT
 
 
 @pytest.mark.parametrize(
@@ -35,8 +37,14 @@ from tests import tasks
                 "size": 70_112,
                 "limit": 65_536,
                 "option": "SHM_SIZE",
+                "fix": "raise SHM_SIZE",
             },
-            ["Arguments of task x.f", "70,112", "65,536", "raise SHM_SIZE"],
+            ["Arguments of task x.f", "70,112", "65,536", "or raise SHM_SIZE."],
+        ),
+        (
+            PayloadTooLarge("return value of task x.f", 9, 5, fix="give /dev/shm more room"),
+            {"option": "SHM_SIZE", "fix": "give /dev/shm more room"},
+            ["Return value of task x.f", "or give /dev/shm more room."],
         ),
         (
             WorkerLost(7, "was killed by SIGKILL", 1.5, signal=9),
@@ -71,3 +79,15 @@ def test_describe() -> None:
     assert describe(KeyError("x")) == "KeyError: 'x'"
     assert describe(ValueError()) == "ValueError"
     assert describe(tasks.Broken()) == "Broken: <its str() failed>"
+
+
+def test_an_unusable_store_always_comes_with_a_way_out() -> None:
+    """Each place that makes a StoreUnavailable says what to do, so its text has both sentences."""
+    calls = [
+        (f"{path.name}:{node.lineno}", {keyword.arg for keyword in node.keywords})
+        for path in (ROOT / "django_tasks_local").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "StoreUnavailable"
+    ]
+    assert calls
+    assert not [place for place, keywords in calls if "fix" not in keywords]

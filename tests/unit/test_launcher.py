@@ -9,7 +9,7 @@ import pytest
 from django_tasks_local.pool import launcher
 
 
-def test_ended_pools_are_reaped_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ended_pools_are_collected_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """With their status; one that somebody else has waited for counts as ended."""
     monkeypatch.setattr(launcher, "started", {})
     done = subprocess.Popen([sys.executable, "-c", "import sys; sys.exit(3)"])
@@ -19,5 +19,7 @@ def test_ended_pools_are_reaped_once(monkeypatch: pytest.MonkeyPatch) -> None:
     os.waitid(os.P_PID, done.pid, os.WEXITED | os.WNOWAIT)
     for process in (done, lost):
         process.returncode = 0
-    assert sorted(launcher.reap_pools()) == sorted([(done.pid, "one", 3), (lost.pid, "two", 0)])
-    assert launcher.reap_pools() == []
+    assert sorted(launcher.collect_ended_pools()) == sorted(
+        [(done.pid, "one", 3), (lost.pid, "two", 0)]
+    )
+    assert launcher.collect_ended_pools() == []

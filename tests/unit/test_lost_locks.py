@@ -178,7 +178,7 @@ def test_a_pool_that_lost_its_place_leaves(rings: Rings, reaped: bool) -> None:
     pool = Ring(rings.name, "unit", LIMITS, Role.POOL)
     assert pool.leadership.take_pool()
     worker = rings.peer(role=Role.WORKER, pool=pool.registry.index)
-    supervisor = Supervisor(pool, lambda *_: 0, foreground=True, cleared=0)
+    supervisor = Supervisor(pool, lambda *_: 0, foreground=True, runnable_up_to=0)
     if reaped:
         taken_for_dead(rings, pool)
     else:
@@ -198,7 +198,7 @@ def test_a_pool_that_nobody_missed_goes_on(rings: Rings) -> None:
     pool = Ring(rings.name, "unit", LIMITS, Role.POOL)
     assert pool.leadership.take_pool()
     other = rings.peer(role=Role.POOL)
-    supervisor = Supervisor(pool, lambda *_: 0, foreground=True, cleared=0)
+    supervisor = Supervisor(pool, lambda *_: 0, foreground=True, runnable_up_to=0)
     look_into(rings)
     supervisor._look_around()
     assert not other.do(take_pool)

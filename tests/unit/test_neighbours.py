@@ -10,7 +10,7 @@ import pytest
 from django.test import override_settings
 
 from django_tasks_local.pool import neighbours as module
-from django_tasks_local.pool.neighbours import warn_of_other_rings
+from django_tasks_local.pool.neighbours import warn_of_other_rings, warn_of_strangers
 from django_tasks_local.ring import Ring, Role, ring_name, sites_elsewhere, unlink_objects
 from tests.rings import LIMITS, Rings
 from tests.support import wait_for
@@ -131,3 +131,50 @@ def test_the_rings_of_our_other_aliases(ours: Ring, caplog: pytest.LogCaptureFix
     finally:
         for other in others:
             other.close()
+
+
+GREEN = "/srv/green/settings.py"
+
+
+def warnings_of(rings: Rings, caplog: pytest.LogCaptureFixture, path: str = GREEN) -> int:
+    """How often a process that becomes a site now warns of strangers; it leaves again."""
+    caplog.clear()
+    ring = rings.attach(path=path)
+    warn_of_strangers(ring)
+    ring.detach()
+    return len(caplog.records)
+
+
+def test_two_sites_in_one_ring(rings: Rings, caplog: pytest.LogCaptureFixture) -> None:
+    """The first process that sees the other site names both, and the way out."""
+    blue = rings.peer(path=PATH)
+    assert warnings_of(rings, caplog) == 1
+    assert f"the process {blue.pid} shares this ring and has its settings at {PATH}" in caplog.text
+    assert f"this one at {GREEN}." in caplog.text
+    assert "NAMESPACE" in caplog.text
+    assert warnings_of(rings, caplog, path=PATH) == 0
+
+
+def test_a_recycled_web_worker_warns_no_more(
+    rings: Rings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where both sites had a process before it: the later of those has warned."""
+    rings.peer(path=PATH)
+    green = rings.peer(path=GREEN)
+    assert warnings_of(rings, caplog) == 0
+    assert warnings_of(rings, caplog, path=PATH) == 0
+    green.kill()
+    assert warnings_of(rings, caplog) == 1
+    # Its only web worker was recycled, and its pool is still there.
+    rings.peer(role=Role.POOL, path=GREEN)
+    assert warnings_of(rings, caplog) == 0
+
+
+def test_a_pool_that_outlives_its_site_is_no_stranger(
+    rings: Rings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The release before, stopped and deployed anew at another path, still drains."""
+    first = rings.peer(path=PATH)
+    rings.peer(role=Role.POOL, path=PATH)
+    first.end()
+    assert warnings_of(rings, caplog) == 0

@@ -87,6 +87,21 @@ def test_a_release_that_was_seen_lately_keeps_its_tasks(
     assert site.work_is_due(0, living(site))
 
 
+def test_the_same_settings_under_another_python(
+    rings: Rings, pool: Ring, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One path would stand there twice: the text says what differs."""
+    blue = rings.peer(path=GREEN, digest=7)
+    rings.attach(path=GREEN)
+    blue.do(peers.enqueue)
+    blue.kill()
+    assert adopt(Releases(pool), pool).adopted
+    assert caplog.text.count(GREEN) == 1
+    assert "the pool of the same settings under another Python or virtual environment" in (
+        caplog.text
+    )
+
+
 def put_deferred(rings: Rings) -> None:
     blue = rings.peer(path=BLUE)
     blue.do(later)

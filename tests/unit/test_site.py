@@ -14,12 +14,13 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.pool import launcher, own_tasks, passing, project, slow_start
+from django_tasks_local.pool import launcher, own_tasks, project, slow_start, temporary
 from django_tasks_local.pool import site as module
-from django_tasks_local.pool.passing import remove
 from django_tasks_local.pool.site import BURST_NS, Site
 from django_tasks_local.pool.spec import PoolSpec
+from django_tasks_local.pool.temporary import remove
 from django_tasks_local.ring import Ring, Role, ring_exists
+from django_tasks_local.ring.format.ids import parse_id
 from tests.rings import LIMITS, Rings
 from tests.support import wait_for
 
@@ -30,7 +31,7 @@ type Make = Callable[..., Site]
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Instead of starting pools: what each would have been told."""
     calls: list[Any] = []
-    monkeypatch.setattr(module, "start_pool", lambda ring, told: calls.append(told))
+    monkeypatch.setattr(module, "start_pool", lambda ring, preparation: calls.append(preparation))
     return calls
 
 
@@ -39,8 +40,8 @@ def make(rings: Rings, started: list[Any]) -> Iterator[Make]:
     """Makes sites of a ring of the test's own."""
     made: list[Site] = []
 
-    def site(*, passing: bool = False, **more: Any) -> Site:
-        spec = PoolSpec(rings.name, "alias", LIMITS, "namespace", passing)
+    def site(*, temporary: bool = False, **more: Any) -> Site:
+        spec = PoolSpec(rings.name, "alias", LIMITS, "namespace", temporary)
         made.append(Site(spec, **more))
         return made[-1]
 
@@ -155,7 +156,7 @@ def test_a_burst_looks_for_the_pool_now_and_then(
 
     def looked(now_ns: int) -> bool:
         looks.clear()
-        monkeypatch.setattr(site.ring, "enqueue", lambda *args, **kwargs: ("an id", now_ns))
+        monkeypatch.setattr(site.ring, "put", lambda *args, **kwargs: (0, 0, now_ns))
         enqueue(site)
         return bool(looks)
 
@@ -204,7 +205,7 @@ def test_a_script_remembers_what_is_unfinished(make: Make, monkeypatch: pytest.M
     finish_all(site.ring)
     last = enqueue(site)
     assert site._own is not None
-    assert site._own._addresses == array("Q", site.ring.address(last))
+    assert site._own._ids == array("Q", parse_id(last)[1:])
     site.serve()
     enqueue(site)
     assert site._own is None
@@ -219,9 +220,9 @@ def test_what_stays_unfinished_is_looked_at_rarely(
     looks: list[int] = []
     unfinished = site.ring.unfinished
 
-    def count(addresses: "array[int]") -> "array[int]":
-        looks.append(len(addresses) // 2)
-        return unfinished(addresses)
+    def count(ids: "array[int]") -> "array[int]":
+        looks.append(len(ids) // 2)
+        return unfinished(ids)
 
     monkeypatch.setattr(site.ring, "unfinished", count)
     for _ in range(12):
@@ -281,8 +282,8 @@ def test_it_waits_for_its_own_tasks(
 
 
 def test_a_test_runs_ring_goes_with_it(make: Make, rings: Rings) -> None:
-    """A passing ring is removed when its site has left, and nothing makes it again."""
-    site = make(passing=True)
+    """A temporary ring is removed when its site has left, and nothing makes it again."""
+    site = make(temporary=True)
     enqueue(site)
     site.end()
     site.tick()
@@ -297,7 +298,7 @@ def test_a_process_that_outlives_its_test_run(
     """The end of a test run waits for its processes, with a limit, and names who is left."""
     ring = Ring(rings.name, "alias", LIMITS, Role.SITE, passing=True)
     worker = rings.peer(role=Role.WORKER)
-    monkeypatch.setattr(passing, "LIMIT_S", 0.05)
+    monkeypatch.setattr(temporary, "LIMIT_S", 0.05)
     remove(ring)
     assert f"of the test run have not ended: {worker.pid}." in caplog.text
 
@@ -307,7 +308,7 @@ def test_what_is_wrong_is_logged(
 ) -> None:
     """A pool that cannot be started or ended badly is an error in the log, not for the caller."""
 
-    def fail(ring: Ring, told: Any) -> None:
+    def fail(ring: Ring, preparation: Any) -> None:
         raise StoreUnavailable("settings.ODD cannot be pickled")
 
     monkeypatch.setattr(module, "start_pool", fail)
@@ -316,7 +317,7 @@ def test_what_is_wrong_is_logged(
     assert "no pool can be started: settings.ODD" in caplog.text
     monkeypatch.setattr(module, "started", {4711: "alias", 4712: "alias"})
     ended = [(4711, "alias", 1), (4712, "alias", 0), (4713, "alias", -9)]
-    monkeypatch.setattr(launcher, "reap_pools", lambda: ended)
+    monkeypatch.setattr(launcher, "collect_ended_pools", lambda: ended)
     site.tick()
     assert "the pool (pid 4711) ended with status 1" in caplog.text
     assert "the pool (pid 4713) was killed by signal 9" in caplog.text
@@ -361,7 +362,7 @@ def test_a_script_lends_its_piped_output(
     monkeypatch.setattr(project, "output_is_piped", lambda: True)
     site = make()
     enqueue(site)
-    assert started[0].lender == site.ring.registry.serial
+    assert started[0].output_owner == site.ring.registry.serial
 
 
 def test_a_web_process_lends_nothing(
@@ -372,7 +373,7 @@ def test_a_web_process_lends_nothing(
     site = make()
     site.serve()
     enqueue(site)
-    assert started[0].lender == 0
+    assert started[0].output_owner == 0
 
 
 def test_an_unguarded_main_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

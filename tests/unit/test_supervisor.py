@@ -63,7 +63,7 @@ def test_workers_that_die_at_once_are_started_with_pauses(pool: Ring) -> None:
             supervisor.stop()  # about a second later it is alone for long enough
         return starts[-1]
 
-    supervisor = Supervisor(pool, start, foreground=True, cleared=0)
+    supervisor = Supervisor(pool, start, foreground=True, runnable_up_to=0)
     supervisor.run()
     assert 2 <= len(starts) <= 6
 
@@ -78,7 +78,7 @@ def test_a_second_stop_kills(pool: Ring) -> None:
         supervisor.stop()
         return pids[-1]
 
-    supervisor = Supervisor(pool, start, foreground=True, cleared=0)
+    supervisor = Supervisor(pool, start, foreground=True, runnable_up_to=0)
     supervisor.run()
     with pytest.raises(ChildProcessError):
         os.waitpid(pids[0], 0)  # it was waited for
@@ -103,7 +103,7 @@ def test_who_is_too_late_ends(rings: Rings, pool: Ring) -> None:
     def start(life: int, bell: int, to_close: list[int]) -> int:
         raise AssertionError("it never serves")
 
-    Supervisor(pool, start, foreground=False, cleared=0).run()
+    Supervisor(pool, start, foreground=False, runnable_up_to=0).run()
     os.close(hold)
     os.waitpid(child, 0)
     for descriptor in (holder, ready, told):
@@ -132,7 +132,7 @@ def serve_with(ring: Ring, start: Callable[..., int], hires: int) -> list[int]:
         made.append(start(*args))
         return made[-1]
 
-    supervisor = Supervisor(ring, counted, foreground=True, cleared=0)
+    supervisor = Supervisor(ring, counted, foreground=True, runnable_up_to=0)
     supervisor.run()
     return made
 
@@ -223,7 +223,7 @@ def test_a_ring_that_cannot_be_used_at_all(
     def start(life: int, bell: int, to_close: list[int]) -> int:
         return worker(lambda: os._exit(0))
 
-    Supervisor(pool, start, foreground=True, cleared=0).run()
+    Supervisor(pool, start, foreground=True, runnable_up_to=0).run()
     assert "the pool leaves" in caplog.text
 
 
@@ -260,8 +260,8 @@ def test_an_end_that_the_ring_cannot_be_told_at_once(
         supervisor.stop()
         return worker(signal.pause)
 
-    cleared = ring.leadership.newest_site()
-    supervisor = Supervisor(ring, start, foreground=True, cleared=cleared)
+    runnable_up_to = ring.leadership.newest_site()
+    supervisor = Supervisor(ring, start, foreground=True, runnable_up_to=runnable_up_to)
     supervisor.run()
     assert len(refusals) == 2
     assert "exit code 7" in site.get(result_id).outcome()[1]
@@ -284,6 +284,6 @@ def test_a_pool_proves_itself_by_serving(
         supervisor.stop()
         return worker(signal.pause)
 
-    supervisor = Supervisor(pool, start, foreground=True, cleared=0)
+    supervisor = Supervisor(pool, start, foreground=True, runnable_up_to=0)
     supervisor.run()
     assert seen == [failures]

@@ -6,16 +6,15 @@ costs about as much as copying the ring.
 """
 
 import os
-import zlib
 from collections import Counter
 from typing import NamedTuple
 
 from django_tasks_local.exceptions import counted
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import Head, inline_bytes, names_task, problem
 from django_tasks_local.ring.format.ids import slot_of_id
 from django_tasks_local.ring.records.payload import is_whole
-from django_tasks_local.ring.records.reader import Reader
-from django_tasks_local.ring.records.table import Head, Table
+from django_tasks_local.ring.records.table import Table
 from django_tasks_local.ring.shm.header import geometry_crc
 from django_tasks_local.ring.shm.registry import Registry, Role
 
@@ -23,7 +22,7 @@ _STATES = ("FREE", "WRITING", "READY", "RUNNING", "SUCCESSFUL", "FAILED", "LOST"
 
 
 class Chain(NamedTuple):
-    """A chain of a record: meta, whose CRC goes on from one, and a payload with its table's CRC.
+    """A chain of a record: perhaps meta, and behind it a payload with its table's CRC.
 
     Its size is None while its writer has not said, its CRC while it has not written.
     """
@@ -31,9 +30,8 @@ class Chain(NamedTuple):
     name: str
     word: int
     size: int | None
-    crc: int | None
-    meta_bytes: int = 0
-    meta_start: int = 0
+    table_crc: int | None
+    meta_of: Head | None = None
 
 
 class Audit:
@@ -52,7 +50,7 @@ class Audit:
         self.table = table
         self.registry = registry
         self.words = table.words
-        self.reader = Reader(table)
+        self.inline = inline_bytes(table.geometry.slot_size)
         self.reserved = table.slots.reserved()
         self.column: list[int] = self.words[table.commit : table.commit + self.reserved].tolist()
         self.states: dict[int, list[int]] = {state: [] for state in range(at.CHAIN)}
@@ -65,10 +63,10 @@ class Audit:
             state = word >> at.STATE_SHIFT
             if slot == 0 or word == 0 or state == at.CHAIN:
                 continue
-            problem = self._record_problem(slot, word, generations)
-            if problem:
-                self.broken[slot] = problem
-                self.problems.append(f"slot {slot} ({self.describe(slot)}): {problem}")
+            wrong = self._record_problem(slot, word, generations)
+            if wrong:
+                self.broken[slot] = wrong
+                self.problems.append(f"slot {slot} ({self.describe(slot)}): {wrong}")
                 continue
             self.states[state].append(slot)
             generations[word & at.GENERATION_MASK] = slot
@@ -113,8 +111,8 @@ class Audit:
         if owner and state not in (at.WRITING, at.RUNNING):
             return f"its commit word names an owner, entry {owner}, where there is none"
         head = self.table.head(slot)
-        problem = "" if state == at.WRITING else self._head_problem(slot, head, word)
-        return problem or self._chains_problem(slot, head, state)
+        wrong = "" if state == at.WRITING else self._head_problem(slot, head, word)
+        return wrong or self._chains_problem(slot, head, state)
 
     def _head_problem(self, slot: int, head: Head, word: int) -> str:
         if head.generation != word & at.GENERATION_MASK:
@@ -123,16 +121,16 @@ class Audit:
             return f"its id leads to slot {slot_of_id(head.id_low)}"
         offset = self.table.offset(slot)
         raw = bytes(self.table.bytes[offset : offset + self.table.geometry.slot_size])
-        return self.reader.problem(head, raw, word >> at.STATE_SHIFT)
+        return problem(raw, head, word >> at.STATE_SHIFT, self.inline)
 
     def _chains_problem(self, slot: int, head: Head, state: int) -> str:
         """Follows a record's chains; on success they are noted as its slots."""
         taken = [slot]
         for chain in self._chains(slot, head, state):
-            problem = self._extent_problem(slot, chain, taken)
-            problem = problem or self._payload_problem(slot, chain)
-            if problem:
-                return f"the chain of its {chain.name} {problem}"
+            wrong = self._extent_problem(slot, chain, taken)
+            wrong = wrong or self._payload_problem(slot, chain)
+            if wrong:
+                return f"the chain of its {chain.name} {wrong}"
         # A chained slot names one head, so no other record can have it.
         if len(set(taken)) != len(taken):
             return "its chains have a slot in common"
@@ -142,20 +140,19 @@ class Audit:
 
     def _chains(self, slot: int, head: Head, state: int) -> list[Chain]:
         chains = []
-        size = head.meta_bytes + head.arguments_bytes
+        size = head.request_bytes
         if state == at.WRITING:
             if head.arguments_chain:  # of which there may be but a part
                 chains.append(Chain("arguments", head.arguments_chain, None, None))
-        elif size > self.table.geometry.inline_bytes:
-            start = zlib.crc32(at.REQUEST.pack(*head[:8]))
+        elif size > self.inline:
             chain = self.table.slots.request_chain(slot)
             if self.table.slots.is_cut(slot):
                 size = head.meta_bytes  # all that is left of it
-            chains.append(Chain("arguments", chain, size, head.request_crc, head.meta_bytes, start))
+            chains.append(Chain("arguments", chain, size, head.arguments_table_crc, head))
         if state == at.RUNNING and head.outcome_chain:
             chains.append(Chain("outcome", head.outcome_chain, None, None))
         elif state in (at.SUCCESSFUL, at.FAILED) and head.outcome_chain:
-            crc = head.outcome_crc
+            crc = head.outcome_table_crc
             chains.append(Chain("outcome", head.outcome_chain, head.outcome_bytes, crc))
         return chains
 
@@ -176,17 +173,17 @@ class Audit:
         return ""
 
     def _payload_problem(self, slot: int, chain: Chain) -> str:
-        if chain.size is None or chain.crc is None:
+        size = chain.size
+        if size is None or chain.table_crc is None:
             return ""
         source = self.table.slots.source(chain.word, self.table.owner_word(slot), 0)
-        if chain.name == "arguments":
-            meta = source.copy(chain.meta_bytes)
-            if zlib.crc32(meta, chain.meta_start) != chain.crc & at.CRC_MASK:
+        if head := chain.meta_of:
+            if not names_task(head, source.copy(head.meta_bytes)):
                 return "does not match its CRC"
-            if chain.size == chain.meta_bytes:
+            size -= head.meta_bytes
+            if not size:
                 return ""
-        whole = is_whole(source, chain.size - chain.meta_bytes, chain.crc >> 32)
-        return "" if whole else "does not match its CRC"
+        return "" if is_whole(source, size, chain.table_crc) else "does not match its CRC"
 
 
 def header_problems(table: Table) -> list[str]:

@@ -6,7 +6,6 @@ The drawing, the access rules and the invariants are in the docstring of the pac
 
 from dataclasses import dataclass
 from functools import cached_property
-from struct import Struct
 from typing import Final, NamedTuple
 
 MAGIC: Final = int.from_bytes(b"DTLRING\n", "little")
@@ -130,36 +129,9 @@ CHAIN_SLOT_SHIFT: Final = 32
 CHAIN_GENERATION_MASK: Final = (1 << CHAIN_SLOT_SHIFT) - 1
 SLOT_BITS: Final = 24
 MAX_SLOTS: Final = 1 << SLOT_BITS
-
-# --- a head slot: sixteen words, then meta and small payloads, then the progress ---------
-S_ID_HIGH: Final = 0
-S_ID_LOW: Final = 1
-S_GENERATION: Final = 2
-S_ENQUEUED_AT: Final = 3
-S_ORIGIN: Final = 4  # code << 40 | serial of the site that enqueued << 8 | priority + 100
-S_META_BYTES: Final = 5
-S_ARGUMENTS_BYTES: Final = 6
-S_ARGUMENTS_CHAIN: Final = 7
-S_REQUEST_CRC: Final = 8  # words 0 to 7 and the payload; if chained: and meta, table << 32
-S_STARTED_AT: Final = 9
-S_WORKER: Final = 10  # pid << 32 | serial
-S_CLAIM_CRC: Final = 11  # words 9 and 10, going on from the request's CRC
-S_FINISHED_AT: Final = 12
-S_OUTCOME_BYTES: Final = 13  # in a LOST record: why (see ``loss.loss_word``)
-S_OUTCOME_CHAIN: Final = 14
-S_OUTCOME_CRC: Final = 15  # words 12 to 14 and the outcome, from claim's ^ state; table << 32
 CRC_MASK: Final = 0xFFFFFFFF
-HEAD_WORDS: Final = 16
-HEAD_BYTES: Final = HEAD_WORDS * 8
-HEAD: Final = Struct("=16Q")
-REQUEST: Final = Struct("=8Q")
-CLAIM: Final = Struct("=2Q")
-OUTCOME: Final = Struct("=3Q")
 
-PROGRESS: Final = Struct("=2d64s")  # done, total (NaN: none), message
-PROGRESS_BYTES: Final = 8 + PROGRESS.size  # the sequence word comes first
-PROGRESS_TEXT_BYTES: Final = 64
-
+# --- chains -----------------------------------------------------------------------------------
 # A chain word: slots in the extent << 32 | its first slot. The first word-sized link to the
 # next extent is the LINK column of an extent's first slot.
 EXTENT_SHIFT: Final = 32
@@ -249,11 +221,6 @@ class Geometry:
     def segment_bytes(self) -> int:
         """The size of the whole segment."""
         return self.slots_at + _pages(self.slots * self.slot_size)
-
-    @cached_property
-    def inline_bytes(self) -> int:
-        """What a head slot can hold of payloads."""
-        return self.slot_size - HEAD_BYTES - PROGRESS_BYTES
 
     def ranges(self, first: int, end: int) -> list[tuple[int, int]]:
         """The byte ranges (offset, length) that the slots `first` to `end` - 1 occupy."""

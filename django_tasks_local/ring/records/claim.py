@@ -5,11 +5,11 @@ import os
 import threading
 from typing import Final
 
-from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import PROGRESS, PROGRESS_TEXT_BYTES, Head
 from django_tasks_local.ring.format.ids import format_id
 
 from .reader import Found, Reader
-from .table import Head, Table
+from .table import Table
 
 # A report takes microseconds. Shorter: one that waits for its turn on a busy machine could write
 # into another's slot; longer: the end of a task waits for nothing.
@@ -25,11 +25,11 @@ class RingClaim(Found):
     __slots__ = ("_lock", "_open", "_pid", "_table")
 
     def __init__(
-        self, reader: Reader, table: Table, slot: int, word: int, head: Head, raw: bytes
+        self, reader: Reader, table: Table, pid: int, slot: int, word: int, head: Head, raw: bytes
     ) -> None:
         super().__init__(reader, format_id(head.id_high, head.id_low), slot, word, head, raw)
         self._table = table
-        self._pid = os.getpid()
+        self._pid = pid
         self._lock = threading.Lock()
         self._open = True
 
@@ -62,7 +62,7 @@ class RingClaim(Found):
         """From here on a thread that outlives its task reports nowhere."""
         # No report may be half-way when the slot goes to others. Not for ever: a handler that
         # raised between taking the lock and the `try` in `report` has left it locked.
-        taken = self._lock.acquire(timeout=LEFT_LOCKED_S)
+        taken = self._lock.acquire(False) or self._lock.acquire(timeout=LEFT_LOCKED_S)
         self._open = False
         if taken:
             self._lock.release()
@@ -70,7 +70,7 @@ class RingClaim(Found):
     def _write(self, done: float, total: float, message: str) -> None:
         words = self._table.words
         end = self._table.offset(self.slot + 1)
-        start = end - at.PROGRESS.size
+        start = end - PROGRESS.size
         word = start // 8 - 1
         generation = self.head.generation
         sequence = words[word]
@@ -78,6 +78,6 @@ class RingClaim(Found):
             sequence = generation << 16
         # Odd while it is being written; the generation tells whose it is.
         words[word] = sequence | 1
-        text = message.encode(errors="replace")[: at.PROGRESS_TEXT_BYTES]
-        self._table.bytes[start:end] = at.PROGRESS.pack(done, total, text)
+        text = message.encode(errors="replace")[:PROGRESS_TEXT_BYTES]
+        self._table.bytes[start:end] = PROGRESS.pack(done, total, text)
         words[word] = generation << 16 | (sequence | 1) + 1 & 0xFFFE

@@ -5,8 +5,7 @@ from enum import IntEnum
 from typing import Final
 
 from django_tasks_local.exceptions import WorkerLost
-
-from .table import Head
+from django_tasks_local.ring.format.head import Head
 
 _SHIFT: Final = 32
 _WORKER_LOST: Final = "django_tasks_local.exceptions.WorkerLost"

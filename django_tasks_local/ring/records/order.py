@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Final
 
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import S_ORIGIN
 from django_tasks_local.ring.shm.segment import Segment
 
 # How many deferred records one hold of the lock moves: 0.3 ms in a heap of a million.
@@ -80,9 +81,8 @@ class Order:
     def pop(self, place: Place) -> None:
         """Takes the first record out of its FIFO."""
         words = self._words
-        _, lane, queue = place
-        head = lane + at.L_HEAD + queue
-        words[head] = rest = words[self._link + words[head]]
+        slot, lane, queue = place
+        words[lane + at.L_HEAD + queue] = rest = words[self._link + slot]
         if not rest:
             words[lane + at.L_TAIL + queue] = 0
             words[lane + at.L_BITMAP + queue // _WORD] &= ~(1 << queue % _WORD)
@@ -270,7 +270,7 @@ class Order:
         return slot
 
     def _origin(self, slot: int) -> int:
-        word: int = self._words[self._slots_at + slot * self._slot_words + at.S_ORIGIN]
+        word: int = self._words[self._slots_at + slot * self._slot_words + S_ORIGIN]
         return word
 
     def _deferred_word(self, slot: int) -> int:

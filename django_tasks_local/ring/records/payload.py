@@ -27,7 +27,7 @@ _COUNT: Final = Struct("=Q")
 _dump = pickle.dump
 # What most plain tasks are given, and what they return.
 NO_ARGUMENTS: Final = pickle.dumps(((), {}), 5)
-_NONE: Final = pickle.dumps(None, 5)
+NONE: Final = pickle.dumps(None, 5)
 
 
 class _Sink(list[Any]):
@@ -79,7 +79,7 @@ def encode(value: object, inline: int) -> bytes | Pickled:
     It may raise whatever pickling raises. (0.3 us more than `pickle.dumps` for a small value.)
     """
     if value is None:
-        return _NONE
+        return NONE
     sink = _Sink()
     _dump(value, sink, 5)
     last: bytes = sink.pop()

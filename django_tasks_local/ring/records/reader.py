@@ -2,7 +2,6 @@
 
 import math
 import pickle
-import zlib
 from functools import lru_cache, partial
 from typing import Any, NoReturn
 
@@ -12,12 +11,24 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from django_tasks_local.exceptions import ArgumentsDropped, StoreUnavailable, WorkerLost
 from django_tasks_local.progress import Progress
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import (
+    PROGRESS,
+    PROGRESS_BYTES,
+    Head,
+    inline_arguments,
+    inline_bytes,
+    inline_meta,
+    inline_outcome,
+    make_head,
+    names_task,
+    problem,
+)
 from django_tasks_local.ring.format.ids import parse_id
 from django_tasks_local.store import task_path
 
 from .loss import loss_error, worker_lost
-from .payload import NO_ARGUMENTS, decode
-from .table import Head, Table, make_head
+from .payload import NO_ARGUMENTS, NONE, decode
+from .table import Table
 
 _STATUS = {
     at.READY: TaskResultStatus.READY,
@@ -130,7 +141,7 @@ class Reader:
         self._commit = table.commit
         self._slots_at = geometry.slots_at
         self._size = geometry.slot_size
-        self._inline = geometry.inline_bytes
+        self._inline = inline_bytes(self._size)
         self._reserved = 0  # at least so many slots have memory; it only grows
 
     def find(self, result_id: str) -> Found:
@@ -147,30 +158,30 @@ class Reader:
             raise does_not_exist(result_id)
         words, size = self._words, self._size
         commit, offset = self._commit + slot, self._slots_at + slot * size
-        problem = ""
+        wrong = ""
         for _ in range(100):
             word = words[commit]
             raw = bytes(self._bytes[offset : offset + size])
             if words[commit] != word:
                 continue
-            head = make_head(at.HEAD.unpack_from(raw))
+            head = make_head(raw)
             state = word >> at.STATE_SHIFT
             if head.id_low != low or head.id_high != high or not word:
                 raise does_not_exist(result_id)
             if word % 31:
-                problem = "the check bits of its commit word do not hold"
+                wrong = "the check bits of its commit word do not hold"
                 continue
             if not at.READY <= state <= at.LOST or head.generation != word & at.GENERATION_MASK:
                 raise does_not_exist(result_id)
-            problem = self.problem(head, raw, state)
-            if not problem:
-                reported = words[(offset + size - at.PROGRESS_BYTES) // 8] >> 16 == head.generation
+            wrong = problem(raw, head, state, self._inline)
+            if not wrong:
+                reported = words[(offset + size - PROGRESS_BYTES) // 8] >> 16 == head.generation
                 progress = self._progress(offset, head.generation) if reported else None
                 found = Found(self, result_id, slot, word, head, raw, progress)
                 if head.arguments_chain:
                     self.meta(found)  # the CRC of the head's request covers its meta, too
                 return found
-        raise damaged(self._table, slot, problem)
+        raise damaged(self._table, slot, wrong)
 
     def arguments(self, found: Found) -> Any:
         """Unpickles the arguments: from what is in hand, or from their chain.
@@ -179,14 +190,13 @@ class Reader:
             ArgumentsDropped: They had to make room when the task had finished.
         """
         head = found.head
-        if head.meta_bytes + head.arguments_bytes <= self._inline:
-            start = at.HEAD_BYTES + head.meta_bytes
-            data = found.raw[start : start + head.arguments_bytes]
+        if not head.arguments_chain:
+            data = inline_arguments(found.raw, head)
             return ((), {}) if data == NO_ARGUMENTS else pickle.loads(data)
         self._refuse_dropped(found)
         chain, offset, size = head.arguments_chain, head.meta_bytes, head.arguments_bytes
         try:
-            return self._unpickled(found, chain, offset, size, head.request_crc)
+            return self._unpickled(found, chain, offset, size, head.arguments_table_crc)
         except StoreUnavailable:
             self._refuse_dropped(found)  # meanwhile
             raise
@@ -196,26 +206,24 @@ class Reader:
         head = found.head
         if head.outcome_chain:
             return self._unpickled(
-                found, head.outcome_chain, 0, head.outcome_bytes, head.outcome_crc
+                found, head.outcome_chain, 0, head.outcome_bytes, head.outcome_table_crc
             )
-        start = at.HEAD_BYTES
-        if head.meta_bytes + head.arguments_bytes <= self._inline:
-            start += head.meta_bytes + head.arguments_bytes
-        return pickle.loads(found.raw[start : start + head.outcome_bytes])
+        data = inline_outcome(found.raw, head)
+        return None if data == NONE else pickle.loads(data)
 
     def meta(self, found: Found) -> bytes:
         """What names the task."""
         head = found.head
-        if head.meta_bytes + head.arguments_bytes <= self._inline:
-            return found.raw[at.HEAD_BYTES : at.HEAD_BYTES + head.meta_bytes]
+        if not head.arguments_chain:
+            return inline_meta(found.raw, head)
         slots = self._table.slots
         chain = slots.meta_chain(found.slot, head.arguments_chain) or head.arguments_chain
         data = slots.source(chain, self._owner_word(found), 0).copy(head.meta_bytes)
-        if zlib.crc32(data, zlib.crc32(found.raw[:64])) != head.request_crc & at.CRC_MASK:
+        if not names_task(head, data):
             self._refuse(found)
         return data
 
-    def _unpickled(self, found: Found, chain: int, offset: int, size: int, crc: int) -> Any:
+    def _unpickled(self, found: Found, chain: int, offset: int, size: int, table_crc: int) -> Any:
         """Unpickles a chained payload of a record, each piece once its CRC holds.
 
         Raises:
@@ -223,7 +231,7 @@ class Reader:
             StoreUnavailable: It is damaged.
         """
         source = self._table.slots.source(chain, self._owner_word(found), offset)
-        return decode(source, size, crc >> 32, partial(self._refuse, found))
+        return decode(source, size, table_crc, partial(self._refuse, found))
 
     def _refuse(self, found: Found) -> NoReturn:
         """Raises the reason why a CRC of a payload does not match."""
@@ -241,42 +249,15 @@ class Reader:
     def _owner_word(self, found: Found) -> int:
         return at.chain_word(found.slot, found.word & at.GENERATION_MASK)
 
-    def problem(self, head: Head, raw: bytes, state: int) -> str:
-        """What is wrong with a copied head slot in this state; "" for nothing (0.5 us)."""
-        end = at.HEAD_BYTES + head.meta_bytes + head.arguments_bytes
-        if end <= at.HEAD_BYTES + self._inline:
-            crc = zlib.crc32(raw[at.HEAD_BYTES : end], zlib.crc32(raw[:64]))
-            if crc != head.request_crc:
-                return "its request does not match its CRC"
-        else:  # `meta` and `arguments` will see
-            end, crc = at.HEAD_BYTES, head.request_crc & at.CRC_MASK
-        if state == at.READY:
-            return ""
-        crc = zlib.crc32(raw[72:88], crc)
-        if crc != head.claim_crc:
-            return "its start does not match its CRC"
-        if state == at.RUNNING:
-            return ""
-        if state == at.LOST:
-            fields = at.OUTCOME.pack(head.finished_at_ns, head.outcome_bytes, 0)
-            crc = zlib.crc32(fields, crc ^ state)
-            return "" if crc == head.outcome_crc else "its end does not match its CRC"
-        crc = zlib.crc32(raw[96:120], crc ^ state)
-        if head.outcome_chain:
-            crc |= head.outcome_crc & ~at.CRC_MASK
-        else:
-            crc = zlib.crc32(raw[end : end + head.outcome_bytes], crc)
-        return "" if crc == head.outcome_crc else "its outcome does not match its CRC"
-
     def _progress(self, offset: int, generation: int) -> Progress | None:
-        place = offset + self._size - at.PROGRESS_BYTES
+        place = offset + self._size - PROGRESS_BYTES
         for _ in range(100):
             sequence = self._words[place // 8]
-            raw = bytes(self._bytes[place + 8 : place + at.PROGRESS_BYTES])
+            raw = bytes(self._bytes[place + 8 : place + PROGRESS_BYTES])
             if sequence >> 16 != generation:
                 return None
             if not sequence & 1 and self._words[place // 8] == sequence:
-                done, total, text = at.PROGRESS.unpack(raw)
+                done, total, text = PROGRESS.unpack(raw)
                 return Progress(
                     _plain(done),
                     None if math.isnan(total) else _plain(total),

@@ -80,6 +80,33 @@ class Recency:
         words[self._sequence + slot] = tick = words[at.H_TICK]
         words[at.H_TICK] = tick + 1
 
+    def renew(self, slot: int) -> None:
+        """Make a record the most recent one, which it is not yet: `stamp`, `remove`, `append`.
+
+        Raises:
+            IndexError: The list is damaged: no record is more recent.
+        """
+        words, link, back = self._words, self._link, self._back
+        newer, older, newest = words[link + slot], words[back + slot], words[at.H_NEWEST]
+        limit = self._segment.limit
+        if newer >= limit or older >= limit or newest >= limit:
+            self._segment.must_hold(max(newer, older, newest))
+        if not (newer and newest):
+            raise IndexError(f"no record follows slot {slot}")
+        words[self._sequence + slot] = tick = words[at.H_TICK]
+        words[at.H_TICK] = tick + 1
+        if words[at.H_HAND] == slot:
+            words[at.H_HAND] = older
+        words[back + newer] = older
+        if older:
+            words[link + older] = newer
+        else:
+            words[at.H_OLDEST] = newer
+        words[link + slot] = 0
+        words[back + slot] = newest
+        words[link + newest] = slot
+        words[at.H_NEWEST] = slot
+
     def remove(self, slot: int) -> None:
         """Links a record out."""
         words = self._words

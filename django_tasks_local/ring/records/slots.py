@@ -9,6 +9,12 @@ from itertools import islice
 from typing import Final
 
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import (
+    S_ARGUMENTS_BYTES,
+    S_ARGUMENTS_CHAIN,
+    S_META_BYTES,
+    S_OUTCOME_CHAIN,
+)
 from django_tasks_local.ring.shm.errors import inconsistent, lost_hold
 from django_tasks_local.ring.shm.segment import Segment
 
@@ -200,7 +206,7 @@ class Slots:
         fields = (self._slots_at + head * self.size) // 8
         chains = [self.request_chain(head)]
         if state in (at.RUNNING, at.SUCCESSFUL, at.FAILED):
-            chains.append(words[fields + at.S_OUTCOME_CHAIN])
+            chains.append(words[fields + S_OUTCOME_CHAIN])
         return any(
             first < end and start < first + length
             for chain in chains
@@ -209,7 +215,7 @@ class Slots:
 
     def request_chain(self, head: int) -> int:
         """The chain of a record's request, without what was dropped of it; 0 is none."""
-        chain: int = self._words[(self._slots_at + head * self.size) // 8 + at.S_ARGUMENTS_CHAIN]
+        chain: int = self._words[(self._slots_at + head * self.size) // 8 + S_ARGUMENTS_CHAIN]
         return self.meta_chain(head, chain) if chain and self.is_cut(head) else chain
 
     def is_cut(self, head: int) -> bool:
@@ -220,7 +226,7 @@ class Slots:
     def meta_chain(self, head: int, chain: int) -> int:
         """The part of the chain of a request that holds its meta; 0 if that is in several runs."""
         fields = (self._slots_at + head * self.size) // 8
-        count = at.slots_for(self._words[fields + at.S_META_BYTES], self.size)
+        count = at.slots_for(self._words[fields + S_META_BYTES], self.size)
         if not 0 < count <= chain >> at.EXTENT_SHIFT:
             return 0
         return count << at.EXTENT_SHIFT | chain & at.EXTENT_SLOT_MASK
@@ -233,11 +239,11 @@ class Slots:
         """
         words = self._words
         fields = (self._slots_at + head * self.size) // 8
-        chain = words[fields + at.S_ARGUMENTS_CHAIN]
+        chain = words[fields + S_ARGUMENTS_CHAIN]
         if not chain or self.is_cut(head):
             return 0
         kept = self.meta_chain(head, chain)
-        size = words[fields + at.S_META_BYTES] + words[fields + at.S_ARGUMENTS_BYTES]
+        size = words[fields + S_META_BYTES] + words[fields + S_ARGUMENTS_BYTES]
         count, length = kept >> at.EXTENT_SHIFT, chain >> at.EXTENT_SHIFT
         start, freed = chain & at.EXTENT_SLOT_MASK, at.slots_for(size, self.size) - count
         if not kept or freed < 1 or not 0 < start <= self.reserved() - length:

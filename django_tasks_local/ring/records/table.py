@@ -3,12 +3,17 @@
 Everything here runs inside the mutex; `ring` and `recovery` are the callers.
 """
 
-from collections.abc import Callable
 from enum import Enum
-from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import (
+    HEAD_BYTES,
+    S_ARGUMENTS_CHAIN,
+    S_OUTCOME_CHAIN,
+    Head,
+    make_head,
+)
 from django_tasks_local.ring.shm.errors import inconsistent
 from django_tasks_local.ring.shm.segment import Segment
 
@@ -28,31 +33,6 @@ class Room(Enum):
     ENOUGH = 1
     MORE = 2  # steps are needed, each in a hold of its own
     NONE = 3  # there never will be any, as things are
-
-
-class Head(NamedTuple):
-    """The sixteen words of a head slot."""
-
-    id_high: int
-    id_low: int
-    generation: int
-    enqueued_at_ns: int
-    origin: int
-    meta_bytes: int
-    arguments_bytes: int
-    arguments_chain: int
-    request_crc: int
-    started_at_ns: int
-    worker: int
-    claim_crc: int
-    finished_at_ns: int
-    outcome_bytes: int
-    outcome_chain: int
-    outcome_crc: int
-
-
-# Of sixteen words. `Head._make` is written in Python, and takes four times as long.
-make_head: Final[Callable[[tuple[int, ...]], Head]] = partial(tuple.__new__, Head)
 
 
 class Table:
@@ -107,7 +87,7 @@ class Table:
     def head(self, slot: int) -> Head:
         """The head slot's words as they stand."""
         offset = self.offset(slot)
-        return make_head(at.HEAD.unpack(self.bytes[offset : offset + at.HEAD_BYTES]))
+        return make_head(self.bytes[offset : offset + HEAD_BYTES])
 
     def chains(self, slot: int) -> list[int]:
         """The chain words that a head slot's record holds in its present state."""
@@ -115,7 +95,7 @@ class Table:
         state = self.state(slot)
         chains = [self.slots.request_chain(slot)]
         if state in (at.RUNNING, at.SUCCESSFUL, at.FAILED):
-            chains.append(self.words[word + at.S_OUTCOME_CHAIN])
+            chains.append(self.words[word + S_OUTCOME_CHAIN])
         return [chain for chain in chains if chain]
 
     def owner_word(self, slot: int) -> int:
@@ -125,7 +105,7 @@ class Table:
     def free(self, slot: int) -> None:
         """Frees a record with its chains, which nothing links any more."""
         word = self.offset(slot) // 8
-        if not (self.words[word + at.S_ARGUMENTS_CHAIN] or self.words[word + at.S_OUTCOME_CHAIN]):
+        if not (self.words[word + S_ARGUMENTS_CHAIN] or self.words[word + S_OUTCOME_CHAIN]):
             self.words[self.commit + slot] = 0
             self.slots.give_back(slot)
             return
@@ -149,7 +129,11 @@ class Table:
         words[at.H_FINISHED_SLOTS] -= count
         words[at.H_FINISHED] -= 1
         words[at.H_EVICTED] += 1
-        self.free(slot)
+        if count > 1:
+            self.free(slot)
+        else:  # as most are: it has no chains
+            words[self.commit + slot] = 0
+            self.slots.give_back(slot)
         return count
 
     def make_room(self, count: int, keep: int) -> Room:
@@ -210,10 +194,11 @@ class Table:
         self.recency.append(slot)
         words[at.H_RUNNING] -= 1
         words[at.H_UNFINISHED] -= 1
-        words[at.H_FINISHED] += 1
+        words[at.H_FINISHED] = finished = words[at.H_FINISHED] + 1
         words[at.H_FINISHED_SLOTS] += slots
-        for _ in range(2):
-            if words[at.H_FINISHED] > keep:
+        if finished > keep:
+            self.evict_oldest()
+            if finished > keep + 1:
                 self.evict_oldest()
 
     def trim(self, keep: int) -> bool:
@@ -233,7 +218,7 @@ class Table:
     def slots_of(self, slot: int) -> int:
         """How many slots a finished record occupies."""
         word = self.offset(slot) // 8
-        if not (self.words[word + at.S_ARGUMENTS_CHAIN] or self.words[word + at.S_OUTCOME_CHAIN]):
+        if not (self.words[word + S_ARGUMENTS_CHAIN] or self.words[word + S_OUTCOME_CHAIN]):
             return 1
         head, size = self.head(slot), self.geometry.slot_size
         count = 1

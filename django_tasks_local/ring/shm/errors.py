@@ -9,6 +9,7 @@ import posix_ipc
 from django_tasks_local.exceptions import StoreUnavailable
 
 DIRECTORY: Final = "/dev/shm"
+MORE_SHM: Final = f"give {DIRECTORY} more room (docker run --shm-size=256m; Compose: shm_size)"
 
 
 def unavailable(error: Exception, path: str) -> StoreUnavailable:
@@ -58,8 +59,7 @@ def no_space(path: str) -> StoreUnavailable:
     return StoreUnavailable(
         f"{DIRECTORY} is full",
         path=path,
-        fix="give it more room (docker run --shm-size=256m; Compose: shm_size) "
-        "or lower SHM_SIZE, MAX_PENDING or MAX_RESULTS",
+        fix=f"{MORE_SHM} or lower SHM_SIZE, MAX_PENDING or MAX_RESULTS",
     )
 
 

@@ -22,9 +22,10 @@ def inode_check(fd: int, inode: int) -> Callable[[], bool]:
         return fallback
     answer = (ctypes.c_uint64 * 64)()
     ask = partial(function, fd, ctypes.byref(answer))
+    words = memoryview(answer).cast("B").cast("Q")
 
     def check() -> bool:
-        return not ask() and answer[_INODE] == inode
+        return not ask() and words[_INODE] == inode
 
     return check if check() else fallback
 

@@ -91,6 +91,8 @@ class Mutex:
     ) -> None:
         self.semaphore = semaphore
         self._guard = guard
+        self._attempt = guard.attempt
+        self._release = guard.release
         self._words = words
         self._rebuild = rebuild
         self._path = path
@@ -167,7 +169,7 @@ class Mutex:
                         self.semaphore.acquire(0)
                     except (posix_ipc.BusyError, posix_ipc.SignalError):
                         kept_out = self._spin_for_token()
-                if kept_out or (self._guard.attempt() and not self._spin_for_guard()):
+                if kept_out or (self._attempt() and not self._spin_for_guard()):
                     kept_out = kept_out or _NO_GUARD
                     return kept_out
                 self._stuck = None
@@ -190,7 +192,7 @@ class Mutex:
                             self.semaphore.release()
                     finally:
                         self._inside = False
-                        self._guard.release()
+                        self._release()
                     if dropped:
                         self.log(dropped)
 

@@ -76,7 +76,10 @@ class Registry:
         words: All of the ring.
         index: This process's entry, -1 before `register`.
         entry: The word index of that entry.
+        commit: What stands there as long as the entry is ours: it may be reaped, and given to
+            others.
         serial: This attachment's number.
+        worker: This process as a record names it.
         code: The number of this process's code, -1 for a visitor.
         newest: The serial of the site whose files the tasks that we enqueue may need: ourselves;
             or, since a task that enqueues tasks must not look newer than any site, the newest of
@@ -92,14 +95,14 @@ class Registry:
         self._segment = segment
         self.words = segment.words
         self._bytes: dict[int, ByteLock] = {}
-        # What our entry's words are as long as it is ours: it may be reaped, and given to others.
         self.entry = at.REGISTRY_AT
-        self._commit = -1
+        self.commit = -1
         self._state = 0
         self._pool = 0
         self._pool_commit = 0
         self.index = -1
         self.serial = 0
+        self.worker = 0
         self.code = -1
         self.newest = 0
         self.origin = 0
@@ -158,6 +161,7 @@ class Registry:
         """Commits this process's entry under a role, a code and a new serial (in the lock)."""
         words = self.words
         self.serial = words[at.H_SERIAL] = words[at.H_SERIAL] + 1 & at.SERIAL_MASK
+        self.worker = self.pid << 32 | self.serial
         self.code = code
         if code >= 0:
             newest = at.code_word(code, at.C_NEWEST)
@@ -167,8 +171,8 @@ class Registry:
             self.origin = code << at.CODE_SHIFT | self.newest
             self.lane = at.LANES_AT + 2 * code * at.LANE_WORDS
             self.cleared_word = at.code_word(code, at.C_CLEARED)
-        self._commit = role << at.ROLE_SHIFT | code + 1 << at.CODE_SHIFT | self.serial
-        words[self._at(self.index)] = self._commit
+        self.commit = role << at.ROLE_SHIFT | code + 1 << at.CODE_SHIFT | self.serial
+        words[self._at(self.index)] = self.commit
 
     def hold(self) -> bool:
         """Takes our liveness lock once more; False where our entry is not ours any more (0.4 us).
@@ -178,10 +182,17 @@ class Registry:
         own locks; but taking one twice is the same as once. A process that took us for dead has
         freed the entry meanwhile, and perhaps another one has it now.
         """
-        if self.index < 0 or os.getpid() != self.pid or self._byte(self.index).attempt():
+        return os.getpid() == self.pid and self.hold_here()
+
+    def hold_here(self) -> bool:
+        """As `hold`, if the caller knows that this is our process."""
+        if self.index < 0:
             return False
-        if not self.owned():
-            self._byte(self.index).release()
+        byte = self._bytes[self.index]
+        if byte.attempt():
+            return False
+        if self.words[self.entry] != self.commit:
+            byte.release()
             return False
         if self.index >= self.words[at.H_ENTRIES_USED]:  # damage would hide us from the others
             self.words[at.H_ENTRIES_USED] = self.index + 1
@@ -189,7 +200,7 @@ class Registry:
 
     def owned(self) -> bool:
         """Whether our entry's commit word is the one that we have put there."""
-        return bool(self.words[self.entry] == self._commit)
+        return bool(self.words[self.entry] == self.commit)
 
     def ensure(self) -> None:
         """Takes another entry, in the same role and order, where ours was reaped (in the lock).
@@ -197,10 +208,10 @@ class Registry:
         Raises:
             StoreUnavailable: All entries are taken by living processes.
         """
-        if self.words[self.entry] != self._commit:
+        if self.words[self.entry] != self.commit:
             self._segment.entries.pop(self.index, None)
             self._take_entry()
-            self.words[self._at(self.index)] = self._commit
+            self.words[self._at(self.index)] = self.commit
 
     def release(self, index: int) -> None:
         """Frees an entry (in the lock): our own, or a dead one's after it was reaped (rule 7)."""
@@ -300,7 +311,7 @@ class Registry:
     @property
     def role(self) -> Role:
         """What this process is."""
-        return _ROLES[self._commit >> at.ROLE_SHIFT]
+        return _ROLES[self.commit >> at.ROLE_SHIFT]
 
     def code_of(self, index: int) -> int:
         """The number of the code of an entry's process, -1 for none."""

@@ -10,6 +10,7 @@ import pytest
 
 from django_tasks_local.ring import Ring, Role
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import HEAD_BYTES, Head
 from django_tasks_local.store import Arguments
 from tests import rings as peers
 from tests.rings import FAR_NS, LANE, Rings, done, exists, put, ring_address
@@ -71,6 +72,11 @@ def column_of(name: str, which: str) -> Place:
     return lambda ring, ids: column(ring, ids, name, which)
 
 
+def word_of(name: str) -> int:
+    """The number of a field's word in a head slot."""
+    return Head._fields.index(name)
+
+
 # --- one word is wrong ---------------------------------------------------------------------
 
 COUNTS = {
@@ -105,19 +111,19 @@ DERIVED: dict[str, tuple[Place, int, str]] = {
     "back": (column_of("result", "back"), 99, "for older"),
 }
 RECORDS: dict[str, tuple[Place, int, str]] = {
-    "id": (field("result", at.S_ID_LOW), 5, "leads to slot"),
-    "generation": (field("result", at.S_GENERATION), 2, "generation 2"),
-    "origin": (field("waiting 0", at.S_ORIGIN), 3, "request"),
-    "enqueued": (field("large", at.S_ENQUEUED_AT), 3, "arguments does not match"),
-    "meta length": (field("large", at.S_META_BYTES), 2**60, "arguments"),
-    "length": (field("large", at.S_ARGUMENTS_BYTES), 3000, "slots for"),
-    "chain": (field("large", at.S_ARGUMENTS_CHAIN), 0, "slots for"),
-    "started": (field("running", at.S_STARTED_AT), 3, "start"),
-    "finished": (field("result", at.S_FINISHED_AT), 3, "CRC"),
-    "outcome length": (field("large result", at.S_OUTCOME_BYTES), 5, "CRC"),
-    "outcome CRC": (field("large result", at.S_OUTCOME_CRC), 5, "CRC"),
-    "loss": (field("lost", at.S_OUTCOME_BYTES), 5, "CRC"),
-    "payload": (field("urgent", at.HEAD_WORDS), 5, "request"),
+    "id": (field("result", word_of("id_low")), 5, "leads to slot"),
+    "generation": (field("result", word_of("generation")), 2, "generation 2"),
+    "origin": (field("waiting 0", word_of("origin")), 3, "request"),
+    "enqueued": (field("large", word_of("enqueued_at_ns")), 3, "arguments does not match"),
+    "meta length": (field("large", word_of("meta_bytes")), 2**60, "arguments"),
+    "length": (field("large", word_of("arguments_bytes")), 3000, "slots for"),
+    "chain": (field("large", word_of("arguments_chain")), 0, "has no chain"),
+    "started": (field("running", word_of("started_at_ns")), 3, "start"),
+    "finished": (field("result", word_of("finished_at_ns")), 3, "CRC"),
+    "outcome length": (field("large result", word_of("outcome_bytes")), 5, "CRC"),
+    "outcome CRC": (field("large result", word_of("outcome_crc")), 5, "CRC"),
+    "loss": (field("lost", word_of("outcome_bytes")), 5, "CRC"),
+    "payload": (field("urgent", HEAD_BYTES // 8), 5, "request"),
     "owner": (column_of("urgent", "commit"), at.head_word(at.READY, 10**6, 5), "names an owner"),
     "state": (column_of("urgent", "commit"), at.head_word(at.READY, 10**6) ^ 2**63, "check bits"),
 }
@@ -216,7 +222,7 @@ def test_wrong_chains_of_a_running_task_are_found(rings: Rings) -> None:
         slot = ring_address(put(ring, LARGE))[0]
         ring.claim()
         words = ring.words[ring._table.offset(slot) // 8 :]
-        words[at.S_OUTCOME_CHAIN] = [5, words[at.S_ARGUMENTS_CHAIN]][number]
+        words[word_of("outcome_chain")] = [5, words[word_of("arguments_chain")]][number]
         text = ["outcome has no slots", "have a slot in common"][number]
         assert any(text in each for each in ring.check())
         ring.repair()

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_tasks_local import ring
-from django_tasks_local.options import OPTIONS
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import PROGRESS_BYTES, Head
 from django_tasks_local.ring.shm import lock
 from tests.support import ROOT
 
@@ -143,14 +143,6 @@ def test_slots_for_rounds_up(size: int, slots: int) -> None:
     assert at.slots_for(size, 256) == slots
 
 
-def test_the_head_slot_holds_its_fields() -> None:
-    """Sixteen words, the structs that are written into them, and something left for payload."""
-    assert at.HEAD.size == at.HEAD_BYTES == (at.S_OUTCOME_CRC + 1) * 8
-    assert at.REQUEST.size == at.S_REQUEST_CRC * 8
-    assert at.Geometry(int(OPTIONS["SLOT_SIZE"].minimum), 2).inline_bytes > 0
-    assert at.PROGRESS_BYTES % 8 == 0
-
-
 def test_the_header_and_the_entries_do_not_overlap() -> None:
     """Header words, table of codes, lanes, registry: one behind the other, with paths that fit."""
     singles = [v for n, v in vars(at).items() if n.startswith("H_") and n != "H_CODES"]
@@ -185,7 +177,6 @@ TABLES = {
     "A code in the table, by byte": "C_",
     "A lane, by byte": "L_",
     "An entry of the registry, by byte": "E_",
-    "A head slot, by byte": "S_",
 }
 
 
@@ -208,6 +199,13 @@ def test_the_docstring_has_every_word_at_its_place(title: str) -> None:
     assert offsets_in_text(title) == words
 
 
+def test_the_docstring_has_every_word_of_a_record_at_its_place() -> None:
+    """Likewise the words of a head slot, which are the fields of `Head`."""
+    names = [name.removesuffix("_ns").upper() for name in Head._fields]
+    found = offsets_in_text("A head slot, by byte")
+    assert found == {name: number * 8 for number, name in enumerate(names)}
+
+
 def test_the_drawing_has_the_right_numbers() -> None:
     """Areas, states, lock bytes and record sizes."""
     text = ring.__doc__ or ""
@@ -216,7 +214,7 @@ def test_the_drawing_has_the_right_numbers() -> None:
     assert f"{at.ENTRIES:,} entries of {at.ENTRY_BYTES} bytes" in text
     assert f"{at.LANES} lanes of {at.LANE_WORDS * 8:,} bytes" in text
     assert f"{at.CODES} entries of {at.CODE_WORDS * 8} bytes" in text
-    assert f"-{at.PROGRESS_BYTES}  progress" in text
+    assert f"-{PROGRESS_BYTES}  progress" in text
     assert [name for name in at.COLUMNS if f"| {name} " in text] == list(at.COLUMNS)
     for name in ("FREE", "WRITING", "READY", "RUNNING", "SUCCESSFUL", "FAILED", "LOST", "CHAIN"):
         assert f"{getattr(at, name)} {name}" in text

@@ -12,6 +12,7 @@ import pytest
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring import Ring, Role
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import S_ARGUMENTS_CHAIN
 from django_tasks_local.ring.shm import lock as locks
 from django_tasks_local.ring.shm import patience
 from django_tasks_local.ring.shm.objects import semaphore_path
@@ -93,7 +94,7 @@ def test_a_lost_token_is_found(ring: Ring) -> None:
 
 
 def test_healing_gives_back_a_lost_token(ring: Ring) -> None:
-    """Whoever keeps house frees a waiter whose chunk a step of the clock made long."""
+    """`heal` frees a waiter whose chunk a step of the clock made long."""
     ring._mutex.semaphore.acquire(0)
     ring.heal()
     assert ring._mutex.semaphore.value == 1
@@ -265,7 +266,7 @@ def test_what_was_dropped_is_logged_outside(ring: Ring, caplog: pytest.LogCaptur
             ids.append(put(ring))
 
     slot = peers.ring_address(result_id)[0]
-    ring.words[ring._table.offset(slot) // 8 + at.S_ARGUMENTS_CHAIN] = 0
+    ring.words[ring._table.offset(slot) // 8 + S_ARGUMENTS_CHAIN] = 0
     ring.words[at.H_DIRTY] = 1
     handler = Enqueues()
     logging.getLogger("django_tasks_local").addHandler(handler)

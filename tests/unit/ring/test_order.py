@@ -133,14 +133,14 @@ def test_those_that_fall_due_together_come_in_the_order_of_their_times(
     assert claimed(ring) == sorted(ids, key=lambda each: ids[each])
 
 
-def test_keeping_house_without_deferred_tasks_does_nothing(ring: Ring) -> None:
+def test_a_promotion_without_deferred_tasks_does_nothing(ring: Ring) -> None:
     """It is called every second or so."""
     tick = ring.words[at.H_TICK]
     ring.promote()
     assert ring.words[at.H_TICK] == tick
 
 
-def test_keeping_house_promotes(ring: Ring, clock: SimpleNamespace) -> None:
+def test_promote_moves_what_is_due(ring: Ring, clock: SimpleNamespace) -> None:
     """Somebody who only looks moves what is due, and wakes workers for it."""
     put(ring, due_ns=clock.now_ns + 5)
     put(ring, due_ns=clock.now_ns + FAR_NS)
@@ -206,7 +206,7 @@ def test_a_herd_of_other_code_hides_nothing(rings: Rings, clock: SimpleNamespace
     assert ring.check() == []
 
 
-def test_keeping_house_moves_a_herd(rings: Rings, clock: SimpleNamespace) -> None:
+def test_promote_moves_a_herd(rings: Rings, clock: SimpleNamespace) -> None:
     """Some hundreds at once; then the next moment at which something is due has passed already."""
     count = 40 * order.PROMOTED_AT_ONCE
     ring, _ = herd(rings, clock, count)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring import Loss, Ring, Role, loss_word
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import OUTCOME_AT, S_ARGUMENTS_CHAIN, S_OUTCOME_CHAIN
 from django_tasks_local.ring.records.slots import Wanted
 from django_tasks_local.ring.records.table import Room
 from django_tasks_local.store import Arguments
@@ -134,7 +135,7 @@ def test_two_records_never_share_a_slot(ring: Ring) -> None:
     """Where two claim the same chain the second is dropped."""
     first, second = put(ring, LARGE), put(ring, LARGE)
     table = ring._table
-    chains = [table.offset(ring_address(each)[0]) // 8 + at.S_ARGUMENTS_CHAIN
+    chains = [table.offset(ring_address(each)[0]) // 8 + S_ARGUMENTS_CHAIN
               for each in (first, second)]  # fmt: skip
     ring.words[chains[1]] = ring.words[chains[0]]
     ring.recover()
@@ -147,7 +148,7 @@ def test_a_record_never_has_a_slot_twice(ring: Ring) -> None:
     result_id = put(ring, LARGE)
     ring.claim()
     word = ring._table.offset(ring_address(result_id)[0]) // 8
-    ring.words[word + at.S_OUTCOME_CHAIN] = ring.words[word + at.S_ARGUMENTS_CHAIN]
+    ring.words[word + S_OUTCOME_CHAIN] = ring.words[word + S_ARGUMENTS_CHAIN]
     ring.recover()
     assert not exists(ring, result_id)
     assert ring.check() == []
@@ -294,7 +295,7 @@ def test_a_death_before_the_chain_was_whole_is_no_damage(
         at.WRITING, word & at.GENERATION_MASK, ring.registry.index
     )
     ring.registry.set_field(at.E_OTHERS, 1)
-    ring.words[ring._table.offset(slot) // 8 + at.S_ARGUMENTS_CHAIN] = 0
+    ring.words[ring._table.offset(slot) // 8 + S_ARGUMENTS_CHAIN] = 0
     ring.recover()
     assert ring.counts().free_slots == free - 1
     assert ring.check() == []
@@ -332,7 +333,7 @@ def half_a_result(mine: Any, result_id: str, size: int) -> None:
     if size > 100:
         wanted = Wanted(12, mine.ring._table.owner_word(found.slot))
         assert mine.ring._mutex.run(mine.ring._do.chain_outcome, found, wanted, 0) is Room.ENOUGH
-    offset = mine.ring._table.offset(found.slot) + at.S_FINISHED_AT * 8
+    offset = mine.ring._table.offset(found.slot) + OUTCOME_AT
     mine.ring.segment.bytes[offset : offset + 13] = b"\xff" * 13  # torn in the middle of a word
 
 

@@ -239,7 +239,7 @@ def test_the_living_are_not_reaped(rings: Rings) -> None:
 
 
 def test_reading_finds_the_death(rings: Rings) -> None:
-    """Whoever asks for a task whose worker died is told, with nobody there to keep house."""
+    """A reader is told that the worker died, also where no pool looks after the ring."""
     ring = rings.attach()
     result_id = put(ring)
     peer = rings.peer()

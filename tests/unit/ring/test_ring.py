@@ -9,6 +9,7 @@ import pytest
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring import Ring, Role
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import HEAD_BYTES
 from django_tasks_local.ring.records.claim import RingClaim
 from tests import rings as peers
 from tests.rings import LIMITS, META, Rings, done, exists, put, ring_address, run
@@ -282,7 +283,7 @@ def work_all(mine: Any) -> list[str]:
 def test_a_damaged_task_is_not_run(ring: Ring, caplog: pytest.LogCaptureFixture) -> None:
     """It is never unpickled; the next one is claimed, and the ring stays sound but for it."""
     broken, whole = put(ring), put(ring)
-    ring.segment.bytes[ring._table.offset(ring_address(broken)[0]) + at.HEAD_BYTES + 3] ^= 1
+    ring.segment.bytes[ring._table.offset(ring_address(broken)[0]) + HEAD_BYTES + 3] ^= 1
     claim = ring.claim()
     assert claim is not None
     assert claim.result_id == whole

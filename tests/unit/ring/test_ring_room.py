@@ -322,9 +322,10 @@ def test_a_full_file_system_is_named(rings: Rings, monkeypatch: pytest.MonkeyPat
     assert exists(ring, kept)
     claim = ring.claim()
     assert claim is not None
-    with pytest.raises(PayloadTooLarge) as caught:
+    with pytest.raises(PayloadTooLarge, match="or give /dev/shm more room") as caught:
         ring.finish(claim, successful=True, outcome=b"y" * 256 * 700)
-    assert caught.value.option == "the size of /dev/shm"
+    assert caught.value.option == "SHM_SIZE"
+    assert caught.value.fix.startswith("give /dev/shm more room (docker run --shm-size=")
     assert caught.value.limit < 256 * 700
     assert put(ring)
     assert ring.check() == []

@@ -9,7 +9,7 @@ from typing import Final
 
 from django_tasks_local.ring import Ring, Role, unlink_objects
 
-from .launcher import reap_pools, started
+from .launcher import collect_ended_pools, started
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -40,7 +40,7 @@ def remove(ring: Ring) -> None:
             )  # fmt: skip
             break
         time.sleep(LOOK_S)
-        reap_pools()
+        collect_ended_pools()
     ring.detach()
 
 
