@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from django_tasks_local import ProcessPoolBackend
+from django_tasks_local.ring import Look, Role, ring_name
 from django_tasks_local.ring.shm.objects import SEMAPHORES
 from tests.leaks import remove_objects
 from tests.support import LONG_TIMEOUT, Site, alive, command_of, unlink_shm, wait_for
@@ -105,8 +106,16 @@ class Client:
         return answers
 
     def supervisors(self) -> list[int]:
-        """Pids of this site's pools, without their workers."""
-        return [pid for pid in self.site.pool_pids() if is_supervisor(pid)]
+        """Return the pids of this site's pools, without their workers.
+
+        Two web workers may start one at once; the slower one ends before it has attached.
+        """
+        attached: set[int] = set()
+        for alias in ("default", "other"):
+            look = Look.into(ring_name(alias, self.namespace), alias)
+            if look is not None:
+                attached |= {entry.pid for entry in look.attached() if entry.role is Role.POOL}
+        return [pid for pid in self.site.pool_pids() if is_supervisor(pid) and pid in attached]
 
     def workers(self) -> list[int]:
         """Pids of the pools' worker processes."""
