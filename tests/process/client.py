@@ -186,7 +186,7 @@ def serving(
         merged = environment(namespace, **(options or {})) | (env or {})
         settings = merged["DJANGO_SETTINGS_MODULE"]
         with Site(settings=settings, env=merged, **site) as made:
-            yield Client(made, namespace)
+            yield Client(made, merged["DTL_NAMESPACE"])
 
 
 @contextmanager
