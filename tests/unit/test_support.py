@@ -59,10 +59,9 @@ def test_a_process_left_behind_is_named_and_ended() -> None:
 def test_an_orphan_is_found_by_its_mark() -> None:
     """A process whose parent is gone is still one of ours."""
     watch = Watch()
-    child = "import signal; signal.pause()"
-    source = (
-        f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {child!r}]).pid)"
-    )
+    # Its environment is there to be read once it runs, a moment after Popen has returned.
+    child = "import os, signal; print(os.getpid(), flush=True); signal.pause()"
+    source = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}])"
     with program(source) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
