@@ -82,6 +82,18 @@ OPTIONS: dict[str, Option] = {
     "FAILURE_TTL": Option(
         None, (int, float, timedelta), LEAST_TTL_S, MOST_TTL_S, "seconds", none_means=_NO_TTL
     ),
+    # After so many tasks, more or less, a worker process is replaced.
+    "MAX_TASKS_PER_WORKER": Option(
+        None, (int,), 1, 1_000_000_000, "tasks", ("process",), "to let workers live on"
+    ),
+    # And when a task has ended that left it with more private memory.
+    "MAX_WORKER_MEMORY": Option(
+        None, (int,), MIB, 1024 * GIB, "bytes", ("process",), "to let workers grow"
+    ),
+    # A task whose worker has more private memory is killed.
+    "MAX_TASK_MEMORY": Option(
+        None, (int,), MIB, 1024 * GIB, "bytes", ("process",), "to let tasks grow"
+    ),
 }
 
 
@@ -102,6 +114,9 @@ class Options:
     drain_timeout: float | None  # seconds; None: until all is done
     result_ttl: float | None  # seconds; None: no limit
     failure_ttl: float | None  # seconds; None: no limit
+    max_tasks_per_worker: int | None  # None: no limit
+    max_worker_memory: int | None  # bytes; None: no limit
+    max_task_memory: int | None  # bytes; None: no limit
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any], alias: str, kind: Kind) -> Options:

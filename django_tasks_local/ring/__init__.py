@@ -108,6 +108,9 @@ The first eight words keep their places in every layout version.
  256  HAND            a finished record: it and older ones have no arguments to drop; 0: not begun
  272  RESULT_TTL      31 times the option in ms, 0: none; no flip of one bit makes another value
  280  FAILURE_TTL     the same
+ 288  MAX_TASKS       31 times MAX_TASKS_PER_WORKER
+ 296  WORKER_MEMORY   31 times MAX_WORKER_MEMORY
+ 304  TASK_MEMORY     31 times MAX_TASK_MEMORY
  512  CODES           the table of codes: 8 entries of 256 bytes
 ```
 
@@ -157,7 +160,8 @@ ones. So no task is behind one that only other code may run.
   48  ADOPTED         a pool: up to which serial << 8 | of which other codes it runs tasks
   56  WORKERS         a pool: the worker processes that it has, or is about to have
   64  POOL            a worker: its pool's serial << 32 | 1 + its pool's entry
-  72  STATE           a pool: 0 importing, 1 starting, 2 serving, 3 leaving; a site: 2 a server
+  72  STATE           a pool: 0 importing, 1 starting, 2 serving, 3 leaving; a site: 2 a server;
+                     a worker: 3 it is to be replaced
   80  PATH_BYTES      length of the path
   88  PATH            the end of the settings file's path, UTF-8
 ```
@@ -215,7 +219,8 @@ progress, which its sequence word guards.
    can be rebuilt: FREE to CURSOR, DISCARDED, HAND, lanes, heap, recency list, free map. Two more
    columns are needed for that: `sequence` and `due`. A finished record whose `due` is its
    generation has lost its chained arguments: of their chain only the slots that hold its meta are
-   its own.
+   its own. A RUNNING record whose `due` says why (its top bit, and a `loss_word`) cannot be
+   finished: its worker is to be killed.
 3. **Order.** DIRTY first; then whatever W is to cover; then W, by one store, the commit point;
    then links and counts. The mutex clears DIRTY when the operation came to its end.
 4. **Reading.** Readers take no lock: W, copy, W again, CRC. If the two differ they try again. A
@@ -293,6 +298,8 @@ the ring, a site, or a process that asks for that very result.
 | | while it is WANTED | a wish of a dead pool | the next worker that looks |
 | give way | before its process ends | a place that counts as free | its pool's next turn |
 | run | at any moment | RUNNING by a dead entry | reaper: LOST |
+| kill | before `due` says why | nothing: no signal was sent | nobody needs to |
+| | before the signal | a task that cannot be finished; its worker dies too | reaper: LOST |
 | report | between two stores | an odd sequence word: no progress is shown | nobody needs to |
 | finish | before W | a result that nobody reads; chained slots | reaper: LOST, slots freed |
 | | after W | a finished record in no list | next |

@@ -8,6 +8,7 @@ import zlib
 from array import array
 from typing import Final
 
+from django_tasks_local.ring.records.loss import noted_loss
 from django_tasks_local.ring.records.table import Table
 
 from .format import layout as at
@@ -50,9 +51,11 @@ def owned_by(table: Table, index: int) -> list[int]:
 
 
 def lose(table: Table, slot: int, loss: int, keep: int) -> None:
-    """Makes a RUNNING record LOST."""
+    """Makes a RUNNING record LOST; where its worker was to be killed, for the reason noted."""
     words = table.words
     words[at.H_DIRTY] = 1
+    noted = noted_loss(words[table.due + slot])
+    loss = noted or loss
     head = table.head(slot)
     finished_at_ns = time.time_ns()
     crc = zlib.crc32(at.OUTCOME.pack(finished_at_ns, loss, 0), head.claim_crc ^ at.LOST)
@@ -63,6 +66,8 @@ def lose(table: Table, slot: int, loss: int, keep: int) -> None:
     words[word + at.S_OUTCOME_CRC] = crc
     table.recency.stamp(slot)
     words[table.commit + slot] = at.head_word(at.LOST, head.generation)
+    if noted:
+        words[table.due + slot] = 0
     if outcome_chain:  # a result that its worker was still copying
         words[word + at.S_OUTCOME_CHAIN] = 0
         table.slots.discard(outcome_chain)

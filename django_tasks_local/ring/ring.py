@@ -183,7 +183,7 @@ class Ring(Attached):
         self._bytes[start : start + 32] = fields + _CRC_WORD.pack(crc)
         claim.close()
         if not self._settled(self._do.finish, claim, state, slots):
-            os._exit(EXIT_DETACHED)  # taken for dead, and reaped
+            os._exit(EXIT_DETACHED)  # taken for dead, and reaped; or about to be killed
         return now_ns
 
     def _enqueue_chained(self, request: Request) -> int:

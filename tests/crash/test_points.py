@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from django_tasks_local.ring import Look, Ring, Role
+from django_tasks_local.ring import Look, Loss, Ring, Role, loss_word
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.records import expiry, order, slots, table
+from django_tasks_local.ring.records.killing import Run
 from tests.crash.scene import (
     FAILED,
     GREEN,
@@ -26,6 +27,7 @@ from tests.crash.scene import (
 )
 from tests.crash.steps import INSIDE, Steps, kill_everywhere
 
+TOO_MUCH = loss_word(Loss.MEMORY, 2048, 2**20)
 NEW = small_value(900)
 NEW_LARGE = large_value(901, 4)
 OUTCOME = ["the", "outcome"]
@@ -77,6 +79,17 @@ def end(outcome: Any, successful: bool = True) -> Callable[[Ring, Any], object]:
 def other_code(ring: Ring) -> Ring:
     """A site of another release in the same process."""
     return Ring(ring.name, "crash", ring.limits, Role.SITE, path=GREEN)
+
+
+def runs_of(ring: Ring) -> list[Run]:
+    """All that runs, be its worker dead or alive."""
+    runs = [ring.killing.run_of(worker) for worker in ring.registry.attachments()]
+    return [run for run in runs if run is not None]
+
+
+def note_all(ring: Ring) -> None:
+    """A pool has decided to kill every worker."""
+    assert all(ring.killing.note(run, TOO_MUCH) for run in runs_of(ring))
 
 
 def wish_for_workers(ring: Ring) -> None:
@@ -135,6 +148,11 @@ OPERATIONS = {
         lambda ring: ring.set_limits(replace(ring.limits, result_ttl_s=1e-3, failure_ttl_s=1e-3)),
         states=("waiting", "full", "crowded", "chained"), in_order=False,
     ),
+    "note_kill": Operation(
+        lambda ring, runs: [ring.killing.note(run, TOO_MUCH) for run in runs], runs_of,
+        states=("running", "chained"),
+    ),
+    "reap_noted": Operation(lambda ring, _: ring.reap_dead(), note_all, states=("running",)),
     "become": Operation(lambda ring, _: ring.become(Role.VISITOR), states=("waiting",)),
     "attach_other_code": Operation(lambda ring, _: other_code(ring), states=("empty", "codes")),
     "enqueue_other_code": Operation(

@@ -91,7 +91,10 @@ def test_every_check_id_is_documented() -> None:
 
 
 def _own_exceptions() -> list[type[exceptions.LocalTasksError]]:
-    return exceptions.LocalTasksError.__subclasses__()
+    found = []
+    for cls in exceptions.LocalTasksError.__subclasses__():
+        found += [cls, *cls.__subclasses__()]
+    return found
 
 
 def test_every_exception_is_documented() -> None:

@@ -30,6 +30,7 @@ class Record:
     owner: int = -1
     dropped: bool = False  # its arguments
     finished_at_ns: int = 0
+    noted: bool = False  # its pool was about to kill its worker
 
 
 @dataclass

@@ -39,6 +39,9 @@ def test_defaults() -> None:
             drain_timeout=8,
             result_ttl=None,
             failure_ttl=None,
+            max_tasks_per_worker=None,
+            max_worker_memory=None,
+            max_task_memory=None,
         )
 
 
@@ -141,7 +144,11 @@ def test_namespace_is_not_empty(value: str) -> None:
     assert options(NAMESPACE="blue").namespace == "blue"
 
 
-@pytest.mark.parametrize("name", ["SLOT_SIZE", "SHM_SIZE", "NAMESPACE"])
+PROCESS_ONLY = ["SLOT_SIZE", "SHM_SIZE", "NAMESPACE", "MAX_TASKS_PER_WORKER"]
+PROCESS_ONLY += ["MAX_WORKER_MEMORY", "MAX_TASK_MEMORY"]
+
+
+@pytest.mark.parametrize("name", PROCESS_ONLY)
 def test_options_of_the_other_backend(name: str) -> None:
     """What shared memory needs, threads do not know; the error says whose it is."""
     (error,) = check({"OPTIONS": {name: 2**20}}, "a", "thread")
