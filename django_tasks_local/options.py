@@ -158,6 +158,7 @@ def check(params: Mapping[str, Any], alias: str, kind: Kind) -> list[Error]:
         errors.extend(_check_option(name, value, f"{where}['OPTIONS'][{name!r}]", kind))
     if not errors and kind == "process":
         errors.extend(_check_room(_complete(options), where))
+        errors.extend(_check_memory(_complete(options), where))
     return errors
 
 
@@ -277,6 +278,17 @@ def _check_room(options: Options, where: str) -> Iterator[Error]:
             f"{where}['OPTIONS']['SHM_SIZE'] is {options.shm_size:,} bytes, too small for "
             f"{counted(options.max_workers, 'worker')} with slots of {options.slot_size:,} bytes.",
             f"At least {least:,} bytes are needed; left out, SHM_SIZE is 32 MiB or more.",
+        )
+
+
+def _check_memory(options: Options, where: str) -> Iterator[Error]:
+    worker, task = options.max_worker_memory, options.max_task_memory
+    if worker is not None and task is not None and worker >= task:
+        yield _error(
+            10,
+            f"{where}['OPTIONS']: MAX_WORKER_MEMORY is {worker:,} bytes, MAX_TASK_MEMORY {task:,}. "
+            "A worker may then keep so much that its next task is killed, however little it takes.",
+            "Make MAX_WORKER_MEMORY smaller than MAX_TASK_MEMORY.",
         )
 
 

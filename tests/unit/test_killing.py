@@ -1,6 +1,7 @@
 """A kill that the pool decides on is noted in the record first, and can hit no other task."""
 
 import os
+import pickle
 from typing import Any
 
 import pytest
@@ -52,6 +53,8 @@ def test_a_noted_reason_is_told(rings: Rings) -> None:
     assert isinstance(loss, MemoryExceeded)
     assert (loss.pid, loss.signal, loss.exit_code) == (peer.pid, 9, None)
     assert (loss.measured, loss.limit, loss.option) == (600 * MIB, 512 * MIB, "MAX_TASK_MEMORY")
+    copy = pickle.loads(pickle.dumps(loss))
+    assert (type(copy), vars(copy), str(copy)) == (MemoryExceeded, vars(loss), str(loss))
     path, text = ring.get(result_id).outcome()
     assert path == "django_tasks_local.exceptions.MemoryExceeded"
     for part in ("600.0 MiB", "MAX_TASK_MEMORY allows 512.0 MiB", "not run again"):

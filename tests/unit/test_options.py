@@ -136,6 +136,16 @@ def test_shm_size_has_room_for_the_workers() -> None:
     assert f"{768 * 1024 + 1002 * (1024 + 104):,}" in error
 
 
+def test_what_a_worker_keeps_is_less_than_what_a_task_may_take() -> None:
+    """Or else a worker that may stay costs its next task; the error names both options."""
+    for worker in (200 * MIB, 300 * MIB):
+        (error,) = errors(MAX_WORKER_MEMORY=worker, MAX_TASK_MEMORY=200 * MIB)
+        assert error.startswith("django_tasks_local.E010")
+        assert f"{worker:,}" in error
+        assert f"{200 * MIB:,}" in error
+    assert errors(MAX_WORKER_MEMORY=100 * MIB, MAX_TASK_MEMORY=200 * MIB) == []
+
+
 @pytest.mark.parametrize("value", ["", " ", "\n"])
 def test_namespace_is_not_empty(value: str) -> None:
     """A namespace of nothing comes from an unset variable, and would be shared by accident."""
