@@ -159,7 +159,7 @@ class LocalBackend(BaseTaskBackend):
 
         Raises:
             TaskResultDoesNotExist: The id is not that of a result in this store, the result was
-                evicted, or its task no longer imports.
+                evicted or has expired, or its task no longer imports.
             StoreUnavailable: The store cannot be used.
             ImproperlyConfigured: The options are wrong.
         """
