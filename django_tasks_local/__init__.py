@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from django_tasks_local.backends.thread import ThreadPoolBackend
     from django_tasks_local.execution import current_result_id
     from django_tasks_local.progress import Progress, progress_of, report_progress, track
+    from django_tasks_local.waiting import await_finished, wait_finished
 
 __version__ = "3.0.0"
 
@@ -15,10 +16,12 @@ __all__ = [
     "ProcessPoolBackend",
     "Progress",
     "ThreadPoolBackend",
+    "await_finished",
     "current_result_id",
     "progress_of",
     "report_progress",
     "track",
+    "wait_finished",
 ]
 
 # Imported at first use: a pool has to find out whether it is needed before it spends half a second
@@ -27,10 +30,12 @@ _MODULES = {
     "ProcessPoolBackend": "django_tasks_local.backends.process",
     "Progress": "django_tasks_local.progress",
     "ThreadPoolBackend": "django_tasks_local.backends.thread",
+    "await_finished": "django_tasks_local.waiting",
     "current_result_id": "django_tasks_local.execution",
     "progress_of": "django_tasks_local.progress",
     "report_progress": "django_tasks_local.progress",
     "track": "django_tasks_local.progress",
+    "wait_finished": "django_tasks_local.waiting",
 }
 
 

@@ -21,7 +21,7 @@ import heapq
 import os
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from itertools import count
 from typing import Any, Final
 
@@ -46,6 +46,7 @@ class Record:
 
     __slots__ = (
         "_arguments",
+        "bell",
         "ending",
         "enqueued_at_ns",
         "finished_at_ns",
@@ -74,6 +75,7 @@ class Record:
         self.ending: Any = None
         self.reported: tuple[float, float | None, str] | None = None
         self.weight = 0  # bytes that it holds, about; counted at its end
+        self.bell: threading.Event | None = None  # made by the first who waits for its end
 
     def arguments(self) -> Arguments:
         """Return the objects that were passed, unchanged."""
@@ -140,9 +142,16 @@ class MemoryStore:
     """
 
     def __init__(
-        self, alias: str, *, max_results: int, max_result_bytes: int, max_pending: int
+        self,
+        alias: str,
+        *,
+        max_results: int,
+        max_result_bytes: int,
+        max_pending: int,
+        max_workers: int = 1,
     ) -> None:
         self.alias = alias
+        self.max_workers = max_workers
         self.max_results = max_results
         self.max_result_bytes = max_result_bytes
         self.max_pending = max_pending
@@ -157,6 +166,7 @@ class MemoryStore:
         self._work = threading.Condition(self._lock)
         self._quiet = threading.Condition(self._lock)
         self._records: dict[str, Record] = {}
+        self._waiting: Counter[str] = Counter()  # how often each running task waits for others
         self._turn = count()
         self._ready: list[tuple[int, int, Record]] = []  # (-priority, turn, record)
         self._deferred: list[tuple[int, int, Record]] = []  # (due_ns, turn, record)
@@ -254,7 +264,35 @@ class MemoryStore:
                 del self._records[evicted[-1].result_id]
             if self._ending:
                 self._quiet.notify_all()
+        if claim.bell is not None:
+            claim.bell.set()
         return claim.finished_at_ns
+
+    def wait_for_change(self, snapshot: Snapshot, timeout_s: float) -> None:
+        """See ``store.StoreClient``."""
+        self._let_workers_go()
+        with self._lock:
+            record = self._records.get(snapshot.result_id)
+            if record is None or record.finished_at_ns:
+                return
+            if record.bell is None:
+                record.bell = threading.Event()
+        record.bell.wait(timeout_s)
+
+    def begin_waiting(self, task_id: str) -> bool:
+        """See ``store.StoreClient``."""
+        with self._lock_of_workers:
+            if task_id not in self._waiting and len(self._waiting) + 1 >= self.max_workers:
+                return False
+            self._waiting[task_id] += 1
+            return True
+
+    def end_waiting(self, task_id: str) -> None:
+        """See ``store.StoreClient``."""
+        with self._lock_of_workers:
+            self._waiting[task_id] -= 1
+            if not self._waiting[task_id]:
+                del self._waiting[task_id]
 
     def _keeps_too_much(self) -> bool:
         kept = len(self._finished)
@@ -296,6 +334,9 @@ class MemoryStore:
             self._records = {record.result_id: record for record in self._in_progress()}
             self._ready, self._deferred, self._finished = [], [], OrderedDict()
             self._kept_bytes = 0
+        for record in waiting:
+            if record.bell is not None:
+                record.bell.set()
         del dropped  # now that the lock is free
         return waiting
 

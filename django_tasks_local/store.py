@@ -143,6 +143,24 @@ class StoreClient(Protocol):
             TaskResultDoesNotExist: for any string that is not the id of a record here.
         """
 
+    def wait_for_change(self, snapshot: Any, timeout_s: float) -> None:
+        """Block until a record of this store has ended, or for ``timeout_s``; it may return early.
+
+        Args:
+            snapshot: the record, as `get` has given it.
+            timeout_s: for how long at most.
+        """
+
+    def begin_waiting(self, task_id: str) -> bool:
+        """Note that a running task of this store, the caller, waits for others.
+
+        Returns:
+            False where then the task of every worker would wait. Nothing is noted then.
+        """
+
+    def end_waiting(self, task_id: str) -> None:
+        """Note that it waits no longer."""
+
 
 class Store(StoreClient, Protocol):
     """And what a worker asks of it."""

@@ -24,10 +24,11 @@ from django.utils import timezone
 
 from django_tasks_local.announce import announce
 from django_tasks_local.exceptions import describe
+from django_tasks_local.execution import current_result_id
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.options import Kind, Options, check, check_app
 from django_tasks_local.results import LocalTaskResult, unix_ns
-from django_tasks_local.store import Arguments, PlainSnapshot, StoreClient
+from django_tasks_local.store import Arguments, PlainSnapshot, StoreClient, task_path
 
 if TYPE_CHECKING:
     from django_tasks_local.naming import AnyTask
@@ -180,6 +181,57 @@ class LocalBackend(BaseTaskBackend):
         # It reads memory for some microseconds and sends no signal; the way into a thread and
         # back costs ten times that, and queues up behind the request's database queries.
         return self.get_result(result_id)
+
+    def wait_for_change(self, result: LocalTaskResult, timeout_s: float) -> None:
+        """Block until the task of ``result`` has ended, or for ``timeout_s``; may return early.
+
+        For `waiting.wait_finished`, which looks again.
+        """
+        self._store().wait_for_change(result.snapshot, timeout_s)
+
+    def begin_waiting(self, result: LocalTaskResult) -> str:
+        """Note that the task that runs here waits for that of ``result``.
+
+        A task that waits keeps its worker. As long as the task of one worker does not wait, that
+        one brings the others on.
+
+        Returns:
+            What to call `end_waiting` with; ``""`` outside the tasks of this backend.
+
+        Raises:
+            RuntimeError: no worker would be left whose task does not wait, or a task waits for
+                itself.
+        """
+        own_id = current_result_id.get("")
+        if not own_id:
+            return ""
+        store = self._store()
+        try:
+            own = store.get(own_id)
+        except TaskResultDoesNotExist:
+            return ""  # it runs on another backend
+        if own.status != TaskResultStatus.RUNNING:
+            return ""  # a thread of that task, which has outlived it
+        caller, path = f"Task {task_path(own.meta)}, id={own_id},", result.task.module_path
+        if own_id == result.id:
+            raise RuntimeError(f"{caller} cannot wait for its own end: that would never come.")
+        if not store.begin_waiting(own_id):
+            raise RuntimeError(
+                f"{caller} cannot wait for task {path}, id={result.id}: no worker of task backend "
+                f"{self.alias!r} would be left whose task does not wait, and with none to run what "
+                "they wait for that is a deadlock. Make what follows a task of its own, run "
+                f"{path} on another backend, or raise MAX_WORKERS."
+            )
+        return own_id
+
+    def end_waiting(self, task_id: str) -> None:
+        """Note that a task waits no longer.
+
+        Args:
+            task_id: as returned by `begin_waiting`.
+        """
+        if task_id:
+            self._store().end_waiting(task_id)
 
 
 def _encode_arguments(store: StoreClient, task: AnyTask, arguments: Arguments) -> Any:

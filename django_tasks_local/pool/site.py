@@ -120,6 +120,18 @@ class Site:
         self._keep_house()
         return self.ring.get(result_id)
 
+    def wait_for_change(self, snapshot: Any, timeout_s: float) -> None:
+        """As `Ring.wait_for_change`."""
+        self.ring.wait_for_change(snapshot, timeout_s)
+
+    def begin_waiting(self, task_id: str) -> bool:
+        """As `Ring.begin_waiting`."""
+        return self.ring.begin_waiting(task_id)
+
+    def end_waiting(self, task_id: str) -> None:
+        """As `Ring.end_waiting`."""
+        self.ring.end_waiting(task_id)
+
     def serve(self) -> bool:
         """This process serves requests: it keeps a pool alive, and never waits at exit.
 

@@ -26,6 +26,7 @@ from django_tasks_local.ring.shm.mutex import Mutex
 from django_tasks_local.ring.shm.registry import Attachment, Registry, Role
 from django_tasks_local.ring.shm.segment import Segment, attach_segment
 from django_tasks_local.ring.shm.semaphores import Semaphores
+from django_tasks_local.ring.shm.waiters import Waiters
 
 from . import recovery
 from .enrolment import Enrolment, enrol
@@ -107,6 +108,7 @@ class Attached:
         self._do = Operations(self._table, self.registry)
         self._enrolment = Enrolment(self.registry, self.codes, path, self.digest)
         self._semaphores = Semaphores(self.segment)
+        self._waiters = Waiters(self.segment, self.registry)
         self._mutex = self._shared_mutex()
         self.workforce = Workforce(self.registry, self.codes, self._mutex)
         self._abandoned: list[Written] = []  # by enqueues that could not free it themselves
@@ -376,9 +378,11 @@ class Attached:
                 if not run(self._do.settle, slot, index, loss):
                     return 0
                 if running:
+                    self._waiters.wake(slot)
                     log_loss(self._reader, self._table, slot)
         lost = run(self._do.reap, index, loss, several) or 0
         if lost:
+            self._waiters.wake(lost)
             log_loss(self._reader, self._table, lost)
         return lost
 

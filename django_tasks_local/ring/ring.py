@@ -132,6 +132,7 @@ class Ring(Attached):
                 return claim
             # Never unpickled. Whoever asks for the result is told what is wrong.
             self._settled(self._do.lose, claim)
+            self._waiters.wake(slot)
             logger.error("%s: a task in slot %d can't run: %s", self.segment.path, slot, problem)
         return None
 
@@ -180,7 +181,26 @@ class Ring(Attached):
         claim.close()
         if not self._settled(self._do.finish, claim, state, slots):
             os._exit(EXIT_DETACHED)  # taken for dead, and reaped
+        if self.words[at.H_WAITED] > now_ns:
+            self._waiters.wake(claim.slot)
         return now_ns
+
+    def wait_for_change(self, found: Found, timeout_s: float) -> None:
+        """Wait until a record has ended, or for `timeout_s`; it may return early.
+
+        It sees an end at once, the death of a worker only where another process settles it: `get`
+        does that, too.
+        """
+        if found.slot < self.segment.reserved() and found.state in at.UNFINISHED:
+            self._waiters.wait(found.slot, found.word, timeout_s)
+
+    def begin_waiting(self, task_id: str) -> bool:
+        """A worker's task begins to wait for others; False where no worker would be left."""
+        return self._settled(self._waiters.begin_in_task, self.max_workers())
+
+    def end_waiting(self, task_id: str) -> None:
+        """It waits no longer."""
+        self._settled(self._waiters.end_in_task)
 
     def _enqueue_chained(self, request: Request) -> int:
         size = len(request.meta) + len(request.arguments)

@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "streams",
         "typing",
         "under_test",
+        "waiting",
         "weight",
     ),
     ("store",),

@@ -37,6 +37,9 @@ class PoolState(IntEnum):
     LEAVING = 3  # claims nothing more, lets its tasks end
 
 
+# The state of a worker whose task waits for another task of this ring.
+WAITS: Final = 1
+
 _ROLES: Final = {int(role): role for role in Role}
 
 
@@ -307,10 +310,10 @@ class Registry:
         return code_in(self.field(index, at.E_COMMIT))
 
     def state(self, index: int) -> int:
-        """A pool's state, a `PoolState`."""
+        """A pool's state, a `PoolState`; of a worker WAITS or 0."""
         return self.field(index, at.E_STATE)
 
-    def set_state(self, state: PoolState) -> None:
+    def set_state(self, state: int) -> None:
         """Says what this process does."""
         self._state = state
         if self.owned():

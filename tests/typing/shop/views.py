@@ -6,7 +6,7 @@ from typing import Any, assert_type
 from django.tasks import Task as DjangoTask
 from django.tasks import default_task_backend
 
-from django_tasks_local import Progress, progress_of
+from django_tasks_local import Progress, await_finished, progress_of, wait_finished
 from django_tasks_local.exceptions import WorkerLost
 from django_tasks_local.typing import Task, TaskResult
 
@@ -35,6 +35,19 @@ def read(result_id: str) -> float | None:
     result = total.get_result(result_id)
     result.refresh()
     return result.progress.fraction if result.progress else None
+
+
+def wait() -> float:
+    result = total.enqueue([1]).wait_finished(timedelta(seconds=5))
+    assert_type(result.return_value, float)
+    assert_type(wait_finished(total.enqueue([1]), timeout=5).progress, Progress | None)
+    return wait_finished(plain.enqueue(1), 0.5).return_value
+
+
+async def wait_in_the_event_loop() -> str:
+    result = await (await attempt.aenqueue(1)).await_finished()
+    assert_type(result.return_value, str)
+    return (await await_finished(result, timeout=1)).return_value
 
 
 def show(result: TaskResult[..., float]) -> str:
@@ -67,3 +80,5 @@ def mistakes() -> None:
     total.using(run_after=5)  # type: ignore[arg-type]
     attempt.enqueue("3")  # type: ignore[arg-type]
     progress_of("id")  # type: ignore[arg-type]
+    bare.enqueue(1).wait_finished("5")  # type: ignore[arg-type]
+    wait_finished(1)  # type: ignore[type-var]
