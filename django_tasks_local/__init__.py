@@ -7,19 +7,23 @@ if TYPE_CHECKING:
     from django_tasks_local.backends.process import ProcessPoolBackend
     from django_tasks_local.backends.thread import ThreadPoolBackend
     from django_tasks_local.execution import current_result_id
+    from django_tasks_local.listing import MissingTask, aresults, results
     from django_tasks_local.progress import Progress, progress_of, report_progress, track
     from django_tasks_local.waiting import await_finished, wait_finished
 
 __version__ = "3.0.0"
 
 __all__ = [
+    "MissingTask",
     "ProcessPoolBackend",
     "Progress",
     "ThreadPoolBackend",
+    "aresults",
     "await_finished",
     "current_result_id",
     "progress_of",
     "report_progress",
+    "results",
     "track",
     "wait_finished",
 ]
@@ -27,13 +31,16 @@ __all__ = [
 # Imported at first use: a pool has to find out whether it is needed before it spends half a second
 # on importing Django, and threads need no posix_ipc.
 _MODULES = {
+    "MissingTask": "django_tasks_local.listing",
     "ProcessPoolBackend": "django_tasks_local.backends.process",
     "Progress": "django_tasks_local.progress",
     "ThreadPoolBackend": "django_tasks_local.backends.thread",
+    "aresults": "django_tasks_local.listing",
     "await_finished": "django_tasks_local.waiting",
     "current_result_id": "django_tasks_local.execution",
     "progress_of": "django_tasks_local.progress",
     "report_progress": "django_tasks_local.progress",
+    "results": "django_tasks_local.listing",
     "track": "django_tasks_local.progress",
     "wait_finished": "django_tasks_local.waiting",
 }

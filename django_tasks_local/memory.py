@@ -22,6 +22,7 @@ import os
 import threading
 import time
 from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterator
 from itertools import count
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import QueueFull, counted
+from django_tasks_local.memory_listing import in_order
+from django_tasks_local.polite_lock import PoliteLock
 from django_tasks_local.progress import Progress
 from django_tasks_local.ring import random_id
 from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot
@@ -111,28 +114,6 @@ class Record:
         )
 
 
-class _PoliteLock:
-    """The lock, for threads that run tasks: they take it with the GIL in hand, or not yet.
-
-    A thread that waits for a lock of C is given it without the GIL, and keeps it while it waits for
-    that; then the next one waits for the lock, and so on: every step is a switch of threads.
-
-    Not for the main thread: what a signal handler raises there, right after the lock was taken,
-    would leave it taken. `with` on the lock itself is safe.
-    """
-
-    def __init__(self, lock: threading.Lock) -> None:
-        self._take = lock.acquire
-        self._give = lock.release
-
-    def __enter__(self) -> None:
-        while not self._take(False):
-            time.sleep(0)  # whoever has it goes on
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._give()
-
-
 class MemoryStore:
     """Tasks and results of one alias in one process; see ``records.Store``.
 
@@ -160,7 +141,7 @@ class MemoryStore:
         self._closed = False
         self._ending = False  # somebody waits until all is done
         self._lock = threading.Lock()
-        self._lock_of_workers = _PoliteLock(self._lock)
+        self._lock_of_workers = PoliteLock(self._lock)
         # Two conditions: a notify meant for a thread that wants work must not wake one that waits
         # for the end of it.
         self._work = threading.Condition(self._lock)
@@ -279,6 +260,21 @@ class MemoryStore:
                 record.bell = threading.Event()
         record.bell.wait(timeout_s)
 
+    def listed(
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
+    ) -> Iterator[Snapshot]:
+        """See ``store.StoreClient``."""
+        self._let_workers_go()
+        with self._lock:  # copies of references: less than 1 ms for 100,000 records
+            records, ready, deferred = [*self._records.values()], self._ready[:], self._deferred[:]
+        for record in in_order(statuses, records, ready, deferred, time.time_ns()):
+            if accepts is None or accepts(record.meta):
+                with self._lock:
+                    there = self._records.get(record.result_id) is record
+                    snapshot = record.snapshot()
+                if there and snapshot.status in statuses:
+                    yield snapshot
+
     def begin_waiting(self, task_id: str) -> bool:
         """See ``store.StoreClient``."""
         with self._lock_of_workers:
@@ -346,7 +342,7 @@ class MemoryStore:
             return self._in_progress()
 
     def _let_workers_go(self) -> None:
-        # What `_PoliteLock` does, as far as the main thread may.
+        # What `PoliteLock` does, as far as the main thread may.
         while self._lock.locked():
             time.sleep(0)
 

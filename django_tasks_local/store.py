@@ -6,7 +6,7 @@ before it has imported Django.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -160,6 +160,19 @@ class StoreClient(Protocol):
 
     def end_waiting(self, task_id: str) -> None:
         """Note that it waits no longer."""
+
+    def listed(
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
+    ) -> Iterator[Snapshot]:
+        """Yield the records that are there, without using them.
+
+        What is RUNNING, the latest start first; READY, in the order in which it will run, the
+        deferred last; finished, the latest end first.
+
+        Args:
+            statuses: which of them.
+            accepts: says by a record's ``meta`` whether it is wanted; ``None``: all are.
+        """
 
 
 class Store(StoreClient, Protocol):

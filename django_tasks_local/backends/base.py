@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,8 +27,8 @@ from django_tasks_local.exceptions import describe
 from django_tasks_local.execution import current_result_id
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.options import Kind, Options, check, check_app
-from django_tasks_local.results import LocalTaskResult, unix_ns
-from django_tasks_local.store import Arguments, PlainSnapshot, StoreClient, task_path
+from django_tasks_local.result import LocalTaskResult, unix_ns
+from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot, StoreClient, task_path
 
 if TYPE_CHECKING:
     from django_tasks_local.naming import AnyTask
@@ -188,6 +188,12 @@ class LocalBackend(BaseTaskBackend):
         For `waiting.wait_finished`, which looks again.
         """
         self._store().wait_for_change(result.snapshot, timeout_s)
+
+    def listed(
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
+    ) -> Iterator[Snapshot]:
+        """Yield records, for `listing.results`. See ``store.StoreClient``."""
+        return self._store().listed(statuses, accepts)
 
     def begin_waiting(self, result: LocalTaskResult) -> str:
         """Note that the task that runs here waits for that of ``result``.

@@ -5,7 +5,8 @@ import logging
 import os
 import threading
 import time
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
@@ -24,6 +25,9 @@ from .serving import is_server
 from .slow_start import SlowStart
 from .spec import PoolSpec
 from .ticks import TICK_S, until_tick_s
+
+if TYPE_CHECKING:
+    from django.tasks import TaskResultStatus
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -119,6 +123,13 @@ class Site:
         """As `Ring.get`."""
         self._keep_house()
         return self.ring.get(result_id)
+
+    def listed(
+        self, statuses: "Collection[TaskResultStatus]", accepts: Callable[[bytes], bool] | None
+    ) -> Iterator[Snapshot]:
+        """As `Ring.listed`."""
+        self._keep_house()
+        return self.ring.listed(statuses, accepts)
 
     def wait_for_change(self, snapshot: Any, timeout_s: float) -> None:
         """As `Ring.wait_for_change`."""

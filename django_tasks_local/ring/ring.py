@@ -4,18 +4,21 @@ import logging
 import os
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from struct import Struct
 from typing import Any, Final
 
+from django.tasks import TaskResultStatus
+
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnavailable
 from django_tasks_local.ring.format.ids import format_id, new_id_words, with_slot
 from django_tasks_local.ring.records.claim import RingClaim
+from django_tasks_local.ring.records.listing import Listing
 from django_tasks_local.ring.records.loss import EXIT_DETACHED
 from django_tasks_local.ring.records.order import JUDGED_WAITING
 from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encode
-from django_tasks_local.ring.records.reader import Found
+from django_tasks_local.ring.records.reader import STATUSES, Found
 from django_tasks_local.ring.records.slots import Wanted
 from django_tasks_local.ring.records.table import Room, make_head
 from django_tasks_local.ring.shm.errors import lost_hold, no_space
@@ -99,6 +102,13 @@ class Ring(Attached):
         elif state != at.READY and self.words[at.H_NEWEST] != found.slot:
             self._mutex.try_run(self._do.touch, found.slot, word)
         return found
+
+    def listed(
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
+    ) -> Iterator[Found]:
+        """The records of these statuses, without the lock and without a trace: see `Listing`."""
+        states = [state for state, status in STATUSES.items() if status in statuses]
+        return Listing(self._table, self._reader).records(states, accepts)
 
     def claim(self, share: at.Share | None = None) -> RingClaim | None:
         """Makes the next task RUNNING by this process.

@@ -19,7 +19,8 @@ from .loss import loss_error, worker_lost
 from .payload import NO_ARGUMENTS, decode
 from .table import Head, Table, make_head
 
-_STATUS = {
+# What Django calls the states.
+STATUSES = {
     at.READY: TaskResultStatus.READY,
     at.RUNNING: TaskResultStatus.RUNNING,
     at.SUCCESSFUL: TaskResultStatus.SUCCESSFUL,
@@ -70,7 +71,7 @@ class Found:
     @property
     def status(self) -> TaskResultStatus:
         """What Django calls the state."""
-        return _STATUS[self.word >> at.STATE_SHIFT]
+        return STATUSES[self.word >> at.STATE_SHIFT]
 
     @property
     def meta(self) -> bytes:

@@ -4,10 +4,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from django.tasks import Task as DjangoTask
-from django.tasks import default_task_backend
+from django.tasks import TaskResultStatus, default_task_backend
 
-from django_tasks_local import Progress, await_finished, progress_of, wait_finished
+from django_tasks_local import (
+    Progress,
+    aresults,
+    await_finished,
+    progress_of,
+    results,
+    wait_finished,
+)
 from django_tasks_local.exceptions import WorkerLost
+from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.typing import Task, TaskResult
 
 from .tasks import attempt, bare, plain, total, waits
@@ -50,6 +58,17 @@ async def wait_in_the_event_loop() -> str:
     return (await await_finished(result, timeout=1)).return_value
 
 
+def board() -> list[str]:
+    running = results("cpu_intensive", status=TaskResultStatus.RUNNING, limit=5)
+    done = results(status=["SUCCESSFUL", TaskResultStatus.FAILED], task=total, queue_name="reports")
+    assert_type(running, list[LocalTaskResult])
+    return [f"{each.id} {each.task.module_path} {each.progress}" for each in running + done]
+
+
+async def board_in_the_event_loop() -> int:
+    return len(await aresults(task="shop.tasks.plain", limit=None))
+
+
 def show(result: TaskResult[..., float]) -> str:
     return result.progress.message if result.progress else f"{result.return_value:.1f}"
 
@@ -82,3 +101,4 @@ def mistakes() -> None:
     progress_of("id")  # type: ignore[arg-type]
     bare.enqueue(1).wait_finished("5")  # type: ignore[arg-type]
     wait_finished(1)  # type: ignore[type-var]
+    results(limit="5")  # type: ignore[arg-type]
