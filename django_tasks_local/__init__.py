@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from django_tasks_local.backends.thread import ThreadPoolBackend
     from django_tasks_local.execution import current_result_id
     from django_tasks_local.listing import MissingTask, aresults, results
+    from django_tasks_local.on_commit import enqueue_on_commit
     from django_tasks_local.progress import Progress, progress_of, report_progress, track
     from django_tasks_local.waiting import await_finished, wait_finished
 
@@ -21,6 +22,7 @@ __all__ = [
     "aresults",
     "await_finished",
     "current_result_id",
+    "enqueue_on_commit",
     "progress_of",
     "report_progress",
     "results",
@@ -38,6 +40,7 @@ _MODULES = {
     "aresults": "django_tasks_local.listing",
     "await_finished": "django_tasks_local.waiting",
     "current_result_id": "django_tasks_local.execution",
+    "enqueue_on_commit": "django_tasks_local.on_commit",
     "progress_of": "django_tasks_local.progress",
     "report_progress": "django_tasks_local.progress",
     "results": "django_tasks_local.listing",

@@ -106,13 +106,21 @@ class LocalBackend(BaseTaskBackend):
                 f"run_after must be a datetime or a timedelta, not {type(run_after).__name__}."
             )
 
-    def enqueue(self, task: AnyTask, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def enqueue(
+        self,
+        task: AnyTask,
+        args: Any = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        encoded: Any = None,
+    ) -> Any:
         """Store a task to be run, and return its `LocalTaskResult`, READY.
 
         Args:
             task: as validated by `validate_task`; a timedelta in ``run_after`` counts from now.
             args: positional arguments, a list or tuple.
             kwargs: keyword arguments; ``None``: none.
+            encoded: both, as the store has encoded them already; ``None``: it has not.
 
         Raises:
             InvalidTask: this backend cannot run ``task``, or its path does not lead to it.
@@ -129,7 +137,8 @@ class LocalBackend(BaseTaskBackend):
             task, due_ns = _with_due_time(task)
         meta = encode_task(task)
         arguments = (tuple(args), {} if kwargs is None else kwargs)
-        encoded = _encode_arguments(store, task, arguments)
+        if encoded is None:
+            encoded = _encode_arguments(store, task, arguments)
         result_id, enqueued_at_ns = store.enqueue(
             meta, encoded, priority=int(task.priority), due_ns=due_ns
         )
@@ -142,6 +151,32 @@ class LocalBackend(BaseTaskBackend):
         # Robust: the task is on its way, and the caller must get its id whatever a receiver does.
         announce(task_enqueued, type(self), result)
         return result
+
+    def prepare(self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        """Do what in `enqueue` can fail because of the task or its arguments.
+
+        Args:
+            task: as for `enqueue`, and likewise ``args`` and ``kwargs``.
+
+        Returns:
+            What `enqueue_prepared` makes use of.
+
+        Raises:
+            InvalidTask, ValueError, StoreUnavailable, ImproperlyConfigured: as `enqueue`.
+        """
+        store = self._store()
+        self.validate_task(task)
+        encode_task(task)
+        return getattr(store, "ring", None), _encode_arguments(store, task, (args, kwargs))
+
+    def enqueue_prepared(
+        self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], prepared: Any
+    ) -> Any:
+        """As `enqueue`, with what `prepare` has returned."""
+        ring, encoded = prepared
+        # What was pickled for a ring of other sizes may not fit in as it is.
+        same = getattr(self._store(), "ring", None) is ring
+        return self.enqueue(task, args, kwargs, encoded=encoded if same else None)
 
     async def aenqueue(
         self, task: AnyTask, args: Any = (), kwargs: dict[str, Any] | None = None

@@ -41,7 +41,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("memory",),
     ("naming",),
     ("result",),
-    ("listing",),
+    ("listing", "on_commit"),
     ("announce",),
     ("execution",),
     ("pool",),

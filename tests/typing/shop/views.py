@@ -10,6 +10,7 @@ from django_tasks_local import (
     Progress,
     aresults,
     await_finished,
+    enqueue_on_commit,
     progress_of,
     results,
     wait_finished,
@@ -58,6 +59,11 @@ async def wait_in_the_event_loop() -> str:
     return (await await_finished(result, timeout=1)).return_value
 
 
+def order() -> None:
+    enqueue_on_commit(total, [1, 2], using="default", scale=0.5)
+    enqueue_on_commit(plain.using(priority=3), 1)
+
+
 def board() -> list[str]:
     running = results("cpu_intensive", status=TaskResultStatus.RUNNING, limit=5)
     done = results(status=["SUCCESSFUL", TaskResultStatus.FAILED], task=total, queue_name="reports")
@@ -101,4 +107,5 @@ def mistakes() -> None:
     progress_of("id")  # type: ignore[arg-type]
     bare.enqueue(1).wait_finished("5")  # type: ignore[arg-type]
     wait_finished(1)  # type: ignore[type-var]
+    enqueue_on_commit("total")  # type: ignore[arg-type]
     results(limit="5")  # type: ignore[arg-type]
