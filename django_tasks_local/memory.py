@@ -267,8 +267,10 @@ class MemoryStore:
         self._let_workers_go()
         with self._lock:  # copies of references: less than 1 ms for 100,000 records
             records, ready, deferred = [*self._records.values()], self._ready[:], self._deferred[:]
+        seen = set()  # what ends meanwhile would come a second time, among the finished
         for record in in_order(statuses, records, ready, deferred, time.time_ns()):
-            if accepts is None or accepts(record.meta):
+            if record.result_id not in seen and (accepts is None or accepts(record.meta)):
+                seen.add(record.result_id)
                 with self._lock:
                     there = self._records.get(record.result_id) is record
                     snapshot = record.snapshot()

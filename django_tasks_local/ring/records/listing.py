@@ -28,7 +28,7 @@ _MANY: Final = 500
 
 
 class Listing:
-    """All records of a ring, for lists. 100,000 are put in order in some 20 ms."""
+    """All records of a ring, for lists. 100,000 are put in order in 10 to 30 ms."""
 
     def __init__(self, table: Table, reader: Reader) -> None:
         geometry = table.geometry
@@ -55,14 +55,14 @@ class Listing:
         commit = self._table.commit * 8
         tops = bytes(self._table.bytes[commit + _TOP_BYTE : commit + self._reserved * 8 : 8])
         for group, order in (
-            ({at.RUNNING}, self._latest_start_first),
-            ({at.READY}, self._next_first),
+            (frozenset({at.RUNNING}), self._latest_start_first),
+            (frozenset({at.READY}), self._next_first),
             (at.FINISHED, self._latest_end_first),
         ):
-            wanted = bytes(
-                (top >> _SHIFT) in group and top >> _SHIFT in states for top in range(256)
-            )
-            for slot in order(list(compress(range(self._reserved), tops.translate(wanted)))):
+            wanted = group.intersection(states)
+            marks = tops.translate(bytes(top >> _SHIFT in wanted for top in range(256)))
+            slots = list(compress(range(self._reserved), marks)) if 1 in marks else []
+            for slot in order(slots):
                 found = self._found(slot, states, accepts)
                 if found is not None:
                     yield found
