@@ -49,6 +49,7 @@ class ThreadPool:
         self.pid, self.euid, self.backend_class, self.alias, self.options = key
         self.store = MemoryStore(
             self.alias,
+            max_workers=self.options.max_workers,
             max_results=self.options.max_results,
             max_result_bytes=self.options.max_result_bytes,
             max_pending=self.options.max_pending,

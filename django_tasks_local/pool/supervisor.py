@@ -301,7 +301,7 @@ class Supervisor:
         ring, crew = self._ring, self._crew
         waiting = ring.workforce.runnable()
         ours = self._ours()
-        retiring = [worker for worker in ours if worker.state == PoolState.LEAVING]
+        retiring = [worker for worker in ours if worker.retires]
         idle = len(crew) - sum(ring.busy(worker) or worker in retiring for worker in ours)
         successors = crew.unsucceeded(worker.pid for worker in retiring)
         # One more than waits: the next task then starts without a fork before it.

@@ -106,6 +106,7 @@ The first eight words keep their places in every layout version.
  240  SEMAPHORE       the inode of the mutex's semaphore that was opened last
  248  DISCARDED       the latest chain that was given up and is not all free yet
  256  HAND            a finished record: it and older ones have no arguments to drop; 0: not begun
+ 264  WAITED          unix ns until which a process may be waiting for the end of a task
  272  RESULT_TTL      31 times the option in ms, 0: none; no flip of one bit makes another value
  280  FAILURE_TTL     the same
  288  MAX_TASKS       31 times MAX_TASKS_PER_WORKER
@@ -161,7 +162,7 @@ ones. So no task is behind one that only other code may run.
   56  WORKERS         a pool: the worker processes that it has, or is about to have
   64  POOL            a worker: its pool's serial << 32 | 1 + its pool's entry
   72  STATE           a pool: 0 importing, 1 starting, 2 serving, 3 leaving; a site: 2 a server;
-                     a worker: 3 it is to be replaced
+                     a worker: 1 its task waits for another one, 2 it is to be replaced, 3 both
   80  PATH_BYTES      length of the path
   88  PATH            the end of the settings file's path, UTF-8
 ```
@@ -224,8 +225,9 @@ progress, which its sequence word guards.
 3. **Order.** DIRTY first; then whatever W is to cover; then W, by one store, the commit point;
    then links and counts. The mutex clears DIRTY when the operation came to its end.
 4. **Reading.** Readers take no lock: W, copy, W again, CRC. If the two differ they try again. A
-   reader never writes; to make a result the most recent it goes inside and looks at W once more.
-   It leaves that out where somebody else is inside for long: nobody waits in order to read.
+   reader never writes (who waits for an end: WAITED alone); to make a result the most recent it
+   goes inside and looks at W once more. It leaves that out where somebody else is inside for long:
+   nobody waits in order to read.
 5. **Bounds.** No slot at or above RESERVED is touched, whatever names it: result ids come from
    strangers, links may be damaged, and a hole is a page or a SIGBUS. To grow, first the memory is
    reserved, then RESERVED is stored.
@@ -244,9 +246,9 @@ progress, which its sequence word guards.
    the repair, which read everything.
 10. **Two views.** All writes are item or slice assignments to `Segment.words` and
     `Segment.bytes`: the crash tests count them, and kill at each.
-11. **Hints.** The work semaphores, CURSOR, the statistics, ENTRIES_USED, POOL_WORKERS and WANTED,
-    and of a code all but DIGEST, CLEARED and DEFERRED may be lost or stale. A process that goes
-    by one looks at the ring after all; one that has an entry above ENTRIES_USED raises it.
+11. **Hints.** The work semaphores, CURSOR, the statistics, ENTRIES_USED, POOL_WORKERS, WANTED and
+    WAITED, and of a code all but DIGEST, CLEARED and DEFERRED may be lost or stale. A process that
+    goes by one looks at the ring after all; one that has an entry above ENTRIES_USED raises it.
 
 ## Invariants
 
@@ -303,6 +305,8 @@ the ring, a site, or a process that asks for that very result.
 | report | between two stores | an odd sequence word: no progress is shown | nobody needs to |
 | finish | before W | a result that nobody reads; chained slots | reaper: LOST, slots freed |
 | | after W | a finished record in no list | next |
+| | before it wakes those who wait | sleepers | nobody needs to: they look twice a second |
+| wait | at any moment | a moment in WAITED; STATE of a dead entry | it passes; reaper |
 | read | between stamp and link | the old place in the list, the new sequence | next: by sequence |
 | evict, sweep | before W = FREE | a finished record in no list | next: kept |
 | | after W = FREE | slots marked as used | next |

@@ -29,6 +29,7 @@ from django_tasks_local.ring.shm.mutex import Mutex
 from django_tasks_local.ring.shm.registry import Attachment, Registry, Role
 from django_tasks_local.ring.shm.segment import Segment, attach_segment
 from django_tasks_local.ring.shm.semaphores import Semaphores
+from django_tasks_local.ring.shm.waiters import Waiters
 
 from . import recovery
 from .enrolment import Enrolment, enrol
@@ -96,9 +97,8 @@ class Attached:
         self.limits = limits
         self.path = path
         self.pid = os.getpid()
-        self.segment: Segment = attach_segment(
-            name, limits.geometry, passing=passing, make=role not in (Role.POOL, Role.WORKER)
-        )
+        make = role not in (Role.POOL, Role.WORKER)
+        self.segment: Segment = attach_segment(name, limits.geometry, passing=passing, make=make)
         self.words = self.segment.words
         self._bytes = self.segment.bytes
         self._table = Table(self.segment)
@@ -114,6 +114,7 @@ class Attached:
         self._do = Operations(self._table, self.registry)
         self._enrolment = Enrolment(self.registry, self.codes, path, self.digest)
         self._semaphores = Semaphores(self.segment)
+        self._waiters = Waiters(self.segment, self.registry)
         self._mutex = self._shared_mutex()
         self.workforce = Workforce(self.registry, self.codes, self._mutex)
         self.expiry = Expiry(self._table, self._mutex)
@@ -381,19 +382,15 @@ class Attached:
                 if not run(self._do.settle, slot, index, loss):
                     return 0
                 if running:
+                    self._waiters.wake(slot)
                     log_loss(self._reader, self._table, slot)
-        lost = run(self._do.reap, index, loss, several) or 0
-        if lost:
+        if lost := run(self._do.reap, index, loss, several) or 0:
+            self._waiters.wake(lost)
             log_loss(self._reader, self._table, lost)
         return lost
 
     def _shared_mutex(self) -> Mutex:
         """This process's mutex of the segment: the first attachment makes it."""
-        made = Mutex(
-            self._semaphores.mutex,
-            ByteLock(self.segment.fd, GUARD),
-            self.words,
-            partial(recovery.rebuild, self._table),
-            self.segment.path,
-        )
+        guard, rebuild = ByteLock(self.segment.fd, GUARD), partial(recovery.rebuild, self._table)
+        made = Mutex(self._semaphores.mutex, guard, self.words, rebuild, self.segment.path)
         return self.segment.mutexes.setdefault(self.pid, made)

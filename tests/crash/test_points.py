@@ -14,6 +14,7 @@ from django_tasks_local.ring.records import expiry, order, slots, table
 from django_tasks_local.ring.records.killing import Run
 from tests.crash.scene import (
     FAILED,
+    FAR_NS,
     GREEN,
     LOST,
     META,
@@ -97,6 +98,20 @@ def wish_for_workers(ring: Ring) -> None:
     ring.words[at.H_WANTED] = 1 << 3
 
 
+def first_waiting(ring: Ring) -> Any:
+    """A task that has not started."""
+    table = ring._table
+    slot = next(s for s in range(table.slots.reserved()) if table.state(s) == at.READY)
+    head = table.head(slot)
+    return ring.get(format_id(head.id_high, head.id_low))
+
+
+def claim_what_is_awaited(ring: Ring) -> Any:
+    """Claims a task for whose end somebody waits."""
+    ring.words[at.H_WAITED] = time.time_ns() + FAR_NS
+    return ring.claim()
+
+
 def oldest_result(ring: Ring) -> str:
     """The id of the least recently used result."""
     head = ring._table.head(ring.words[at.H_OLDEST])
@@ -118,6 +133,17 @@ OPERATIONS = {
     "finish_large": Operation(
         end(LARGE_OUTCOME), lambda ring: ring.claim(), ends=SUCCESSFUL, claims=True,
         states=WITH_WORK,
+    ),
+    "finish_awaited": Operation(
+        end(OUTCOME), claim_what_is_awaited, ends=SUCCESSFUL, claims=True, states=("waiting",)
+    ),
+    "wait": Operation(
+        lambda ring, found: ring.wait_for_change(found, 0.001), first_waiting,
+        states=("waiting", "deferred"), hits=("words",),
+    ),
+    "wait_in_a_task": Operation(
+        lambda ring, _: [ring.begin_waiting(""), ring.end_waiting("")],
+        states=("waiting", "running"),
     ),
     "progress": Operation(
         lambda ring, claim: [claim.report(n, None, "text") for n in range(2)],

@@ -374,8 +374,8 @@ class RingMachine(Adopting):
         assert self.look.found_states() == {key: each.status for key, each in model.records.items()}
         assert self.look.recency() == list(model.kept)
         assert all(self.look.dropped(key) == model.records[key].dropped for key in model.kept)
-        assert self.look.queue() == model.queue()
         assert self.look.lanes() == {key: model.records[key].lane for key in model.queue()}
+        self.look.compare_listing(self.ring, model)
         counts = self.ring.counts()
         assert counts.free_slots == model.free()
         assert counts.waiting + counts.deferred == model.waiting()

@@ -14,7 +14,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from django_tasks_local import Progress
 from django_tasks_local.backends import thread
 from django_tasks_local.memory import PROMOTED_AT_ONCE, MemoryStore
-from tests.support import wait_for
+from tests.support import LONG_TIMEOUT, SHORT_TIMEOUT, wait_for
 
 
 @pytest.fixture
@@ -267,6 +267,30 @@ def test_results_are_bounded_by_bytes_too() -> None:
             store.get(each)
 
 
+def test_a_list_of_what_ends_meanwhile(store: MemoryStore) -> None:
+    """A record is listed once, though it ends while the list is made, and as it is then."""
+    first, second = put(store, 1), put(store, 2)
+    listed = store.listed(frozenset(TaskResultStatus), None)
+    assert next(listed).result_id == first
+    run_all(store)
+    (other,) = listed
+    assert (other.result_id, other.status) == (second, TaskResultStatus.SUCCESSFUL)
+    waiting = store.listed({TaskResultStatus.READY}, None)
+    put(store, 3)
+    assert [each.status for each in waiting] == [TaskResultStatus.READY]
+
+
+def test_closing_wakes_those_who_wait(store: MemoryStore) -> None:
+    """Who waits for a task that is dropped is not left asleep."""
+    snapshot = store.get(put(store))
+    thread = threading.Thread(target=store.wait_for_change, args=(snapshot, LONG_TIMEOUT))
+    thread.start()
+    wait_for(lambda: store._records[snapshot.result_id].bell)
+    store.close()
+    thread.join(SHORT_TIMEOUT)
+    assert not thread.is_alive()
+
+
 # --- results that expire --------------------------------------------------------------------------
 
 SECOND_NS = 1_000_000_000
@@ -280,7 +304,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return now
 
 
-def lasting(**seconds: float) -> MemoryStore:
+def lasting(**seconds: Any) -> MemoryStore:
     """A store with these lifetimes."""
     return MemoryStore("memory", max_results=50, max_result_bytes=2**20, max_pending=100, **seconds)
 

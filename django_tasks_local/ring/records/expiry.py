@@ -46,15 +46,22 @@ class Expiry:
         self._mutex = mutex
         self._cursor = 1  # of this process: a new one begins anew
 
+    def is_over(self, found: Found) -> bool:
+        """Return whether a record has expired; one that has not ended never has."""
+        which = TTL_OF.get(found.word >> at.STATE_SHIFT)
+        ttl_ms = shared_optional(self._words, which) if which else 0
+        ended_ns = found.head.finished_at_ns
+        return bool(ttl_ms) and ended_ns + ttl_ms * _NS_PER_MS <= time.time_ns()
+
     def refuse_expired(self, found: Found) -> None:
         """Refuse to show a finished record that has expired.
 
         Raises:
             TaskResultDoesNotExist: It has.
         """
-        state = found.word >> at.STATE_SHIFT
-        ttl_ms = shared_optional(self._words, TTL_OF[state])
-        if ttl_ms and found.head.finished_at_ns + ttl_ms * _NS_PER_MS <= time.time_ns():
+        if self.is_over(found):
+            state = found.word >> at.STATE_SHIFT
+            ttl_ms = shared_optional(self._words, TTL_OF[state])
             option = "RESULT_TTL" if state == at.SUCCESSFUL else "FAILURE_TTL"
             raise TaskResultDoesNotExist(
                 f"No result {found.result_id!r}: it has expired, {ttl_ms / 1000:,g} s after the "

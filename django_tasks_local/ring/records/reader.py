@@ -30,7 +30,8 @@ from .loss import loss_error, worker_lost
 from .payload import NO_ARGUMENTS, NONE, decode
 from .table import Table
 
-_STATUS = {
+# What Django calls the states.
+STATUSES = {
     at.READY: TaskResultStatus.READY,
     at.RUNNING: TaskResultStatus.RUNNING,
     at.SUCCESSFUL: TaskResultStatus.SUCCESSFUL,
@@ -81,7 +82,7 @@ class Found:
     @property
     def status(self) -> TaskResultStatus:
         """What Django calls the state."""
-        return _STATUS[self.word >> at.STATE_SHIFT]
+        return STATUSES[self.word >> at.STATE_SHIFT]
 
     @property
     def meta(self) -> bytes:

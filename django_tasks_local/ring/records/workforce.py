@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm.limits import shared_max_workers, shared_optional
 from django_tasks_local.ring.shm.mutex import Mutex
-from django_tasks_local.ring.shm.registry import PoolState, Registry, Role
+from django_tasks_local.ring.shm.registry import RETIRING, Registry, Role
 
 from .codes import Codes
 
@@ -93,7 +93,7 @@ class Workforce:
         return bool(wanted) and self._mutex.insist(self._give_way)
 
     def retire(self, pool: int) -> bool:
-        """Say that this worker is to be replaced, and return whether it may end now (no lock).
+        """Say that this worker is to be replaced, and return whether it may end now.
 
         Its successor comes first. Where all places are taken, there is none for a successor, since
         MAX_WORKERS counts processes: then it ends, and its pool fills the place.
@@ -114,13 +114,12 @@ class Workforce:
             self._retiring_since = since
             self._expected = max(on_their_way + successors, 0)
             self._patient_until = time.monotonic() + PATIENCE_S
-            registry.set_state(PoolState.LEAVING)
+        if not registry.marked(RETIRING):
+            self._mutex.try_run(registry.mark, RETIRING, True)
         if time.monotonic() > self._patient_until:
             self._expected = 0  # they may have died
         # Others of ours that wait for theirs, and have been here for longer.
-        before = sum(
-            entry.state == PoolState.LEAVING and entry.serial < registry.serial for entry in workers
-        )
+        before = sum(entry.retires and entry.serial < registry.serial for entry in workers)
         if successors > before + self._expected:
             return True
         full = self._words[at.H_POOL_WORKERS] >= shared_max_workers(self._words)
