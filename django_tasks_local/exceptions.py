@@ -122,9 +122,9 @@ class MemoryExceeded(WorkerLost):
     Never raised, as `WorkerLost`; `cause`, `signal` and `exit_code` are as there.
 
     Attributes:
-        measured: bytes of private memory that the worker had.
-        limit: bytes that the option allowed.
-        option: the option that sets the limit, ``MAX_TASK_MEMORY``.
+        measured: Bytes of private memory that the worker had.
+        limit: Bytes that the option allowed.
+        option: The option that sets the limit, ``MAX_TASK_MEMORY``.
     """
 
     def __init__(

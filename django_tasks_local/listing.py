@@ -49,18 +49,18 @@ def results(
     The task of a result whose path no longer imports is a `MissingTask`, which has that path.
 
     Args:
-        backend: the key in ``TASKS``.
-        status: one status or several; ``None``: all.
-        queue_name: only tasks of this queue.
-        task: only results of this task, whatever its ``using()``, or of the task with this import
+        backend: The key in ``TASKS``.
+        status: One status or several; ``None``: all.
+        queue_name: Only tasks of this queue.
+        task: Only results of this task, whatever its ``using()``, or of the task with this import
             path (as ``task.module_path`` has it).
-        limit: how many at most; ``None``: all there are.
+        limit: How many at most; ``None``: all there are.
 
     Raises:
         InvalidTaskBackend: ``backend`` is no key of ``TASKS``.
-        ImproperlyConfigured: that backend is none of this package, or its options are wrong.
-        StoreUnavailable: the store cannot be used.
-        TypeError: an argument is of a wrong type.
+        ImproperlyConfigured: That backend is none of this package, or its options are wrong.
+        StoreUnavailable: The store cannot be used.
+        TypeError: An argument is of a wrong type.
         ValueError: ``status`` or ``limit`` has a value that is none.
     """
     statuses = _statuses(status)
@@ -83,7 +83,7 @@ async def aresults(
     task: AnyTask | str | None = None,
     limit: int | None = 100,
 ) -> list[LocalTaskResult]:
-    """As `results`, in a thread: a long list takes longer than an event loop should stand still."""
+    """Do what `results` does, in a thread: a long list would hold up an event loop."""
     return await asyncio.to_thread(
         results, backend, status=status, queue_name=queue_name, task=task, limit=limit
     )

@@ -240,6 +240,7 @@ class MemoryStore:
             claim.finished_at_ns = max(time.time_ns(), claim.started_at_ns)
             claim.status = TaskResultStatus.SUCCESSFUL if successful else TaskResultStatus.FAILED
             self.running -= 1
+            self._waiting.pop(claim.result_id, None)  # for a thread that it has left
             if self._closed:
                 evicted.append(self._records.pop(claim.result_id))
             else:
@@ -308,8 +309,7 @@ class MemoryStore:
         """Note that a task waits no longer; see ``store.StoreClient``."""
         with self._lock_of_workers:
             self._waiting[task_id] -= 1
-            if not self._waiting[task_id]:
-                del self._waiting[task_id]
+            self._waiting = +self._waiting  # without what is 0 or less: its task has ended
 
     def _keeps_too_much(self) -> bool:
         kept = len(self._finished)

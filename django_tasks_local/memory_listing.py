@@ -22,11 +22,11 @@ def in_order(
     """Yield records in the order of ``StoreClient.listed``. All that is given are copies.
 
     Args:
-        statuses: which of them.
-        records: all records of the store.
-        ready: what is due, with minus its priority and its turn.
-        deferred: what was not when it was looked at last, with the moment and its turn.
-        now_ns: the time in Unix ns.
+        statuses: Which of them.
+        records: All records of the store.
+        ready: What is due, with minus its priority and its turn.
+        deferred: What was not when it was looked at last, with the moment and its turn.
+        now_ns: The time in Unix ns.
     """
     if TaskResultStatus.RUNNING in statuses:
         running = [each for each in records if each.status is TaskResultStatus.RUNNING]

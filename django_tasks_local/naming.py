@@ -117,7 +117,7 @@ class MissingTask(_Task):
         raise AssertionError("the function of a MissingTask always raises")
 
     async def aenqueue(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """As `enqueue`."""
+        """Do what `enqueue` does."""
         self.enqueue()
 
 

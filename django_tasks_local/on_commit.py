@@ -27,17 +27,17 @@ def enqueue_on_commit(
     ``transaction.on_commit(lambda: ...)`` and keep it there.
 
     Args:
-        task: of any backend.
-        args: its positional arguments.
-        using: the alias of the database; ``None``: the default one. A parameter of the task with
+        task: Of any backend.
+        args: Its positional arguments.
+        using: The alias of the database; ``None``: the default one. A parameter of the task with
             this name can only be given by position.
-        kwargs: its keyword arguments.
+        kwargs: Its keyword arguments.
 
     Raises:
         TypeError: ``task`` is no task.
-        InvalidTask: its backend cannot run it.
-        ValueError: the arguments cannot be pickled (ProcessPoolBackend).
-        StoreUnavailable: the store of this package's backend cannot be used.
+        InvalidTask: Its backend cannot run it.
+        ValueError: The arguments cannot be pickled (ProcessPoolBackend).
+        StoreUnavailable: The store of this package's backend cannot be used.
         TransactionManagementError: Django's, with autocommit switched off and no ``atomic`` block.
 
     What the enqueue itself raises, as ``QueueFull``, comes out of the end of the ``atomic`` block,

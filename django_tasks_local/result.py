@@ -260,21 +260,21 @@ class LocalTaskResult(_TaskResult):
         takes next to no processor time.
 
         Args:
-            timeout: seconds or a timedelta; ``None``: wait for as long as it takes. With 0 or less
+            timeout: Seconds or a timedelta; ``None``: wait for as long as it takes. With 0 or less
                 it looks once.
 
         Raises:
-            TimeoutError: the task has not ended in time. It goes on.
-            RuntimeError: called inside a task of the same backend while the tasks of all its other
+            TimeoutError: The task has not ended in time. It goes on.
+            RuntimeError: Called inside a task of the same backend while the tasks of all its other
                 workers wait, too, or for the very task that calls it: a deadlock.
-            TaskResultDoesNotExist: the result has been evicted.
-            TypeError: ``timeout`` is no number and no timedelta.
+            TaskResultDoesNotExist: The result was evicted, or has expired.
+            TypeError: ``timeout`` is neither a number nor a timedelta.
             ValueError: ``timeout`` is not a number (NaN).
         """
         return wait_finished(self, timeout)
 
     async def await_finished(self, timeout: float | timedelta | None = None) -> Self:
-        """As `wait_finished`, for an event loop, which goes on with other work meanwhile.
+        """Do what `wait_finished` does, for an event loop, which goes on with other work meanwhile.
 
         It looks with pauses that grow with the time that has passed, up to 50 ms, and may be
         cancelled at any time.

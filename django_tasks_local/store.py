@@ -147,8 +147,8 @@ class StoreClient(Protocol):
         """Block until a record of this store has ended, or for ``timeout_s``; it may return early.
 
         Args:
-            snapshot: the record, as `get` has given it.
-            timeout_s: for how long at most.
+            snapshot: The record, as `get` has given it.
+            timeout_s: For how long at most.
         """
 
     def begin_waiting(self, task_id: str) -> bool:
@@ -170,8 +170,8 @@ class StoreClient(Protocol):
         deferred last; finished, the latest end first.
 
         Args:
-            statuses: which of them.
-            accepts: says by a record's ``meta`` whether it is wanted; ``None``: all are.
+            statuses: Which of them.
+            accepts: Says by a record's ``meta`` whether it is wanted; ``None``: all are.
         """
 
 

@@ -13,8 +13,8 @@ from django.tasks import task_backends
 if TYPE_CHECKING:
     from django.tasks import TaskResult
 
-# Between two looks of who is asleep: a process that is killed right after it has ended a task wakes
-# nobody, and a dead worker without a pool is settled by whoever looks.
+# Between two looks of a process that sleeps: a worker that is killed right after it has ended a
+# task wakes no other process, and the process that looks settles a dead worker without a pool.
 CHUNK_S: Final = 0.5
 # Pauses between two looks where nobody can wake us grow with the time that has passed, so that a
 # wait lasts at most a tenth longer than the task.
@@ -37,17 +37,17 @@ def wait_finished[Result: TaskResult[..., Any]](
     as it is, whatever its backend.
 
     Args:
-        result: of any backend.
-        timeout: seconds or a timedelta; ``None``: wait for as long as it takes. With 0 or less it
+        result: Of any backend.
+        timeout: Seconds or a timedelta; ``None``: wait for as long as it takes. With 0 or less it
             looks once.
 
     Raises:
-        TimeoutError: the task has not ended in time. It goes on.
-        RuntimeError: called inside a task of the same backend while the tasks of all its other
+        TimeoutError: The task has not ended in time. It goes on.
+        RuntimeError: Called inside a task of the same backend while the tasks of all its other
             workers wait, too, or for the very task that calls it: a deadlock.
-        TaskResultDoesNotExist: the result has been evicted.
-        NotImplementedError: the task has not ended, and its backend cannot read results.
-        TypeError: ``timeout`` is no number and no timedelta.
+        TaskResultDoesNotExist: The result was evicted, or has expired.
+        NotImplementedError: The task has not ended, and its backend cannot read results.
+        TypeError: ``timeout`` is neither a number nor a timedelta.
         ValueError: ``timeout`` is not a number (NaN).
     """
     with _Wait(result, timeout) as wait:
@@ -61,7 +61,7 @@ def wait_finished[Result: TaskResult[..., Any]](
 async def await_finished[Result: TaskResult[..., Any]](
     result: Result, timeout: float | timedelta | None = None
 ) -> Result:
-    """As `wait_finished`, for an event loop, which goes on with other work.
+    """Do what `wait_finished` does, for an event loop, which goes on with other work.
 
     It looks again and again, with pauses that grow with the time that has passed, up to 50 ms for
     results of this package's backends. It may be cancelled at any time.
@@ -80,7 +80,7 @@ class _Wait:
     """One wait: what it is for, and how long it has taken.
 
     Raises:
-        NotImplementedError, TypeError, ValueError: as `wait_finished`; on entry RuntimeError.
+        NotImplementedError, TypeError, ValueError: As `wait_finished`; on entry RuntimeError.
     """
 
     def __init__(self, result: TaskResult[..., Any], timeout: object) -> None:
@@ -107,7 +107,7 @@ class _Wait:
         """Return whether the task has ended.
 
         Raises:
-            TimeoutError: the time is up, and at least one look was made.
+            TimeoutError: The time is up, and at least one look was made.
         """
         if self._result.is_finished:
             return True

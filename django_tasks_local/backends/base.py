@@ -156,13 +156,13 @@ class LocalBackend(BaseTaskBackend):
         """Do what in `enqueue` can fail because of the task or its arguments.
 
         Args:
-            task: as for `enqueue`, and likewise ``args`` and ``kwargs``.
+            task: As for `enqueue`, and likewise ``args`` and ``kwargs``.
 
         Returns:
             What `enqueue_prepared` makes use of.
 
         Raises:
-            InvalidTask, ValueError, StoreUnavailable, ImproperlyConfigured: as `enqueue`.
+            InvalidTask, ValueError, StoreUnavailable, ImproperlyConfigured: As `enqueue`.
         """
         store = self._store()
         self.validate_task(task)
@@ -172,7 +172,7 @@ class LocalBackend(BaseTaskBackend):
     def enqueue_prepared(
         self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], prepared: Any
     ) -> Any:
-        """As `enqueue`, with what `prepare` has returned."""
+        """Do what `enqueue` does, with what `prepare` has returned."""
         ring, encoded = prepared
         # What was pickled for a ring of other sizes may not fit in as it is.
         same = getattr(self._store(), "ring", None) is ring
@@ -240,7 +240,7 @@ class LocalBackend(BaseTaskBackend):
             What to call `end_waiting` with; ``""`` outside the tasks of this backend.
 
         Raises:
-            RuntimeError: no worker would be left whose task does not wait, or a task waits for
+            RuntimeError: No worker would be left whose task does not wait, or a task waits for
                 itself.
         """
         own_id = current_result_id.get("")
@@ -269,7 +269,7 @@ class LocalBackend(BaseTaskBackend):
         """Note that a task waits no longer.
 
         Args:
-            task_id: as returned by `begin_waiting`.
+            task_id: As returned by `begin_waiting`.
         """
         if task_id:
             self._store().end_waiting(task_id)

@@ -225,9 +225,9 @@ progress, which its sequence word guards.
 3. **Order.** DIRTY first; then whatever W is to cover; then W, by one store, the commit point;
    then links and counts. The mutex clears DIRTY when the operation came to its end.
 4. **Reading.** Readers take no lock: W, copy, W again, CRC. If the two differ they try again. A
-   reader never writes (who waits for an end: WAITED alone); to make a result the most recent it
-   goes inside and looks at W once more. It leaves that out where somebody else is inside for long:
-   nobody waits in order to read.
+   reader never writes (only WAITED, while it waits for an end); to make a result the most recent
+   it goes inside and looks at W once more. It leaves that out where somebody else is inside for
+   long: nobody waits in order to read.
 5. **Bounds.** No slot at or above RESERVED is touched, whatever names it: result ids come from
    strangers, links may be damaged, and a hole is a page or a SIGBUS. To grow, first the memory is
    reserved, then RESERVED is stored.

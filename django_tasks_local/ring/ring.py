@@ -30,6 +30,7 @@ from django_tasks_local.ring.records.reader import STATUSES, Found
 from django_tasks_local.ring.records.slots import Wanted
 from django_tasks_local.ring.records.table import Room
 from django_tasks_local.ring.shm.errors import MORE_SHM, lost_hold, no_space
+from django_tasks_local.ring.shm.registry import WAITS
 from django_tasks_local.store import Arguments, task_path
 
 from .attachment import Attached
@@ -208,6 +209,8 @@ class Ring(Attached):
             os._exit(EXIT_DETACHED)  # taken for dead, and reaped; or about to be killed
         if self.words[at.H_WAITED] > now_ns:
             self._waiters.wake(claim.slot)
+        if self.registry.marked(WAITS):  # a thread that it has left, or an interrupted wait
+            self._settled(self._waiters.end_task)
         return now_ns
 
     def wait_for_change(self, found: Found, timeout_s: float) -> None:
@@ -221,11 +224,11 @@ class Ring(Attached):
 
     def begin_waiting(self, task_id: str) -> bool:
         """A worker's task begins to wait for others; False where no worker would be left."""
-        return self._settled(self._waiters.begin_in_task, self.max_workers())
+        return self._settled(self._waiters.begin_in_task, task_id, self.max_workers())
 
     def end_waiting(self, task_id: str) -> None:
         """It waits no longer."""
-        self._settled(self._waiters.end_in_task)
+        self._settled(self._waiters.end_in_task, task_id)
 
     def _enqueue_chained(self, request: Request) -> int:
         size = len(request.meta) + len(request.arguments)

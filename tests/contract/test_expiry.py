@@ -3,6 +3,7 @@
 import pytest
 from django.tasks.exceptions import TaskResultDoesNotExist
 
+from django_tasks_local import results
 from tests import tasks
 from tests.contract.conftest import Bench
 from tests.support import wait_for
@@ -28,6 +29,7 @@ def test_a_result_expires(bench: Bench) -> None:
     with pytest.raises(TaskResultDoesNotExist, match="RESULT_TTL"):
         result.refresh()
     assert result.return_value == 1  # what was read before stays
+    assert [each.id for each in results(bench.backend.alias)] == [failure.id]
     assert not gone(bench, failure.id)
 
 

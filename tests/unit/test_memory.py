@@ -291,6 +291,24 @@ def test_closing_wakes_those_who_wait(store: MemoryStore) -> None:
     assert not thread.is_alive()
 
 
+def test_a_wait_that_outlives_its_task() -> None:
+    """A thread of a task that has ended holds no worker, and does not end the next one's wait."""
+    store = MemoryStore(
+        "memory", max_results=50, max_result_bytes=2**20, max_pending=100, max_workers=2
+    )
+    put(store)
+    claim = store.claim()
+    assert claim is not None
+    assert store.begin_waiting(claim.result_id)
+    assert not store.begin_waiting("another")
+    store.finish(claim, successful=True, outcome=None)
+    assert store.begin_waiting("another")
+    store.end_waiting(claim.result_id)
+    assert not store.begin_waiting("a third one")
+    store.end_waiting("another")
+    assert store.begin_waiting("a third one")
+
+
 # --- results that expire --------------------------------------------------------------------------
 
 SECOND_NS = 1_000_000_000

@@ -16,6 +16,7 @@ import errno
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from ctypes import c_int, c_long, c_uint32, c_void_p
 from functools import cache
@@ -52,7 +53,7 @@ class Waiters:
     def __init__(self, segment: Segment, registry: Registry) -> None:
         self._segment = segment
         self._registry = registry
-        self._waits_in_task = 0
+        self._waits: Counter[str] = Counter()  # how often this worker's task waits, by its id
         self._words = segment.words
         self._commit = segment.geometry.column("commit")
 
@@ -86,29 +87,37 @@ class Waiters:
         if futex is not None:
             futex(self._address(slot), FUTEX_WAKE, EVERYBODY, None)
 
-    def begin_in_task(self, max_workers: int) -> bool:
+    def begin_in_task(self, task_id: str, max_workers: int) -> bool:
         """Note that this worker's task waits for others (in the lock).
 
         Returns:
             False where that would leave no worker whose task does not wait. Nothing is noted then.
         """
-        if not self._waits_in_task:
+        if task_id not in self._waits:
             # One that was killed while its task waited counts no more, though its entry is there.
             waiting = sum(
                 entry.role is Role.WORKER and entry.waits and entry.alive
                 for entry in self._registry.attachments()
+                if entry.index != self._registry.index
             )
             if waiting + 1 >= max_workers:
                 return False
             self._registry.mark(WAITS, True)
-        self._waits_in_task += 1
+            self._waits.clear()  # of a task that has ended
+        self._waits[task_id] += 1
         return True
 
-    def end_in_task(self) -> None:
-        """Note that it waits no longer (in the lock)."""
-        self._waits_in_task = max(0, self._waits_in_task - 1)
-        if not self._waits_in_task:
-            self._registry.mark(WAITS, False)
+    def end_in_task(self, task_id: str) -> None:
+        """Note that it waits no longer (in the lock); one that has ended changes nothing."""
+        if task_id in self._waits:
+            self._waits[task_id] -= 1
+            if not self._waits[task_id]:
+                self.end_task()
+
+    def end_task(self) -> None:
+        """Note that this worker's task has ended, and all waits in its name (in the lock)."""
+        self._waits.clear()
+        self._registry.mark(WAITS, False)
 
     def _poll(self, slot: int, word: int, timeout_s: float) -> None:
         commit, until, pause_s = self._commit + slot, time.monotonic() + timeout_s, FIRST_PAUSE_S

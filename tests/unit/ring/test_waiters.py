@@ -3,15 +3,18 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from django_tasks_local.ring import Ring
+from django_tasks_local.ring import Ring, Role
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.records.claim import RingClaim
 from django_tasks_local.ring.shm import waiters
+from django_tasks_local.ring.shm.registry import WAITS
 from tests import rings as peers
-from tests.rings import Rings, put
+from tests.rings import LIMITS, Rings, put
 from tests.support import LONG_TIMEOUT, SHORT_TIMEOUT, wait_for
 
 HERE_IT_WORKS = waiters._wait_call() is not None
@@ -110,3 +113,64 @@ def test_only_its_own_waiters_wake(rings: Rings, ring: Ring) -> None:
     assert peers.run(ring) == second
     waiting.join(SHORT_TIMEOUT)
     assert not waiting.is_alive()
+
+
+def begin_waiting(mine: Any) -> bool:
+    """A task of this worker begins to wait."""
+    ring: Ring = mine.ring
+    return ring.begin_waiting("")
+
+
+def test_a_worker_that_died_while_it_waited(rings: Rings) -> None:
+    """It does not count any more, though its entry is there until its pool has seen its end."""
+    rings.attach(replace(LIMITS, max_workers=2))
+    index = rings.attach(role=Role.POOL).registry.index
+    worker = rings.attach(role=Role.WORKER, pool=index)
+    peer = rings.peer(role=Role.WORKER, pool=index)
+    assert peer.do(begin_waiting)
+    assert not worker.begin_waiting("")
+    peer.kill()
+    assert worker.begin_waiting("")
+
+
+def test_a_worker_that_waits_and_is_to_be_replaced(rings: Rings) -> None:
+    """Neither hides the other: a pool that lost sight of it would start a second successor."""
+    site = rings.attach(replace(LIMITS, max_workers=10))
+    index = rings.attach(role=Role.POOL).registry.index
+    worker = rings.attach(role=Role.WORKER, pool=index)
+
+    def seen() -> tuple[bool, bool]:
+        entries = {entry.index: entry for entry in site.registry.attachments()}
+        mine = entries[worker.registry.index]
+        return mine.retires, mine.waits
+
+    worker.workforce.retire(index)
+    assert seen() == (True, False)
+    assert worker.begin_waiting("")
+    assert seen() == (True, True)
+    worker.workforce.retire(index)
+    assert seen() == (True, True)
+    worker.end_waiting("")
+    assert seen() == (True, False)
+
+
+def test_a_wait_that_outlives_its_task(rings: Rings) -> None:
+    """A thread of a task that has ended holds no worker, and does not end the next one's wait."""
+    rings.attach(replace(LIMITS, max_workers=2))
+    worker = rings.attach(role=Role.WORKER, pool=rings.attach(role=Role.POOL).registry.index)
+
+    def started() -> RingClaim:
+        put(worker)
+        claim = worker.claim()
+        assert claim is not None
+        assert worker.begin_waiting(claim.result_id)
+        return claim
+
+    first = started()
+    worker.finish(first, successful=True, outcome=b"")
+    assert not worker.registry.marked(WAITS)
+    second = started()
+    worker.end_waiting(first.result_id)
+    assert worker.registry.marked(WAITS)
+    worker.end_waiting(second.result_id)
+    assert not worker.registry.marked(WAITS)
