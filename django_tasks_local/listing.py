@@ -44,7 +44,8 @@ def results(
 
     It takes no lock for long, starts nothing, unpickles no arguments, return values or errors
     (these are, when they are first read), and does not count as a use of a result: what is evicted
-    next stays the same. While it reads, tasks start and end: the list is not of one instant.
+    next stays the same. Results that have expired are left out. While it reads, tasks start and
+    end: the list is not of one instant.
 
     The task of a result whose path no longer imports is a `MissingTask`, which has that path.
 

@@ -336,10 +336,10 @@ def deferred(scene: Scene) -> None:
     """Tasks that wait for their time, and two whose time has just come."""
     scene.done(small_value(1), "one")
     now_ns = time.time_ns()
-    for number, delay_ns in ((2, FAR_NS), (3, 3_000_000), (4, 2 * FAR_NS), (5, 3_000_001)):
+    for number, delay_ns in ((2, FAR_NS), (3, 20_000_000), (4, 2 * FAR_NS), (5, 20_000_001)):
         scene.enqueue(small_value(number), due_ns=now_ns + delay_ns)
     due = list(scene.records)[2], list(scene.records)[4]
-    wait_for(lambda: time.time_ns() > now_ns + 4_000_000)
+    wait_for(lambda: time.time_ns() > now_ns + 21_000_000)
     for key in due:
         scene.records[key].deferred = False
 
