@@ -29,6 +29,12 @@ def stamp() -> int:
 
 
 @task
+def nap(seconds: float) -> None:
+    """Sleep."""
+    time.sleep(seconds)
+
+
+@task
 def hold(gate: str) -> None:
     """Stay RUNNING until the file `gate` is gone, without using CPU worth mentioning."""
     while os.path.exists(gate):

@@ -20,6 +20,7 @@ SCRIPTS = {
     "throughput": ("Tasks per second", ["bench-throughput"]),
     "latency": ("The way of one task", ["bench-latency"]),
     "get_result": ("Reading results", ["bench-get-result"]),
+    "wait_and_list": ("Waiting and lists", []),
     "payload": ("Large payloads", ["bench-payload"]),
     "scaling": ("Growth", ["bench-scaling"]),
     "memory": ("Memory, and an idle site", ["bench-memory"]),

@@ -7,30 +7,45 @@ if TYPE_CHECKING:
     from django_tasks_local.backends.process import ProcessPoolBackend
     from django_tasks_local.backends.thread import ThreadPoolBackend
     from django_tasks_local.execution import current_result_id
+    from django_tasks_local.listing import MissingTask, aresults, results
+    from django_tasks_local.on_commit import enqueue_on_commit
     from django_tasks_local.progress import Progress, progress_of, report_progress, track
+    from django_tasks_local.waiting import await_finished, wait_finished
 
 __version__ = "3.0.0"
 
 __all__ = [
+    "MissingTask",
     "ProcessPoolBackend",
     "Progress",
     "ThreadPoolBackend",
+    "aresults",
+    "await_finished",
     "current_result_id",
+    "enqueue_on_commit",
     "progress_of",
     "report_progress",
+    "results",
     "track",
+    "wait_finished",
 ]
 
 # Imported at first use: a pool has to find out whether anything needs it before it spends half a
 # second on importing Django, and threads need no posix_ipc.
 _MODULES = {
+    "MissingTask": "django_tasks_local.listing",
     "ProcessPoolBackend": "django_tasks_local.backends.process",
     "Progress": "django_tasks_local.progress",
     "ThreadPoolBackend": "django_tasks_local.backends.thread",
+    "aresults": "django_tasks_local.listing",
+    "await_finished": "django_tasks_local.waiting",
     "current_result_id": "django_tasks_local.execution",
+    "enqueue_on_commit": "django_tasks_local.on_commit",
     "progress_of": "django_tasks_local.progress",
     "report_progress": "django_tasks_local.progress",
+    "results": "django_tasks_local.listing",
     "track": "django_tasks_local.progress",
+    "wait_finished": "django_tasks_local.waiting",
 }
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from django.dispatch import Signal
 
-    from django_tasks_local.results import LocalTaskResult
+    from django_tasks_local.result import LocalTaskResult
 
 logger = logging.getLogger("django_tasks_local")
 

@@ -39,7 +39,7 @@ from django_tasks_local.announce import announce
 from django_tasks_local.exceptions import PayloadTooLarge, describe
 from django_tasks_local.naming import load_task
 from django_tasks_local.progress import report_to
-from django_tasks_local.results import LocalTaskResult
+from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.store import Claim, Ended, Store, task_path
 from django_tasks_local.under_test import close_connections, under_test
 

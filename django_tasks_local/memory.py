@@ -11,6 +11,7 @@ Invariants, whenever the lock is free:
   only if it is SUCCESSFUL or FAILED;
 - ``waiting == len(_ready) + len(_deferred) <= max_pending``;
 - ``len(_finished) <= max_results``;
+- with a RESULT_TTL or a FAILURE_TTL, what is in ``_finished`` and can expire is in ``_lifetimes``;
 - ``_kept_bytes`` is the sum of the weights in ``_finished``, and at most ``max_result_bytes``
   unless one record alone is heavier.
 """
@@ -21,7 +22,8 @@ import heapq
 import os
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterator
 from itertools import count
 from typing import Any, Final
 
@@ -29,6 +31,9 @@ from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import QueueFull, counted
+from django_tasks_local.lifetimes import Lifetimes
+from django_tasks_local.memory_listing import in_order
+from django_tasks_local.polite_lock import PoliteLock
 from django_tasks_local.progress import Progress
 from django_tasks_local.ring import random_id
 from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot
@@ -46,6 +51,7 @@ class Record:
 
     __slots__ = (
         "_arguments",
+        "bell",
         "ending",
         "enqueued_at_ns",
         "finished_at_ns",
@@ -74,6 +80,7 @@ class Record:
         self.ending: Any = None
         self.reported: tuple[float, float | None, str] | None = None
         self.weight = 0  # about how many bytes it holds; counted when it ends
+        self.bell: threading.Event | None = None  # made by the first call that waits for its end
 
     def arguments(self) -> Arguments:
         """Return the objects that were passed, unchanged."""
@@ -109,29 +116,6 @@ class Record:
         )
 
 
-class _PoliteLock:
-    """The lock, for threads that run tasks: they take it only while they hold the GIL.
-
-    A thread that blocks on a C lock gets the lock without the GIL, and keeps the lock while it
-    waits for the GIL; then the next thread waits for the lock, and so on: every step is a switch
-    of threads.
-
-    Not for the main thread: an exception from a signal handler, right after the lock was taken,
-    would leave it taken. ``with`` on the lock itself is safe.
-    """
-
-    def __init__(self, lock: threading.Lock) -> None:
-        self._take = lock.acquire
-        self._give = lock.release
-
-    def __enter__(self) -> None:
-        while not self._take(False):
-            time.sleep(0)  # the thread that holds the lock goes on
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._give()
-
-
 class MemoryStore:
     """Tasks and results of one alias in one process; see ``store.Store``.
 
@@ -141,28 +125,32 @@ class MemoryStore:
     """
 
     def __init__(
-        self, alias: str, *, max_results: int, max_result_bytes: int, max_pending: int
-    ) -> None:
+        self, alias: str, *, max_results: int, max_result_bytes: int, max_pending: int,
+        max_workers: int = 1, result_ttl_s: float | None = None, failure_ttl_s: float | None = None,
+    ) -> None:  # fmt: skip
         self.alias = alias
+        self.max_workers = max_workers
         self.max_results = max_results
         self.max_result_bytes = max_result_bytes
         self.max_pending = max_pending
-        self.idle = 0
-        self.running = 0
+        self.idle = self.running = 0
         self._closed = False
         self._ending = False  # a thread waits until all is done
         self._lock = threading.Lock()
-        self._lock_of_workers = _PoliteLock(self._lock)
+        self._lock_of_workers = PoliteLock(self._lock)
         # Two conditions: a notify meant for a thread that wants work must not wake a thread that
         # waits for all work to end.
         self._work = threading.Condition(self._lock)
         self._quiet = threading.Condition(self._lock)
         self._records: dict[str, Record] = {}
+        self._waiting: Counter[str] = Counter()  # how often each running task waits for others
         self._turn = count()
         self._ready: list[tuple[int, int, Record]] = []  # (-priority, turn, record)
         self._deferred: list[tuple[int, int, Record]] = []  # (due_ns, turn, record)
         self._finished: OrderedDict[str, Record] = OrderedDict()  # least recently used first
         self._kept_bytes = 0  # the weight of the finished records
+        self._lifetimes = Lifetimes[Record](result_ttl_s, failure_ttl_s)
+        self._expires = bool(self._lifetimes)
 
     @property
     def waiting(self) -> int:
@@ -183,8 +171,11 @@ class MemoryStore:
     ) -> tuple[str, int]:
         """Store a READY task; see ``store.StoreClient``."""
         record = Record(meta, arguments, priority)
+        expired: list[Record] = []  # until the lock is free
         self._let_workers_go()
         with self._lock:
+            if self._expires:
+                self._drop_expired(expired)
             if self.waiting >= self.max_pending:
                 raise QueueFull(self.alias, self.waiting, self.max_pending)
             self._records[record.result_id] = record
@@ -198,9 +189,14 @@ class MemoryStore:
 
     def get(self, result_id: str) -> Snapshot:
         """Return the record as it is now. A read makes a finished result the most recent."""
+        expired: list[Record] = []  # until the lock is free
         self._let_workers_go()
         with self._lock:
             record = self._records.get(result_id)
+            if record is not None and self._expires:
+                self._drop_expired(expired)
+                if self._lifetimes.is_over(record):
+                    record = None
             if record is not None:
                 if record.finished_at_ns:
                     self._finished.move_to_end(result_id)
@@ -209,7 +205,7 @@ class MemoryStore:
             f"No result {result_id[:80]!r} in process {os.getpid()}. Task backend {self.alias!r} "
             "is a ThreadPoolBackend: only the process that enqueued a task can read its result, "
             f"and it keeps {counted(self.max_results, 'finished result')} (MAX_RESULTS) of up to "
-            f"{self.max_result_bytes:,} bytes in all (MAX_RESULT_BYTES). "
+            f"{self.max_result_bytes:,} bytes in all (MAX_RESULT_BYTES){self._lifetimes}. "
             "ProcessPoolBackend has results that every process of the site can read."
         )
 
@@ -244,18 +240,76 @@ class MemoryStore:
             claim.finished_at_ns = max(time.time_ns(), claim.started_at_ns)
             claim.status = TaskResultStatus.SUCCESSFUL if successful else TaskResultStatus.FAILED
             self.running -= 1
+            self._waiting.pop(claim.result_id, None)  # for a thread that it has left
             if self._closed:
                 evicted.append(self._records.pop(claim.result_id))
             else:
                 self._finished[claim.result_id] = claim
                 self._kept_bytes += claim.weight
+                if self._expires:
+                    self._drop_expired(evicted)
+                    self._lifetimes.add(claim)
             while self._keeps_too_much():
-                evicted.append(self._finished.popitem(last=False)[1])
-                self._kept_bytes -= evicted[-1].weight
-                del self._records[evicted[-1].result_id]
+                evicted.append(self._drop(next(iter(self._finished))))
             if self._ending:
                 self._quiet.notify_all()
+        if claim.bell is not None:
+            claim.bell.set()
         return claim.finished_at_ns
+
+    def _drop(self, result_id: str) -> Record:
+        """Forget a finished record. Its caller keeps it until the lock is free."""
+        record = self._finished.pop(result_id)
+        self._kept_bytes -= record.weight
+        del self._records[result_id]
+        if self._expires:
+            self._lifetimes.remove(record)
+        return record
+
+    def _drop_expired(self, dropped: list[Record]) -> None:
+        dropped += [self._drop(record.result_id) for record in self._lifetimes.expired()]
+
+    def wait_for_change(self, snapshot: Snapshot, timeout_s: float) -> None:
+        """Block until a record has ended; see ``store.StoreClient``."""
+        self._let_workers_go()
+        with self._lock:
+            record = self._records.get(snapshot.result_id)
+            if record is None or record.finished_at_ns:
+                return
+            bell = record.bell = record.bell or threading.Event()
+        bell.wait(timeout_s)
+
+    def listed(
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
+    ) -> Iterator[Snapshot]:
+        """Yield the records that are there; see ``store.StoreClient``."""
+        self._let_workers_go()
+        with self._lock:  # copies of references: less than 1 ms for 100,000 records
+            records, ready, deferred = [*self._records.values()], self._ready[:], self._deferred[:]
+        seen = set()  # what ends meanwhile would come a second time, among the finished
+        for record in in_order(statuses, records, ready, deferred, time.time_ns()):
+            if record.result_id in seen or not (accepts is None or accepts(record.meta)):
+                continue
+            seen.add(record.result_id)
+            with self._lock:
+                there = self._records.get(record.result_id) is record
+                snapshot = record.snapshot()
+            if there and snapshot.status in statuses and not self._lifetimes.is_over(record):
+                yield snapshot
+
+    def begin_waiting(self, task_id: str) -> bool:
+        """Note that a running task waits for others; see ``store.StoreClient``."""
+        with self._lock_of_workers:
+            if task_id not in self._waiting and len(self._waiting) + 1 >= self.max_workers:
+                return False
+            self._waiting[task_id] += 1
+            return True
+
+    def end_waiting(self, task_id: str) -> None:
+        """Note that a task waits no longer; see ``store.StoreClient``."""
+        with self._lock_of_workers:
+            self._waiting[task_id] -= 1
+            self._waiting = +self._waiting  # without what is 0 or less: its task has ended
 
     def _keeps_too_much(self) -> bool:
         kept = len(self._finished)
@@ -296,7 +350,10 @@ class MemoryStore:
             dropped = self._records, self._finished
             self._records = {record.result_id: record for record in self._in_progress()}
             self._ready, self._deferred, self._finished = [], [], OrderedDict()
+            self._lifetimes.forget()
             self._kept_bytes = 0
+        for bell in filter(None, (record.bell for record in waiting)):
+            bell.set()
         del dropped  # now that the lock is free
         return waiting
 
@@ -306,7 +363,7 @@ class MemoryStore:
             return self._in_progress()
 
     def _let_workers_go(self) -> None:
-        # What `_PoliteLock` does, as far as that is safe in the main thread.
+        # What `PoliteLock` does, as far as that is safe in the main thread.
         while self._lock.locked():
             time.sleep(0)
 

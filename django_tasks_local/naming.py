@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import pickle
 import sys
+from contextlib import suppress
 from dataclasses import MISSING, fields
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.tasks import Task
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
@@ -21,6 +22,9 @@ from django_tasks_local.store import task_path
 
 if TYPE_CHECKING:
     type AnyTask = Task[..., Any]
+    _Task = Task[..., Any]
+else:
+    _Task = Task
 
 # id(task) -> (task, meta) of tasks that are what their path names. The dict holds the task, so that
 # its id stays its own. It has as many entries as the project has decorated functions.
@@ -92,6 +96,55 @@ def load_task(meta: bytes) -> AnyTask:
     if task_class is None or not callable(found):
         raise ImportError(f"{task_path(meta)} is no longer a task but {found!r}.")
     return _build(task_class, {**changes, "func": found})
+
+
+class MissingTask(_Task):
+    """Stands for a task whose import path leads to no task here any more.
+
+    It has the path (``module_path``, ``name``), and those fields that its record names; of the
+    others it has Django's defaults, and ``""`` for ``queue_name``. It cannot be enqueued; to call
+    it raises ``ImportError``.
+    """
+
+    __slots__ = ()
+
+    def enqueue(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise ``InvalidTask``, with the reason why the task cannot be imported."""
+        try:
+            self.func()
+        except ImportError as error:
+            raise InvalidTask(str(error)) from error
+        raise AssertionError("the function of a MissingTask always raises")
+
+    async def aenqueue(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Do what `enqueue` does."""
+        self.enqueue()
+
+
+def load_or_stand_in(meta: bytes, alias: str) -> AnyTask:
+    """Return the task that ``meta`` names, or a `MissingTask` where that no longer imports."""
+    try:
+        return load_task(meta)
+    except Exception as error:
+        return _stand_in(meta, alias, describe(error))
+
+
+def _stand_in(meta: bytes, alias: str, reason: str) -> MissingTask:
+    path, _, changed = meta.partition(b"\0")
+    module, _, qualname = path.decode("utf-8", "replace").partition(":")
+
+    def missing(*args: object, **kwargs: object) -> None:
+        raise ImportError(f"Task {module}.{qualname} cannot be imported: {reason}.")
+
+    missing.__module__, missing.__qualname__ = module, qualname
+    missing.__name__ = qualname.rpartition(".")[2]
+    known: dict[str, Any] = {"queue_name": "", "backend": alias, "func": missing}
+    with suppress(Exception):  # a class that has gone with the task
+        known |= pickle.loads(changed) if changed else {}
+    known.pop("", None)
+    stand_in = _build(MissingTask, known)
+    assert isinstance(stand_in, MissingTask)
+    return stand_in
 
 
 def copy_task(task: AnyTask, **changes: object) -> AnyTask:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -26,6 +27,11 @@ GIB = 2**30
 SLOT_OVERHEAD = 104
 # Bytes that a segment needs before its first slot. Generous, so that the layout may change.
 SEGMENT_OVERHEAD = 768 * KIB
+
+# A record's lifetime is kept in whole milliseconds; 100 years.
+LEAST_TTL_S = 0.001
+MOST_TTL_S = 3_155_760_000
+_NO_TTL = "to keep them until MAX_RESULTS is reached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,25 @@ OPTIONS: dict[str, Option] = {
     "DRAIN_TIMEOUT": Option(
         8, (int, float), 0, 31_536_000, "seconds", none_means="to wait until all is done"
     ),
+    # How long a result can be read after the end of its task, by how that ended.
+    "RESULT_TTL": Option(
+        None, (int, float, timedelta), LEAST_TTL_S, MOST_TTL_S, "seconds", none_means=_NO_TTL
+    ),
+    "FAILURE_TTL": Option(
+        None, (int, float, timedelta), LEAST_TTL_S, MOST_TTL_S, "seconds", none_means=_NO_TTL
+    ),
+    # After so many tasks, more or less, a worker process is replaced.
+    "MAX_TASKS_PER_WORKER": Option(
+        None, (int,), 1, 1_000_000_000, "tasks", ("process",), "to let workers live on"
+    ),
+    # And when a task has ended that left it with more private memory.
+    "MAX_WORKER_MEMORY": Option(
+        None, (int,), MIB, 1024 * GIB, "bytes", ("process",), "to let workers grow"
+    ),
+    # A task whose worker has more private memory is killed.
+    "MAX_TASK_MEMORY": Option(
+        None, (int,), MIB, 1024 * GIB, "bytes", ("process",), "to let tasks grow"
+    ),
 }
 
 
@@ -87,6 +112,11 @@ class Options:
     shm_size: int  # bytes, a ceiling
     namespace: str | None  # None: derived by the store
     drain_timeout: float | None  # seconds; None: until all is done
+    result_ttl: float | None  # seconds; None: no limit
+    failure_ttl: float | None  # seconds; None: no limit
+    max_tasks_per_worker: int | None  # None: no limit
+    max_worker_memory: int | None  # bytes; None: no limit
+    max_task_memory: int | None  # bytes; None: no limit
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any], alias: str, kind: Kind) -> Options:
@@ -128,6 +158,7 @@ def check(params: Mapping[str, Any], alias: str, kind: Kind) -> list[Error]:
         errors.extend(_check_option(name, value, f"{where}['OPTIONS'][{name!r}]", kind))
     if not errors and kind == "process":
         errors.extend(_check_room(_complete(options), where))
+        errors.extend(_check_memory(_complete(options), where))
     return errors
 
 
@@ -155,10 +186,14 @@ def _copy(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _complete(options: Mapping[str, Any]) -> Options:
-    values = {n.lower(): options.get(n, option.default) for n, option in OPTIONS.items()}
+    values = {n.lower(): _plain(options.get(n, option.default)) for n, option in OPTIONS.items()}
     if values["shm_size"] is None:
         values["shm_size"] = _derived_shm_size(**values)
     return Options(**values)
+
+
+def _plain(value: Any) -> Any:
+    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def _derived_shm_size(
@@ -246,10 +281,22 @@ def _check_room(options: Options, where: str) -> Iterator[Error]:
         )
 
 
+def _check_memory(options: Options, where: str) -> Iterator[Error]:
+    worker, task = options.max_worker_memory, options.max_task_memory
+    if worker is not None and task is not None and worker >= task:
+        yield _error(
+            10,
+            f"{where}['OPTIONS']: MAX_WORKER_MEMORY is {worker:,} bytes, MAX_TASK_MEMORY {task:,}. "
+            "A worker may then keep so much that its next task is killed, however little it takes.",
+            "Make MAX_WORKER_MEMORY smaller than MAX_TASK_MEMORY.",
+        )
+
+
 def _in_bounds(option: Option, value: object) -> bool:
     if isinstance(value, str):
         # White space counts as empty: it comes from an unset variable.
         return bool(value.strip())
+    value = _plain(value)
     return isinstance(value, int | float) and option.minimum <= value <= option.maximum
 
 
@@ -258,6 +305,8 @@ def _wanted(option: Option) -> str:
         return "a string that is not empty"
     number = "a number" if float in option.types else "a whole number"
     text = f"{number} of {option.unit} from {option.minimum:,} to {option.maximum:,}"
+    if timedelta in option.types:
+        text = f"{text}, or a timedelta of as many"
     return f"{text}, or None {option.none_means}" if option.none_means else text
 
 

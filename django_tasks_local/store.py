@@ -6,7 +6,7 @@ be able to end before it has imported Django.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -141,6 +141,37 @@ class StoreClient(Protocol):
 
         Raises:
             TaskResultDoesNotExist: The string is not the id of a record here.
+        """
+
+    def wait_for_change(self, snapshot: Any, timeout_s: float) -> None:
+        """Block until a record of this store has ended, or for ``timeout_s``; it may return early.
+
+        Args:
+            snapshot: The record, as `get` has given it.
+            timeout_s: For how long at most.
+        """
+
+    def begin_waiting(self, task_id: str) -> bool:
+        """Note that a running task of this store, the caller, waits for others.
+
+        Returns:
+            False where then the task of every worker would wait. Nothing is noted then.
+        """
+
+    def end_waiting(self, task_id: str) -> None:
+        """Note that it waits no longer."""
+
+    def listed(
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
+    ) -> Iterator[Snapshot]:
+        """Yield the records that are there, without using them.
+
+        What is RUNNING, the latest start first; READY, in the order in which it will run, the
+        deferred last; finished, the latest end first.
+
+        Args:
+            statuses: Which of them.
+            accepts: Says by a record's ``meta`` whether it is wanted; ``None``: all are.
         """
 
 

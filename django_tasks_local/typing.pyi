@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, Concatenate, Literal, overload
+from typing import Any, Concatenate, Literal, Self, overload
 
 from django.tasks import Task as _Task
 from django.tasks import TaskContext
@@ -16,6 +16,8 @@ class TaskResult[**P, R](_TaskResult[P, R]):
     def progress(self) -> Progress | None: ...
     @property
     def loss(self) -> WorkerLost | None: ...
+    def wait_finished(self, timeout: float | timedelta | None = None) -> Self: ...
+    async def await_finished(self, timeout: float | timedelta | None = None) -> Self: ...
 
 class Task[**P, R](_Task[P, R]):
     def using(

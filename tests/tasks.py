@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import signal
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ from django.tasks.signals import task_finished, task_started
 from django.urls import get_script_prefix, set_script_prefix
 from django.utils import timezone, translation
 
-from django_tasks_local import current_result_id, report_progress, track
+from django_tasks_local import current_result_id, report_progress, track, wait_finished
 
 # After so long a task that waits for its test goes on: the test has failed and is gone.
 GATE_LIMIT_S = 60.0
@@ -286,6 +287,23 @@ def outlived(gate: str) -> None:
 @task
 def enqueue_another(alias: str, value: int) -> str:
     return add.using(backend=alias).enqueue(value, value).id
+
+
+@task
+def wait_for_another(alias: str) -> float:
+    """Enqueues there, waits for the end, and returns what came of it."""
+    value: float = wait_finished(add.using(backend=alias).enqueue(1, 2), GATE_LIMIT_S).return_value
+    return value
+
+
+@task(takes_context=True)
+def wait_for_itself(context: TaskContext[Any, Any]) -> None:
+    wait_finished(context.task_result)
+
+
+@task
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @task

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,10 +24,11 @@ from django.utils import timezone
 
 from django_tasks_local.announce import announce
 from django_tasks_local.exceptions import describe
+from django_tasks_local.execution import current_result_id
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.options import Kind, Options, check, check_app
-from django_tasks_local.results import LocalTaskResult, unix_ns
-from django_tasks_local.store import Arguments, PlainSnapshot, StoreClient
+from django_tasks_local.result import LocalTaskResult, unix_ns
+from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot, StoreClient, task_path
 
 if TYPE_CHECKING:
     from django_tasks_local.naming import AnyTask
@@ -105,13 +106,21 @@ class LocalBackend(BaseTaskBackend):
                 f"run_after must be a datetime or a timedelta, not {type(run_after).__name__}."
             )
 
-    def enqueue(self, task: AnyTask, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def enqueue(
+        self,
+        task: AnyTask,
+        args: Any = (),
+        kwargs: dict[str, Any] | None = None,
+        *,
+        encoded: Any = None,
+    ) -> Any:
         """Store a task that is to run, and return its `LocalTaskResult`, READY.
 
         Args:
             task: As validated by `validate_task`; a timedelta in ``run_after`` counts from now.
             args: Positional arguments, a list or tuple.
             kwargs: Keyword arguments; ``None``: none.
+            encoded: Both, as the store has encoded them already; ``None``: it has not.
 
         Raises:
             InvalidTask: This backend cannot run ``task``, or its path does not lead to it.
@@ -128,7 +137,8 @@ class LocalBackend(BaseTaskBackend):
             task, due_ns = _with_due_time(task)
         meta = encode_task(task)
         arguments = (tuple(args), {} if kwargs is None else kwargs)
-        encoded = _encode_arguments(store, task, arguments)
+        if encoded is None:
+            encoded = _encode_arguments(store, task, arguments)
         result_id, enqueued_at_ns = store.enqueue(
             meta, encoded, priority=int(task.priority), due_ns=due_ns
         )
@@ -141,6 +151,32 @@ class LocalBackend(BaseTaskBackend):
         # Robust: the task is on its way, and its caller must get the id whatever a receiver does.
         announce(task_enqueued, type(self), result)
         return result
+
+    def prepare(self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        """Do what in `enqueue` can fail because of the task or its arguments.
+
+        Args:
+            task: As for `enqueue`, and likewise ``args`` and ``kwargs``.
+
+        Returns:
+            What `enqueue_prepared` makes use of.
+
+        Raises:
+            InvalidTask, ValueError, StoreUnavailable, ImproperlyConfigured: As `enqueue`.
+        """
+        store = self._store()
+        self.validate_task(task)
+        encode_task(task)
+        return getattr(store, "ring", None), _encode_arguments(store, task, (args, kwargs))
+
+    def enqueue_prepared(
+        self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], prepared: Any
+    ) -> Any:
+        """Do what `enqueue` does, with what `prepare` has returned."""
+        ring, encoded = prepared
+        # What was pickled for a ring of other sizes may not fit in as it is.
+        same = getattr(self._store(), "ring", None) is ring
+        return self.enqueue(task, args, kwargs, encoded=encoded if same else None)
 
     async def aenqueue(
         self, task: AnyTask, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -159,7 +195,7 @@ class LocalBackend(BaseTaskBackend):
 
         Raises:
             TaskResultDoesNotExist: The id is not that of a result in this store, the result was
-                evicted, or its task no longer imports.
+                evicted or has expired, or its task no longer imports.
             StoreUnavailable: The store cannot be used.
             ImproperlyConfigured: The options are wrong.
         """
@@ -180,6 +216,63 @@ class LocalBackend(BaseTaskBackend):
         # It reads memory for some microseconds and sends no signal; a thread would cost ten times
         # that, and queue up behind the request's database queries.
         return self.get_result(result_id)
+
+    def wait_for_change(self, result: LocalTaskResult, timeout_s: float) -> None:
+        """Block until the task of ``result`` has ended, or for ``timeout_s``; may return early.
+
+        For `waiting.wait_finished`, which looks again.
+        """
+        self._store().wait_for_change(result.snapshot, timeout_s)
+
+    def listed(
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
+    ) -> Iterator[Snapshot]:
+        """Yield records, for `listing.results`. See ``store.StoreClient``."""
+        return self._store().listed(statuses, accepts)
+
+    def begin_waiting(self, result: LocalTaskResult) -> str:
+        """Note that the task that runs here waits for that of ``result``.
+
+        A task that waits keeps its worker. As long as the task of one worker does not wait, that
+        one brings the others on.
+
+        Returns:
+            What to call `end_waiting` with; ``""`` outside the tasks of this backend.
+
+        Raises:
+            RuntimeError: No worker would be left whose task does not wait, or a task waits for
+                itself.
+        """
+        own_id = current_result_id.get("")
+        if not own_id:
+            return ""
+        store = self._store()
+        try:
+            own = store.get(own_id)
+        except TaskResultDoesNotExist:
+            return ""  # it runs on another backend
+        if own.status != TaskResultStatus.RUNNING:
+            return ""  # a thread of that task, which has outlived it
+        caller, path = f"Task {task_path(own.meta)}, id={own_id},", result.task.module_path
+        if own_id == result.id:
+            raise RuntimeError(f"{caller} cannot wait for its own end: that would never come.")
+        if not store.begin_waiting(own_id):
+            raise RuntimeError(
+                f"{caller} cannot wait for task {path}, id={result.id}: no worker of task backend "
+                f"{self.alias!r} would be left whose task does not wait, and with none to run what "
+                "they wait for that is a deadlock. Make what follows a task of its own, run "
+                f"{path} on another backend, or raise MAX_WORKERS."
+            )
+        return own_id
+
+    def end_waiting(self, task_id: str) -> None:
+        """Note that a task waits no longer.
+
+        Args:
+            task_id: As returned by `begin_waiting`.
+        """
+        if task_id:
+            self._store().end_waiting(task_id)
 
 
 def _encode_arguments(store: StoreClient, task: AnyTask, arguments: Arguments) -> Any:

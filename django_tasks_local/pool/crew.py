@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +12,7 @@ from typing import Final
 from django_tasks_local.ring import Loss, Ring, loss_word
 
 from .copies import EXIT_S
+from .oom import OomKills
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -53,6 +54,8 @@ class Crew:
         self._loss: Loss | None = None  # why we kill our workers, if we do
         self._pause_until = 0.0
         self._early_deaths = 0
+        self._oom_kills = OomKills()
+        self._succeeded: set[int] = set()  # pids of those whose successors were started
 
     def __len__(self) -> int:
         """Return how many workers have not ended."""
@@ -80,6 +83,27 @@ class Crew:
             raise
         finally:
             os.close(read_end)
+
+    def unsucceeded(self, retiring: Iterable[int]) -> list[int]:
+        """Return the pids of those that wait for a successor, and for whom none was started."""
+        waiting = {pid for pid in retiring if pid in self._children}
+        self._succeeded &= waiting
+        return sorted(waiting - self._succeeded)
+
+    def succeed(self, pids: Iterable[int]) -> None:
+        """Note that successors of these are started."""
+        self._succeeded.update(pids)
+
+    def look_for_oom_kills(self) -> None:
+        """Take in what the kernel has counted, so that a later death is not put down to it."""
+        self._oom_kills.look()
+
+    def kill_one(self, pid: int) -> None:
+        """Kill one of them; why stands in the record of its task, see `Killing`."""
+        # It is ours and was not waited for: nobody else has that pid.
+        if pid in self._children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def kill(self, loss: Loss) -> None:
         """Kill all workers; ``loss`` says why in the records of their tasks."""
@@ -115,6 +139,8 @@ class Crew:
         # A worker that ended on its own just before keeps its own cause.
         if self._loss is not None and code == -signal.SIGKILL:
             return loss_word(self._loss)
+        if code == -signal.SIGKILL and self._oom_kills.recently():
+            return loss_word(Loss.OUT_OF_MEMORY, -code)
         return loss_word(Loss.SIGNAL, -code) if code < 0 else loss_word(Loss.EXIT, code)
 
     def _settle(self, child: Child, code: int, word: int) -> None:

@@ -5,7 +5,8 @@ import logging
 import os
 import threading
 import time
-from typing import Any, Final
+from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
@@ -24,6 +25,9 @@ from .serving import is_server
 from .slow_start import SlowStart
 from .spec import PoolSpec
 from .step import TICK_S, until_tick_s
+
+if TYPE_CHECKING:
+    from django.tasks import TaskResultStatus
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -119,6 +123,25 @@ class Site:
         """Do what `Ring.get` does."""
         self._tick_if_late()
         return self.ring.get(result_id)
+
+    def listed(
+        self, statuses: "Collection[TaskResultStatus]", accepts: Callable[[bytes], bool] | None
+    ) -> Iterator[Snapshot]:
+        """Do what `Ring.listed` does."""
+        self._tick_if_late()
+        return self.ring.listed(statuses, accepts)
+
+    def wait_for_change(self, snapshot: Any, timeout_s: float) -> None:
+        """Do what `Ring.wait_for_change` does."""
+        self.ring.wait_for_change(snapshot, timeout_s)
+
+    def begin_waiting(self, task_id: str) -> bool:
+        """Do what `Ring.begin_waiting` does."""
+        return self.ring.begin_waiting(task_id)
+
+    def end_waiting(self, task_id: str) -> None:
+        """Do what `Ring.end_waiting` does."""
+        self.ring.end_waiting(task_id)
 
     def serve(self) -> bool:
         """Note that this process serves requests: it keeps a pool alive, and never waits at exit.

@@ -20,6 +20,7 @@ from django_tasks_local.ring import ANY_SERVER, Attachment, Loss, PoolState, Rin
 
 from .crew import Crew
 from .loaded_files import LoadedFiles
+from .memory_watch import MemoryWatch
 from .releases import Releases
 from .step import Step, until_tick_s
 
@@ -33,6 +34,8 @@ ALONE_S: Final = 1.0
 # A pool that could not use its ring for this long leaves; its running tasks end. Shorter: a process
 # that is frozen inside for a while costs a pool; longer: nobody does the work.
 HOPELESS_S: Final = 60.0
+# How often it does what is due once a second: less than a tick, since a tick may be early.
+EVERY_S: Final = 0.9
 # A pool that has served for this long has started well.
 PROVED_S: Final = 60.0
 
@@ -78,6 +81,7 @@ class Supervisor:
         self._bell, self._bell_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll.register(self._bell, select.POLLIN)
         self._crew = Crew(ring, start_worker, self._bell, self._bell_end)
+        self._memory = MemoryWatch(ring, self._crew)
         self._releases = Releases(ring)
         self._short = False  # of workers, because other codes' pools have them
         self._serving_since: float | None = None  # None: it has proved itself
@@ -89,6 +93,8 @@ class Supervisor:
             self._in_ring,
             self._settling,
             Step(f"{who} cannot start a worker, tasks wait", self._hire),
+            Step(f"{who} cannot drop expired results", ring.expiry.sweep, every_s=EVERY_S),
+            Step(f"{who} cannot look at its workers' memory", self._mind_memory, every_s=EVERY_S),
         ]
 
     def run(self) -> None:
@@ -294,9 +300,12 @@ class Supervisor:
         """Start workers while a task waits, no worker is idle, and no other code needs them."""
         ring, crew = self._ring, self._crew
         waiting = ring.workforce.runnable()
-        idle = len(crew) - sum(ring.busy(worker) for worker in self._ours())
+        ours = self._ours()
+        retiring = [worker for worker in ours if worker.retires]
+        idle = len(crew) - sum(ring.busy(worker) or worker in retiring for worker in ours)
+        successors = crew.unsucceeded(worker.pid for worker in retiring)
         # One more than waits: the next task then starts without a fork before it.
-        wanted = min(waiting + 1, ring.max_workers()) - idle
+        wanted = max(min(waiting + 1, ring.max_workers()) - idle, len(successors))
         if self._leaving or crew.paused or wanted < 0:
             wanted = 0
         hiring = ring.workforce.hire(
@@ -309,6 +318,12 @@ class Supervisor:
             self._releases.say_no_place(len(crew) + hiring.number)
         for _ in range(hiring.number):
             crew.start()
+            crew.succeed(successors[:1])
+            del successors[:1]
+
+    def _mind_memory(self) -> None:
+        self._crew.look_for_oom_kills()
+        self._memory.look(self._ours())
 
     def _ours(self) -> list[Attachment]:
         """Return our workers that were attached when this tick began."""

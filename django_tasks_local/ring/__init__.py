@@ -106,6 +106,12 @@ The first eight words keep their places in every layout version.
  240  SEMAPHORE       the inode of the mutex's semaphore that was opened last
  248  DISCARDED       the latest chain that was given up and is not all free yet
  256  HAND            a finished record: it and older ones have no arguments to drop; 0: not begun
+ 264  WAITED          unix ns until which a process may be waiting for the end of a task
+ 272  RESULT_TTL      31 times the option in ms, 0: none; no flip of one bit makes another value
+ 280  FAILURE_TTL     the same
+ 288  MAX_TASKS       31 times MAX_TASKS_PER_WORKER
+ 296  WORKER_MEMORY   31 times MAX_WORKER_MEMORY
+ 304  TASK_MEMORY     31 times MAX_TASK_MEMORY
  512  CODES           the table of codes: 8 entries of 256 bytes
 ```
 
@@ -155,7 +161,8 @@ ones. So no task is behind one that only other code may run.
   48  ADOPTED         a pool: up to which serial << 8 | of which other codes it runs tasks
   56  WORKERS         a pool: the worker processes that it has, or is about to have
   64  POOL            a worker: its pool's serial << 32 | 1 + its pool's entry
-  72  STATE           a pool: 0 importing, 1 starting, 2 serving, 3 leaving; a site: 2 a server
+  72  STATE           a pool: 0 importing, 1 starting, 2 serving, 3 leaving; a site: 2 a server;
+                     a worker: 1 its task waits for another one, 2 it is to be replaced, 3 both
   80  PATH_BYTES      length of the path
   88  PATH            the end of the settings file's path, UTF-8
 ```
@@ -213,12 +220,14 @@ progress, which its sequence word guards.
    can be rebuilt: FREE to CURSOR, DISCARDED, HAND, lanes, heap, recency list, free map. Two more
    columns are needed for that: `sequence` and `due`. A finished record whose `due` is its
    generation has lost its chained arguments: of their chain only the slots that hold its meta are
-   its own.
+   its own. A RUNNING record whose `due` says why (its top bit, and a `loss_word`) cannot be
+   finished: its worker is to be killed.
 3. **Order.** DIRTY first; then whatever W is to cover; then W, by one store, the commit point;
    then links and counts. The mutex clears DIRTY when the operation came to its end.
 4. **Reading.** Readers take no lock: W, copy, W again, CRC. If the two differ they try again. A
-   reader never writes; to make a result the most recent it goes inside and looks at W once more.
-   It leaves that out where somebody else is inside for long: nobody waits in order to read.
+   reader never writes (only WAITED, while it waits for an end); to make a result the most recent
+   it goes inside and looks at W once more. It leaves that out where somebody else is inside for
+   long: nobody waits in order to read.
 5. **Bounds.** No slot at or above RESERVED is touched, whatever names it: result ids come from
    strangers, links may be damaged, and a hole is a page or a SIGBUS. To grow, first the memory is
    reserved, then RESERVED is stored.
@@ -237,9 +246,9 @@ progress, which its sequence word guards.
    the repair, which read everything.
 10. **Two views.** All writes are item or slice assignments to `Segment.words` and
     `Segment.bytes`: the crash tests count them, and kill at each.
-11. **Hints.** The work semaphores, CURSOR, the statistics, ENTRIES_USED, POOL_WORKERS and WANTED,
-    and of a code all but DIGEST, CLEARED and DEFERRED may be lost or stale. A process that goes
-    by one looks at the ring after all; one that has an entry above ENTRIES_USED raises it.
+11. **Hints.** The work semaphores, CURSOR, the statistics, ENTRIES_USED, POOL_WORKERS, WANTED and
+    WAITED, and of a code all but DIGEST, CLEARED and DEFERRED may be lost or stale. A process that
+    goes by one looks at the ring after all; one that has an entry above ENTRIES_USED raises it.
 
 ## Invariants
 
@@ -291,11 +300,15 @@ the ring, a site, or a process that asks for that very result.
 | | while it is WANTED | a wish of a dead pool | the next worker that looks |
 | give way | before its process ends | a place that counts as free | its pool's next turn |
 | run | at any moment | RUNNING by a dead entry | reaper: LOST |
+| kill | before `due` says why | nothing: no signal was sent | nobody needs to |
+| | before the signal | a task that cannot be finished; its worker dies too | reaper: LOST |
 | report | between two stores | an odd sequence word: no progress is shown | nobody needs to |
 | finish | before W | a result that nobody reads; chained slots | reaper: LOST, slots freed |
 | | after W | a finished record in no list | next |
+| | before it wakes those who wait | sleepers | nobody needs to: they look twice a second |
+| wait | at any moment | a moment in WAITED; STATE of a dead entry | it passes; reaper |
 | read | between stamp and link | the old place in the list, the new sequence | next: by sequence |
-| evict | before W = FREE | a finished record in no list | next: kept |
+| evict, sweep | before W = FREE | a finished record in no list | next: kept |
 | | after W = FREE | slots marked as used | next |
 | | between two holds of a long chain | slots given up, in their list | the next that needs room |
 | drop arguments | before due = generation | all of it; HAND may be further | next: HAND is 0 |
@@ -362,32 +375,22 @@ __all__ = [
     "unlink_unattached",
 ]
 
-_MODULES = {
-    "ANY_SERVER": ".shm.leadership",
-    "Attachment": ".shm.registry",
-    "Geometry": ".format.layout",
-    "Leadership": ".shm.leadership",
-    "Limits": ".shm.limits",
-    "Look": ".look",
-    "Loss": ".records.loss",
-    "PoolState": ".shm.registry",
-    "Ring": ".ring",
-    "Role": ".shm.registry",
-    "attach_segment": ".shm.segment",
-    "code_digest": ".records.codes",
-    "fill_standard_descriptors": ".shm.objects",
-    "format_id": ".format.ids",
-    "loss_word": ".records.loss",
-    "random_id": ".format.ids",
-    "ring_exists": ".shm.segment",
-    "ring_is_attached": ".shm.removal",
-    "ring_name": ".shm.segment",
-    "sites_elsewhere": ".shm.neighbours",
-    "standard_descriptors": ".shm.objects",
-    "sweep_passing": ".shm.removal",
-    "unlink_objects": ".shm.removal",
-    "unlink_unattached": ".shm.removal",
+_NAMES = {
+    ".format.ids": "format_id random_id",
+    ".format.layout": "Geometry",
+    ".look": "Look",
+    ".records.codes": "code_digest",
+    ".records.loss": "Loss loss_word",
+    ".ring": "Ring",
+    ".shm.leadership": "ANY_SERVER Leadership",
+    ".shm.limits": "Limits",
+    ".shm.neighbours": "sites_elsewhere",
+    ".shm.objects": "fill_standard_descriptors standard_descriptors",
+    ".shm.registry": "Attachment PoolState Role",
+    ".shm.removal": "ring_is_attached sweep_passing unlink_objects unlink_unattached",
+    ".shm.segment": "attach_segment ring_exists ring_name",
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:

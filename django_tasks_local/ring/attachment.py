@@ -15,6 +15,8 @@ from django_tasks_local.ring.audit import repair
 from django_tasks_local.ring.format.head import S_ID_HIGH, inline_bytes
 from django_tasks_local.ring.format.ids import slot_of_id
 from django_tasks_local.ring.records.codes import Codes, code_digest
+from django_tasks_local.ring.records.expiry import Expiry
+from django_tasks_local.ring.records.killing import Killing
 from django_tasks_local.ring.records.loss import Loss, loss_word
 from django_tasks_local.ring.records.loss_log import log_loss
 from django_tasks_local.ring.records.reader import Reader
@@ -27,6 +29,7 @@ from django_tasks_local.ring.shm.mutex import Mutex
 from django_tasks_local.ring.shm.registry import Attachment, Registry, Role
 from django_tasks_local.ring.shm.segment import Segment, attach_segment
 from django_tasks_local.ring.shm.semaphores import Semaphores
+from django_tasks_local.ring.shm.waiters import Waiters
 
 from . import recovery
 from .enrolment import Enrolment, enrol
@@ -55,6 +58,8 @@ class Attached:
         registry: Who is attached.
         codes: Whose tasks are in the ring.
         workforce: How pools share MAX_WORKERS.
+        expiry: When finished results expire.
+        killing: Notes on workers that are to be killed.
         digest: What this process's code is.
     """
 
@@ -92,9 +97,8 @@ class Attached:
         self.limits = limits
         self.path = path
         self.pid = os.getpid()
-        self.segment: Segment = attach_segment(
-            name, limits.geometry, passing=passing, make=role not in (Role.POOL, Role.WORKER)
-        )
+        make = role not in (Role.POOL, Role.WORKER)
+        self.segment: Segment = attach_segment(name, limits.geometry, passing=passing, make=make)
         self.words = self.segment.words
         self._bytes = self.segment.bytes
         self._table = Table(self.segment)
@@ -110,8 +114,11 @@ class Attached:
         self._do = Operations(self._table, self.registry)
         self._enrolment = Enrolment(self.registry, self.codes, path, self.digest)
         self._semaphores = Semaphores(self.segment)
+        self._waiters = Waiters(self.segment, self.registry)
         self._mutex = self._shared_mutex()
         self.workforce = Workforce(self.registry, self.codes, self._mutex)
+        self.expiry = Expiry(self._table, self._mutex)
+        self.killing = Killing(self._table, self._mutex)
         self._abandoned: list[Written] = []  # by enqueues that could not free it themselves
         if not self.words[at.H_MAX_WORKERS]:  # just made, and no site has come yet
             limits.share(self.words)
@@ -375,19 +382,15 @@ class Attached:
                 if not run(self._do.settle, slot, index, loss):
                     return 0
                 if running:
+                    self._waiters.wake(slot)
                     log_loss(self._reader, self._table, slot)
-        lost = run(self._do.reap, index, loss, several) or 0
-        if lost:
+        if lost := run(self._do.reap, index, loss, several) or 0:
+            self._waiters.wake(lost)
             log_loss(self._reader, self._table, lost)
         return lost
 
     def _shared_mutex(self) -> Mutex:
         """This process's mutex of the segment: the first attachment makes it."""
-        made = Mutex(
-            self._semaphores.mutex,
-            ByteLock(self.segment.fd, GUARD),
-            self.words,
-            partial(recovery.rebuild, self._table),
-            self.segment.path,
-        )
+        guard, rebuild = ByteLock(self.segment.fd, GUARD), partial(recovery.rebuild, self._table)
+        made = Mutex(self._semaphores.mutex, guard, self.words, rebuild, self.segment.path)
         return self.segment.mutexes.setdefault(self.pid, made)

@@ -21,7 +21,7 @@ from django_tasks_local.ring.format.head import (
     seal_request,
 )
 from django_tasks_local.ring.format.ids import with_slot
-from django_tasks_local.ring.records.loss import Loss, loss_word
+from django_tasks_local.ring.records.loss import Loss, loss_word, noted_loss
 from django_tasks_local.ring.records.reader import Found
 from django_tasks_local.ring.records.slots import Wanted
 from django_tasks_local.ring.records.table import Room, Table
@@ -219,10 +219,15 @@ class Operations:
         return Room.ENOUGH if whole else Room.MORE
 
     def finish(self, found: Found, state: int, slots: int) -> bool:
-        """Makes a record that we run SUCCESSFUL or FAILED; False where it is not ours any more."""
+        """Makes a record that we run SUCCESSFUL or FAILED; False where it is not ours any more.
+
+        Nor where our pool is about to kill us for it: then another end of it is noted already.
+        """
         words, table, slot = self._words, self._table, found.slot
         commit = table.commit + slot
         if words[commit] != found.word:
+            return False
+        if words[table.due + slot] and noted_loss(words[table.due + slot]):
             return False
         words[at.H_DIRTY] = 1
         table.recency.stamp(slot)

@@ -7,6 +7,7 @@ import time
 from array import array
 from typing import Final
 
+from django_tasks_local.ring.records.loss import noted_loss
 from django_tasks_local.ring.records.table import Table
 
 from .format import layout as at
@@ -60,15 +61,19 @@ def owned_by(table: Table, index: int) -> list[int]:
 
 
 def lose(table: Table, slot: int, loss: int, keep: int) -> None:
-    """Makes a RUNNING record LOST."""
+    """Makes a RUNNING record LOST; where its worker was to be killed, for the reason noted."""
     words = table.words
     words[at.H_DIRTY] = 1
+    noted = noted_loss(words[table.due + slot])
+    loss = noted or loss
     head = table.head(slot)
     offset = table.offset(slot)
     sealed = seal_loss(time.time_ns(), loss, head)
     table.bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
     table.recency.stamp(slot)
     words[table.commit + slot] = at.head_word(at.LOST, head.generation)
+    if noted:
+        words[table.due + slot] = 0
     if head.outcome_chain:  # a result that its worker was still copying
         words[offset // 8 + S_OUTCOME_CHAIN] = 0
         table.slots.discard(head.outcome_chain)

@@ -3,9 +3,11 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import Any, Final
+
+from django.tasks import TaskResultStatus
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnavailable
 from django_tasks_local.ring.format.head import (
@@ -19,13 +21,16 @@ from django_tasks_local.ring.format.head import (
 )
 from django_tasks_local.ring.format.ids import format_id, new_id_words, with_slot
 from django_tasks_local.ring.records.claim import RingClaim
+from django_tasks_local.ring.records.expiry import TTL_OF
+from django_tasks_local.ring.records.listing import Listing
 from django_tasks_local.ring.records.loss import EXIT_DETACHED
 from django_tasks_local.ring.records.order import JUDGED_WAITING
 from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encode
-from django_tasks_local.ring.records.reader import Found
+from django_tasks_local.ring.records.reader import STATUSES, Found
 from django_tasks_local.ring.records.slots import Wanted
 from django_tasks_local.ring.records.table import Room
 from django_tasks_local.ring.shm.errors import MORE_SHM, lost_hold, no_space
+from django_tasks_local.ring.shm.registry import WAITS
 from django_tasks_local.store import Arguments, task_path
 
 from .attachment import Attached
@@ -101,7 +106,7 @@ class Ring(Attached):
         It waits for nobody: where somebody is inside for long, the order stays as it is.
 
         Raises:
-            TaskResultDoesNotExist: Whatever string it is that names no record here.
+            TaskResultDoesNotExist: Whatever string it is that names no record here; or it expired.
             StoreUnavailable: The record is damaged.
         """
         found = self._reader.find(result_id)
@@ -110,9 +115,22 @@ class Ring(Attached):
         if state == at.RUNNING:
             if self._bury(word >> at.OWNER_SHIFT & at.OWNER_MASK):
                 return self.get(result_id)
-        elif state != at.READY and self.words[at.H_NEWEST] != found.slot:
-            self._mutex.try_run(self._do.touch, found.slot, word)
+        elif state != at.READY:
+            if self.words[TTL_OF[state]]:
+                self.expiry.refuse_expired(found)
+            if self.words[at.H_NEWEST] != found.slot:
+                self._mutex.try_run(self._do.touch, found.slot, word)
         return found
+
+    def listed(
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
+    ) -> Iterator[Found]:
+        """The records of these statuses, without the lock and without a trace: see `Listing`."""
+        states = [state for state, status in STATUSES.items() if status in statuses]
+        found = Listing(self._table, self._reader).records(states, accepts)
+        if not any(self.words[which] for which in TTL_OF.values()):
+            return found
+        return (each for each in found if not self.expiry.is_over(each))
 
     def claim(self, share: at.Share | None = None) -> RingClaim | None:
         """Makes the next task RUNNING by this process.
@@ -146,6 +164,7 @@ class Ring(Attached):
                 return claim
             # Never unpickled. Whoever asks for the result is told what is wrong.
             self._settled(self._do.lose, claim)
+            self._waiters.wake(slot)
             logger.error("%s: a task in slot %d can't run: %s", self.segment.path, slot, wrong)
         return None
 
@@ -187,8 +206,29 @@ class Ring(Attached):
         self._bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
         claim.close()
         if not self._settled(self._do.finish, claim, state, slots):
-            os._exit(EXIT_DETACHED)  # taken for dead, and reaped
+            os._exit(EXIT_DETACHED)  # taken for dead, and reaped; or about to be killed
+        if self.words[at.H_WAITED] > now_ns:
+            self._waiters.wake(claim.slot)
+        if self.registry.marked(WAITS):  # a thread that it has left, or an interrupted wait
+            self._settled(self._waiters.end_task)
         return now_ns
+
+    def wait_for_change(self, found: Found, timeout_s: float) -> None:
+        """Wait until a record has ended, or for `timeout_s`; it may return early.
+
+        It sees an end at once, the death of a worker only where another process settles it: `get`
+        does that, too.
+        """
+        if found.slot < self.segment.reserved() and found.state in at.UNFINISHED:
+            self._waiters.wait(found.slot, found.word, timeout_s)
+
+    def begin_waiting(self, task_id: str) -> bool:
+        """A worker's task begins to wait for others; False where no worker would be left."""
+        return self._settled(self._waiters.begin_in_task, task_id, self.max_workers())
+
+    def end_waiting(self, task_id: str) -> None:
+        """It waits no longer."""
+        self._settled(self._waiters.end_in_task, task_id)
 
     def _enqueue_chained(self, request: Request) -> int:
         size = len(request.meta) + len(request.arguments)

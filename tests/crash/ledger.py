@@ -24,7 +24,7 @@ NEXT, INSIDE, STOPS, LOST, PID = range(5)
 # Counters of a place, added up at the end.
 COUNTERS: Final = (
     "entries", "rebuilds", "enqueued", "claimed", "finished", "reads", "interrupts", "forks",
-    "fork_kills", "lost",
+    "fork_kills", "lost", "noted",
 )  # fmt: skip
 FIRST_COUNTER: Final = 5
 

@@ -24,12 +24,12 @@ SMALL: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 58_632)
 GROWING: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 644_832)
 # The settings of another release.
 GREEN: Final = "/green/settings.py"
-# Never due while a test runs.
-FAR_NS: Final = 3_600_000_000_000
+FAR_NS: Final = 3_600_000_000_000  # never due while a test runs
 # How soon somebody must be inside after the holder of the lock was killed. A chunk of 5 ms and a
 # rebuild, typically 6 ms; the rest is for a machine that does other things.
 AT_ONCE_S: Final = 2.0
 
+ENDS_OF_LOST: Final = (".WorkerLost", ".MemoryExceeded")
 READY, RUNNING, SUCCESSFUL, FAILED, LOST, GONE = (
     "READY", "RUNNING", "SUCCESSFUL", "FAILED", "LOST", "GONE",
 )  # fmt: skip
@@ -157,18 +157,18 @@ class Scene:
 
     # --- what must hold -------------------------------------------------------------------
 
-    def verify(self, allowed: dict[str, set[str]], extra: Any = None) -> None:
+    def verify(self, allowed: dict[str, set[str]], extra: Any = None, order: bool = True) -> None:
         """Checks the ring after a death, acts on it, and checks it again.
 
         Args:
             allowed: For ids whose status the dead operation may have changed: what is right now.
             extra: Arguments of a task that may be there though nobody was told its id.
+            order: Results go in the order of their use.
         """
         started = time.monotonic()
         self.ring.become(Role.SITE)  # takes the lock, whatever the dead process left of it
         self.ring.reap_dead()
-        took_s = time.monotonic() - started
-        assert took_s < AT_ONCE_S
+        assert time.monotonic() - started < AT_ONCE_S
         assert all(each.alive for each in self.ring.registry.attachments())
         self.assert_sound()
         statuses = {key: self.status_of(key) for key in self.records}
@@ -178,7 +178,7 @@ class Scene:
                 right = right | {GONE}
             assert statuses[key] in right, f"{key} is {statuses[key]}, not one of {right}"
         kept = [key for key in self.finished if statuses[key] != GONE]
-        assert kept == self.finished[len(self.finished) - len(kept) :], "eviction out of order"
+        assert not order or kept == self.finished[-len(kept) or 99 :], "eviction out of order"
         self.drain(statuses, extra)
         self.assert_sound()
 
@@ -248,7 +248,7 @@ class Scene:
         if not found.finished_at_ns:
             return str(found.status.name)
         outcome = found.outcome()
-        if found.status.name == "FAILED" and outcome[0].endswith(".WorkerLost"):
+        if found.status.name == "FAILED" and outcome[0].endswith(ENDS_OF_LOST):
             return LOST
         if record.outcome is not None:
             assert outcome == record.outcome
@@ -336,10 +336,10 @@ def deferred(scene: Scene) -> None:
     """Tasks that wait for their time, and two whose time has just come."""
     scene.done(small_value(1), "one")
     now_ns = time.time_ns()
-    for number, delay_ns in ((2, FAR_NS), (3, 3_000_000), (4, 2 * FAR_NS), (5, 3_000_001)):
+    for number, delay_ns in ((2, FAR_NS), (3, 20_000_000), (4, 2 * FAR_NS), (5, 20_000_001)):
         scene.enqueue(small_value(number), due_ns=now_ns + delay_ns)
     due = list(scene.records)[2], list(scene.records)[4]
-    wait_for(lambda: time.time_ns() > now_ns + 4_000_000)
+    wait_for(lambda: time.time_ns() > now_ns + 21_000_000)
     for key in due:
         scene.records[key].deferred = False
 

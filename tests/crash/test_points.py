@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from django_tasks_local.ring import Look, Ring, Role
+from django_tasks_local.ring import Look, Loss, Ring, Role, loss_word
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
-from django_tasks_local.ring.records import order, slots, table
+from django_tasks_local.ring.records import expiry, order, slots, table
+from django_tasks_local.ring.records.killing import Run
 from tests.crash.scene import (
     FAILED,
+    FAR_NS,
     GREEN,
     LOST,
     META,
@@ -26,6 +28,7 @@ from tests.crash.scene import (
 )
 from tests.crash.steps import INSIDE, Steps, kill_everywhere
 
+TOO_MUCH = loss_word(Loss.MEMORY, 2048, 2**20)
 NEW = small_value(900)
 NEW_LARGE = large_value(901, 4)
 OUTCOME = ["the", "outcome"]
@@ -42,6 +45,7 @@ class Operation:
         extra: Arguments of the task that may be there afterwards without anybody having its id.
         ends: How the claimed task may end, where the operation is a finish.
         hits: Kinds of steps that it takes.
+        in_order: Whether it evicts the least recently used results first.
     """
 
     act: Callable[[Ring, Any], object]
@@ -51,6 +55,7 @@ class Operation:
     claims: bool = False
     states: tuple[str, ...] = tuple(STATES)
     hits: tuple[str, ...] = INSIDE
+    in_order: bool = True
 
 
 def put(value: Any, delay_ns: int = 0) -> Callable[[Ring, Any], object]:
@@ -77,9 +82,34 @@ def other_code(ring: Ring) -> Ring:
     return Ring(ring.name, "crash", ring.limits, Role.SITE, path=GREEN)
 
 
+def runs_of(ring: Ring) -> list[Run]:
+    """All that runs, be its worker dead or alive."""
+    runs = [ring.killing.run_of(worker) for worker in ring.registry.attachments()]
+    return [run for run in runs if run is not None]
+
+
+def note_all(ring: Ring) -> None:
+    """A pool has decided to kill every worker."""
+    assert all(ring.killing.note(run, TOO_MUCH) for run in runs_of(ring))
+
+
 def wish_for_workers(ring: Ring) -> None:
     """Another code's pool wanted workers, and has died."""
     ring.words[at.H_WANTED] = 1 << 3
+
+
+def first_waiting(ring: Ring) -> Any:
+    """A task that has not started."""
+    table = ring._table
+    slot = next(s for s in range(table.slots.reserved()) if table.state(s) == at.READY)
+    head = table.head(slot)
+    return ring.get(format_id(head.id_high, head.id_low))
+
+
+def claim_what_is_awaited(ring: Ring) -> Any:
+    """Claims a task for whose end somebody waits."""
+    ring.words[at.H_WAITED] = time.time_ns() + FAR_NS
+    return ring.claim()
 
 
 def oldest_result(ring: Ring) -> str:
@@ -103,6 +133,17 @@ OPERATIONS = {
     "finish_large": Operation(
         end(LARGE_OUTCOME), lambda ring: ring.claim(), ends=SUCCESSFUL, claims=True,
         states=WITH_WORK,
+    ),
+    "finish_awaited": Operation(
+        end(OUTCOME), claim_what_is_awaited, ends=SUCCESSFUL, claims=True, states=("waiting",)
+    ),
+    "wait": Operation(
+        lambda ring, found: ring.wait_for_change(found, 0.001), first_waiting,
+        states=("waiting", "deferred"), hits=("words",),
+    ),
+    "wait_in_a_task": Operation(
+        lambda ring, _: [ring.begin_waiting(""), ring.end_waiting("")],
+        states=("waiting", "running"),
     ),
     "progress": Operation(
         lambda ring, claim: [claim.report(n, None, "text") for n in range(2)],
@@ -128,6 +169,16 @@ OPERATIONS = {
         lambda ring: ring.set_limits(replace(ring.limits, max_results=1)),
         states=("full",),
     ),
+    "sweep": Operation(
+        lambda ring, _: ring.expiry.sweep(),
+        lambda ring: ring.set_limits(replace(ring.limits, result_ttl_s=1e-3, failure_ttl_s=1e-3)),
+        states=("waiting", "full", "crowded", "chained"), in_order=False,
+    ),
+    "note_kill": Operation(
+        lambda ring, runs: [ring.killing.note(run, TOO_MUCH) for run in runs], runs_of,
+        states=("running", "chained"),
+    ),
+    "reap_noted": Operation(lambda ring, _: ring.reap_dead(), note_all, states=("running",)),
     "become": Operation(lambda ring, _: ring.become(Role.VISITOR), states=("waiting",)),
     "attach_other_code": Operation(lambda ring, _: other_code(ring), states=("empty", "codes")),
     "enqueue_other_code": Operation(
@@ -168,7 +219,7 @@ def verification(scene: Scene, operation: Operation) -> Callable[[bool], None]:
             if operation.ends:
                 allowed[next_up[0]] -= {READY}
             scene.records[next_up[0]].outcome = None
-        scene.verify(allowed, operation.extra)
+        scene.verify(allowed, operation.extra, operation.in_order)
 
     return verify
 
@@ -218,6 +269,7 @@ def test_death_at_every_step(scene: Scene, name: str, state: str) -> None:
         ("promote", "deferred"),
         ("trim", "full"),
         ("trim", "holes"),
+        ("sweep", "crowded"),
     ],
 )
 def test_death_between_pieces(
@@ -227,6 +279,7 @@ def test_death_between_pieces(
     STATES[state](scene)
     monkeypatch.setattr(slots, "RUNS_AT_ONCE", 1)
     monkeypatch.setattr(table, "EVICTED_AT_ONCE", 1)
+    monkeypatch.setattr(expiry, "EVICTED_AT_ONCE", 1)
     monkeypatch.setattr(order, "PROMOTED_AT_ONCE", 1)
     kill_in(scene, OPERATIONS[name])
 

@@ -25,7 +25,7 @@ TITLES = {
     "operation": "An operation of the ring",
     "command": "A management command",
 }
-FACTS, LAYOUT = "tests/docs/test_facts.py::", "tests/unit/test_layout.py::"
+FACTS, LAYOUT = "tests/docs/test_facts.py::", "tests/unit/ring/test_layout.py::"
 DRAWN = [f"{LAYOUT}test_the_page_is_the_docstring"]
 TESTS = {
     "option": [
@@ -36,18 +36,18 @@ TESTS = {
     "header-word": [
         *DRAWN,
         f"{LAYOUT}test_the_docstring_has_every_word_at_its_place",
-        "tests/unit/test_recovery.py::test_rebuilds_are_counted",
+        "tests/unit/ring/test_recovery.py::test_rebuilds_are_counted",
     ],
     "record-field": [
         *DRAWN,
         f"{LAYOUT}test_the_docstring_has_every_word_of_a_record_at_its_place",
         f"{FACTS}test_the_size_of_a_slot_is_that_of_the_code",
-        "tests/unit/test_head.py",
-        "tests/unit/test_ran_on.py",
+        "tests/unit/ring/test_head.py",
+        "tests/unit/ring/test_ran_on.py",
     ],
     "operation": [
         *DRAWN,
-        "tests/unit/test_forget.py",
+        "tests/unit/ring/test_forget.py",
         "tests/crash/test_points.py::test_death_at_every_step[forget-full]",
         "tests/crash/test_points.py::test_death_at_every_step[forget-chained]",
     ],
@@ -66,8 +66,12 @@ Renew the how-to "{title}" in CONTRIBUTING.md. With a clean working tree:
 
     git apply -C1 --reject tests/docs/worked/{name}.diff     # what still fits
     ...                                                      # the rest by hand, from *.rej
-    git add -AN . && git diff > /tmp/{name}.diff && git checkout . && git clean -fd
+    find . -name '*.rej' -delete
+    git add -AN . && git diff -U1 > /tmp/{name}.diff
+    git checkout . && git clean -fd
     mv /tmp/{name}.diff tests/docs/worked/
+
+Small hunks go stale less often. Where one fits two places, give that file -U2.
 """
 
 

@@ -4,12 +4,13 @@ import time
 from typing import Any, Final
 
 import pytest
+from django.tasks import TaskResultStatus
 
 from django_tasks_local.exceptions import ArgumentsDropped
 from django_tasks_local.ring import Ring
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
-from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL
+from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model
 from tests.rings import ring_address
 
 SECOND_NS: Final = 1_000_000_000
@@ -76,6 +77,14 @@ class Look:
                 found.arguments()
         else:
             assert found.arguments() == arguments
+
+    def compare_listing(self, ring: Ring, model: Model) -> None:
+        """A list has every record once, and those that are due as their FIFOs have them."""
+        assert self.queue() == model.queue()
+        listed = [found.result_id for found in ring.listed(frozenset(TaskResultStatus), None)]
+        assert sorted(listed) == sorted(model.records)
+        waiting = [key for key in listed if model.records[key].status == READY]
+        assert [key for key in waiting if not self.due(key)] == model.queue()
 
     def recency(self) -> list[str]:
         """Finished records by use."""

@@ -14,7 +14,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from django_tasks_local import Progress
 from django_tasks_local.backends import thread
 from django_tasks_local.memory import PROMOTED_AT_ONCE, MemoryStore
-from tests.support import wait_for
+from tests.support import LONG_TIMEOUT, SHORT_TIMEOUT, wait_for
 
 
 @pytest.fixture
@@ -265,3 +265,131 @@ def test_results_are_bounded_by_bytes_too() -> None:
     for each in ids:
         with pytest.raises(TaskResultDoesNotExist):
             store.get(each)
+
+
+def test_a_list_of_what_ends_meanwhile(store: MemoryStore) -> None:
+    """A record is listed once, though it ends while the list is made, and as it is then."""
+    first, second = put(store, 1), put(store, 2)
+    listed = store.listed(frozenset(TaskResultStatus), None)
+    assert next(listed).result_id == first
+    run_all(store)
+    (other,) = listed
+    assert (other.result_id, other.status) == (second, TaskResultStatus.SUCCESSFUL)
+    waiting = store.listed({TaskResultStatus.READY}, None)
+    put(store, 3)
+    assert [each.status for each in waiting] == [TaskResultStatus.READY]
+
+
+def test_closing_wakes_those_who_wait(store: MemoryStore) -> None:
+    """Who waits for a task that is dropped is not left asleep."""
+    snapshot = store.get(put(store))
+    thread = threading.Thread(target=store.wait_for_change, args=(snapshot, LONG_TIMEOUT))
+    thread.start()
+    wait_for(lambda: store._records[snapshot.result_id].bell)
+    store.close()
+    thread.join(SHORT_TIMEOUT)
+    assert not thread.is_alive()
+
+
+def test_a_wait_that_outlives_its_task() -> None:
+    """A thread of a task that has ended holds no worker, and does not end the next one's wait."""
+    store = MemoryStore(
+        "memory", max_results=50, max_result_bytes=2**20, max_pending=100, max_workers=2
+    )
+    put(store)
+    claim = store.claim()
+    assert claim is not None
+    assert store.begin_waiting(claim.result_id)
+    assert not store.begin_waiting("another")
+    store.finish(claim, successful=True, outcome=None)
+    assert store.begin_waiting("another")
+    store.end_waiting(claim.result_id)
+    assert not store.begin_waiting("a third one")
+    store.end_waiting("another")
+    assert store.begin_waiting("a third one")
+
+
+# --- results that expire --------------------------------------------------------------------------
+
+SECOND_NS = 1_000_000_000
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The time, to be set in its one item."""
+    now = [1_700_000_000 * SECOND_NS]
+    monkeypatch.setattr(time, "time_ns", lambda: now[0])
+    return now
+
+
+def lasting(**seconds: Any) -> MemoryStore:
+    """A store with these lifetimes."""
+    return MemoryStore("memory", max_results=50, max_result_bytes=2**20, max_pending=100, **seconds)
+
+
+def end(store: MemoryStore, *, successful: bool = True) -> str:
+    """A task that has ended; its id."""
+    result_id = put(store)
+    claim = store.claim()
+    assert claim is not None
+    store.finish(claim, successful=successful, outcome=None)
+    return result_id
+
+
+def readable(store: MemoryStore, result_id: str) -> bool:
+    """Whether a result can be read."""
+    try:
+        store.get(result_id)
+    except TaskResultDoesNotExist:
+        return False
+    return True
+
+
+def test_results_expire_by_how_they_ended(clock: list[int]) -> None:
+    """Each end has its own lifetime, which reading does not prolong; None is no limit."""
+    store = lasting(result_ttl_s=10)
+    success, failure = end(store), end(store, successful=False)
+    for _ in range(9):
+        clock[0] += SECOND_NS
+        assert readable(store, success)
+    clock[0] += SECOND_NS
+    assert not readable(store, success)
+    clock[0] += 10**9 * SECOND_NS
+    assert readable(store, failure)
+    with pytest.raises(TaskResultDoesNotExist, match=r"for at most 10 s \(RESULT_TTL\)"):
+        store.get(success)
+
+
+def test_expired_results_are_dropped_by_later_calls(clock: list[int]) -> None:
+    """There is no thread for them: enqueuing, reading and ending drop some each."""
+    store = lasting(result_ttl_s=10, failure_ttl_s=10)
+    for number in range(20):
+        end(store, successful=number % 2 == 0)
+    waiting = put(store)
+    clock[0] += 11 * SECOND_NS
+    for _ in range(10):
+        store.get(waiting)
+    assert list(store._records) == [waiting]
+    assert not store._finished
+    assert store._kept_bytes == 0
+
+
+def test_what_is_evicted_is_not_kept_to_expire(clock: list[int]) -> None:
+    """Results beyond MAX_RESULTS are gone at once, however long they might have been read."""
+    store = lasting(result_ttl_s=10**9)
+    ids = [end(store) for _ in range(200)]
+    assert len(store._records) == 50
+    assert sum(map(len, store._lifetimes._records.values())) == 50
+    assert readable(store, ids[-1])
+
+
+def test_lifetimes_under_a_clock_that_is_set_back(clock: list[int]) -> None:
+    """A result then lasts longer, and one behind it is refused in time all the same."""
+    store = lasting(result_ttl_s=10)
+    first = end(store)
+    clock[0] -= 100 * SECOND_NS
+    second = end(store)
+    clock[0] += 11 * SECOND_NS
+    assert (readable(store, first), readable(store, second)) == (True, False)
+    store.close()
+    assert not readable(store, first)

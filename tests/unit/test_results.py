@@ -13,7 +13,7 @@ from django.test import override_settings
 from django_tasks_local import Progress
 from django_tasks_local.exceptions import ArgumentsDropped, WorkerLost
 from django_tasks_local.naming import encode_task
-from django_tasks_local.results import LocalTaskResult
+from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.store import PlainSnapshot
 from tests import tasks
 

@@ -64,13 +64,16 @@ class Chained(Protocol):
 # The numbers of the words that are read or written one by one.
 _word = Head._fields.index
 S_ID_HIGH: Final = _word("id_high")
+S_ID_LOW: Final = _word("id_low")
 S_GENERATION: Final = _word("generation")
 S_ORIGIN: Final = _word("origin")
 S_META_BYTES: Final = _word("meta_bytes")
 S_ARGUMENTS_BYTES: Final = _word("arguments_bytes")
 S_ARGUMENTS_CHAIN: Final = _word("arguments_chain")
 S_REQUEST_CRC: Final = _word("request_crc")
+S_STARTED_AT: Final = _word("started_at_ns")
 S_CLAIM_CRC: Final = _word("claim_crc")
+S_FINISHED_AT: Final = _word("finished_at_ns")
 S_OUTCOME_BYTES: Final = _word("outcome_bytes")
 S_OUTCOME_CHAIN: Final = _word("outcome_chain")
 S_OUTCOME_CRC: Final = _word("outcome_crc")
@@ -88,6 +91,7 @@ CLAIM_END: Final = CLAIM_AT + CLAIM.size + 8
 OUTCOME_AT: Final = CLAIM_END
 OUTCOME_END: Final = OUTCOME_AT + OUTCOME.size + 8
 HEAD_BYTES: Final = HEAD.size
+META_AT: Final = HEAD_BYTES  # what names the task, where the request is not chained
 
 # The slot's last bytes are the progress, which no CRC covers: its sequence word comes first.
 PROGRESS: Final = Struct("=2d64s")  # done, total (NaN: none), message

@@ -50,6 +50,13 @@ H_DRAIN_MS: Final = 29
 H_SEMAPHORE: Final = 30  # the inode of the mutex's semaphore that was opened last
 H_DISCARDED: Final = 31  # the latest chain that was given up and is not all free yet
 H_HAND: Final = 32  # of the finished, up to here none has arguments that can be dropped
+H_WAITED: Final = 33  # unix ns until which a process may be waiting for the end of a task
+# Options that may be None: 0; else 31 times the value, see ``limits``.
+H_RESULT_TTL: Final = 34
+H_FAILURE_TTL: Final = 35
+H_MAX_TASKS: Final = 36
+H_WORKER_MEMORY: Final = 37
+H_TASK_MEMORY: Final = 38
 H_CODES: Final = 64  # the table of codes
 
 # Eight: releases whose processes, or unfinished tasks, are there at the same time.
@@ -97,7 +104,7 @@ E_CLEARED: Final = 5  # a pool: tasks of its code's sites up to this serial may 
 E_ADOPTED: Final = 6  # a pool: up to which serial << 8 | of which other codes it runs tasks
 E_WORKERS: Final = 7  # a pool: the worker processes that it has, or is about to have
 E_POOL: Final = 8  # a worker: its pool's serial << 32 | 1 + its pool's entry
-E_STATE: Final = 9  # a `registry.PoolState`; of a site that serves requests: SERVING
+E_STATE: Final = 9  # a `registry.PoolState`; a site that serves requests: SERVING; a worker: bits
 E_PATH_BYTES: Final = 10
 E_PATH: Final = 11  # UTF-8 of the settings file's path, cut at the front
 PATH_BYTES: Final = ENTRY_BYTES - E_PATH * 8

@@ -30,7 +30,8 @@ from .loss import loss_error, worker_lost
 from .payload import NO_ARGUMENTS, NONE, decode
 from .table import Table
 
-_STATUS = {
+# What Django calls the states.
+STATUSES = {
     at.READY: TaskResultStatus.READY,
     at.RUNNING: TaskResultStatus.RUNNING,
     at.SUCCESSFUL: TaskResultStatus.SUCCESSFUL,
@@ -81,7 +82,7 @@ class Found:
     @property
     def status(self) -> TaskResultStatus:
         """What Django calls the state."""
-        return _STATUS[self.word >> at.STATE_SHIFT]
+        return STATUSES[self.word >> at.STATE_SHIFT]
 
     @property
     def meta(self) -> bytes:
@@ -269,8 +270,8 @@ class Reader:
 def does_not_exist(result_id: object) -> TaskResultDoesNotExist:
     """What to raise for an id that names nothing here."""
     return TaskResultDoesNotExist(
-        f"No result {str(result_id)[:80]!r}: it was never made here, or it was evicted "
-        "(MAX_RESULTS finished results are kept)."
+        f"No result {str(result_id)[:80]!r}: it was never made here, it was evicted (MAX_RESULTS "
+        "finished results are kept), or it expired (RESULT_TTL, FAILURE_TTL)."
     )
 
 

@@ -37,6 +37,10 @@ class PoolState(IntEnum):
     LEAVING = 3  # claims nothing more, lets its tasks end
 
 
+# The bits of a worker's state.
+WAITS: Final = 1  # its task waits for another task of this ring
+RETIRING: Final = 2  # it is to be replaced
+
 _ROLES: Final = {int(role): role for role in Role}
 
 
@@ -53,7 +57,8 @@ class Attachment:
         alive: Whether it lives.
         slot: A worker's latest slot.
         pool: A worker's pool (its entry's index), -1 for none or one that has gone.
-        state: A pool's state, a `PoolState`; SERVING for a web process, too; or 0.
+        state: A pool's state, a `PoolState`; SERVING for a web process, too; the bits of a worker;
+            or 0.
         code: The number of its code, -1 for a visitor.
     """
 
@@ -67,6 +72,16 @@ class Attachment:
     pool: int
     state: int
     code: int
+
+    @property
+    def waits(self) -> bool:
+        """Whether this worker's task waits for another task of this ring."""
+        return bool(self.state & WAITS)
+
+    @property
+    def retires(self) -> bool:
+        """Whether this worker is to be replaced."""
+        return bool(self.state & RETIRING)
 
 
 class Registry:
@@ -318,14 +333,22 @@ class Registry:
         return code_in(self.field(index, at.E_COMMIT))
 
     def state(self, index: int) -> int:
-        """A pool's state, a `PoolState`."""
+        """A pool's state, a `PoolState`; of a worker its bits."""
         return self.field(index, at.E_STATE)
 
-    def set_state(self, state: PoolState) -> None:
+    def set_state(self, state: int) -> None:
         """Says what this process does."""
         self._state = state
         if self.owned():
             self.set_field(at.E_STATE, state)
+
+    def marked(self, bit: int) -> bool:
+        """Whether that bit of this worker's state is set."""
+        return bool(self._state & bit)
+
+    def mark(self, bit: int, there: bool) -> None:
+        """Set or clear a bit of this worker's state (in the lock: threads of a task do it, too)."""
+        self.set_state(self._state | bit if there else self._state & ~bit)
 
     def share(self, index: int) -> at.Share:
         """Which tasks a pool of our code, with that entry, and its workers may claim."""

@@ -4,6 +4,7 @@ What is Linux's own (``posix_fallocate``, record locks on shared memory, ``/dev/
 module, in ``header``, ``objects`` and ``lock``.
 """
 
+import ctypes
 import mmap
 import os
 import threading
@@ -53,6 +54,7 @@ class Segment:
             attachments of a process: record locks do not exclude its threads from each other.
         entries: Registry entries that attachments of a process hold, with its pid.
         semaphores: The opened semaphores, by their letter.
+        address: Where it begins in the memory of this process and of what is forked from it.
         limit: At least so many slots have memory, as far as this process has seen; it only grows.
     """
 
@@ -68,6 +70,7 @@ class Segment:
         self.semaphores: dict[str, posix_ipc.Semaphore] = {}
         self.limit = 0
         self._memory = mmap.mmap(fd, geometry.segment_bytes)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         weakref.finalize(self, _close, fd, self.inode).atexit = False
         self.bytes = memoryview(self._memory)
         self.words = self.bytes.cast("Q")

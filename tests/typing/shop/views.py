@@ -4,10 +4,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from django.tasks import Task as DjangoTask
-from django.tasks import default_task_backend
+from django.tasks import TaskResultStatus, default_task_backend
 
-from django_tasks_local import Progress, progress_of
+from django_tasks_local import (
+    Progress,
+    aresults,
+    await_finished,
+    enqueue_on_commit,
+    progress_of,
+    results,
+    wait_finished,
+)
 from django_tasks_local.exceptions import WorkerLost
+from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.typing import Task, TaskResult
 
 from .tasks import attempt, bare, plain, total, waits
@@ -35,6 +44,35 @@ def read(result_id: str) -> float | None:
     result = total.get_result(result_id)
     result.refresh()
     return result.progress.fraction if result.progress else None
+
+
+def wait() -> float:
+    result = total.enqueue([1]).wait_finished(timedelta(seconds=5))
+    assert_type(result.return_value, float)
+    assert_type(wait_finished(total.enqueue([1]), timeout=5).progress, Progress | None)
+    return wait_finished(plain.enqueue(1), 0.5).return_value
+
+
+async def wait_in_the_event_loop() -> str:
+    result = await (await attempt.aenqueue(1)).await_finished()
+    assert_type(result.return_value, str)
+    return (await await_finished(result, timeout=1)).return_value
+
+
+def order() -> None:
+    enqueue_on_commit(total, [1, 2], using="default", scale=0.5)
+    enqueue_on_commit(plain.using(priority=3), 1)
+
+
+def board() -> list[str]:
+    running = results("cpu_intensive", status=TaskResultStatus.RUNNING, limit=5)
+    done = results(status=["SUCCESSFUL", TaskResultStatus.FAILED], task=total, queue_name="reports")
+    assert_type(running, list[LocalTaskResult])
+    return [f"{each.id} {each.task.module_path} {each.progress}" for each in running + done]
+
+
+async def board_in_the_event_loop() -> int:
+    return len(await aresults(task="shop.tasks.plain", limit=None))
 
 
 def show(result: TaskResult[..., float]) -> str:
@@ -67,3 +105,7 @@ def mistakes() -> None:
     total.using(run_after=5)  # type: ignore[arg-type]
     attempt.enqueue("3")  # type: ignore[arg-type]
     progress_of("id")  # type: ignore[arg-type]
+    bare.enqueue(1).wait_finished("5")  # type: ignore[arg-type]
+    wait_finished(1)  # type: ignore[type-var]
+    enqueue_on_commit("total")  # type: ignore[arg-type]
+    results(limit="5")  # type: ignore[arg-type]

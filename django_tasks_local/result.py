@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from django.conf import settings
 from django.tasks import TaskResult, TaskResultStatus, task_backends
@@ -21,6 +21,7 @@ from django.utils import timezone
 from django_tasks_local.exceptions import ArgumentsDropped, LocalTasksError, describe
 from django_tasks_local.naming import decode_task, encode_task
 from django_tasks_local.store import PlainSnapshot, Snapshot, task_path
+from django_tasks_local.waiting import await_finished, wait_finished
 
 if TYPE_CHECKING:
     from django_tasks_local.exceptions import WorkerLost
@@ -251,6 +252,34 @@ class LocalTaskResult(_TaskResult):
     async def arefresh(self) -> None:
         """Do what `refresh` does, from async code."""
         self._renew(await task_backends[self.backend].aget_result(self.id))
+
+    def wait_finished(self, timeout: float | timedelta | None = None) -> Self:
+        """Block until the task has ended, and return this result, refreshed.
+
+        The end of the task wakes it, within a millisecond on a machine that is not busy; waiting
+        takes next to no processor time.
+
+        Args:
+            timeout: Seconds or a timedelta; ``None``: wait for as long as it takes. With 0 or less
+                it looks once.
+
+        Raises:
+            TimeoutError: The task has not ended in time. It goes on.
+            RuntimeError: Called inside a task of the same backend while the tasks of all its other
+                workers wait, too, or for the very task that calls it: a deadlock.
+            TaskResultDoesNotExist: The result was evicted, or has expired.
+            TypeError: ``timeout`` is neither a number nor a timedelta.
+            ValueError: ``timeout`` is not a number (NaN).
+        """
+        return wait_finished(self, timeout)
+
+    async def await_finished(self, timeout: float | timedelta | None = None) -> Self:
+        """Do what `wait_finished` does, for an event loop, which goes on with other work meanwhile.
+
+        It looks with pauses that grow with the time that has passed, up to 50 ms, and may be
+        cancelled at any time.
+        """
+        return await await_finished(self, timeout)
 
     def _renew(self, fresh: object) -> None:
         if not isinstance(fresh, LocalTaskResult):  # TASKS names another backend by now

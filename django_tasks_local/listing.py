@@ -1,0 +1,193 @@
+"""Lists of tasks and results: ``results()``, for pages, commands and monitors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+from django.core.exceptions import ImproperlyConfigured
+from django.tasks import Task, TaskResultStatus, task_backends
+from django.tasks.exceptions import InvalidTaskBackend
+
+from django_tasks_local.naming import MissingTask, load_or_stand_in
+from django_tasks_local.result import LocalTaskResult
+from django_tasks_local.store import Snapshot, task_path
+
+if TYPE_CHECKING:
+    from django_tasks_local.naming import AnyTask
+
+
+class _Lister(Protocol):
+    """What is asked here of a backend of this package."""
+
+    def listed(
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
+    ) -> Iterator[Snapshot]:
+        """See ``store.StoreClient.listed``."""
+
+
+def results(
+    backend: str = "default",
+    *,
+    status: TaskResultStatus | str | Iterable[TaskResultStatus | str] | None = None,
+    queue_name: str | None = None,
+    task: AnyTask | str | None = None,
+    limit: int | None = 100,
+) -> list[LocalTaskResult]:
+    """Return the tasks and results that a backend of this package holds at this moment.
+
+    Their order: what is RUNNING, the latest start first; what is READY, in the order in which it
+    will run (by priority, then by the time of its enqueue), and behind it what is deferred, by
+    ``run_after``; what has finished, the latest end first.
+
+    It takes no lock for long, starts nothing, unpickles no arguments, return values or errors
+    (these are, when they are first read), and does not count as a use of a result: what is evicted
+    next stays the same. Results that have expired are left out. While it reads, tasks start and
+    end: the list is not of one instant.
+
+    The task of a result whose path no longer imports is a `MissingTask`, which has that path.
+
+    Args:
+        backend: The key in ``TASKS``.
+        status: One status or several; ``None``: all.
+        queue_name: Only tasks of this queue.
+        task: Only results of this task, whatever its ``using()``, or of the task with this import
+            path (as ``task.module_path`` has it).
+        limit: How many at most; ``None``: all there are.
+
+    Raises:
+        InvalidTaskBackend: ``backend`` is no key of ``TASKS``.
+        ImproperlyConfigured: That backend is none of this package, or its options are wrong.
+        StoreUnavailable: The store cannot be used.
+        TypeError: An argument is of a wrong type.
+        ValueError: ``status`` or ``limit`` has a value that is none.
+    """
+    statuses = _statuses(status)
+    path = _path(task)
+    if queue_name is not None:
+        _check_string("queue_name", queue_name)
+    _check_limit(limit)
+    lister = _lister(backend)
+    wanted = _Wanted(backend, path, queue_name)
+    accepts = wanted if path is not None or queue_name is not None else None
+    found = islice(lister.listed(statuses, accepts), limit)
+    return [LocalTaskResult.from_record(each, backend, wanted.task_of(each.meta)) for each in found]
+
+
+async def aresults(
+    backend: str = "default",
+    *,
+    status: TaskResultStatus | str | Iterable[TaskResultStatus | str] | None = None,
+    queue_name: str | None = None,
+    task: AnyTask | str | None = None,
+    limit: int | None = 100,
+) -> list[LocalTaskResult]:
+    """Do what `results` does, in a thread: a long list would hold up an event loop."""
+    return await asyncio.to_thread(
+        results, backend, status=status, queue_name=queue_name, task=task, limit=limit
+    )
+
+
+class _Wanted:
+    """Says by the bytes that name a task whether its record is wanted, and which task that is."""
+
+    def __init__(self, alias: str, path: str | None, queue_name: str | None) -> None:
+        self._alias = alias
+        self._path = path
+        self._queue_name = queue_name
+        self._tasks: dict[bytes, AnyTask] = {}
+        self._answers: dict[bytes, bool] = {}
+
+    def __call__(self, meta: bytes) -> bool:
+        answer = self._answers.get(meta)
+        if answer is None:
+            answer = self._answers[meta] = self._answer(meta)
+        return answer
+
+    def task_of(self, meta: bytes) -> AnyTask:
+        """Return the task that ``meta`` names, or what stands for it."""
+        task = self._tasks.get(meta)
+        if task is None:
+            task = self._tasks[meta] = load_or_stand_in(meta, self._alias)
+        return task
+
+    def _answer(self, meta: bytes) -> bool:
+        if self._path is not None and task_path(meta) != self._path:
+            return False
+        return self._queue_name is None or self.task_of(meta).queue_name == self._queue_name
+
+
+def _lister(alias: str) -> _Lister:
+    _check_string("backend", alias)
+    try:
+        backend: Any = task_backends[alias]
+    except InvalidTaskBackend as error:
+        raise InvalidTaskBackend(
+            f"backend={alias!r} is no key of TASKS, which has {_named(task_backends)}."
+        ) from error
+    if not hasattr(backend, "listed"):
+        able = [each for each in task_backends if _can_list(each)]
+        raise ImproperlyConfigured(
+            f"backend={alias!r} cannot list results: it is a {type(backend).__name__}. "
+            "ThreadPoolBackend and ProcessPoolBackend of django_tasks_local can: in TASKS "
+            f"{_named(able) if able else 'no alias'}."
+        )
+    lister: _Lister = backend
+    return lister
+
+
+def _can_list(alias: str) -> bool:
+    try:
+        return hasattr(task_backends[alias], "listed")
+    except Exception:
+        return False  # another alias's mistake
+
+
+def _named(aliases: Iterable[str]) -> str:
+    return ", ".join(map(repr, aliases))
+
+
+def _statuses(status: Any) -> Collection[TaskResultStatus]:
+    if status is None:
+        return frozenset(TaskResultStatus)
+    several = [status] if isinstance(status, str) else status
+    if not isinstance(several, Iterable):
+        raise TypeError(
+            f"status={status!r} must be a TaskResultStatus, several of them or None, "
+            f"not {type(status).__name__}."
+        )
+    try:
+        return frozenset(TaskResultStatus(each) for each in several)
+    except ValueError as error:
+        raise ValueError(
+            f"status={status!r}: {error}. There are {', '.join(TaskResultStatus.values)}."
+        ) from error
+
+
+def _path(task: object) -> str | None:
+    if task is None or isinstance(task, str):
+        return task
+    if isinstance(task, Task):
+        return task.module_path
+    raise TypeError(
+        f"task={task!r} must be a task, its import path or None, not {type(task).__name__}."
+    )
+
+
+def _check_string(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}={value!r} must be a string, not {type(value).__name__}.")
+
+
+def _check_limit(limit: object) -> None:
+    if limit is None:
+        return
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise TypeError(f"limit={limit!r} must be an int or None, not {type(limit).__name__}.")
+    if limit < 0:
+        raise ValueError(f"limit={limit} must be 0 or more, or None for all.")
+
+
+__all__ = ["MissingTask", "aresults", "results"]

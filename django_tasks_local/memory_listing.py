@@ -1,0 +1,42 @@
+"""The records of a store in memory, in the order in which people want to see them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from django.tasks import TaskResultStatus
+
+if TYPE_CHECKING:
+    # Two numbers by which a heap is sorted, and the record.
+    type Entry = tuple[int, int, Any]
+
+
+def in_order(
+    statuses: Collection[TaskResultStatus],
+    records: Collection[Any],
+    ready: Iterable[Entry],
+    deferred: Iterable[Entry],
+    now_ns: int,
+) -> Iterator[Any]:
+    """Yield records in the order of ``StoreClient.listed``. All that is given are copies.
+
+    Args:
+        statuses: Which of them.
+        records: All records of the store.
+        ready: What is due, with minus its priority and its turn.
+        deferred: What was not when it was looked at last, with the moment and its turn.
+        now_ns: The time in Unix ns.
+    """
+    if TaskResultStatus.RUNNING in statuses:
+        running = [each for each in records if each.status is TaskResultStatus.RUNNING]
+        yield from sorted(running, key=lambda each: -each.started_at_ns)
+    if TaskResultStatus.READY in statuses:
+        keyed = [((0, minus_priority, 0, turn), each) for minus_priority, turn, each in ready]
+        for due_ns, turn, each in deferred:
+            # What has fallen due goes behind those of its priority with the next claim.
+            later = (1, due_ns, turn, 0) if due_ns > now_ns else (0, -each.priority, due_ns, turn)
+            keyed.append((later, each))
+        yield from (each for _, each in sorted(keyed, key=lambda pair: pair[0]))
+    ended = [each for each in records if each.finished_at_ns and each.status in statuses]
+    yield from sorted(ended, key=lambda each: -each.finished_at_ns)

@@ -1,0 +1,67 @@
+"""Enqueue when the open transaction is committed: a worker must find what was written before it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import django.tasks.base
+from django.db import transaction
+from django.tasks import Task
+
+if TYPE_CHECKING:
+    from django_tasks_local.naming import AnyTask
+
+
+def enqueue_on_commit(
+    task: AnyTask, /, *args: Any, using: str | None = None, **kwargs: Any
+) -> None:
+    """Enqueue ``task`` once the open transaction is committed, and never if it is rolled back.
+
+    Outside a transaction it is enqueued at once. It works with any backend. What is wrong with the
+    task is raised here, and with this package's backends also what is wrong with the arguments:
+    ProcessPoolBackend pickles them now, so the task gets them as they are now. A timedelta in
+    ``run_after`` counts from the commit.
+
+    There is no result to return yet. Where the caller needs one, use
+    ``transaction.on_commit(lambda: ...)`` and keep it there.
+
+    Args:
+        task: Of any backend.
+        args: Its positional arguments.
+        using: The alias of the database; ``None``: the default one. A parameter of the task with
+            this name can only be given by position.
+        kwargs: Its keyword arguments.
+
+    Raises:
+        TypeError: ``task`` is no task.
+        InvalidTask: Its backend cannot run it.
+        ValueError: The arguments cannot be pickled (ProcessPoolBackend).
+        StoreUnavailable: The store of this package's backend cannot be used.
+        TransactionManagementError: Django's, with autocommit switched off and no ``atomic`` block.
+
+    What the enqueue itself raises, as ``QueueFull``, comes out of the end of the ``atomic`` block,
+    when the transaction is committed already.
+    """
+    if not isinstance(task, Task):
+        raise TypeError(
+            f"{task!r} is no task but of type {type(task).__name__}. "
+            "Decorate the function with @task of django.tasks."
+        )
+    backend: Any = task.get_backend()
+    backend.validate_task(task)
+    prepared = backend.prepare(task, args, kwargs) if hasattr(backend, "prepare") else None
+    transaction.on_commit(partial(_enqueue, task, args, kwargs, prepared), using=using)
+
+
+def _enqueue(
+    task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], prepared: object
+) -> None:
+    backend: Any = task.get_backend()
+    # A Task class of the project's, or a tracing library, may have an `enqueue` of its own.
+    code = getattr(type(task).enqueue, "__code__", None)
+    is_djangos_own = code is not None and code.co_filename == django.tasks.base.__file__
+    if prepared is not None and is_djangos_own and hasattr(backend, "enqueue_prepared"):
+        backend.enqueue_prepared(task, args, kwargs, prepared)
+    else:
+        task.enqueue(*args, **kwargs)
