@@ -38,22 +38,30 @@ class QueueFull(LocalTasksError):
 
 
 class PayloadTooLarge(LocalTasksError, ValueError):
-    """Arguments or a return value that the store has no room for.
+    """Arguments, metadata or a return value that the store has no room for.
 
     Attributes:
         what: what was too large, with the task's path.
-        size: its size in bytes, pickled.
+        size: its size in bytes, pickled; that of metadata as JSON.
         limit: bytes that there was room for.
         option: the option that sets the limit.
     """
 
-    def __init__(self, what: str, size: int, limit: int, option: str = "SHM_SIZE") -> None:
+    def __init__(
+        self,
+        what: str,
+        size: int,
+        limit: int,
+        option: str = "SHM_SIZE",
+        *,
+        form: str = "when pickled",
+    ) -> None:
         self.what = what
         self.size = size
         self.limit = limit
         self.option = option
         super().__init__(
-            f"{what[:1].upper()}{what[1:]}: {size:,} bytes when pickled, and there is room for "
+            f"{what[:1].upper()}{what[1:]}: {size:,} bytes {form}, and there is room for "
             f"{limit:,}. Pass a reference (an id, a path) in place of the data, or raise {option}."
         )
 

@@ -182,7 +182,8 @@ ones. So no task is behind one that only other code may run.
  112  OUTCOME_CHAIN   first extent of the outcome, where it does not fit here
  120  OUTCOME_CRC     goes on from CLAIM_CRC, exclusive or the state, since that is told as well;
                       in the upper half the chained outcome's table
- 128  meta, arguments, outcome: as far as each fits
+ 128  METADATA_CHAIN  first extent of the metadata, 0: it has none
+ 136  meta, arguments, outcome: as far as each fits
  ...
  -88  progress        a sequence word (generation << 16 | number, odd while it is written),
                       done and total as doubles, 64 bytes of UTF-8
@@ -200,6 +201,17 @@ ones. So no task is behind one that only other code may run.
 
 Large bytes are a piece of their own, so that they are copied straight into the new object and
 checked there. Opcodes are copied to private memory, checked, and only then looked at.
+
+### Metadata, by byte
+
+```text
+   0  LENGTH          of the JSON
+   8  CRC             of the commit word of its slots, LENGTH and the upper half: that of the JSON
+  16  the JSON        an object, ASCII
+```
+
+Metadata may change in any state, and anybody may change it. A change is a new block and one store
+to METADATA_CHAIN: whoever reads sees the old block or the new one, or tries again.
 
 An extent is a run of neighbouring slots, `length << 32 | first slot`; the link word of its first
 slot is the next extent. Every byte that a read returns is covered by a CRC-32, but for the
@@ -280,6 +292,7 @@ the ring, a site, or a process that asks for that very result.
 | enqueue | before W | a FREE slot marked as used; nothing was accepted | next |
 | | after W = READY | a task in no FIFO; its caller was never told the id | next: it runs |
 | | before the wake-up | a task that nobody was woken for | the supervisor tops up |
+| | before METADATA_CHAIN | and the slots of its metadata | next |
 | large enqueue | before its chain is whole | WRITING by a dead entry | reaper: freed |
 | | while it copies | WRITING by a dead entry | reaper: freed |
 | claim | before W | READY; a start time that nobody reads | nobody needs to |
@@ -294,6 +307,8 @@ the ring, a site, or a process that asks for that very result.
 | report | between two stores | an odd sequence word: no progress is shown | nobody needs to |
 | finish | before W | a result that nobody reads; chained slots | reaper: LOST, slots freed |
 | | after W | a finished record in no list | next |
+| save metadata | before METADATA_CHAIN | the old metadata; slots that no record reaches | next |
+| | after METADATA_CHAIN | the new metadata; likewise the old slots | next |
 | read | between stamp and link | the old place in the list, the new sequence | next: by sequence |
 | evict | before W = FREE | a finished record in no list | next: kept |
 | | after W = FREE | slots marked as used | next |
@@ -361,31 +376,22 @@ __all__ = [
     "unlink_unattached",
 ]
 
-_MODULES = {
-    "ANY_SERVER": ".shm.leadership",
-    "Attachment": ".shm.registry",
-    "Geometry": ".format.layout",
-    "Leadership": ".shm.leadership",
-    "Limits": ".shm.limits",
-    "Look": ".look",
-    "Loss": ".records.loss",
-    "PoolState": ".shm.registry",
-    "Ring": ".ring",
-    "Role": ".shm.registry",
-    "attach_segment": ".shm.segment",
-    "code_digest": ".records.codes",
-    "fill_standard_descriptors": ".shm.objects",
-    "loss_word": ".records.loss",
-    "random_id": ".format.ids",
-    "ring_exists": ".shm.segment",
-    "ring_is_attached": ".shm.removal",
-    "ring_name": ".shm.segment",
-    "sites_elsewhere": ".shm.neighbours",
-    "standard_descriptors": ".shm.objects",
-    "sweep_passing": ".shm.removal",
-    "unlink_objects": ".shm.removal",
-    "unlink_unattached": ".shm.removal",
+_NAMES = {
+    ".format.ids": "random_id",
+    ".format.layout": "Geometry",
+    ".look": "Look",
+    ".records.codes": "code_digest",
+    ".records.loss": "Loss loss_word",
+    ".ring": "Ring",
+    ".shm.leadership": "ANY_SERVER Leadership",
+    ".shm.limits": "Limits",
+    ".shm.neighbours": "sites_elsewhere",
+    ".shm.objects": "fill_standard_descriptors standard_descriptors",
+    ".shm.registry": "Attachment PoolState Role",
+    ".shm.removal": "ring_is_attached sweep_passing unlink_objects unlink_unattached",
+    ".shm.segment": "attach_segment ring_exists ring_name",
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:

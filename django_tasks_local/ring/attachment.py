@@ -32,7 +32,8 @@ from . import recovery
 from .enrolment import Enrolment, enrol
 from .format import layout as at
 from .look import Counts
-from .operations import Operations, Written
+from .metadata import MetadataOperations
+from .operations import Written
 
 # Work of any size is done in steps, each in a hold of its own; the pool has other things to see to.
 _STEPS_AT_ONCE: Final = 32
@@ -105,7 +106,7 @@ class Attached:
         self.digest = digest or code_digest(path)
         self._leadership: Leadership | None = None
         self._reader = Reader(self._table, alias)
-        self._do = Operations(self._table, self.registry)
+        self._do = MetadataOperations(self._table, self.registry)
         self._enrolment = Enrolment(self.registry, self.codes, path, self.digest)
         self._semaphores = Semaphores(self.segment)
         self._mutex = self._shared_mutex()

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnavailable
@@ -18,11 +19,12 @@ from django_tasks_local.ring.format.head import (
     seal_outcome,
 )
 from django_tasks_local.ring.format.ids import format_id, new_id_words, with_slot
+from django_tasks_local.ring.format.metadata import BLOCK_HEAD_BYTES, Block, most_bytes
 from django_tasks_local.ring.records.claim import RingClaim
 from django_tasks_local.ring.records.loss import EXIT_DETACHED
 from django_tasks_local.ring.records.order import JUDGED_WAITING
 from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encode
-from django_tasks_local.ring.records.reader import Found
+from django_tasks_local.ring.records.reader import Found, does_not_exist
 from django_tasks_local.ring.records.slots import Wanted
 from django_tasks_local.ring.records.table import Room
 from django_tasks_local.ring.shm.errors import lost_hold, no_space
@@ -52,7 +54,13 @@ class Ring(Attached):
         return encode(arguments, self._inline) if args or kwargs else NO_ARGUMENTS
 
     def enqueue(
-        self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int
+        self,
+        meta: bytes,
+        arguments: bytes | Pickled,
+        *,
+        priority: int,
+        due_ns: int,
+        metadata: bytes = b"",
     ) -> tuple[str, int]:
         """Stores a READY task and wakes a worker.
 
@@ -63,7 +71,7 @@ class Ring(Attached):
 
         Raises:
             QueueFull: MAX_PENDING tasks wait, or their payloads fill SHM_SIZE.
-            PayloadTooLarge: The arguments could never fit.
+            PayloadTooLarge: The arguments or the metadata could never fit.
             StoreUnavailable: /dev/shm is full, or the ring can't be used.
         """
         work = self._semaphores.work
@@ -72,7 +80,10 @@ class Ring(Attached):
         now_ns = time.time_ns()
         queue = priority - at.LOWEST_PRIORITY
         request = Request(meta, arguments, queue, due_ns, now_ns, *new_id_words())
-        if len(meta) + len(arguments) <= self._inline:
+        if metadata:
+            request = request._replace(metadata=self._block(metadata, meta))
+            slot = self._enqueue_with_metadata(request)
+        elif len(meta) + len(arguments) <= self._inline:
             while (slot := self._mutex.run(self._do.enqueue, request)) == AGAIN:
                 pass
         else:
@@ -134,6 +145,12 @@ class Ring(Attached):
             wrong = problem(raw, head, at.RUNNING, self._inline)
             if head.generation != word & at.GENERATION_MASK:
                 wrong = "its commit word is of another generation"
+            if head.metadata_chain and not wrong:
+                metadata = table.metadata.current(slot, head.generation)
+                if metadata is not None:
+                    claim.metadata = metadata
+                else:
+                    wrong = "its metadata does not match its CRC"
             if not wrong:
                 return claim
             # Never unpickled. Whoever asks for the result is told what is wrong.
@@ -182,6 +199,57 @@ class Ring(Attached):
             os._exit(EXIT_DETACHED)  # taken for dead, and reaped
         return now_ns
 
+    def save_metadata(
+        self, result_id: str, metadata: bytes, claim: RingClaim | None = None
+    ) -> None:
+        """Replaces the metadata of a task: whoever reads sees the old ones or the new.
+
+        Args:
+            result_id: The task's.
+            metadata: JSON, b"" for none.
+            claim: The task as this process claimed it, where it is its worker.
+
+        Raises:
+            TaskResultDoesNotExist: There is no such record any more.
+            PayloadTooLarge: There is no room for them. The old ones stay.
+            StoreUnavailable: Its worker is taken for dead, or the ring cannot be used.
+        """
+        run = self._mutex.run
+        found: Found
+        if claim is None:
+            found = self._reader.find(result_id)
+        elif claim.ours():
+            self.registry.hold_here()  # the task may have dropped our record locks
+            found, run = claim, self._settled
+        else:
+            raise lost_hold(self.segment.path)
+        block = self._block(metadata, found.meta)
+        save = partial(self._do.save_metadata, found, block, as_owner=claim is not None)
+        while (room := run(save)) is Room.MORE:
+            pass
+        if room is Room.NONE:
+            limit, option = self._room(block.slots(self.segment.geometry.slot_size))
+            raise _no_room_for_metadata(block, limit, option, found.meta)
+        if room is None:
+            raise lost_hold(self.segment.path) if claim else does_not_exist(result_id)
+
+    def _enqueue_with_metadata(self, request: Request) -> int:
+        if len(request.meta) + len(request.arguments) > self._inline:
+            request = request._replace(arguments=Pickled.of(request.arguments))
+            return self._enqueue_chained(request)
+        while (slot := self._mutex.run(self._do.enqueue_with_metadata, request)) == AGAIN:
+            pass
+        return slot
+
+    def _block(self, metadata: bytes, meta: bytes) -> Block:
+        block, size = Block(metadata), self.segment.geometry.slot_size
+        usable = self._usable_slots() * size
+        limit = min(most_bytes(size) + BLOCK_HEAD_BYTES, usable)
+        if block.size > limit:
+            option = "SHM_SIZE" if limit == usable else "SLOT_SIZE"
+            raise _no_room_for_metadata(block, limit, option, meta)
+        return block
+
     def _enqueue_chained(self, request: Request) -> int:
         size = len(request.meta) + len(request.arguments)
         count = at.slots_for(size, self._table.geometry.slot_size)
@@ -190,6 +258,8 @@ class Ring(Attached):
         self._free_abandoned()
         try:
             room = _in_steps(run, self._do.begin_chained, request, written, count)
+            if room is Room.ENOUGH and request.metadata:
+                room = _in_steps(run, self._do.attach_metadata, written, request.metadata)
             if room is Room.ENOUGH:
                 room = _in_steps(run, self._do.chain_request, written)
             if room is Room.NONE:
@@ -234,13 +304,16 @@ class Ring(Attached):
 
     def _refusal(self, request: Request) -> Exception:
         """Why an enqueue was refused."""
-        arguments, words = request.arguments, self.words
+        arguments, words = Pickled.of(request.arguments), self.words
         size = len(request.meta) + len(arguments)
+        if request.metadata:
+            size += request.metadata.size
         pending = words[at.H_UNFINISHED] - words[at.H_RUNNING]
         if pending >= self.words[at.H_MAX_PENDING]:
             return QueueFull(self.alias, pending, self.words[at.H_MAX_PENDING])
         if size > self._largest():
-            what, table = f"arguments of task {task_path(request.meta)}", arguments.table_bytes
+            what = "arguments and metadata" if request.metadata else "arguments"
+            what, table = f"{what} of task {task_path(request.meta)}", arguments.table_bytes
             return PayloadTooLarge(what, size - table, self._largest() - table, "SHM_SIZE")
         slots = self._table.slots
         if slots.reserved() < slots.total and not self._mutex.run(slots.grow):
@@ -262,8 +335,18 @@ class Ring(Attached):
 
     def _largest(self) -> int:
         """The largest payload that an empty ring would take."""
-        usable = self._table.slots.total - self.words[at.H_MAX_WORKERS] - 2
-        return max(self._inline, usable * self._table.geometry.slot_size)
+        return max(self._inline, self._usable_slots() * self._table.geometry.slot_size)
+
+    def _usable_slots(self) -> int:
+        """How many slots one task can have beside its head slot."""
+        usable: int = self._table.slots.total - self.words[at.H_MAX_WORKERS] - 2
+        return usable
+
+
+def _no_room_for_metadata(block: Block, limit: int, option: str, meta: bytes) -> PayloadTooLarge:
+    what = f"metadata of task {task_path(meta)}"
+    limit = max(limit - BLOCK_HEAD_BYTES, 0)
+    return PayloadTooLarge(what, len(block.data), limit, option, form="as JSON")
 
 
 def _in_steps(run: Callable[..., Room], operation: Callable[..., Room], *args: Any) -> Room:

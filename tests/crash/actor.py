@@ -1,5 +1,6 @@
 """One process of the fuzzer: random operations on a ring, each result compared with the ledger."""
 
+import json
 import os
 import random
 import signal
@@ -45,6 +46,11 @@ def value_of(task: int) -> tuple[int, bytes]:
 def outcome_of(task: int) -> tuple[str, int, bytes]:
     """What a task returns."""
     return "outcome", task, value_of(task * 5 + 1)[1]
+
+
+def metadata_of(task: int, rng: random.Random) -> bytes:
+    """Metadata that name the task, of one slot or several."""
+    return b'{"task":%d,"x":"%s"}' % (task, b"x" * rng.choice((0, 0, 20, 600, 3000)))
 
 
 class Monitor:
@@ -162,10 +168,10 @@ class Actor:
     def act(self) -> None:
         """One random operation."""
         operations: tuple[tuple[Callable[[], object], int], ...] = (
-            (self.enqueue, 30), (self.work, 34), (self.read, 24), (self.ring.reap_dead, 3),
-            (self.ring.promote, 2), (self.ring.top_up, 1), (self.ring.heal, 2),
-            (self.ring.recover, 1), (self.check, 1), (self.ring.counts, 1), (self.clear, 2),
-            (self.hire, 1), (self.ring.workforce.give_way, 1),
+            (self.enqueue, 30), (self.work, 34), (self.read, 24), (self.save, 8),
+            (self.ring.reap_dead, 3), (self.ring.promote, 2), (self.ring.top_up, 1),
+            (self.ring.heal, 2), (self.ring.recover, 1), (self.check, 1), (self.ring.counts, 1),
+            (self.clear, 2), (self.hire, 1), (self.ring.workforce.give_way, 1),
         )  # fmt: skip
         pick = self.rng.choices([each for each, _ in operations], [n for _, n in operations])[0]
         pick()
@@ -179,8 +185,10 @@ class Actor:
         due_ns = time.time_ns() + self.rng.randrange(40_000_000) if self.rng.random() < 0.2 else 0
         arguments = self.ring.encode(((*value_of(task),), {}))
         with suppress(QueueFull, PayloadTooLarge):
+            metadata = metadata_of(task, self.rng) if self.rng.random() < 0.2 else b""
+            priority = self.rng.choice((-100, 0, 0, 0, 7, 100))
             result_id, _ = self.ring.enqueue(
-                META, arguments, priority=self.rng.choice((-100, 0, 0, 0, 7, 100)), due_ns=due_ns
+                META, arguments, priority=priority, due_ns=due_ns, metadata=metadata
             )
             number = int(result_id.replace("-", ""), 16)
             self.ledger.accepted(task, number >> 64, number & 0xFFFFFFFFFFFFFFFF)
@@ -222,6 +230,9 @@ class Actor:
             self.ledger.violation(f"task {task} got wrong arguments")
         if self.rng.random() < 0.3:
             claim.report(1, 2, "half")
+        if self.rng.random() < 0.2:
+            with suppress(PayloadTooLarge):
+                self.ring.save_metadata(claim.result_id, metadata_of(task, self.rng), claim)
         self.ledger.note(task, ENDED, self.place)
         outcome = self.ring.encode(outcome_of(task))
         try:
@@ -232,12 +243,29 @@ class Actor:
 
     def read(self) -> None:
         """Reads some task's result."""
+        task = self.any_task()
+        if task >= 0:
+            self.compare(task)
+
+    def save(self) -> None:
+        """Gives some task, whatever its state, other metadata, or none."""
+        task = self.any_task()
+        halves = self.ledger.id_of(task) if task >= 0 else None
+        if halves is None:
+            return
+        metadata = metadata_of(task, self.rng) if self.rng.random() < 0.9 else b""
+        with suppress(PayloadTooLarge, TaskResultDoesNotExist):
+            self.ring.save_metadata(format_id(*halves), metadata)
+
+    def any_task(self) -> int:
+        """A task that somebody enqueued, or tried to; -1 for none."""
         place = self.rng.randrange(self.ledger.places)
         many = self.ledger.field(place, NEXT)
         if many:
             # Mostly a new one: the old ones are evicted.
             back = min(int(self.rng.expovariate(0.05)), many - 1)
-            self.compare(place * self.ledger.tasks_each + many - 1 - back)
+            return place * self.ledger.tasks_each + many - 1 - back
+        return -1
 
     def compare(self, task: int) -> str:
         """Compares a task's result with what it must be; returns its status, "" for none."""
@@ -251,6 +279,8 @@ class Actor:
                 (number, data), _ = found.arguments()
             except ArgumentsDropped:
                 number, data = value_of(task)
+            if found.metadata and json.loads(found.metadata)["task"] != task:
+                self.ledger.violation(f"task {task} shows wrong metadata")
             meta = found.meta  # it may be evicted at any moment, so nothing is read later
             outcome = found.outcome() if found.finished_at_ns else None
         except TaskResultDoesNotExist:

@@ -10,7 +10,7 @@ import pytest
 from django.tasks.exceptions import TaskResultDoesNotExist
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from django_tasks_local import Progress
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
@@ -19,6 +19,7 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.store import Arguments
 from tests import rings as peers
+from tests.model.adopting import Adopting
 from tests.model.faults import Fault, attach_with_faults, half_an_enqueue
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record
 from tests.model.world import SECOND_NS, Clock, Look
@@ -32,10 +33,12 @@ sizes = st.one_of(
     st.just(0), st.integers(200, 300), st.integers(400, 520), st.integers(0, 5000),
     st.just(18_000), st.just(30_000),
 )  # fmt: skip
+# Bytes of metadata: mostly none.
+notes = st.one_of(st.just(0), st.just(0), st.integers(1, 30), st.integers(480, 5000))
 interruptions = st.one_of(st.just(0), st.just(0), st.integers(1, 60))
 
 
-class RingMachine(RuleBasedStateMachine):
+class RingMachine(Adopting):
     """One ring, this process and up to two others that can be killed."""
 
     def __init__(self) -> None:
@@ -81,9 +84,12 @@ class RingMachine(RuleBasedStateMachine):
         priority=st.sampled_from([-100, -1, 0, 0, 0, 63, 100]),
         delay_s=st.one_of(st.just(0), st.just(0), st.integers(-5, 20)),
         number=st.integers(0, 2),
+        noted=notes,
         fault=interruptions,
     )
-    def enqueue(self, size: int, priority: int, delay_s: int, number: int, fault: int) -> None:
+    def enqueue(
+        self, size: int, priority: int, delay_s: int, number: int, noted: int, fault: int
+    ) -> None:
         """A task of any size, priority, time and code; it may be interrupted at any write."""
         site = self.sites[number]
         arguments: Arguments = ((bytes(size), uuid4().hex[:4]), {})
@@ -93,20 +99,20 @@ class RingMachine(RuleBasedStateMachine):
         if due_ns <= self.clock.now_ns:
             wanted.due_ns = 0
         wanted.code, wanted.serial = site.registry.code, site.registry.serial
+        wanted.metadata = os.urandom(noted)
         told: list[str] = []
 
         def operation() -> None:
-            result_id, _ = site.enqueue(META, data, priority=priority, due_ns=due_ns)
+            result_id, _ = site.enqueue(
+                META, data, priority=priority, due_ns=due_ns, metadata=wanted.metadata
+            )
             told.append(result_id)
 
         waiting = self.model.waiting()
         try:
             interrupted = self.interrupted(fault, operation)
-        except QueueFull:
-            assert not self.model.accepts(wanted.request_bytes)
-            return
-        except PayloadTooLarge:
-            assert not self.model.accepts(wanted.request_bytes)
+        except (QueueFull, PayloadTooLarge):
+            assert not self.model.accepts(wanted.request_bytes, wanted.metadata)
             return
         if interrupted:
             self.after_interruption()
@@ -116,7 +122,7 @@ class RingMachine(RuleBasedStateMachine):
                 self.model.enqueue(told[0], wanted)
             return
         assert waiting < LIMITS.max_pending
-        assert self.model.accepts(wanted.request_bytes)
+        assert self.model.accepts(wanted.request_bytes, wanted.metadata)
         self.model.enqueue(told[0], wanted)
 
     # --- claim and finish -------------------------------------------------------------------
@@ -203,6 +209,33 @@ class RingMachine(RuleBasedStateMachine):
             self.model.finish(result_id, status, outcome, len(encoded))
         del self.claims[result_id]
 
+    @precondition(lambda self: self.model.records)
+    @rule(data=st.data(), noted=notes, fault=interruptions)
+    def save_metadata(self, data: st.DataObject, noted: int, fault: int) -> None:
+        """Any process gives a task in any state other metadata, or takes them away."""
+        result_id = data.draw(st.sampled_from(list(self.model.records)))
+        before, metadata = self.model.records[result_id].metadata, os.urandom(noted)
+        claim = self.claims.get(result_id) if data.draw(st.booleans()) else None
+        try:
+            interrupted = self.interrupted(
+                fault, lambda: self.ring.save_metadata(result_id, metadata, claim)
+            )
+        except PayloadTooLarge:
+            assert not self.model.saves(result_id, metadata)
+            return
+        if not interrupted:
+            assert self.model.saves(result_id, metadata)
+            return
+        assert self.ring.check() == []
+        if self.look.recency()[-1:] == [result_id]:
+            self.model.read(result_id)
+        self.after_interruption()
+        if result_id in self.model.records:
+            found = self.look.metadata(result_id)
+            assert found in (before, metadata)
+            if found == metadata:
+                self.model.saved(result_id, metadata)
+
     # --- reading ------------------------------------------------------------------------------
 
     @precondition(lambda self: self.model.records)
@@ -229,6 +262,7 @@ class RingMachine(RuleBasedStateMachine):
         status = FAILED if record.status == LOST else record.status
         assert found[0].status.name == status
         assert found[0].meta == META
+        assert found[0].metadata == record.metadata
         self.look.compare_arguments(found[0], record.arguments, record.dropped)
         if record.status in (SUCCESSFUL, FAILED):
             assert found[0].outcome() == record.outcome
@@ -338,6 +372,8 @@ class RingMachine(RuleBasedStateMachine):
         model = self.model
         assert self.look.found_states() == {key: each.status for key, each in model.records.items()}
         assert self.look.recency() == list(model.kept)
+        for key, record in model.records.items():
+            assert self.look.metadata(key) == record.metadata
         assert all(self.look.dropped(key) == model.records[key].dropped for key in model.kept)
         assert self.look.queue() == model.queue()
         assert self.look.lanes() == {key: model.records[key].lane for key in model.queue()}
@@ -345,50 +381,6 @@ class RingMachine(RuleBasedStateMachine):
         assert counts.free_slots == model.free()
         assert counts.waiting + counts.deferred == model.waiting()
         assert counts.kept == len(model.kept) <= LIMITS.max_results
-
-    # --- after an interruption the model takes over what may have happened or not ---------------
-
-    def after_interruption(self) -> None:
-        """The next one rebuilds; evictions in progress may have happened, in their order."""
-        assert self.ring.check() == []
-        self.kept_before = list(self.model.kept)
-        self.adopt_evictions()
-        self.model.adopt_drops(filter(self.look.dropped, list(self.model.kept)))
-        self.adopt_lanes()
-
-    def adopt_lanes(self) -> None:
-        self.model.adopt_lanes(self.look.lanes())
-
-    def adopt_evictions(self) -> None:
-        found = self.look.found_ids()
-        while self.model.kept and next(iter(self.model.kept)) not in found:
-            self.model.evict()
-        assert set(self.model.records) <= set(found)
-        self.kept_before = list(self.model.kept)
-
-    def adopt_promotions(self) -> None:
-        """Those that were promoted are the first that fell due."""
-        for key in sorted(self.model.records, key=self.look.sequence):
-            record = self.model.records[key]
-            if record.status == READY and record.due_ns and not self.look.due(key):
-                assert record.due_ns <= self.clock.now_ns
-                record.due_ns = 0
-                record.place = self.model.next_place()
-                record.lane = self.look.lanes().get(key, -1)
-
-    def adopt_deaths(self) -> None:
-        """A reader may have reaped whom it found dead."""
-        for key, state in self.look.found_states().items():
-            if state == LOST and self.model.records[key].status == RUNNING:
-                self.reap_in_model(self.model.records[key].owner)
-        self.kept_before = list(self.model.kept)
-
-    def reap_in_model(self, index: int) -> None:
-        if index in self.dead:
-            self.dead.remove(index)
-        for key in self.model.running():
-            if self.model.records[key].owner == index:
-                self.model.finish(key, LOST, None, 0)
 
 
 TestRing = RingMachine.TestCase

@@ -77,6 +77,11 @@ class Look:
         else:
             assert found.arguments() == arguments
 
+    def metadata(self, result_id: str) -> bytes | None:
+        """The metadata of a record."""
+        slot = ring_address(result_id)[0]
+        return self._table.metadata.current(slot, self._table.head(slot).generation)
+
     def recency(self) -> list[str]:
         """Finished records by use."""
         return self._follow(self._words[at.H_OLDEST])

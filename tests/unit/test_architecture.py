@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("ring.shm",),
     ("ring.records",),
     ("ring.recovery",),
-    ("ring.operations", "ring.audit"),
+    ("ring.operations", "ring.audit", "ring.metadata"),
     ("ring.enrolment", "ring.look"),
     ("ring.attachment",),
     ("ring.ring",),

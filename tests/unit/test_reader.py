@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import struct
 import uuid
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring import Ring
 from django_tasks_local.ring.format import layout as at
-from django_tasks_local.ring.format.head import HEAD, HEAD_BYTES, PROGRESS_BYTES, S_GENERATION
+from django_tasks_local.ring.format.head import HEAD_BYTES, PROGRESS_BYTES, S_GENERATION
 from django_tasks_local.ring.format.ids import (
     ID_LENGTH,
     format_id,
@@ -158,7 +159,7 @@ def test_a_slot_that_continues_a_record_is_no_record(ring: Ring) -> None:
     offset = ring._table.offset(chained)
     high, low = new_id_words()
     low = with_slot(low, chained)
-    ring.segment.bytes[offset : offset + 16] = HEAD.pack(high, low, *[0] * 14)[:16]
+    ring.segment.bytes[offset : offset + 16] = struct.pack("=2Q", high, low)
     with pytest.raises(TaskResultDoesNotExist):
         ring.get(format_id(high, low))
 

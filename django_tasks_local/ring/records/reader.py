@@ -51,9 +51,10 @@ class Found:
         head: The head slot's words.
         raw: The whole head slot.
         progress: What its task had reported, None for nothing.
+        metadata: Its metadata as JSON, b"" for none.
     """
 
-    __slots__ = ("_reader", "head", "progress", "raw", "result_id", "slot", "word")
+    __slots__ = ("_reader", "head", "metadata", "progress", "raw", "result_id", "slot", "word")
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class Found:
         self.head = head
         self.raw = raw
         self.progress = progress
+        self.metadata = b""
 
     @property
     def state(self) -> int:
@@ -178,8 +180,8 @@ class Reader:
                 reported = words[(offset + size - PROGRESS_BYTES) // 8] >> 16 == head.generation
                 progress = self._progress(offset, head.generation) if reported else None
                 found = Found(self, result_id, slot, word, head, raw, progress)
-                if head.arguments_chain:
-                    self.meta(found)  # the CRC of the head's request covers its meta, too
+                if head.arguments_chain or head.metadata_chain:
+                    self._read_chained(found)
                 return found
         raise damaged(self._table, slot, wrong)
 
@@ -221,6 +223,16 @@ class Reader:
         if not names_task(head, data):
             self._refuse(found)
         return data
+
+    def _read_chained(self, found: Found) -> None:
+        """Reads what a poll for the status shows of a record, as far as it lies in chains."""
+        if found.head.arguments_chain:
+            self.meta(found)  # the CRC of the head's request covers its meta, too
+        if found.head.metadata_chain:
+            metadata = self._table.metadata.current(found.slot, found.head.generation)
+            if metadata is None:
+                self._refuse(found)
+            found.metadata = metadata
 
     def _unpickled(self, found: Found, chain: int, offset: int, size: int, table_crc: int) -> Any:
         """Unpickles a chained payload of a record, each piece once its CRC holds.
