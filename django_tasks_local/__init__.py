@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from django_tasks_local.backends.process import ProcessPoolBackend
     from django_tasks_local.backends.thread import ThreadPoolBackend
     from django_tasks_local.execution import current_result_id
+    from django_tasks_local.metadata import metadata_of, with_metadata
     from django_tasks_local.progress import Progress, progress_of, report_progress, track
 
 __version__ = "3.0.0"
@@ -16,9 +17,11 @@ __all__ = [
     "Progress",
     "ThreadPoolBackend",
     "current_result_id",
+    "metadata_of",
     "progress_of",
     "report_progress",
     "track",
+    "with_metadata",
 ]
 
 # Imported at first use: a pool has to find out whether it is needed before it spends half a second
@@ -28,9 +31,11 @@ _MODULES = {
     "Progress": "django_tasks_local.progress",
     "ThreadPoolBackend": "django_tasks_local.backends.thread",
     "current_result_id": "django_tasks_local.execution",
+    "metadata_of": "django_tasks_local.metadata",
     "progress_of": "django_tasks_local.progress",
     "report_progress": "django_tasks_local.progress",
     "track": "django_tasks_local.progress",
+    "with_metadata": "django_tasks_local.metadata",
 }
 
 

@@ -50,6 +50,7 @@ class Record:
         "enqueued_at_ns",
         "finished_at_ns",
         "meta",
+        "metadata",
         "priority",
         "reported",
         "result_id",
@@ -61,10 +62,13 @@ class Record:
 
     loss = None  # threads die with their process, and their records with them
 
-    def __init__(self, meta: bytes, arguments: Arguments, priority: int) -> None:
+    def __init__(
+        self, meta: bytes, arguments: Arguments, priority: int, metadata: bytes = b""
+    ) -> None:
         self.result_id = random_id()
         self.meta = meta
         self._arguments = arguments
+        self.metadata = metadata
         self.priority = priority
         self.status = TaskResultStatus.READY
         self.enqueued_at_ns = time.time_ns()
@@ -106,6 +110,7 @@ class Record:
             self.progress,
             self.arguments,
             self.outcome,
+            metadata=self.metadata,
         )
 
 
@@ -178,10 +183,16 @@ class MemoryStore:
         return value
 
     def enqueue(
-        self, meta: bytes, arguments: Arguments, *, priority: int, due_ns: int
+        self,
+        meta: bytes,
+        arguments: Arguments,
+        *,
+        priority: int,
+        due_ns: int,
+        metadata: bytes = b"",
     ) -> tuple[str, int]:
         """See ``records.Store``."""
-        record = Record(meta, arguments, priority)
+        record = Record(meta, arguments, priority, metadata)
         self._let_workers_go()
         with self._lock:
             if self.waiting >= self.max_pending:
@@ -204,7 +215,29 @@ class MemoryStore:
                 if record.finished_at_ns:
                     self._finished.move_to_end(result_id)
                 return record.snapshot()
-        raise TaskResultDoesNotExist(
+        raise self._does_not_exist(result_id)
+
+    def save_metadata(self, result_id: str, metadata: bytes, claim: Record | None = None) -> None:
+        """See ``records.Store``. Saving to a finished result makes it the most recent one."""
+        evicted: list[Record] = []  # until the lock is free
+        self._let_workers_go()
+        with self._lock:
+            # What a worker runs may be of a store that was closed meanwhile, or of another one.
+            record = claim or self._records.get(result_id)
+            if record is not None:
+                more = len(metadata) - len(record.metadata)
+                record.metadata = metadata
+                if result_id in self._finished:
+                    self._finished.move_to_end(result_id)
+                    record.weight += more
+                    self._kept_bytes += more
+                    evicted = self._evict()
+        del evicted
+        if record is None:
+            raise self._does_not_exist(result_id)
+
+    def _does_not_exist(self, result_id: str) -> TaskResultDoesNotExist:
+        return TaskResultDoesNotExist(
             f"No result {result_id[:80]!r} in process {os.getpid()}. Task backend {self.alias!r} "
             "is a ThreadPoolBackend: only the process that enqueued a task can read its result, "
             f"and it keeps {counted(self.max_results, 'finished result')} (MAX_RESULTS) of up to "
@@ -236,7 +269,7 @@ class MemoryStore:
     def finish(self, claim: Record, *, successful: bool, outcome: Any) -> int:
         """See ``records.Store``. Nothing is too large here: the latest result is always kept."""
         evicted = []  # until the lock is free
-        claim.weight = weight(outcome) + weight(claim.arguments())
+        claim.weight = weight(outcome) + weight(claim.arguments()) + len(claim.metadata)
         with self._lock_of_workers:
             claim.ending = outcome
             # A clock that was set back must not make a task end before it began.
@@ -248,13 +281,18 @@ class MemoryStore:
             else:
                 self._finished[claim.result_id] = claim
                 self._kept_bytes += claim.weight
-            while self._keeps_too_much():
-                evicted.append(self._finished.popitem(last=False)[1])
-                self._kept_bytes -= evicted[-1].weight
-                del self._records[evicted[-1].result_id]
+            evicted += self._evict()
             if self._ending:
                 self._quiet.notify_all()
         return claim.finished_at_ns
+
+    def _evict(self) -> list[Record]:
+        evicted = []
+        while self._keeps_too_much():
+            evicted.append(self._finished.popitem(last=False)[1])
+            self._kept_bytes -= evicted[-1].weight
+            del self._records[evicted[-1].result_id]
+        return evicted
 
     def _keeps_too_much(self) -> bool:
         kept = len(self._finished)

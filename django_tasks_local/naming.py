@@ -17,6 +17,7 @@ from django.tasks import Task
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import describe
+from django_tasks_local.metadata import decode
 from django_tasks_local.store import task_path
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def encode_task(task: AnyTask) -> bytes:
 
     They are the import path, ``module:qualname``, and after a NUL byte the pickled fields that
     differ from the task found there (all fields, where the path names the plain function).
+    Metadata is not among them: it differs from task to task, and has a place of its own.
 
     Raises:
         InvalidTask: the path does not lead back to this task's function, or a field that has to
@@ -99,10 +101,18 @@ def copy_task(task: AnyTask, **changes: object) -> AnyTask:
     return _build(type(task), _values(task) | changes)
 
 
+def add_metadata(task: AnyTask, data: bytes) -> AnyTask:
+    """Return ``task`` as it was enqueued, with the metadata of its record, which are JSON."""
+    if not (data or getattr(task, "metadata", None)) or not hasattr(task, "metadata"):
+        return task
+    return copy_task(task, metadata=decode(data))
+
+
 def _changes(task: AnyTask, found: object) -> dict[str, Any]:
     """Return the fields that make ``task`` of what its path leads to; its class is under ``""``."""
     values = _values(task)
     del values["func"]
+    values.pop("metadata", None)
     if found is task.func:
         return {"": type(task), **values}
     if not isinstance(found, Task) or found.func is not task.func:

@@ -55,6 +55,10 @@ class Snapshot(Protocol):
         """What the task reported last, ``None`` if nothing."""
 
     @property
+    def metadata(self) -> bytes:
+        """Its metadata as JSON, reserved keys included; ``b""`` for none."""
+
+    @property
     def loss(self) -> WorkerLost | None:
         """How the worker was lost in the middle of the task, ``None`` where it was not."""
 
@@ -83,6 +87,7 @@ class PlainSnapshot:
     arguments: Callable[[], Arguments]
     outcome: Callable[[], Any]
     loss: WorkerLost | None = None
+    metadata: bytes = b""
 
 
 class Ended:
@@ -123,16 +128,16 @@ class StoreClient(Protocol):
         """Return ``value`` as `enqueue` and `finish` want it. May raise what pickling raises."""
 
     def enqueue(
-        self, meta: bytes, arguments: Any, *, priority: int, due_ns: int
+        self, meta: bytes, arguments: Any, *, priority: int, due_ns: int, metadata: bytes = b""
     ) -> tuple[str, int]:
-        """Store a READY task; ``due_ns`` 0 means now.
+        """Store a READY task; ``due_ns`` 0 means now, and metadata is JSON.
 
         Returns:
             The result id, and when it was enqueued in Unix ns.
 
         Raises:
             QueueFull: MAX_PENDING tasks are waiting.
-            PayloadTooLarge: the arguments do not fit.
+            PayloadTooLarge: the arguments or the metadata do not fit.
             StoreUnavailable: the store cannot be used.
         """
 
@@ -141,6 +146,20 @@ class StoreClient(Protocol):
 
         Raises:
             TaskResultDoesNotExist: for any string that is not the id of a record here.
+        """
+
+    def save_metadata(self, result_id: str, metadata: bytes, claim: Any = None) -> None:
+        """Replace the metadata of a task in any state.
+
+        Args:
+            result_id: the task's.
+            metadata: JSON, ``b""`` for none.
+            claim: the task as its worker claimed it, where that saves.
+
+        Raises:
+            TaskResultDoesNotExist: there is no such record any more.
+            PayloadTooLarge: it does not fit. What was stored before stays.
+            StoreUnavailable: the store cannot be used.
         """
 
 

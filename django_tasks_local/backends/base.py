@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
 from django.tasks import DEFAULT_TASK_QUEUE_NAME, TaskResultStatus
 from django.tasks.backends.base import BaseTaskBackend
@@ -24,12 +25,15 @@ from django.utils import timezone
 
 from django_tasks_local.announce import announce
 from django_tasks_local.exceptions import describe
+from django_tasks_local.metadata import TASK_CLASS, decode, encode, encode_of
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.options import Kind, Options, check, check_app
 from django_tasks_local.results import LocalTaskResult, unix_ns
 from django_tasks_local.store import Arguments, PlainSnapshot, StoreClient
 
 if TYPE_CHECKING:
+    from django.tasks import TaskResult
+
     from django_tasks_local.naming import AnyTask
 
 # The flags of a backend that decide whether it takes a task without run_after, and its queues.
@@ -46,6 +50,9 @@ class LocalBackend(BaseTaskBackend):
     supports_async_task = True
     supports_get_result = True
     supports_priority = True
+    supports_metadata = True
+
+    task_class = TASK_CLASS
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         # Not Django's constructor: with broken params it raises, here and so at the import of
@@ -90,6 +97,7 @@ class LocalBackend(BaseTaskBackend):
         allowed: _Allowed = self.supports_priority, self.supports_async_task, self.queues
         if known is not None and known[0] is task and known[1] == allowed:
             return
+        encode_of(task)
         run_after: object = task.run_after
         if run_after is None:
             super().validate_task(task)
@@ -126,17 +134,18 @@ class LocalBackend(BaseTaskBackend):
         due_ns = 0
         if task.run_after is not None:
             task, due_ns = _with_due_time(task)
-        meta = encode_task(task)
+        meta, metadata = encode_task(task), encode_of(task)
         arguments = (tuple(args), {} if kwargs is None else kwargs)
         encoded = _encode_arguments(store, task, arguments)
         result_id, enqueued_at_ns = store.enqueue(
-            meta, encoded, priority=int(task.priority), due_ns=due_ns
+            meta, encoded, priority=int(task.priority), due_ns=due_ns, metadata=metadata
         )
         self._enqueued(due_ns)
         ready = TaskResultStatus.READY
         snapshot = PlainSnapshot(
-            result_id, ready, meta, enqueued_at_ns, 0, 0, "", None, lambda: arguments, lambda: None
-        )
+            result_id, ready, meta, enqueued_at_ns, 0, 0, "", None, lambda: arguments,
+            lambda: None, metadata=metadata,
+        )  # fmt: skip
         result = LocalTaskResult.from_record(snapshot, self.alias, task)
         # Robust: the task is on its way, and the caller must get its id whatever a receiver does.
         announce(task_enqueued, type(self), result)
@@ -180,6 +189,31 @@ class LocalBackend(BaseTaskBackend):
         # It reads memory for some microseconds and sends no signal; the way into a thread and
         # back costs ten times that, and queues up behind the request's database queries.
         return self.get_result(result_id)
+
+    def save_metadata(self, task_result: TaskResult[..., Any], metadata: dict[str, Any]) -> None:
+        """Replace the metadata of a task, which may be in any state; any process may do so.
+
+        Args:
+            task_result: the task's, which then shows them.
+            metadata: all of them, reserved keys included.
+
+        Raises:
+            TypeError: they are no dict, or have no form in JSON; likewise ``ValueError``.
+            TaskResultDoesNotExist: the result was evicted.
+            PayloadTooLarge: there is no room for them.
+            StoreUnavailable: the store cannot be used.
+        """
+        data = encode(metadata)
+        ours = task_result if isinstance(task_result, LocalTaskResult) else None
+        self._store().save_metadata(task_result.id, data, ours.claim if ours else None)
+        if ours:
+            ours.set_raw_metadata(decode(data))
+
+    async def asave_metadata(
+        self, task_result: TaskResult[..., Any], metadata: dict[str, Any]
+    ) -> None:
+        """As `save_metadata`, in a thread: it may have to wait for a lock."""
+        await sync_to_async(self.save_metadata, thread_sensitive=True)(task_result, metadata)
 
 
 def _encode_arguments(store: StoreClient, task: AnyTask, arguments: Arguments) -> Any:

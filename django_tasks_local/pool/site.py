@@ -79,7 +79,7 @@ class Site:
         return encoded
 
     def enqueue(
-        self, meta: bytes, arguments: Any, *, priority: int, due_ns: int
+        self, meta: bytes, arguments: Any, *, priority: int, due_ns: int, metadata: bytes = b""
     ) -> tuple[str, int]:
         """As `Ring.enqueue`, and sees to it that somebody runs what was enqueued.
 
@@ -91,7 +91,9 @@ class Site:
         if not self._is_site:
             self._become_site()
         ring = self.ring
-        result_id, now_ns = ring.enqueue(meta, arguments, priority=priority, due_ns=due_ns)
+        result_id, now_ns = ring.enqueue(
+            meta, arguments, priority=priority, due_ns=due_ns, metadata=metadata
+        )
         try:
             if self._own is not None:
                 self._own.add(ring, result_id, due_ns)
@@ -119,6 +121,11 @@ class Site:
         """As `Ring.get`."""
         self._keep_house()
         return self.ring.get(result_id)
+
+    def save_metadata(self, result_id: str, metadata: bytes, claim: Any = None) -> None:
+        """As `Ring.save_metadata`."""
+        self._keep_house()
+        self.ring.save_metadata(result_id, metadata, claim)
 
     def serve(self) -> bool:
         """This process serves requests: it keeps a pool alive, and never waits at exit.

@@ -36,6 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("ring.ring",),
     ("ring",),
     ("memory",),
+    ("metadata",),
     ("naming",),
     ("results",),
     ("announce",),
