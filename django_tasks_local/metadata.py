@@ -33,11 +33,11 @@ DJANGO_HAS_METADATA: Final = hasattr(BaseTaskBackend, "supports_metadata")
 
 
 def encode(metadata: Mapping[str, Any]) -> bytes:
-    """Return metadata as JSON, b"" where there are none; `decode` is the way back.
+    """Return metadata as JSON, b"" where there is none; `decode` is the way back.
 
     Raises:
-        TypeError: They are no dict, a key is no string, or a value has no form in JSON.
-        ValueError: A value is not UTF-8, or is nested too deeply.
+        TypeError: it is no dict, a key is no string, or a value has no form in JSON.
+        ValueError: a value is not UTF-8, or is nested too deeply.
     """
     if not isinstance(metadata, dict):
         raise TypeError(f"metadata must be a dict. It is of type {type(metadata).__name__}.")
@@ -62,7 +62,7 @@ def encode_of(task: AnyTask) -> bytes:
     """Return the metadata of a task as JSON.
 
     Raises:
-        InvalidTask: They cannot be stored.
+        InvalidTask: it cannot be stored.
     """
     metadata = getattr(task, "metadata", None)
     return b"" if metadata is None or metadata == {} else _encode_for(task, metadata)
@@ -131,8 +131,8 @@ class LocalTaskContext(_TaskContext):  # type: ignore[misc]  # frozen in Django,
         """Save the metadata now, for all who read the result.
 
         Raises:
-            TypeError: A value has no form in JSON; likewise ``ValueError``.
-            PayloadTooLarge: There is no room for it.
+            TypeError: a value has no form in JSON; likewise ``ValueError``.
+            PayloadTooLarge: there is no room for it.
         """
         metadata = self._metadata_to_save()
         self._backend.save_metadata(self.task_result, metadata)
@@ -159,13 +159,13 @@ class LocalTaskContext(_TaskContext):  # type: ignore[misc]  # frozen in Django,
 
 
 def with_metadata[T: Task[..., Any]](task: T, metadata: dict[str, Any]) -> T:
-    """Return ``task`` with these metadata, on any backend and any Django.
+    """Return ``task`` with this metadata, on any backend and any Django.
 
     It is ``task.using(metadata=metadata)`` where that works. A task whose backend knows no
     metadata, such as ``ImmediateBackend`` in tests with Django 6.1, is returned as it is.
 
     Raises:
-        InvalidTask: the metadata are no dict with string keys that can be made JSON.
+        InvalidTask: the metadata is no dict with string keys that can be made JSON.
     """
     if not _supports_metadata(task):
         _encode_for(task, metadata)  # what is wrong there is wrong here
@@ -183,7 +183,7 @@ def _supports_metadata(task: AnyTask) -> bool:
 def metadata_of(thing: object) -> dict[str, Any]:
     """Return the metadata of a task's context, a result or a task, of any backend and any Django.
 
-    Where there are none, a dict that nobody keeps: so that a task may write
+    Where there is none, a dict that nobody keeps: so that a task may write
     ``metadata_of(context)["rows"] = 7`` and still run on ``ImmediateBackend``.
     """
     metadata: dict[str, Any] | None = getattr(thing, "metadata", None)

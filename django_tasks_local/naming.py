@@ -102,7 +102,7 @@ def copy_task(task: AnyTask, **changes: object) -> AnyTask:
 
 
 def add_metadata(task: AnyTask, data: bytes) -> AnyTask:
-    """Return ``task`` as it was enqueued, with the metadata of its record, which are JSON."""
+    """Return ``task`` as it was enqueued, with the metadata of its record, which is JSON."""
     if not (data or getattr(task, "metadata", None)) or not hasattr(task, "metadata"):
         return task
     return copy_task(task, metadata=decode(data))

@@ -194,13 +194,13 @@ class LocalBackend(BaseTaskBackend):
         """Replace the metadata of a task, which may be in any state; any process may do so.
 
         Args:
-            task_result: the task's, which then shows them.
-            metadata: all of them, reserved keys included.
+            task_result: the task's, which then shows it.
+            metadata: all of it, reserved keys included.
 
         Raises:
-            TypeError: they are no dict, or have no form in JSON; likewise ``ValueError``.
+            TypeError: it is no dict, or has no form in JSON; likewise ``ValueError``.
             TaskResultDoesNotExist: the result was evicted.
-            PayloadTooLarge: there is no room for them.
+            PayloadTooLarge: there is no room for it.
             StoreUnavailable: the store cannot be used.
         """
         data = encode(metadata)

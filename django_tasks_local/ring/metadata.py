@@ -52,7 +52,7 @@ class MetadataOperations(Operations):
 
         Args:
             found: The record.
-            block: Its new metadata, all of them.
+            block: All of its new metadata.
             as_owner: Whether it has to be as it was found: RUNNING by us.
 
         Returns:

@@ -145,12 +145,6 @@ class Ring(Attached):
             wrong = problem(raw, head, at.RUNNING, self._inline)
             if head.generation != word & at.GENERATION_MASK:
                 wrong = "its commit word is of another generation"
-            if head.metadata_chain and not wrong:
-                metadata = table.metadata.current(slot, head.generation)
-                if metadata is not None:
-                    claim.metadata = metadata
-                else:
-                    wrong = "its metadata does not match its CRC"
             if not wrong:
                 return claim
             # Never unpickled. Whoever asks for the result is told what is wrong.
@@ -202,7 +196,7 @@ class Ring(Attached):
     def save_metadata(
         self, result_id: str, metadata: bytes, claim: RingClaim | None = None
     ) -> None:
-        """Replaces the metadata of a task: whoever reads sees the old ones or the new.
+        """Replace the metadata of a task: a reader sees the old or the new, never a mixture.
 
         Args:
             result_id: The task's.
@@ -211,7 +205,7 @@ class Ring(Attached):
 
         Raises:
             TaskResultDoesNotExist: There is no such record any more.
-            PayloadTooLarge: There is no room for them. The old ones stay.
+            PayloadTooLarge: There is no room for it. The old metadata stays.
             StoreUnavailable: Its worker is taken for dead, or the ring cannot be used.
         """
         run = self._mutex.run
@@ -338,7 +332,7 @@ class Ring(Attached):
         return max(self._inline, self._usable_slots() * self._table.geometry.slot_size)
 
     def _usable_slots(self) -> int:
-        """How many slots one task can have beside its head slot."""
+        """Return how many slots one task can have beside its head slot."""
         usable: int = self._table.slots.total - self.words[at.H_MAX_WORKERS] - 2
         return usable
 

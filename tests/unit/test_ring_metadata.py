@@ -268,13 +268,14 @@ def test_another_records_block_does_not_pass(ring: Ring) -> None:
 
 
 def test_a_task_with_damaged_metadata_does_not_run(ring: Ring) -> None:
-    """It is given up as damaged; a repair drops it and keeps the others."""
+    """Its worker is told as soon as it asks; a repair drops it and keeps the others."""
     damaged, whole = put(ring, note("1")), put(ring, note("2"))
     chain = ring._table.head(ring_address(damaged)[0]).metadata_chain
     ring.segment.bytes[ring._table.offset(chain & at.EXTENT_SLOT_MASK) + BLOCK_HEAD_BYTES] ^= 1
     claim = ring.claim()
     assert claim is not None
-    assert claim.result_id == whole
+    with pytest.raises(StoreUnavailable):
+        _ = claim.metadata
     assert any("metadata" in line for line in ring.check())
     assert ring.repair()
     with pytest.raises(TaskResultDoesNotExist):

@@ -43,7 +43,7 @@ class Block:
         self._data_crc = crc32(data)
 
     def slots(self, slot_size: int) -> int:
-        """Return how many slots it needs; none where there are no metadata."""
+        """Return how many slots it needs; none where there is no metadata."""
         return at.slots_for(self.size, slot_size) if self.data else 0
 
     def sealed(self, owner_word: int) -> bytes:

@@ -73,10 +73,10 @@ class Metadata:
         return data if len(data) == length and is_whole(owner_word, crc, data) else None
 
     def current(self, head: int, generation: int) -> bytes | None:
-        """Return the JSON of a record's metadata as they are now (no lock needed).
+        """Return the JSON of a record's metadata as it is now (no lock needed).
 
         Returns:
-            b"" where there are none; None where the block is damaged, or the record is another.
+            b"" where there is none; None where the block is damaged, or the record is another.
         """
         word, owner_word = self.word(head), at.chain_word(head, generation)
         for _ in range(100):  # arbitrary: each time somebody has just replaced the block
@@ -97,7 +97,7 @@ class Metadata:
         return BLOCK_HEAD_BYTES + length if 0 < length <= self._most else 0
 
     def slots_of(self, head: int) -> int:
-        """Return how many slots the metadata of a record occupy."""
+        """Return how many slots the metadata of a record occupies."""
         return at.slots_for(self.block_bytes(self._words[self.word(head)]), self._size)
 
     def chain(self, head: int, owner_word: int) -> int:

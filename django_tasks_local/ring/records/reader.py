@@ -51,10 +51,9 @@ class Found:
         head: The head slot's words.
         raw: The whole head slot.
         progress: What its task had reported, None for nothing.
-        metadata: Its metadata as JSON, b"" for none.
     """
 
-    __slots__ = ("_reader", "head", "metadata", "progress", "raw", "result_id", "slot", "word")
+    __slots__ = ("_metadata", "_reader", "head", "progress", "raw", "result_id", "slot", "word")
 
     def __init__(
         self,
@@ -73,7 +72,7 @@ class Found:
         self.head = head
         self.raw = raw
         self.progress = progress
-        self.metadata = b""
+        self._metadata = None if head.metadata_chain else b""
 
     @property
     def state(self) -> int:
@@ -89,6 +88,13 @@ class Found:
     def meta(self) -> bytes:
         """What names the task."""
         return self._reader.meta(self)
+
+    @property
+    def metadata(self) -> bytes:
+        """Its metadata as JSON, b"" for none: at that moment, or of a claim when first asked."""
+        if self._metadata is None:
+            self._metadata = self._reader.metadata(self)
+        return self._metadata
 
     @property
     def enqueued_at_ns(self) -> int:
@@ -224,15 +230,23 @@ class Reader:
             self._refuse(found)
         return data
 
+    def metadata(self, found: Found) -> bytes:
+        """Return the metadata of a record as it is now.
+
+        Raises:
+            TaskResultDoesNotExist: The record was recycled since it was found.
+            StoreUnavailable: It is damaged.
+        """
+        metadata = self._table.metadata.current(found.slot, found.head.generation)
+        if metadata is None:
+            self._refuse(found)
+        return metadata
+
     def _read_chained(self, found: Found) -> None:
-        """Reads what a poll for the status shows of a record, as far as it lies in chains."""
+        """Read what a poll for the status shows of a record, as far as it lies in chains."""
         if found.head.arguments_chain:
             self.meta(found)  # the CRC of the head's request covers its meta, too
-        if found.head.metadata_chain:
-            metadata = self._table.metadata.current(found.slot, found.head.generation)
-            if metadata is None:
-                self._refuse(found)
-            found.metadata = metadata
+        _ = found.metadata
 
     def _unpickled(self, found: Found, chain: int, offset: int, size: int, table_crc: int) -> Any:
         """Unpickles a chained payload of a record, each piece once its CRC holds.
