@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from django_tasks_local.backends.thread import ThreadPoolBackend
     from django_tasks_local.execution import current_result_id
     from django_tasks_local.listing import MissingTask, aresults, results
+    from django_tasks_local.metadata import metadata_of, with_metadata
     from django_tasks_local.on_commit import enqueue_on_commit
     from django_tasks_local.progress import Progress, progress_of, report_progress, track
     from django_tasks_local.waiting import await_finished, wait_finished
@@ -23,11 +24,13 @@ __all__ = [
     "await_finished",
     "current_result_id",
     "enqueue_on_commit",
+    "metadata_of",
     "progress_of",
     "report_progress",
     "results",
     "track",
     "wait_finished",
+    "with_metadata",
 ]
 
 # Imported at first use: a pool has to find out whether anything needs it before it spends half a
@@ -41,11 +44,13 @@ _MODULES = {
     "await_finished": "django_tasks_local.waiting",
     "current_result_id": "django_tasks_local.execution",
     "enqueue_on_commit": "django_tasks_local.on_commit",
+    "metadata_of": "django_tasks_local.metadata",
     "progress_of": "django_tasks_local.progress",
     "report_progress": "django_tasks_local.progress",
     "results": "django_tasks_local.listing",
     "track": "django_tasks_local.progress",
     "wait_finished": "django_tasks_local.waiting",
+    "with_metadata": "django_tasks_local.metadata",
 }
 
 

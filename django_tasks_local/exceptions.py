@@ -38,18 +38,25 @@ class QueueFull(LocalTasksError):
 
 
 class PayloadTooLarge(LocalTasksError, ValueError):
-    """Arguments or a return value for which the store has no room.
+    """Arguments, metadata or a return value for which the store has no room.
 
     Attributes:
         what: What was too large, with the task's path.
-        size: Its size in bytes, pickled.
+        size: Its size in bytes, pickled; that of metadata as JSON.
         limit: Bytes for which there was room.
-        option: The option that bounds all payloads together.
+        option: The option that bounds it.
         fix: What makes more room: to raise that option, unless something else ran out first.
     """
 
     def __init__(
-        self, what: str, size: int, limit: int, option: str = "SHM_SIZE", *, fix: str | None = None
+        self,
+        what: str,
+        size: int,
+        limit: int,
+        option: str = "SHM_SIZE",
+        *,
+        fix: str | None = None,
+        form: str = "when pickled",
     ) -> None:
         self.what = what
         self.size = size
@@ -57,7 +64,7 @@ class PayloadTooLarge(LocalTasksError, ValueError):
         self.option = option
         self.fix = fix or f"raise {option}"
         super().__init__(
-            f"{what[:1].upper()}{what[1:]}: {size:,} bytes when pickled, and there is room for "
+            f"{what[:1].upper()}{what[1:]}: {size:,} bytes {form}, and there is room for "
             f"{limit:,}. Pass a reference (an id, a path) in place of the data, or {self.fix}."
         )
 

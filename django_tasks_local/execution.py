@@ -32,12 +32,13 @@ from django.db import close_old_connections, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.dispatch import Signal, receiver
-from django.tasks import TaskContext, TaskResultStatus
+from django.tasks import TaskResultStatus
 from django.tasks.signals import task_finished, task_started
 
 from django_tasks_local.announce import announce
 from django_tasks_local.exceptions import PayloadTooLarge, describe
-from django_tasks_local.naming import load_task
+from django_tasks_local.metadata import LocalTaskContext
+from django_tasks_local.naming import add_metadata, load_task
 from django_tasks_local.progress import report_to
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.store import Claim, Ended, Store, task_path
@@ -101,7 +102,7 @@ class _Run:
         meta = None
         try:
             meta = self.claim.meta
-            task = load_task(meta)
+            task = add_metadata(load_task(meta), self.claim.metadata)
         except BaseException as error:
             # No signals: they carry a task result, and without a task there is none.
             self._finish_failed(error)
@@ -137,7 +138,13 @@ class _Run:
         try:
             args, kwargs = result.args, result.kwargs
             if task.takes_context:
-                return call(TaskContext(task_result=result), *args, **kwargs)
+                context = LocalTaskContext(task_result=result)
+                try:
+                    return call(context, *args, **kwargs)
+                finally:
+                    # As Django does: also after a failure. Not in a copy of the worker, see below.
+                    if os.getpid() == pid and context.metadata_modified:
+                        context.save_metadata()
             return call(*args, **kwargs)
         finally:
             if os.getpid() != pid:

@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.tasks import Task, TaskResultStatus, task_backends
 from django.tasks.exceptions import InvalidTaskBackend
 
-from django_tasks_local.naming import MissingTask, load_or_stand_in
+from django_tasks_local.naming import MissingTask, add_metadata, load_or_stand_in
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.store import Snapshot, task_path
 
@@ -72,8 +72,12 @@ def results(
     lister = _lister(backend)
     wanted = _Wanted(backend, path, queue_name)
     accepts = wanted if path is not None or queue_name is not None else None
-    found = islice(lister.listed(statuses, accepts), limit)
-    return [LocalTaskResult.from_record(each, backend, wanted.task_of(each.meta)) for each in found]
+    return [
+        LocalTaskResult.from_record(
+            each, backend, add_metadata(wanted.task_of(each.meta), each.metadata)
+        )
+        for each in islice(lister.listed(statuses, accepts), limit)
+    ]
 
 
 async def aresults(

@@ -33,10 +33,9 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from django_tasks_local.exceptions import QueueFull, counted
 from django_tasks_local.lifetimes import Lifetimes
 from django_tasks_local.memory_listing import in_order
+from django_tasks_local.memory_record import Record
 from django_tasks_local.polite_lock import PoliteLock
-from django_tasks_local.progress import Progress
-from django_tasks_local.ring import random_id
-from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot
+from django_tasks_local.store import Arguments, Snapshot
 from django_tasks_local.weight import weight
 
 # A deferred task falls due by the wall clock, but a wait ends by the monotonic one: a waiting
@@ -44,76 +43,6 @@ from django_tasks_local.weight import weight
 LONGEST_WAIT_S = 10.0
 # How many deferred tasks one call moves while other threads wait for the lock: 0.3 ms.
 PROMOTED_AT_ONCE: Final = 100
-
-
-class Record:
-    """One task; also the claim of the thread that runs it."""
-
-    __slots__ = (
-        "_arguments",
-        "bell",
-        "ending",
-        "enqueued_at_ns",
-        "finished_at_ns",
-        "meta",
-        "priority",
-        "reported",
-        "result_id",
-        "started_at_ns",
-        "status",
-        "weight",
-        "worker_id",
-    )
-
-    loss = None  # threads die with their process, and their records with them
-
-    def __init__(self, meta: bytes, arguments: Arguments, priority: int) -> None:
-        self.result_id = random_id()
-        self.meta = meta
-        self._arguments = arguments
-        self.priority = priority
-        self.status = TaskResultStatus.READY
-        self.enqueued_at_ns = time.time_ns()
-        self.started_at_ns = 0
-        self.finished_at_ns = 0
-        self.worker_id = ""
-        self.ending: Any = None
-        self.reported: tuple[float, float | None, str] | None = None
-        self.weight = 0  # about how many bytes it holds; counted when it ends
-        self.bell: threading.Event | None = None  # made by the first call that waits for its end
-
-    def arguments(self) -> Arguments:
-        """Return the objects that were passed, unchanged."""
-        return self._arguments
-
-    def outcome(self) -> Any:
-        """Return the object that the task returned, or the error's class path and traceback."""
-        return self.ending
-
-    @property
-    def progress(self) -> Progress | None:
-        """What the task has reported."""
-        return None if self.reported is None else Progress(*self.reported)
-
-    def report(self, done: float, total: float | None, message: str) -> None:
-        """Keep the task's progress: one store of one reference, so a reader needs no lock."""
-        if self.status is TaskResultStatus.RUNNING:
-            self.reported = (done, total, message)
-
-    def snapshot(self) -> Snapshot:
-        """Return the record as it is now. The store's lock must be held."""
-        return PlainSnapshot(
-            self.result_id,
-            self.status,
-            self.meta,
-            self.enqueued_at_ns,
-            self.started_at_ns,
-            self.finished_at_ns,
-            self.worker_id,
-            self.progress,
-            self.arguments,
-            self.outcome,
-        )
 
 
 class MemoryStore:
@@ -167,10 +96,16 @@ class MemoryStore:
         return value
 
     def enqueue(
-        self, meta: bytes, arguments: Arguments, *, priority: int, due_ns: int
+        self,
+        meta: bytes,
+        arguments: Arguments,
+        *,
+        priority: int,
+        due_ns: int,
+        metadata: bytes = b"",
     ) -> tuple[str, int]:
         """Store a READY task; see ``store.StoreClient``."""
-        record = Record(meta, arguments, priority)
+        record = Record(meta, arguments, priority, metadata)
         expired: list[Record] = []  # until the lock is free
         self._let_workers_go()
         with self._lock:
@@ -201,7 +136,32 @@ class MemoryStore:
                 if record.finished_at_ns:
                     self._finished.move_to_end(result_id)
                 return record.snapshot()
-        raise TaskResultDoesNotExist(
+        raise self._does_not_exist(result_id)
+
+    def save_metadata(self, result_id: str, metadata: bytes, claim: Record | None = None) -> None:
+        """Replace a task's metadata. A save makes a finished result the most recent."""
+        dropped: list[Record] = []  # until the lock is free
+        self._let_workers_go()
+        with self._lock:
+            if self._expires:
+                self._drop_expired(dropped)
+            # What a worker runs may be of a store that was closed meanwhile, or of another one.
+            record = claim or self._records.get(result_id)
+            if record is not None and self._lifetimes.is_over(record):
+                record = None
+            if record is not None:
+                more = len(metadata) - len(record.metadata)
+                record.metadata = metadata
+                if result_id in self._finished:
+                    self._finished.move_to_end(result_id)
+                    record.weight += more
+                    self._kept_bytes += more
+                    dropped += self._evict()
+        if record is None:
+            raise self._does_not_exist(result_id)
+
+    def _does_not_exist(self, result_id: str) -> TaskResultDoesNotExist:
+        return TaskResultDoesNotExist(
             f"No result {result_id[:80]!r} in process {os.getpid()}. Task backend {self.alias!r} "
             "is a ThreadPoolBackend: only the process that enqueued a task can read its result, "
             f"and it keeps {counted(self.max_results, 'finished result')} (MAX_RESULTS) of up to "
@@ -245,12 +205,12 @@ class MemoryStore:
                 evicted.append(self._records.pop(claim.result_id))
             else:
                 self._finished[claim.result_id] = claim
+                claim.weight += len(claim.metadata)
                 self._kept_bytes += claim.weight
                 if self._expires:
                     self._drop_expired(evicted)
                     self._lifetimes.add(claim)
-            while self._keeps_too_much():
-                evicted.append(self._drop(next(iter(self._finished))))
+            evicted += self._evict()
             if self._ending:
                 self._quiet.notify_all()
         if claim.bell is not None:
@@ -265,6 +225,12 @@ class MemoryStore:
         if self._expires:
             self._lifetimes.remove(record)
         return record
+
+    def _evict(self) -> list[Record]:
+        evicted = []
+        while self._keeps_too_much():
+            evicted.append(self._drop(next(iter(self._finished))))
+        return evicted
 
     def _drop_expired(self, dropped: list[Record]) -> None:
         dropped += [self._drop(record.result_id) for record in self._lifetimes.expired()]

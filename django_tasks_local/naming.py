@@ -18,13 +18,14 @@ from django.tasks import Task
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import describe
+from django_tasks_local.metadata import TASK_CLASS, decode
 from django_tasks_local.store import task_path
 
 if TYPE_CHECKING:
     type AnyTask = Task[..., Any]
     _Task = Task[..., Any]
 else:
-    _Task = Task
+    _Task = TASK_CLASS
 
 # id(task) -> (task, meta) of tasks that are what their path names. The dict holds the task, so that
 # its id stays its own. It has as many entries as the project has decorated functions.
@@ -37,6 +38,7 @@ def encode_task(task: AnyTask) -> bytes:
 
     They are the import path, ``module:qualname``, and after a NUL byte the pickled fields that
     differ from the task found there (all fields, where the path names the plain function).
+    Metadata is not among them: it differs from task to task, and has a place of its own.
 
     Raises:
         InvalidTask: The path does not lead back to this task's function, or a field that has to
@@ -152,10 +154,18 @@ def copy_task(task: AnyTask, **changes: object) -> AnyTask:
     return _build(type(task), _values(task) | changes)
 
 
+def add_metadata(task: AnyTask, data: bytes) -> AnyTask:
+    """Return ``task`` as it was enqueued, with the metadata of its record, which is JSON."""
+    if not (data or getattr(task, "metadata", None)) or not hasattr(task, "metadata"):
+        return task
+    return copy_task(task, metadata=decode(data))
+
+
 def _changes(task: AnyTask, found: object) -> dict[str, Any]:
     """Return the fields in which ``task`` differs from what its path names; ``""`` is its class."""
     values = _values(task)
     del values["func"]
+    values.pop("metadata", None)
     if found is task.func:
         return {"": type(task), **values}
     if not isinstance(found, Task) or found.func is not task.func:

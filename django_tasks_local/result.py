@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from django.conf import settings
 from django.tasks import TaskResult, TaskResultStatus, task_backends
 from django.tasks.base import TaskError
 from django.tasks.exceptions import TaskResultDoesNotExist
-from django.utils import timezone
 
 from django_tasks_local.exceptions import ArgumentsDropped, LocalTasksError, describe
-from django_tasks_local.naming import decode_task, encode_task
+from django_tasks_local.metadata import decode, encode, shown
+from django_tasks_local.moments import moment_of, unix_ns
+from django_tasks_local.naming import add_metadata, decode_task, encode_task
 from django_tasks_local.store import PlainSnapshot, Snapshot, task_path
 from django_tasks_local.waiting import await_finished, wait_finished
 
@@ -38,6 +38,11 @@ def _computed(read: Callable[[Any], Any]) -> Any:
     return property(read)
 
 
+def _settable(read: Callable[[Any], Any]) -> Any:
+    # As `_computed`, for a field that Django sets in a result where it has just stored it.
+    return property(read, lambda result, value: result.set_raw_metadata(value))
+
+
 class LocalTaskResult(_TaskResult):
     """A task's record as it was at one moment; `refresh` replaces it with the current one.
 
@@ -49,7 +54,7 @@ class LocalTaskResult(_TaskResult):
 
     __slots__ = ("_read", "_snapshot")
 
-    # (args, kwargs), (outcome,) and errors; each None until it is asked for.
+    # (args, kwargs), (outcome,), errors and metadata; each None until it is asked for.
     _read: list[Any]
     _snapshot: Snapshot
 
@@ -70,12 +75,14 @@ class LocalTaskResult(_TaskResult):
         backend: str,
         errors: list[TaskError],
         worker_ids: list[str],
+        raw_metadata: dict[str, Any] | None = None,
         **others: Any,
     ) -> None:
         """Make a result from Django's fields, as ``dataclasses.replace`` does.
 
         As with Django's ``TaskResult``, the return value is left out; `refresh` brings it back, as
-        it does ``progress`` and ``loss``. ``last_attempted_at`` is ``started_at`` here.
+        it does ``progress`` and ``loss``, and metadata where Django's ``TaskResult`` has no field
+        for it. ``last_attempted_at`` is ``started_at`` here.
 
         Raises:
             ValueError: More than one worker id. A task is started once.
@@ -93,11 +100,12 @@ class LocalTaskResult(_TaskResult):
             progress=None,
             arguments=lambda: (tuple(args), kwargs),
             outcome=lambda: (errors[0].exception_class_path, errors[0].traceback),
+            metadata=encode(raw_metadata or {}),
         )
         made = self.from_record(snapshot, backend, task)
         for name in ("task", "id", "backend", "_snapshot"):
             _set(self, name, getattr(made, name))
-        _set(self, "_read", [(args, kwargs), None if errors else (None,), errors])
+        _set(self, "_read", [(args, kwargs), None if errors else (None,), errors, None])
         for name, default in _ADDED_FIELDS:
             _set(self, name, others[name] if name in others else default())
 
@@ -109,7 +117,7 @@ class LocalTaskResult(_TaskResult):
         _set(result, "id", snapshot.result_id)
         _set(result, "backend", alias)
         _set(result, "_snapshot", snapshot)
-        _set(result, "_read", [None, None, None])
+        _set(result, "_read", [None, None, None, None])
         for name, default in _ADDED_FIELDS:
             _set(result, name, default())
         return result
@@ -121,17 +129,27 @@ class LocalTaskResult(_TaskResult):
         Raises:
             TaskResultDoesNotExist: The task's path no longer imports.
         """
-        return cls.from_record(snapshot, alias, decode_task(snapshot.meta))
+        task = add_metadata(decode_task(snapshot.meta), snapshot.metadata)
+        return cls.from_record(snapshot, alias, task)
 
     @property
     def snapshot(self) -> Snapshot:
         """The record that this result shows."""
         return self._snapshot
 
+    @property
+    def claim(self) -> Any:
+        """The record as the worker holds it that runs it now; ``None`` elsewhere."""
+        return self._snapshot if hasattr(type(self._snapshot), "report") else None
+
     def show(self, snapshot: Snapshot) -> None:
-        """Show another state of the same record. Arguments that have been read stay."""
+        """Show another state of the same record. Arguments and metadata that were read stay."""
         _set(self, "_snapshot", snapshot)
-        self._read[1:] = None, None
+        self._read[1:3] = None, None
+
+    def set_raw_metadata(self, metadata: dict[str, Any]) -> None:
+        """Show other metadata: what was just saved."""
+        self._read[3] = metadata
 
     @_computed
     def status(self) -> TaskResultStatus:
@@ -141,28 +159,41 @@ class LocalTaskResult(_TaskResult):
     @_computed
     def enqueued_at(self) -> datetime | None:
         """When the task was enqueued."""
-        return _moment(self._snapshot.enqueued_at_ns)
+        return moment_of(self._snapshot.enqueued_at_ns)
 
     @_computed
     def started_at(self) -> datetime | None:
         """When a worker claimed the task."""
-        return _moment(self._snapshot.started_at_ns)
+        return moment_of(self._snapshot.started_at_ns)
 
     @_computed
     def last_attempted_at(self) -> datetime | None:
         """The same as ``started_at``, since a task is started once."""
-        return _moment(self._snapshot.started_at_ns)
+        return moment_of(self._snapshot.started_at_ns)
 
     @_computed
     def finished_at(self) -> datetime | None:
         """When the task's outcome was stored."""
-        return _moment(self._snapshot.finished_at_ns)
+        return moment_of(self._snapshot.finished_at_ns)
 
     @_computed
     def worker_ids(self) -> list[str]:
         """The worker that claimed the task, in a list as Django has it."""
         worker_id = self._snapshot.worker_id
         return [worker_id] if worker_id else []
+
+    @_settable
+    def raw_metadata(self) -> dict[str, Any]:
+        """The metadata, with the reserved keys: those that begin with ``_``."""
+        if self._read[3] is None:
+            self._read[3] = decode(self._snapshot.metadata)
+        metadata: dict[str, Any] = self._read[3]
+        return metadata
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """A copy of the metadata, without the reserved keys."""
+        return shown(self.raw_metadata)
 
     @property
     def progress(self) -> Progress | None:
@@ -285,6 +316,7 @@ class LocalTaskResult(_TaskResult):
         if not isinstance(fresh, LocalTaskResult):  # TASKS names another backend by now
             raise TaskResultDoesNotExist(self.id)
         self.show(fresh.snapshot)
+        self._read[3] = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         snapshot = self._snapshot
@@ -300,13 +332,14 @@ class LocalTaskResult(_TaskResult):
             (self._load_outcome(),) if snapshot.finished_at_ns else None,
             snapshot.progress,
             snapshot.loss,
+            encode(self.raw_metadata),
         )
         return _unpickle, (type(self), self.backend, state)
 
 
 def _unpickle(cls: type[LocalTaskResult], alias: str, state: tuple[Any, ...]) -> LocalTaskResult:
     result_id, status, meta, enqueued, started, finished, worker_id, arguments, value = state[:9]
-    progress, loss = state[9:]
+    progress, loss, metadata = state[9:]
     snapshot = PlainSnapshot(
         result_id=result_id,
         status=TaskResultStatus(status),
@@ -319,6 +352,7 @@ def _unpickle(cls: type[LocalTaskResult], alias: str, state: tuple[Any, ...]) ->
         arguments=partial(_given, arguments),
         outcome=lambda: value[0],
         loss=loss,
+        metadata=metadata,
     )
     return cls.from_snapshot(snapshot, alias)
 
@@ -345,27 +379,3 @@ _ADDED_FIELDS: tuple[tuple[str, Callable[[], Any]], ...] = tuple(
     for field in fields(TaskResult)
     if field.name not in {*vars(LocalTaskResult), "task", "id", "backend"}
 )
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-# The year 2262. Stores keep times as 64-bit ns; a task that is due later simply waits until then.
-_LATEST_NS = 2**63 - 1
-
-
-def unix_ns(moment: datetime) -> int:
-    """Return ``moment`` in Unix ns; a naive moment (USE_TZ is False) is local time."""
-    try:
-        # An aware moment is not converted: the difference is exact, and does not overflow near the
-        # last day of the calendar.
-        aware = moment if timezone.is_aware(moment) else moment.astimezone()
-        return min((aware - _EPOCH) // _MICROSECOND * 1000, _LATEST_NS)
-    except (OverflowError, ValueError, OSError):
-        # Naive, and too close to either end of the calendar to be converted.
-        return _LATEST_NS if moment.year > _EPOCH.year else 0
-
-
-def _moment(ns: int) -> datetime | None:
-    """Return the moment as ``timezone.now()`` would have given it then; ``None`` for 0."""
-    if not ns:
-        return None
-    return datetime.fromtimestamp(ns / 1e9, UTC if settings.USE_TZ else None)

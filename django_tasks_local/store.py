@@ -55,6 +55,10 @@ class Snapshot(Protocol):
         """What the task reported last, ``None`` if nothing."""
 
     @property
+    def metadata(self) -> bytes:
+        """Its metadata as JSON, reserved keys included; ``b""`` for none."""
+
+    @property
     def loss(self) -> WorkerLost | None:
         """How the worker was lost in the middle of the task, ``None`` where it was not."""
 
@@ -83,6 +87,7 @@ class PlainSnapshot:
     arguments: Callable[[], Arguments]
     outcome: Callable[[], Any]
     loss: WorkerLost | None = None
+    metadata: bytes = b""
 
 
 class Ended:
@@ -123,16 +128,16 @@ class StoreClient(Protocol):
         """Return ``value`` as `enqueue` and `finish` take it. May raise what pickling raises."""
 
     def enqueue(
-        self, meta: bytes, arguments: Any, *, priority: int, due_ns: int
+        self, meta: bytes, arguments: Any, *, priority: int, due_ns: int, metadata: bytes = b""
     ) -> tuple[str, int]:
-        """Store a READY task; ``due_ns`` 0 means now.
+        """Store a READY task; ``due_ns`` 0 means now, and metadata is JSON.
 
         Returns:
             The result id, and when it was enqueued in Unix ns.
 
         Raises:
             QueueFull: MAX_PENDING tasks are waiting.
-            PayloadTooLarge: The arguments do not fit.
+            PayloadTooLarge: The arguments or the metadata do not fit.
             StoreUnavailable: The store cannot be used.
         """
 
@@ -172,6 +177,20 @@ class StoreClient(Protocol):
         Args:
             statuses: Which of them.
             accepts: Says by a record's ``meta`` whether it is wanted; ``None``: all are.
+        """
+
+    def save_metadata(self, result_id: str, metadata: bytes, claim: Any = None) -> None:
+        """Replace the metadata of a task in any state.
+
+        Args:
+            result_id: The task's.
+            metadata: JSON, ``b""`` for none.
+            claim: The task as its worker claimed it, where the worker saves.
+
+        Raises:
+            TaskResultDoesNotExist: There is no such record any more.
+            PayloadTooLarge: It does not fit. What was stored before stays.
+            StoreUnavailable: The store cannot be used.
         """
 
 

@@ -3,13 +3,13 @@ from datetime import datetime, timedelta
 from typing import Any, Concatenate, Literal, Self, overload
 
 from django.tasks import Task as _Task
-from django.tasks import TaskContext
+from django.tasks import TaskContext as _TaskContext
 from django.tasks import TaskResult as _TaskResult
 
 from django_tasks_local.exceptions import WorkerLost
 from django_tasks_local.progress import Progress
 
-__all__ = ["Task", "TaskResult", "task"]
+__all__ = ["Task", "TaskContext", "TaskResult", "task"]
 
 class TaskResult[**P, R](_TaskResult[P, R]):
     @property
@@ -18,8 +18,22 @@ class TaskResult[**P, R](_TaskResult[P, R]):
     def loss(self) -> WorkerLost | None: ...
     def wait_finished(self, timeout: float | timedelta | None = None) -> Self: ...
     async def await_finished(self, timeout: float | timedelta | None = None) -> Self: ...
+    @property
+    def raw_metadata(self) -> dict[str, Any]: ...
+    @property
+    def metadata(self) -> dict[str, Any]: ...
+
+class TaskContext[**P, R](_TaskContext[P, R]):
+    @property
+    def metadata(self) -> dict[str, Any]: ...
+    @property
+    def metadata_modified(self) -> bool: ...
+    def save_metadata(self) -> None: ...
+    async def asave_metadata(self) -> None: ...
 
 class Task[**P, R](_Task[P, R]):
+    @property
+    def metadata(self) -> dict[str, Any]: ...
     def using(
         self,
         *,
@@ -27,6 +41,7 @@ class Task[**P, R](_Task[P, R]):
         queue_name: str | None = None,
         run_after: datetime | timedelta | None = None,
         backend: str | None = None,
+        metadata: dict[str, Any] | None = None,
     ) -> Task[P, R]: ...
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> TaskResult[P, R]: ...
     async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> TaskResult[P, R]: ...

@@ -21,13 +21,13 @@ from django_tasks_local.ring.shm.objects import segment_path
 from tests import support
 
 META: Final = b"tests.tasks:noop"
-# 2 workers, 8 results, 12 waiting; two steps of 256-byte slots.
-LIMITS: Final = Limits(2, 8, 12, 256, at.COLUMNS_AT + 2 * 1024 * (256 + 49) + 164_832)
+# 2 workers, 8 results, 12 waiting; two steps of 512-byte slots, and 432 more.
+LIMITS: Final = Limits(2, 8, 12, 512, at.COLUMNS_AT + 2 * 1024 * (512 + 49) + 275_120)
 # Where a ring's first site finds what it enqueues, as long as no pool has compared its files.
 LANE: Final = at.LANES_AT + at.LANE_WORDS
 # Never due while a test runs.
 FAR_NS: Final = 3_600_000_000_000
-OTHER_SIZES: Final = replace(LIMITS, slot_size=512)
+OTHER_SIZES: Final = replace(LIMITS, slot_size=256)
 
 
 class Rings:

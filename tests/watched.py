@@ -19,6 +19,7 @@ class Claim:
     finished_at_ns = 0
     worker_id = "w"
     progress = None
+    metadata = b""
 
     def __init__(self, task: Any, *args: Any, meta: bytes | None = None) -> None:
         self.meta = meta or encode_task(task)

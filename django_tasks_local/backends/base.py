@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
 from django.tasks import DEFAULT_TASK_QUEUE_NAME, TaskResultStatus
 from django.tasks.backends.base import BaseTaskBackend
@@ -25,12 +26,16 @@ from django.utils import timezone
 from django_tasks_local.announce import announce
 from django_tasks_local.exceptions import describe
 from django_tasks_local.execution import current_result_id
+from django_tasks_local.metadata import TASK_CLASS, decode, encode, encode_of
+from django_tasks_local.moments import unix_ns
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.options import Kind, Options, check, check_app
-from django_tasks_local.result import LocalTaskResult, unix_ns
+from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot, StoreClient, task_path
 
 if TYPE_CHECKING:
+    from django.tasks import TaskResult
+
     from django_tasks_local.naming import AnyTask
 
 # The flags by which a backend decides whether it takes a task without run_after, and its queues.
@@ -47,6 +52,9 @@ class LocalBackend(BaseTaskBackend):
     supports_async_task = True
     supports_get_result = True
     supports_priority = True
+    supports_metadata = True
+
+    task_class = TASK_CLASS
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         # Not Django's constructor: with broken params it raises here, and thus at the import of
@@ -91,6 +99,7 @@ class LocalBackend(BaseTaskBackend):
         allowed: _Allowed = self.supports_priority, self.supports_async_task, self.queues
         if known is not None and known[0] is task and known[1] == allowed:
             return
+        encode_of(task)
         run_after: object = task.run_after
         if run_after is None:
             super().validate_task(task)
@@ -113,6 +122,7 @@ class LocalBackend(BaseTaskBackend):
         kwargs: dict[str, Any] | None = None,
         *,
         encoded: Any = None,
+        metadata: bytes | None = None,
     ) -> Any:
         """Store a task that is to run, and return its `LocalTaskResult`, READY.
 
@@ -121,11 +131,12 @@ class LocalBackend(BaseTaskBackend):
             args: Positional arguments, a list or tuple.
             kwargs: Keyword arguments; ``None``: none.
             encoded: Both, as the store has encoded them already; ``None``: it has not.
+            metadata: The task's, as JSON; ``None``: as it is now.
 
         Raises:
             InvalidTask: This backend cannot run ``task``, or its path does not lead to it.
             ValueError: The arguments cannot be pickled (ProcessPoolBackend).
-            PayloadTooLarge: The arguments do not fit the store.
+            PayloadTooLarge: The arguments or the metadata do not fit the store.
             QueueFull: MAX_PENDING tasks are waiting.
             StoreUnavailable: The store cannot be used.
             ImproperlyConfigured: The options are wrong.
@@ -136,17 +147,20 @@ class LocalBackend(BaseTaskBackend):
         if task.run_after is not None:
             task, due_ns = _with_due_time(task)
         meta = encode_task(task)
+        if metadata is None:
+            metadata = encode_of(task)
         arguments = (tuple(args), {} if kwargs is None else kwargs)
         if encoded is None:
             encoded = _encode_arguments(store, task, arguments)
         result_id, enqueued_at_ns = store.enqueue(
-            meta, encoded, priority=int(task.priority), due_ns=due_ns
+            meta, encoded, priority=int(task.priority), due_ns=due_ns, metadata=metadata
         )
         self._enqueued(due_ns)
         ready = TaskResultStatus.READY
         snapshot = PlainSnapshot(
-            result_id, ready, meta, enqueued_at_ns, 0, 0, "", None, lambda: arguments, lambda: None
-        )
+            result_id, ready, meta, enqueued_at_ns, 0, 0, "", None, lambda: arguments,
+            lambda: None, metadata=metadata,
+        )  # fmt: skip
         result = LocalTaskResult.from_record(snapshot, self.alias, task)
         # Robust: the task is on its way, and its caller must get the id whatever a receiver does.
         announce(task_enqueued, type(self), result)
@@ -167,16 +181,19 @@ class LocalBackend(BaseTaskBackend):
         store = self._store()
         self.validate_task(task)
         encode_task(task)
-        return getattr(store, "ring", None), _encode_arguments(store, task, (args, kwargs))
+        encoded = _encode_arguments(store, task, (args, kwargs))
+        return getattr(store, "ring", None), encoded, encode_of(task)
 
     def enqueue_prepared(
         self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], prepared: Any
     ) -> Any:
         """Do what `enqueue` does, with what `prepare` has returned."""
-        ring, encoded = prepared
+        ring, encoded, metadata = prepared
         # What was pickled for a ring of other sizes may not fit in as it is.
         same = getattr(self._store(), "ring", None) is ring
-        return self.enqueue(task, args, kwargs, encoded=encoded if same else None)
+        if not same:
+            encoded = None
+        return self.enqueue(task, args, kwargs, encoded=encoded, metadata=metadata)
 
     async def aenqueue(
         self, task: AnyTask, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -273,6 +290,31 @@ class LocalBackend(BaseTaskBackend):
         """
         if task_id:
             self._store().end_waiting(task_id)
+
+    def save_metadata(self, task_result: TaskResult[..., Any], metadata: dict[str, Any]) -> None:
+        """Replace the metadata of a task, which may be in any state; any process may do so.
+
+        Args:
+            task_result: The task's, which then shows it.
+            metadata: All of it, reserved keys included.
+
+        Raises:
+            TypeError: It is no dict, or has no form in JSON; likewise ``ValueError``.
+            TaskResultDoesNotExist: The result was evicted, or has expired.
+            PayloadTooLarge: There is no room for it.
+            StoreUnavailable: The store cannot be used.
+        """
+        data = encode(metadata)
+        ours = task_result if isinstance(task_result, LocalTaskResult) else None
+        self._store().save_metadata(task_result.id, data, ours.claim if ours else None)
+        if ours:
+            ours.set_raw_metadata(decode(data))
+
+    async def asave_metadata(
+        self, task_result: TaskResult[..., Any], metadata: dict[str, Any]
+    ) -> None:
+        """Do what `save_metadata` does, in a thread: it may have to wait for a lock."""
+        await sync_to_async(self.save_metadata, thread_sensitive=True)(task_result, metadata)
 
 
 def _encode_arguments(store: StoreClient, task: AnyTask, arguments: Arguments) -> Any:

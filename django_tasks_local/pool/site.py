@@ -83,7 +83,7 @@ class Site:
         return encoded
 
     def enqueue(
-        self, meta: bytes, arguments: Any, *, priority: int, due_ns: int
+        self, meta: bytes, arguments: Any, *, priority: int, due_ns: int, metadata: bytes = b""
     ) -> tuple[str, int]:
         """Do what `Ring.enqueue` does, and make sure that a pool will run the task.
 
@@ -95,7 +95,9 @@ class Site:
         if not self._looks_after_pool:
             self._become_site()
         ring = self.ring
-        high, low, now_ns = ring.put(meta, arguments, priority=priority, due_ns=due_ns)
+        high, low, now_ns = ring.put(
+            meta, arguments, priority=priority, due_ns=due_ns, metadata=metadata
+        )
         try:
             if self._own is not None:
                 self._own.add(ring, (high, low), due_ns)
@@ -123,6 +125,11 @@ class Site:
         """Do what `Ring.get` does."""
         self._tick_if_late()
         return self.ring.get(result_id)
+
+    def save_metadata(self, result_id: str, metadata: bytes, claim: Any = None) -> None:
+        """Do what `Ring.save_metadata` does."""
+        self._tick_if_late()
+        self.ring.save_metadata(result_id, metadata, claim)
 
     def listed(
         self, statuses: "Collection[TaskResultStatus]", accepts: Callable[[bytes], bool] | None

@@ -189,7 +189,8 @@ ones. So no task is behind one that only other code may run.
  112  OUTCOME_CHAIN   first extent of the outcome, where it does not fit here
  120  OUTCOME_CRC     goes on from CLAIM_CRC, exclusive or the state, since that is told as well;
                       in the upper half the chained outcome's table
- 128  meta, arguments, outcome: as far as each fits
+ 128  METADATA_CHAIN  first extent of the metadata, 0: it has none
+ 136  meta, arguments, outcome: as far as each fits
  ...
  -88  progress        a sequence word (generation << 16 | number, odd while it is written),
                       done and total as doubles, 64 bytes of UTF-8
@@ -207,6 +208,17 @@ ones. So no task is behind one that only other code may run.
 
 Large bytes are a piece of their own, so that they are copied straight into the new object and
 checked there. Opcodes are copied to private memory, checked, and only then looked at.
+
+### Metadata, by byte
+
+```text
+   0  LENGTH          of the JSON
+   8  CRC             of the commit word of its slots, LENGTH and the upper half: that of the JSON
+  16  the JSON        an object, ASCII
+```
+
+Metadata may change in any state, and any process may change it. A change is a new block and one
+store to METADATA_CHAIN: a reader sees the old block or the new one, or tries again.
 
 An extent is a run of neighbouring slots, `length << 32 | first slot`; the link word of its first
 slot is the next extent. Every byte that a read returns is covered by a CRC-32, but for the
@@ -289,6 +301,7 @@ the ring, a site, or a process that asks for that very result.
 | enqueue | before W | a FREE slot marked as used; nothing was accepted | next |
 | | after W = READY | a task in no FIFO; its caller was never told the id | next: it runs |
 | | before the wake-up | a task that nobody was woken for | the supervisor tops up |
+| | before METADATA_CHAIN | and the slots of its metadata | next |
 | large enqueue | before its chain is whole | WRITING by a dead entry | reaper: freed |
 | | while it copies | WRITING by a dead entry | reaper: freed |
 | claim | before W | READY; a start time that nobody reads | nobody needs to |
@@ -307,6 +320,8 @@ the ring, a site, or a process that asks for that very result.
 | | after W | a finished record in no list | next |
 | | before it wakes those who wait | sleepers | nobody needs to: they look twice a second |
 | wait | at any moment | a moment in WAITED; STATE of a dead entry | it passes; reaper |
+| save metadata | before METADATA_CHAIN | the old metadata; slots that no record reaches | next |
+| | after METADATA_CHAIN | the new metadata; likewise the old slots | next |
 | read | between stamp and link | the old place in the list, the new sequence | next: by sequence |
 | evict, sweep | before W = FREE | a finished record in no list | next: kept |
 | | after W = FREE | slots marked as used | next |
@@ -349,31 +364,11 @@ if TYPE_CHECKING:
     from .shm.segment import attach_segment, ring_exists, ring_name
 
 __all__ = [
-    "ANY_SERVER",
-    "Attachment",
-    "Geometry",
-    "Leadership",
-    "Limits",
-    "Look",
-    "Loss",
-    "PoolState",
-    "Ring",
-    "Role",
-    "attach_segment",
-    "code_digest",
-    "fill_standard_descriptors",
-    "format_id",
-    "loss_word",
-    "random_id",
-    "ring_exists",
-    "ring_is_attached",
-    "ring_name",
-    "sites_elsewhere",
-    "standard_descriptors",
-    "sweep_passing",
-    "unlink_objects",
-    "unlink_unattached",
-]
+    "ANY_SERVER", "Attachment", "Geometry", "Leadership", "Limits", "Look", "Loss", "PoolState",
+    "Ring", "Role", "attach_segment", "code_digest", "fill_standard_descriptors", "format_id",
+    "loss_word", "random_id", "ring_exists", "ring_is_attached", "ring_name", "sites_elsewhere",
+    "standard_descriptors", "sweep_passing", "unlink_objects", "unlink_unattached",
+]  # fmt: skip
 
 _NAMES = {
     ".format.ids": "format_id random_id",

@@ -35,7 +35,9 @@ from . import recovery
 from .enrolment import Enrolment, enrol
 from .format import layout as at
 from .look import Counts
-from .operations import Operations, Written
+from .metadata import MetadataOperations
+from .operations import Written
+from .refusals import Refusals
 
 # Work of any size is done in steps, each in a hold of its own; the pool has other things to see to.
 _STEPS_AT_ONCE: Final = 32
@@ -111,7 +113,7 @@ class Attached:
         self.digest = digest or code_digest(path)
         self._leadership: Leadership | None = None
         self._reader = Reader(self._table, alias)
-        self._do = Operations(self._table, self.registry)
+        self._do = MetadataOperations(self._table, self.registry)
         self._enrolment = Enrolment(self.registry, self.codes, path, self.digest)
         self._semaphores = Semaphores(self.segment)
         self._waiters = Waiters(self.segment, self.registry)
@@ -119,6 +121,7 @@ class Attached:
         self.workforce = Workforce(self.registry, self.codes, self._mutex)
         self.expiry = Expiry(self._table, self._mutex)
         self.killing = Killing(self._table, self._mutex)
+        self.refusals = Refusals(self._table, self._mutex, alias, self._inline)
         self._abandoned: list[Written] = []  # by enqueues that could not free it themselves
         if not self.words[at.H_MAX_WORKERS]:  # just made, and no site has come yet
             limits.share(self.words)

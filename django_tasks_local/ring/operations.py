@@ -15,12 +15,14 @@ from django_tasks_local.ring.format.head import (
     S_ARGUMENTS_BYTES,
     S_ARGUMENTS_CHAIN,
     S_META_BYTES,
+    S_METADATA_CHAIN,
     S_OUTCOME_CHAIN,
     S_REQUEST_CRC,
     seal_claim,
     seal_request,
 )
 from django_tasks_local.ring.format.ids import with_slot
+from django_tasks_local.ring.format.metadata import Block
 from django_tasks_local.ring.records.loss import Loss, loss_word, noted_loss
 from django_tasks_local.ring.records.reader import Found
 from django_tasks_local.ring.records.slots import Wanted
@@ -45,6 +47,7 @@ class Request(NamedTuple):
     now_ns: int
     id_high: int
     id_low: int  # without its slot
+    metadata: Block | None = None
 
 
 @dataclass(slots=True)
@@ -97,7 +100,8 @@ class Operations:
         comes in between.
         """
         words, table = self._words, self._table
-        room = Room.NONE if self.full() else table.make_room(1 + count, words[at.H_MAX_WORKERS])
+        needed = 1 + count + (request.metadata.slots(self._size) if request.metadata else 0)
+        room = Room.NONE if self.full() else table.make_room(needed, words[at.H_MAX_WORKERS])
         if room is not Room.ENOUGH:
             return room
         self._registry.ensure()
@@ -114,6 +118,7 @@ class Operations:
         words[word + S_META_BYTES] = len(request.meta)
         words[word + S_ARGUMENTS_BYTES] = len(request.arguments)
         words[word + S_ARGUMENTS_CHAIN] = 0
+        words[word + S_METADATA_CHAIN] = 0
         words[table.commit + slot] = at.head_word(at.WRITING, generation, self._registry.index)
         words[at.H_UNFINISHED] += 1
         return Room.ENOUGH
@@ -135,7 +140,9 @@ class Operations:
         # Its place in the queue is that of its publication: others have passed while we copied.
         tick = words[at.H_TICK]
         words[at.H_TICK] = tick + 1
-        self._publish(request, written.slot, written.generation, written.wanted.chain, tick)
+        metadata = words[self._table.metadata.word(written.slot)]
+        chain = written.wanted.chain
+        self._publish(request, written.slot, written.generation, chain, tick, metadata)
         self._registry.set_field(at.E_OTHERS, self._others() - 1)
         return True
 
@@ -222,6 +229,7 @@ class Operations:
         """Makes a record that we run SUCCESSFUL or FAILED; False where it is not ours any more.
 
         Nor where our pool is about to kill us for it: then another end of it is noted already.
+        `slots` are those that it occupies, without its metadata: anybody may replace these.
         """
         words, table, slot = self._words, self._table, found.slot
         commit = table.commit + slot
@@ -230,6 +238,8 @@ class Operations:
         if words[table.due + slot] and noted_loss(words[table.due + slot]):
             return False
         words[at.H_DIRTY] = 1
+        if words[(self._slots_at + slot * self._size) // 8 + S_METADATA_CHAIN]:
+            slots += table.metadata.slots_of(slot)
         table.recency.stamp(slot)
         words[commit] = at.head_word(state, found.head.generation)
         table.link_finished(slot, slots, words[at.H_MAX_RESULTS])
@@ -294,6 +304,7 @@ class Operations:
         generation: int,
         chain: int,
         sequence: int,
+        metadata_chain: int = 0,
     ) -> None:
         """Fills the head slot, commits it as READY and links it."""
         words, table, registry = self._words, self._table, self._registry
@@ -303,6 +314,8 @@ class Operations:
         )  # fmt: skip
         offset = self._slots_at + slot * self._size
         self._bytes[offset : offset + len(sealed)] = sealed
+        if metadata_chain:
+            words[offset // 8 + S_METADATA_CHAIN] = metadata_chain
         due_ns = request.due_ns if request.due_ns > request.now_ns else 0
         # Bytes of an earlier record must not pass for this one's progress.
         words[(offset + self._size - PROGRESS_BYTES) // 8] = 0

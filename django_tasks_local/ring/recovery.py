@@ -17,6 +17,7 @@ from .format.head import (
     S_ARGUMENTS_BYTES,
     S_GENERATION,
     S_META_BYTES,
+    S_METADATA_CHAIN,
     S_OUTCOME_BYTES,
     S_OUTCOME_CHAIN,
     inline_bytes,
@@ -212,6 +213,8 @@ class _Records:
         if at.RUNNING <= state <= at.FAILED and (chain := words[head + S_OUTCOME_CHAIN]):
             size = words[head + S_OUTCOME_BYTES]
             wanted.append((chain, size, state != at.RUNNING))
+        if chain := words[head + S_METADATA_CHAIN]:
+            wanted.append((chain, self._table.metadata.block_bytes(chain), True))
         used[slot] = 1
         if not wanted:  # as most are
             return 1

@@ -5,11 +5,12 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from django.tasks import TaskResultStatus
 
-from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnavailable
+from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.format.head import (
     OUTCOME_AT,
     OUTCOME_END,
@@ -26,10 +27,10 @@ from django_tasks_local.ring.records.listing import Listing
 from django_tasks_local.ring.records.loss import EXIT_DETACHED
 from django_tasks_local.ring.records.order import JUDGED_WAITING
 from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encode
-from django_tasks_local.ring.records.reader import STATUSES, Found
+from django_tasks_local.ring.records.reader import STATUSES, Found, does_not_exist
 from django_tasks_local.ring.records.slots import Wanted
 from django_tasks_local.ring.records.table import Room
-from django_tasks_local.ring.shm.errors import MORE_SHM, lost_hold, no_space
+from django_tasks_local.ring.shm.errors import lost_hold
 from django_tasks_local.ring.shm.registry import WAITS
 from django_tasks_local.store import Arguments, task_path
 
@@ -57,14 +58,28 @@ class Ring(Attached):
         return encode(arguments, self._inline) if args or kwargs else NO_ARGUMENTS
 
     def enqueue(
-        self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int
+        self,
+        meta: bytes,
+        arguments: bytes | Pickled,
+        *,
+        priority: int,
+        due_ns: int,
+        metadata: bytes = b"",
     ) -> tuple[str, int]:
         """As `put`, with the id as text."""
-        high, low, now_ns = self.put(meta, arguments, priority=priority, due_ns=due_ns)
+        high, low, now_ns = self.put(
+            meta, arguments, priority=priority, due_ns=due_ns, metadata=metadata
+        )
         return format_id(high, low), now_ns
 
     def put(
-        self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int
+        self,
+        meta: bytes,
+        arguments: bytes | Pickled,
+        *,
+        priority: int,
+        due_ns: int,
+        metadata: bytes = b"",
     ) -> tuple[int, int, int]:
         """Store a READY task and wake a worker.
 
@@ -76,7 +91,7 @@ class Ring(Attached):
 
         Raises:
             QueueFull: MAX_PENDING tasks wait, or their payloads fill SHM_SIZE.
-            PayloadTooLarge: The arguments could never fit.
+            PayloadTooLarge: The arguments or the metadata could never fit.
             StoreUnavailable: /dev/shm is full, or the ring can't be used.
         """
         work = self._semaphores.work
@@ -85,14 +100,17 @@ class Ring(Attached):
         now_ns = time.time_ns()
         queue = priority - at.LOWEST_PRIORITY
         request = Request(meta, arguments, queue, due_ns, now_ns, *new_id_words())
-        if len(meta) + len(arguments) <= self._inline:
+        if metadata:
+            request = request._replace(metadata=self.refusals.block(metadata, meta))
+            slot = self._enqueue_with_metadata(request)
+        elif len(meta) + len(arguments) <= self._inline:
             while (slot := self._mutex.run(self._do.enqueue, request)) == AGAIN:
                 pass
         else:
             request = request._replace(arguments=Pickled.of(arguments))
             slot = self._enqueue_chained(request)
         if not slot:
-            raise self._refusal(request)
+            raise self.refusals.of_request(request)
         if due_ns <= now_ns + SOON_NS:
             try:  # noqa: SIM105  (`suppress` would cost 1 % of it all)
                 work.release()
@@ -230,6 +248,48 @@ class Ring(Attached):
         """It waits no longer."""
         self._settled(self._waiters.end_in_task, task_id)
 
+    def save_metadata(
+        self, result_id: str, metadata: bytes, claim: RingClaim | None = None
+    ) -> None:
+        """Replace the metadata of a task: a reader sees the old or the new, never a mixture.
+
+        Args:
+            result_id: The task's.
+            metadata: JSON, b"" for none.
+            claim: The task as this process claimed it, where it is its worker.
+
+        Raises:
+            TaskResultDoesNotExist: There is no such record any more, or it has expired.
+            PayloadTooLarge: There is no room for it. The old metadata stays.
+            StoreUnavailable: Its worker is taken for dead, or the ring cannot be used.
+        """
+        run = self._mutex.run
+        found: Found
+        if claim is None:
+            found = self._reader.find(result_id)
+            self.expiry.refuse_expired(found)
+        elif claim.ours():
+            self.registry.hold_here()  # the task may have dropped our record locks
+            found, run = claim, self._settled
+        else:
+            raise lost_hold(self.segment.path)
+        block = self.refusals.block(metadata, found.meta)
+        save = partial(self._do.save_metadata, found, block, as_owner=claim is not None)
+        while (room := run(save)) is Room.MORE:
+            pass
+        if room is Room.NONE:
+            raise self.refusals.of_metadata(block, found.meta)
+        if room is None:
+            raise lost_hold(self.segment.path) if claim else does_not_exist(result_id)
+
+    def _enqueue_with_metadata(self, request: Request) -> int:
+        if len(request.meta) + len(request.arguments) > self._inline:
+            request = request._replace(arguments=Pickled.of(request.arguments))
+            return self._enqueue_chained(request)
+        while (slot := self._mutex.run(self._do.enqueue_with_metadata, request)) == AGAIN:
+            pass
+        return slot
+
     def _enqueue_chained(self, request: Request) -> int:
         size = len(request.meta) + len(request.arguments)
         count = at.slots_for(size, self._table.geometry.slot_size)
@@ -238,6 +298,8 @@ class Ring(Attached):
         self._free_abandoned()
         try:
             room = _in_steps(run, self._do.begin_chained, request, written, count)
+            if room is Room.ENOUGH and request.metadata:
+                room = _in_steps(run, self._do.attach_metadata, written, request.metadata)
             if room is Room.ENOUGH:
                 room = _in_steps(run, self._do.chain_request, written)
             if room is Room.NONE:
@@ -273,49 +335,9 @@ class Ring(Attached):
         room = _in_steps(self._settled, self._do.chain_outcome, found, wanted, keep)
         if room is Room.NONE:
             self._settled(self._do.drop_outcome_chain, found)
-            what = f"return value of task {task_path(found.meta)}"
-            limit, fix = self._room(count)
-            table = outcome.table_bytes
-            raise PayloadTooLarge(what, len(outcome) - table, limit - table, fix=fix)
+            raise self.refusals.of_outcome(task_path(found.meta), outcome, count)
         self._table.slots.write(wanted.chain, owner_word, outcome.parts)
         return wanted.chain
-
-    def _refusal(self, request: Request) -> Exception:
-        """Why an enqueue was refused."""
-        arguments, words = request.arguments, self.words
-        size = len(request.meta) + len(arguments)
-        pending = words[at.H_UNFINISHED] - words[at.H_RUNNING]
-        if pending >= self.words[at.H_MAX_PENDING]:
-            return QueueFull(self.alias, pending, self.words[at.H_MAX_PENDING])
-        if size > self._largest():
-            what, table = f"arguments of task {task_path(request.meta)}", arguments.table_bytes
-            return PayloadTooLarge(what, size - table, self._largest() - table)
-        slots = self._table.slots
-        if slots.reserved() < slots.total and not self._mutex.run(slots.grow):
-            return no_space(self.segment.path)
-        return QueueFull(
-            self.alias, pending, self.segment.geometry.segment_bytes, option="SHM_SIZE"
-        )
-
-    def _room(self, count: int) -> tuple[int, str | None]:
-        """Return how many bytes of a result fit now that `count` slots were refused, and the fix.
-
-        The fix is None where SHM_SIZE is the limit.
-        """
-        words, slots = self.words, self._table.slots
-        spare = words[at.H_FREE] + words[at.H_FINISHED_SLOTS] - self.words[at.H_MAX_WORKERS]
-        unreserved = slots.total - slots.reserved()
-        fix = None
-        if count <= spare + unreserved:  # SHM_SIZE allows it, and the kernel gave no memory
-            fix = MORE_SHM
-        else:
-            spare += unreserved
-        return max(spare, 1) * slots.size, fix
-
-    def _largest(self) -> int:
-        """The largest payload that an empty ring would take."""
-        usable = self._table.slots.total - self.words[at.H_MAX_WORKERS] - 2
-        return max(self._inline, usable * self._table.geometry.slot_size)
 
 
 def _in_steps(run: Callable[..., Room], operation: Callable[..., Room], *args: Any) -> Room:

@@ -29,6 +29,8 @@ def test_a_result_expires(bench: Bench) -> None:
     with pytest.raises(TaskResultDoesNotExist, match="RESULT_TTL"):
         result.refresh()
     assert result.return_value == 1  # what was read before stays
+    with pytest.raises(TaskResultDoesNotExist, match="RESULT_TTL"):
+        bench.backend.save_metadata(result, {"late": True})
     assert [each.id for each in results(bench.backend.alias)] == [failure.id]
     assert not gone(bench, failure.id)
 

@@ -1,4 +1,4 @@
-"""Fields that a later Django adds to its TaskResult."""
+"""A later Django: its metadata, and fields that it adds to its TaskResult."""
 
 import os
 import subprocess
@@ -13,27 +13,32 @@ import sys
 import django
 django.setup()
 from dataclasses import replace
-from django.tasks import TaskResult, task_backends
+from django.tasks import Task, TaskContext, TaskResult, task_backends
 from tests import tasks
 from tests.contract.conftest import finished
-task = tasks.describe_context.using(backend=sys.argv[1])
-assert "metadata" in TaskResult.__dataclass_fields__
+assert "raw_metadata" in TaskResult.__dataclass_fields__
+task = tasks.describe_context.using(backend=sys.argv[1], metadata={"a": 1, "_b": [2]})
+assert type(task) is Task
 result = finished(task.enqueue())
 assert not result.errors, result.errors[0].traceback
 found = task.get_result(result.id)
 assert found == result
-assert found.metadata == {}
-assert found.metadata is not result.metadata
+assert found.task == task
+assert found.metadata == {"a": 1}
+assert found.raw_metadata == replace(found).raw_metadata == {"a": 1, "_b": [2]}
 assert found.added == "as Django has it"
-found.metadata["a"] = 1
-assert replace(found).metadata == {"a": 1}
+context = TaskContext(task_result=found)
+context.metadata["c"] = 3
+context.save_metadata()
+assert found.metadata == {"a": 1, "c": 3}
+assert task.get_result(result.id).raw_metadata == {"a": 1, "_b": [2], "c": 3}
 task_backends[sys.argv[1]].close()
 """
 
 
 @pytest.mark.parametrize("alias", ["thread", "process"])
-def test_unknown_fields_have_their_defaults(alias: str, namespace: str) -> None:
-    """A task with a context runs, and its result has the new fields. `.ci/run` runs all so."""
+def test_with_djangos_own_metadata(alias: str, namespace: str) -> None:
+    """Django's own classes do, and unknown fields have defaults. `.ci/run` runs all so."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, alias],
         env=os.environ | {

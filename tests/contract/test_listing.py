@@ -12,7 +12,7 @@ from django.tasks import TaskResultStatus
 from django.tasks.exceptions import InvalidTask, InvalidTaskBackend, TaskResultDoesNotExist
 from django.utils import timezone
 
-from django_tasks_local import MissingTask, aresults, results
+from django_tasks_local import MissingTask, aresults, metadata_of, results, with_metadata
 from tests import tasks
 from tests.contract.conftest import Bench, finished
 from tests.support import wait_for
@@ -112,6 +112,24 @@ def test_results_as_any_other(bench: Bench) -> None:
     found = results(bench.alias)[0]
     gate.touch()
     assert found.wait_finished(15).return_value == str(gate)
+
+
+def test_metadata_is_listed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each result and of its task, also where the task is gone; there is none of others."""
+    from django_tasks_local.naming import load_task
+
+    for metadata in ({"trace": 7, "_lib": 1}, {}):
+        task: Any = with_metadata(bench.on(tasks.nothing), metadata)
+        finished(task.enqueue())
+    for gone in (False, True):
+        if gone:
+            monkeypatch.delattr(tasks, "nothing")
+            load_task.cache_clear()
+        second, first = found = results(bench.alias)
+        assert (type(first.task) is MissingTask) is gone
+        assert [each.metadata for each in found] == [{}, {"trace": 7}]
+        assert first.raw_metadata == metadata_of(first.task) == {"trace": 7, "_lib": 1}
+        assert metadata_of(second.task) == {}
 
 
 def test_listing_is_no_use(bench: Bench) -> None:

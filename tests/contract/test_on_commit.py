@@ -14,7 +14,7 @@ from django.tasks.exceptions import InvalidTask
 from django.tasks.signals import task_enqueued
 from django.utils.connection import ConnectionDoesNotExist
 
-from django_tasks_local import enqueue_on_commit
+from django_tasks_local import enqueue_on_commit, with_metadata
 from django_tasks_local.exceptions import QueueFull
 from tests import tasks
 from tests.contract.conftest import Bench
@@ -159,3 +159,12 @@ def test_no_room_at_the_commit(bench: Bench) -> None:
     with pytest.raises(QueueFull):
         commit.__exit__(None, None, None)
     release()
+
+
+def test_metadata_is_that_of_the_call(bench: Bench, enqueued: list[Any]) -> None:
+    """Like the arguments: what is changed before the commit does not count."""
+    noted: Any = with_metadata(bench.on(tasks.nothing), {"trace": 1})
+    with transaction.atomic():
+        enqueue_on_commit(noted)
+        noted.metadata["trace"] = 2
+    assert bench.backend.get_result(enqueued[0].id).metadata == {"trace": 1}

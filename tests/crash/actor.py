@@ -1,5 +1,6 @@
 """One process of the fuzzer: random operations on a ring, each result compared with the ledger."""
 
+import json
 import os
 import random
 import signal
@@ -14,14 +15,12 @@ from typing import Any, Final
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import ArgumentsDropped, PayloadTooLarge, QueueFull
-from django_tasks_local.ring import Limits, Loss, Ring, Role, loss_word, recovery
+from django_tasks_local.ring import Limits, Loss, Ring, Role, loss_word
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.records.loss import EXIT_DETACHED
-from django_tasks_local.ring.shm.mutex import Mutex
-from django_tasks_local.ring.shm.segment import Segment
-from tests.crash.evidence import evidence
-from tests.crash.ledger import ENDED, INSIDE, NEXT, PLACE_WORDS, STARTED, STOPS, Ledger
+from tests.crash.ledger import ENDED, NEXT, STARTED, Ledger
+from tests.crash.monitor import Monitor, remove_monitor
 
 META: Final = b"tests.tasks:noop"
 # Whose code may be in the ring at the same time.
@@ -31,9 +30,6 @@ RELEASES: Final = ("", "/blue/settings.py", "/green/settings.py")
 LIMITS: Final = Limits(
     4, 150, 300, 512, at.COLUMNS_AT + 400_000, result_ttl_s=0.5, failure_ttl_s=0.7
 )  # fmt: skip
-# No wait of a process that nobody stopped may be longer. Several stops of the longest kind can fall
-# into one wait, and ten processes share two cores; a ring that hangs, hangs for ever.
-PAUSE_BOUND_S: Final = 5.0
 
 
 class Interrupted(BaseException):
@@ -51,106 +47,9 @@ def outcome_of(task: int) -> tuple[str, int, bytes]:
     return "outcome", task, value_of(task * 5 + 1)[1]
 
 
-class Monitor:
-    """Watches, from inside the mutex, that nobody else is inside."""
-
-    def __init__(self, ledger: Ledger, place: int) -> None:
-        self._ledger = ledger
-        self._place = place
-        self._local = threading.local()
-        self._rebuild = recovery.rebuild
-        self._lose = recovery.lose
-        self._rebuilt = False
-        self._told = False
-        self.segment: Segment | None = None
-
-    def install(self) -> None:
-        """Puts this between the callers and the store's own functions, in this process."""
-        monitor = self
-
-        def rebuild(*args: Any) -> Any:
-            monitor._rebuilt = True
-            return monitor.inside(monitor._rebuild, args)
-
-        def lose(table: Any, slot: int, *args: Any) -> None:
-            monitor._ledger.lose(monitor._place, table.head(slot).id_high)
-            monitor._ledger.add(monitor._place, "lost")
-            monitor._lose(table, slot, *args)
-
-        for name, original in _ORIGINAL_WAYS_IN.items():
-            setattr(Mutex, name, self._watched(original))
-        recovery.rebuild = rebuild  # type: ignore[assignment]
-        recovery.lose = lose  # type: ignore[assignment]
-
-    def _watched(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        def enter(mutex: Mutex, function: Callable[..., Any], *args: Any) -> Any:
-            return self.enter(original, mutex, function, args)
-
-        return enter
-
-    def enter(
-        self,
-        original: Callable[..., Any],
-        mutex: Mutex,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-    ) -> Any:
-        """One of the mutex's ways in, with the wait measured."""
-        ledger, place = self._ledger, self._place
-        stops = ledger.stops
-        began_ns = time.monotonic_ns()
-
-        def inside() -> Any:
-            waited_ns = time.monotonic_ns() - began_ns
-            rebuilt, self._rebuilt = self._rebuilt, False
-            ledger.add(place, "entries")
-            if rebuilt:
-                ledger.add(place, "rebuilds")
-            # A wait while somebody, this process perhaps, was stopped says nothing of the ring.
-            if ledger.stops == stops and stops % 2 == 0:
-                ledger.note_wait(place, "waits", waited_ns)
-                if rebuilt:
-                    ledger.note_wait(place, "waits_after_death", waited_ns)
-            if waited_ns > PAUSE_BOUND_S * 1e9 and ledger.field(place, STOPS) == own_stops:
-                ledger.violation(f"waited {waited_ns / 1e9:.1f} s to get inside")
-            return self.inside(function, args)
-
-        own_stops = ledger.field(place, STOPS)
-        return original(mutex, inside)
-
-    def inside(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """Calls `function` with this place marked as being inside."""
-        if getattr(self._local, "inside", False):
-            return function(*args)
-        ledger, place = self._ledger, self._place
-        try:
-            self._local.inside = True
-            if ledger.field(place, INSIDE):
-                ledger.violation("two threads of one process are inside")
-            ledger.set_field(place, INSIDE, threading.get_native_id())
-            self._look_around("on the way in")
-            result = function(*args)
-            self._look_around("on the way out")
-            return result
-        finally:
-            self._local.inside = False
-            ledger.words[place * PLACE_WORDS + INSIDE] = 0  # no call: see `ByteLock.release`
-
-    def _look_around(self, when: str) -> None:
-        ledger = self._ledger
-        for other in range(ledger.places):
-            # Marks of the dead stay, and who takes the place of a dead one takes back its mark
-            # before it counts as living: hence the second look at the mark.
-            if (
-                other != self._place
-                and ledger.field(other, INSIDE)
-                and ledger.lives(other)
-                and ledger.field(other, INSIDE)
-            ):
-                ledger.violation(f"place {other} is inside too, {when}")
-                if not self._told:
-                    self._told = True
-                    ledger.violation(evidence(ledger, self.segment, self._place, other))
+def metadata_of(task: int, rng: random.Random) -> bytes:
+    """Metadata that name the task, of one slot or several."""
+    return b'{"task":%d,"x":"%s"}' % (task, b"x" * rng.choice((0, 0, 20, 600, 3000)))
 
 
 class Actor:
@@ -167,11 +66,11 @@ class Actor:
     def act(self) -> None:
         """One random operation."""
         operations: tuple[tuple[Callable[[], object], int], ...] = (
-            (self.enqueue, 30), (self.work, 34), (self.read, 24), (self.ring.reap_dead, 3),
-            (self.ring.promote, 2), (self.ring.top_up, 1), (self.ring.heal, 2),
-            (self.ring.recover, 1), (self.check, 1), (self.ring.counts, 1), (self.clear, 2),
-            (self.hire, 1), (self.ring.workforce.give_way, 1), (self.ring.expiry.sweep, 3),
-            (self.note_kill, 2), (self.look_at_noted, 2),
+            (self.enqueue, 30), (self.work, 34), (self.read, 24), (self.save, 8),
+            (self.ring.reap_dead, 3), (self.ring.promote, 2), (self.ring.top_up, 1),
+            (self.ring.heal, 2), (self.ring.recover, 1), (self.check, 1), (self.ring.counts, 1),
+            (self.clear, 2), (self.hire, 1), (self.ring.workforce.give_way, 1),
+            (self.ring.expiry.sweep, 3), (self.note_kill, 2), (self.look_at_noted, 2),
         )  # fmt: skip
         pick = self.rng.choices([each for each, _ in operations], [n for _, n in operations])[0]
         pick()
@@ -185,8 +84,10 @@ class Actor:
         due_ns = time.time_ns() + self.rng.randrange(40_000_000) if self.rng.random() < 0.2 else 0
         arguments = self.ring.encode(((*value_of(task),), {}))
         with suppress(QueueFull, PayloadTooLarge):
+            metadata = metadata_of(task, self.rng) if self.rng.random() < 0.2 else b""
+            priority = self.rng.choice((-100, 0, 0, 0, 7, 100))
             result_id, _ = self.ring.enqueue(
-                META, arguments, priority=self.rng.choice((-100, 0, 0, 0, 7, 100)), due_ns=due_ns
+                META, arguments, priority=priority, due_ns=due_ns, metadata=metadata
             )
             number = int(result_id.replace("-", ""), 16)
             self.ledger.accepted(task, number >> 64, number & 0xFFFFFFFFFFFFFFFF)
@@ -250,6 +151,9 @@ class Actor:
             self.ledger.violation(f"task {task} got wrong arguments")
         if self.rng.random() < 0.3:
             claim.report(1, 2, "half")
+        if self.rng.random() < 0.2:
+            with suppress(PayloadTooLarge):
+                self.ring.save_metadata(claim.result_id, metadata_of(task, self.rng), claim)
         self.ledger.note(task, ENDED, self.place)
         outcome = self.ring.encode(outcome_of(task))
         try:
@@ -260,12 +164,29 @@ class Actor:
 
     def read(self) -> None:
         """Reads some task's result."""
+        task = self.any_task()
+        if task >= 0:
+            self.compare(task)
+
+    def save(self) -> None:
+        """Gives some task, whatever its state, other metadata, or none."""
+        task = self.any_task()
+        halves = self.ledger.id_of(task) if task >= 0 else None
+        if halves is None:
+            return
+        metadata = metadata_of(task, self.rng) if self.rng.random() < 0.9 else b""
+        with suppress(PayloadTooLarge, TaskResultDoesNotExist):
+            self.ring.save_metadata(format_id(*halves), metadata)
+
+    def any_task(self) -> int:
+        """A task that somebody enqueued, or tried to; -1 for none."""
         place = self.rng.randrange(self.ledger.places)
         many = self.ledger.field(place, NEXT)
         if many:
             # Mostly a new one: the old ones are evicted.
             back = min(int(self.rng.expovariate(0.05)), many - 1)
-            self.compare(place * self.ledger.tasks_each + many - 1 - back)
+            return place * self.ledger.tasks_each + many - 1 - back
+        return -1
 
     def compare(self, task: int) -> str:
         """Compares a task's result with what it must be; returns its status, "" for none."""
@@ -279,6 +200,8 @@ class Actor:
                 (number, data), _ = found.arguments()
             except ArgumentsDropped:
                 number, data = value_of(task)
+            if found.metadata and json.loads(found.metadata)["task"] != task:
+                self.ledger.violation(f"task {task} shows wrong metadata")
             meta = found.meta  # it may be evicted at any moment, so nothing is read later
             outcome = found.outcome() if found.finished_at_ns else None
         except TaskResultDoesNotExist:
@@ -368,9 +291,7 @@ def _fork(name: str, seed: str, actor: Actor) -> None:
     if pid == 0:
         code = 1
         try:
-            for each, original in _ORIGINAL_WAYS_IN.items():
-                setattr(Mutex, each, original)
-            recovery.rebuild, recovery.lose = _ORIGINALS
+            remove_monitor()
             signal.signal(signal.SIGUSR1, signal.SIG_IGN)
             seed = f"{seed} {actor.rng.random()}"
             live(name, ledger, place + ledger.places // 2, seed, time.monotonic() + 0.5)
@@ -387,7 +308,3 @@ def _fork(name: str, seed: str, actor: Actor) -> None:
     elif status and not was_noted(status, ledger):
         ledger.violation(f"a forked child ended with status {status}")
     _armed[:] = [True]
-
-
-_ORIGINAL_WAYS_IN = {name: getattr(Mutex, name) for name in ("run", "try_run", "insist")}
-_ORIGINALS = recovery.rebuild, recovery.lose

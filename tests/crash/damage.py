@@ -33,6 +33,7 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.records.loss import EXIT_DETACHED, Loss
 from django_tasks_local.ring.shm import segment
 from tests.crash.damaged import LIMITS, Damaged, damage
+from tests.crash.noted import metadata_of
 from tests.crash.scene import (
     FAILED,
     FAR_NS,
@@ -50,6 +51,7 @@ from tests.crash.scene import (
 ENDLESS_S: Final = 10
 DOCUMENTED: Final = (StoreUnavailable, TaskResultDoesNotExist, QueueFull, PayloadTooLarge)
 OK, VIOLATED = 0, 1
+SAVED: Final = b'{"saved":1}' * 100
 
 
 class Use:
@@ -87,6 +89,7 @@ class Use:
         wanted = record.arguments if record else self.new.get(key, claim.arguments())
         assert claim.meta == META
         assert claim.arguments() == wanted, "other arguments"
+        self.compare_metadata(claim, wanted)
         claim.report(1, 2, "half")
         self.taken.append(claim)
 
@@ -135,6 +138,7 @@ class Use:
             return GONE
         with suppress(TaskResultDoesNotExist):
             assert found.meta == META
+            self.compare_metadata(found, record.arguments)
             with suppress(ArgumentsDropped):
                 assert found.arguments() == record.arguments, "other arguments"
             status = str(found.status.name)
@@ -147,6 +151,15 @@ class Use:
                 assert repr(outcome) in wanted, "another outcome"
             return status
         return GONE
+
+    def compare_metadata(self, found: Any, arguments: Any) -> None:
+        """It is what was stored; a word of zeros where it was named passes for none."""
+        assert found.metadata in (metadata_of(arguments), SAVED, b""), "other metadata"
+
+    def save(self) -> None:
+        """Gives some task other metadata."""
+        key = self.rng.choice(list(self.scene.records))
+        self.ring.save_metadata(key, self.rng.choice((SAVED, b"")))
 
     def strangers(self) -> None:
         """Ids that never were any."""
@@ -232,7 +245,7 @@ class Use:
         """All of it in some order, twice, then a repair, and all of it again."""
         operations: list[Callable[[], None]] = [
             self.claim, self.finish, self.enqueue, self.get, self.strangers, self.look_after,
-            self.look, self.reap, self.check, self.recover, self.become, self.attach,
+            self.look, self.reap, self.check, self.recover, self.become, self.attach, self.save,
         ]  # fmt: skip
         order = [*operations, self.claim, self.finish, self.enqueue, self.enqueue, self.get]
         self.rng.shuffle(order)

@@ -8,6 +8,7 @@ from typing import Final
 
 from django_tasks_local.ring import Limits
 from django_tasks_local.ring.format import layout as at
+from tests.crash.noted import noted_value
 from tests.crash.scene import FAR_NS, SLOT, Scene, large_value, small_value
 
 # Three steps of slots, of which one has memory.
@@ -22,16 +23,16 @@ class Damaged(Scene):
         self.done(large_value(1), "a" * 1000)
         self.done(small_value(2), ("app.Error", "text"), successful=False)
         self.done(small_value(3), None)
-        self.done(small_value(4), "b" * 30)
+        self.done(noted_value(4), "b" * 30)
         for number in range(3):
             self.enqueue(small_value(5 + number), 50)
         self.claim()
         self.claim()
         self.lose_a_worker()
         self.ring.reap_dead()
-        self.enqueue(small_value(10), 5)
+        self.enqueue(noted_value(10), 5)
         self.enqueue(large_value(11))
-        self.enqueue(small_value(12))
+        self.enqueue(noted_value(12, 2))
         for number in range(4):
             self.enqueue(small_value(13 + number), due_ns=time.time_ns() + FAR_NS * (number + 1))
         self.enqueue(small_value(17), -3)

@@ -28,7 +28,7 @@ if __name__ == "__main__":
 
 from django_tasks_local.ring import Ring, Role, ring_name, unlink_objects  # noqa: E402
 from django_tasks_local.ring.shm.objects import inode_of, segment_path  # noqa: E402
-from tests.crash.actor import LIMITS, PAUSE_BOUND_S, Actor, Monitor, live, was_noted  # noqa: E402
+from tests.crash.actor import LIMITS, Actor, live, was_noted  # noqa: E402
 from tests.crash.ledger import (  # noqa: E402
     BUCKETS,
     COUNTERS,
@@ -39,6 +39,7 @@ from tests.crash.ledger import (  # noqa: E402
     Ledger,
     percentile_ms,
 )
+from tests.crash.monitor import PAUSE_BOUND_S, Monitor  # noqa: E402
 from tests.support import LONG_TIMEOUT, wait_for  # noqa: E402
 
 ROUND_S: Final = 15.0

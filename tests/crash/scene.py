@@ -13,6 +13,8 @@ from django_tasks_local.exceptions import ArgumentsDropped
 from django_tasks_local.ring import Limits, Ring, Role, ring_name, unlink_objects
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.records.slots import Wanted
+from tests.crash.derived import derived
+from tests.crash.noted import metadata_of, noted
 from tests.crash.steps import die_in_child
 from tests.support import wait_for
 
@@ -54,6 +56,7 @@ class Record:
     priority: int = 0
     outcome: Any = None
     deferred: bool = False
+    metadata: bytes = b""
 
 
 @dataclass
@@ -64,6 +67,7 @@ class Scene:
         records: By id, in the order in which they were enqueued.
         finished: Ids of finished tasks, the least recently used first.
         claims: What this process has claimed.
+        saved: Metadata that the dead operation may have given to any task.
     """
 
     limits: Limits = SMALL
@@ -71,6 +75,7 @@ class Scene:
     records: dict[str, Record] = field(default_factory=dict)
     finished: list[str] = field(default_factory=list)
     claims: dict[str, Any] = field(default_factory=dict)
+    saved: bytes | None = None
 
     def __post_init__(self) -> None:
         self.ring = self.attach()
@@ -106,9 +111,12 @@ class Scene:
         self, arguments: Any, priority: int = 0, due_ns: int = 0, site: Ring | None = None
     ) -> str:
         """Accepts a task."""
-        ring = site or self.ring
-        result_id, _ = ring.enqueue(META, ring.encode(arguments), priority=priority, due_ns=due_ns)
-        self.records[result_id] = Record(arguments, READY, priority, deferred=due_ns > 0)
+        ring, metadata = site or self.ring, metadata_of(arguments)
+        result_id, _ = ring.enqueue(
+            META, ring.encode(arguments), priority=priority, due_ns=due_ns, metadata=metadata
+        )
+        record = Record(arguments, READY, priority, deferred=due_ns > 0, metadata=metadata)
+        self.records[result_id] = record
         return result_id
 
     def claim(self) -> str:
@@ -187,51 +195,9 @@ class Scene:
         assert self.ring.check() == []
         while self.ring.words[at.H_DISCARDED]:  # a rebuild would free the rest as well
             self.ring._mutex.run(self.ring._table.slots.free_discarded)
-        before = self.derived()
+        before = derived(self.ring)
         self.ring.recover()
-        assert self.derived() == before
-
-    def derived(self) -> dict[str, Any]:
-        """All that is derived from the commit words, in a form that can be compared."""
-        table, words = self.ring._table, self.ring.words
-        # What was cleared since it was enqueued goes from one lane of its code into the other.
-        waiting = {
-            (code, queue): sorted(
-                (
-                    slot
-                    for lane in (0, 1)
-                    for slot in self._walk(words[_head_of(code, lane, queue)])
-                ),
-                key=lambda slot: words[table.sequence + slot],
-            )
-            for code in range(at.CODES)
-            for queue in range(at.PRIORITIES)
-        }
-        heap = table.geometry.column("heap")
-        reserved = table.slots.reserved()
-        place = table.geometry.map_at
-        return {
-            "waiting": {place: slots for place, slots in waiting.items() if slots},
-            "heap": sorted(words[heap : heap + words[at.H_DEFERRED]].tolist()),
-            "recency": self._walk(words[at.H_OLDEST]),
-            "newest": words[at.H_NEWEST],
-            "map": bytes(self.ring.segment.bytes[place + 1 : place + reserved]),
-            "counts": [
-                words[n]
-                for n in (
-                    at.H_FREE, at.H_DEFERRED, at.H_RUNNING, at.H_FINISHED,
-                    at.H_FINISHED_SLOTS, at.H_UNFINISHED,
-                )
-            ],
-        }  # fmt: skip
-
-    def _walk(self, slot: int) -> list[int]:
-        link = self.ring._table.geometry.column("link")
-        slots = []
-        while slot:
-            slots.append(slot)
-            slot = self.ring.words[link + slot]
-        return slots
+        assert derived(self.ring) == before
 
     def status_of(self, result_id: str) -> str:
         """A task's status, after its arguments and outcome were compared."""
@@ -241,6 +207,7 @@ class Scene:
         except TaskResultDoesNotExist:
             return GONE
         assert found.meta == META
+        assert found.metadata in (record.metadata, self.saved)
         try:
             assert found.arguments() == record.arguments
         except ArgumentsDropped:
@@ -262,6 +229,7 @@ class Scene:
             if claim.result_id not in self.records:
                 assert extra is not None, "a task that nobody enqueued"
                 assert claim.arguments() == extra
+                assert claim.metadata == metadata_of(extra)
                 extra = None
             else:
                 order.append(claim.result_id)
@@ -280,10 +248,6 @@ class Scene:
 
 
 # --- the states ----------------------------------------------------------------------------
-
-
-def _head_of(code: int, lane: int, queue: int) -> int:
-    return at.LANES_AT + (2 * code + lane) * at.LANE_WORDS + at.L_HEAD + queue
 
 
 def empty(scene: Scene) -> None:
@@ -396,5 +360,5 @@ def codes(scene: Scene) -> None:
 
 STATES: Final = {
     state.__name__: state
-    for state in (empty, waiting, running, full, holes, crowded, deferred, chained, codes)
+    for state in (empty, waiting, running, full, holes, crowded, deferred, chained, noted, codes)
 }

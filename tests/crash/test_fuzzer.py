@@ -13,9 +13,10 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.ring import Ring, Role, ring_name, unlink_objects
 from tests.crash import ledger as ledgers
-from tests.crash.actor import LIMITS, Actor, Monitor, live
+from tests.crash.actor import LIMITS, Actor, live
 from tests.crash.fuzz import Round
 from tests.crash.ledger import INSIDE, Ledger
+from tests.crash.monitor import Monitor
 from tests.support import wait_for
 
 

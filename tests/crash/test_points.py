@@ -12,6 +12,7 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.records import expiry, order, slots, table
 from django_tasks_local.ring.records.killing import Run
+from tests.crash.noted import metadata_of, noted_value
 from tests.crash.scene import (
     FAILED,
     FAR_NS,
@@ -31,6 +32,9 @@ from tests.crash.steps import INSIDE, Steps, kill_everywhere
 TOO_MUCH = loss_word(Loss.MEMORY, 2048, 2**20)
 NEW = small_value(900)
 NEW_LARGE = large_value(901, 4)
+NEW_NOTED = noted_value(902)
+NEW_NOTED_LARGE = noted_value(903, 4)
+SAVED = b'{"saved":1}' * 90  # two slots of other sizes than any before
 OUTCOME = ["the", "outcome"]
 LARGE_OUTCOME = bytes(range(250)) * 3
 
@@ -46,6 +50,7 @@ class Operation:
         ends: How the claimed task may end, where the operation is a finish.
         hits: Kinds of steps that it takes.
         in_order: Whether it evicts the least recently used results first.
+        saves: Metadata that some task may have afterwards.
     """
 
     act: Callable[[Ring, Any], object]
@@ -56,6 +61,7 @@ class Operation:
     states: tuple[str, ...] = tuple(STATES)
     hits: tuple[str, ...] = INSIDE
     in_order: bool = True
+    saves: bytes | None = None
 
 
 def put(value: Any, delay_ns: int = 0) -> Callable[[Ring, Any], object]:
@@ -63,7 +69,9 @@ def put(value: Any, delay_ns: int = 0) -> Callable[[Ring, Any], object]:
 
     def act(ring: Ring, _: Any) -> object:
         due_ns = time.time_ns() + delay_ns if delay_ns else 0
-        return ring.enqueue(META, ring.encode(value), priority=0, due_ns=due_ns)
+        return ring.enqueue(
+            META, ring.encode(value), priority=0, due_ns=due_ns, metadata=metadata_of(value)
+        )
 
     return act
 
@@ -118,11 +126,41 @@ def oldest_result(ring: Ring) -> str:
     return format_id(head.id_high, head.id_low)
 
 
-WITH_WORK = ("waiting", "running", "full", "crowded", "deferred", "chained", "codes")
+def next_task(ring: Ring) -> str:
+    """The id of the task that is claimed next."""
+    head = ring._table.head(ring._table.order.first(None)[0])
+    return format_id(head.id_high, head.id_low)
+
+
+def save(metadata: bytes) -> Callable[[Ring, Any], object]:
+    """Saves metadata of the task of an id, or of a claim."""
+
+    def act(ring: Ring, task: Any) -> object:
+        if isinstance(task, str):
+            return ring.save_metadata(task, metadata)
+        return ring.save_metadata(task.result_id, metadata, task)
+
+    return act
+
+
+WITH_WORK = ("waiting", "running", "full", "crowded", "deferred", "chained", "noted", "codes")
 OPERATIONS = {
     "enqueue": Operation(put(NEW), extra=NEW),
     "enqueue_deferred": Operation(put(NEW, 10**15), extra=NEW),
     "enqueue_large": Operation(put(NEW_LARGE), extra=NEW_LARGE),
+    "enqueue_noted": Operation(put(NEW_NOTED), extra=NEW_NOTED),
+    "enqueue_noted_large": Operation(put(NEW_NOTED_LARGE), extra=NEW_NOTED_LARGE),
+    "save": Operation(
+        save(SAVED), next_task, saves=SAVED, states=("waiting", "full", "crowded", "noted")
+    ),
+    "save_own": Operation(
+        save(SAVED), lambda ring: ring.claim(), saves=SAVED, claims=True,
+        states=("waiting", "full", "noted"),
+    ),
+    "save_finished": Operation(
+        save(SAVED), oldest_result, saves=SAVED, states=("full", "crowded", "noted")
+    ),
+    "clear_metadata": Operation(save(b""), oldest_result, saves=b"", states=("noted",)),
     "claim": Operation(lambda ring, _: ring.claim(), claims=True, states=WITH_WORK),
     "finish": Operation(
         end(OUTCOME), lambda ring: ring.claim(), ends=SUCCESSFUL, claims=True, states=WITH_WORK
@@ -210,6 +248,7 @@ def scene() -> Iterator[Scene]:
 def verification(scene: Scene, operation: Operation) -> Callable[[bool], None]:
     """What must hold after a death in `operation`."""
     next_up = scene.next_up()
+    scene.saved = operation.saves
 
     def verify(completed: bool) -> None:
         allowed: dict[str, set[str]] = {}
@@ -265,6 +304,7 @@ def test_death_at_every_step(scene: Scene, name: str, state: str) -> None:
     [
         ("enqueue_large", "holes"),
         ("finish_large", "holes"),
+        ("save_finished", "full"),
         ("reap", "chained"),
         ("promote", "deferred"),
         ("trim", "full"),
@@ -291,6 +331,7 @@ def test_death_between_pieces(
         ("enqueue_large", "chained"),
         ("claim", "deferred"),
         ("finish_large", "full"),
+        ("save_finished", "noted"),
         ("reap", "running"),
     ],
 )

@@ -32,6 +32,7 @@ class Record:
     dropped: bool = False  # its arguments
     finished_at_ns: int = 0
     noted: bool = False  # its pool was about to kill its worker
+    metadata: bytes = b""
 
 
 @dataclass
@@ -111,18 +112,20 @@ class Model:
         """RUNNING tasks."""
         return [key for key, record in self.records.items() if record.status == RUNNING]
 
-    def accepts(self, request_bytes: int) -> bool:
+    def accepts(self, request_bytes: int, metadata: bytes = b"") -> bool:
         """Whether an enqueue succeeds; makes room for it if so."""
         if self.waiting() >= self.limits.max_pending:
             return False
-        workers = self.limits.max_workers
+        workers, noted = self.limits.max_workers, self.metadata_slots(metadata)
         if request_bytes > self.inline():
-            return self.make_room(1 + self.chained(request_bytes), workers)
+            return self.make_room(1 + self.chained(request_bytes) + noted, workers)
+        if noted:
+            return self.make_room(1 + noted, workers)
         return self.free() > workers or self.make_room(1, workers)
 
     def enqueue(self, result_id: str, record: Record) -> None:
         """Adds what was accepted."""
-        record.slots = self.request_slots(record)
+        record.slots = self.request_slots(record) + self.metadata_slots(record.metadata)
         record.place = self.next_place()
         if not record.due_ns:
             record.lane = self.lane_of(record)
@@ -137,9 +140,30 @@ class Model:
         large = record.request_bytes > self.inline()
         return 1 + (self.chained(record.request_bytes) if large else 0)
 
+    def metadata_slots(self, metadata: bytes) -> int:
+        """Slots of a block, which has two words in front."""
+        return at.slots_for(16 + len(metadata), self.limits.slot_size) if metadata else 0
+
+    def saves(self, result_id: str, metadata: bytes) -> bool:
+        """Whether metadata is saved, the record being used by that; makes room for it if so."""
+        self.read(result_id)
+        count = self.metadata_slots(metadata)
+        if count and not self.make_room(count, self.limits.max_workers):
+            return False
+        if result_id in self.records:
+            self.saved(result_id, metadata)
+        return result_id in self.records
+
+    def saved(self, result_id: str, metadata: bytes) -> None:
+        """Replaces a record's metadata."""
+        record = self.records[result_id]
+        record.slots += self.metadata_slots(metadata) - self.metadata_slots(record.metadata)
+        record.metadata = metadata
+
     def drop_outcome(self, result_id: str) -> None:
         """Whoever tries again to finish gives back what the first attempt had taken."""
-        self.records[result_id].slots = self.request_slots(self.records[result_id])
+        record = self.records[result_id]
+        record.slots = self.request_slots(record) + self.metadata_slots(record.metadata)
 
     def next_place(self) -> int:
         """The next place in any order."""

@@ -19,9 +19,9 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.store import Arguments
 from tests import rings as peers
-from tests.model.adopting import Adopting
 from tests.model.faults import Fault, attach_with_faults, half_an_enqueue
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record
+from tests.model.saving import Saving, interruptions, notes
 from tests.model.world import SECOND_NS, Clock, Look
 from tests.rings import META, Peer
 
@@ -35,10 +35,9 @@ sizes = st.one_of(
     st.just(0), st.integers(200, 300), st.integers(400, 520), st.integers(0, 5000),
     st.just(18_000), st.just(30_000),
 )  # fmt: skip
-interruptions = st.one_of(st.just(0), st.just(0), st.integers(1, 60))
 
 
-class RingMachine(Adopting):
+class RingMachine(Saving):
     """One ring, this process and up to two others that can be killed."""
 
     def __init__(self) -> None:
@@ -84,9 +83,12 @@ class RingMachine(Adopting):
         priority=st.sampled_from([-100, -1, 0, 0, 0, 63, 100]),
         delay_s=st.one_of(st.just(0), st.just(0), st.integers(-5, 20)),
         number=st.integers(0, 2),
+        noted=notes,
         fault=interruptions,
     )
-    def enqueue(self, size: int, priority: int, delay_s: int, number: int, fault: int) -> None:
+    def enqueue(
+        self, size: int, priority: int, delay_s: int, number: int, noted: int, fault: int
+    ) -> None:
         """A task of any size, priority, time and code; it may be interrupted at any write."""
         site = self.sites[number]
         arguments: Arguments = ((bytes(size), uuid4().hex[:4]), {})
@@ -96,20 +98,20 @@ class RingMachine(Adopting):
         if due_ns <= self.clock.now_ns:
             wanted.due_ns = 0
         wanted.code, wanted.serial = site.registry.code, site.registry.serial
+        wanted.metadata = os.urandom(noted)
         told: list[str] = []
 
         def operation() -> None:
-            result_id, _ = site.enqueue(META, data, priority=priority, due_ns=due_ns)
+            result_id, _ = site.enqueue(
+                META, data, priority=priority, due_ns=due_ns, metadata=wanted.metadata
+            )
             told.append(result_id)
 
         waiting = self.model.waiting()
         try:
             interrupted = self.interrupted(fault, operation)
-        except QueueFull:
-            assert not self.model.accepts(wanted.request_bytes)
-            return
-        except PayloadTooLarge:
-            assert not self.model.accepts(wanted.request_bytes)
+        except (QueueFull, PayloadTooLarge):
+            assert not self.model.accepts(wanted.request_bytes, wanted.metadata)
             return
         if interrupted:
             self.after_interruption()
@@ -119,7 +121,7 @@ class RingMachine(Adopting):
                 self.model.enqueue(told[0], wanted)
             return
         assert waiting < LIMITS.max_pending
-        assert self.model.accepts(wanted.request_bytes)
+        assert self.model.accepts(wanted.request_bytes, wanted.metadata)
         self.model.enqueue(told[0], wanted)
 
     # --- claim and finish -------------------------------------------------------------------
@@ -244,6 +246,7 @@ class RingMachine(Adopting):
         status = FAILED if record.status == LOST else record.status
         assert found[0].status.name == status
         assert found[0].meta == META
+        assert found[0].metadata == record.metadata
         self.look.compare_arguments(found[0], record.arguments, record.dropped)
         if record.status in (SUCCESSFUL, FAILED):
             assert found[0].outcome() == record.outcome
@@ -373,6 +376,8 @@ class RingMachine(Adopting):
         model = self.model
         assert self.look.found_states() == {key: each.status for key, each in model.records.items()}
         assert self.look.recency() == list(model.kept)
+        for key, record in model.records.items():
+            assert self.look.metadata(key) == record.metadata
         assert all(self.look.dropped(key) == model.records[key].dropped for key in model.kept)
         assert self.look.lanes() == {key: model.records[key].lane for key in model.queue()}
         self.look.compare_listing(self.ring, model)

@@ -86,6 +86,11 @@ class Look:
         waiting = [key for key in listed if model.records[key].status == READY]
         assert [key for key in waiting if not self.due(key)] == model.queue()
 
+    def metadata(self, result_id: str) -> bytes | None:
+        """The metadata of a record."""
+        slot = ring_address(result_id)[0]
+        return self._table.metadata.current(slot, self._table.head(slot).generation)
+
     def recency(self) -> list[str]:
         """Finished records by use."""
         return self._follow(self._words[at.H_OLDEST])

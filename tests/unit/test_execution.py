@@ -97,7 +97,7 @@ class TwiceTask(Task):  # type: ignore[type-arg]
 
 def test_call_of_a_task_class(events: list[Any]) -> None:
     """A task is run by its own `call` where its class has one."""
-    values = {f.name: getattr(tasks.add, f.name) for f in fields(tasks.add)}
+    values = {f.name: getattr(tasks.add, f.name) for f in fields(Task)}
     go(WatchedStore(events), Claim(TwiceTask(**values), 1, 2))
     assert ("finish", True, [3, 3]) in events
 

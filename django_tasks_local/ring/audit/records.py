@@ -131,6 +131,9 @@ class Audit:
             wrong = wrong or self._payload_problem(slot, chain)
             if wrong:
                 return f"the chain of its {chain.name} {wrong}"
+        metadata, owner_word = self.table.metadata, self.table.owner_word(slot)
+        if head.metadata_chain and metadata.read(head.metadata_chain, owner_word) is None:
+            return "its metadata does not match its CRC"
         # A chained slot names one head, so no other record can have it.
         if len(set(taken)) != len(taken):
             return "its chains have a slot in common"
@@ -154,6 +157,8 @@ class Audit:
         elif state in (at.SUCCESSFUL, at.FAILED) and head.outcome_chain:
             crc = head.outcome_table_crc
             chains.append(Chain("outcome", head.outcome_chain, head.outcome_bytes, crc))
+        if chain := head.metadata_chain:
+            chains.append(Chain("metadata", chain, self.table.metadata.block_bytes(chain), None))
         return chains
 
     def _extent_problem(self, slot: int, chain: Chain, taken: list[int]) -> str:

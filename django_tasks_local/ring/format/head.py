@@ -6,6 +6,8 @@ writes it: the structs, the word numbers and the offsets follow.
 
 A record grows in three stages, each closed by a CRC that goes on from the one before: the request
 (`seal_request`), the claim (`seal_claim`) and the end (`seal_outcome` or `seal_loss`).
+The word that names the metadata stands behind them all: it changes at any stage, and the block
+that it names checks itself (see ``format.metadata``).
 """
 
 from struct import Struct
@@ -36,6 +38,8 @@ class Head(NamedTuple):
     outcome_bytes: int  # in a LOST record: why (see ``loss.loss_word``)
     outcome_chain: int
     outcome_crc: int  # these and the outcome, from claim's ^ state; table << 32
+
+    metadata_chain: int  # covered by no CRC of the record
 
     @property
     def request_bytes(self) -> int:
@@ -77,6 +81,7 @@ S_FINISHED_AT: Final = _word("finished_at_ns")
 S_OUTCOME_BYTES: Final = _word("outcome_bytes")
 S_OUTCOME_CHAIN: Final = _word("outcome_chain")
 S_OUTCOME_CRC: Final = _word("outcome_crc")
+S_METADATA_CHAIN: Final = _word("metadata_chain")
 
 # The words of each stage, without its CRC, which is the next one.
 HEAD: Final = Struct(f"={len(Head._fields)}Q")

@@ -54,7 +54,7 @@ class Found:
         progress: What its task had reported, None for nothing.
     """
 
-    __slots__ = ("_reader", "head", "progress", "raw", "result_id", "slot", "word")
+    __slots__ = ("_metadata", "_reader", "head", "progress", "raw", "result_id", "slot", "word")
 
     def __init__(
         self,
@@ -73,6 +73,7 @@ class Found:
         self.head = head
         self.raw = raw
         self.progress = progress
+        self._metadata = None if head.metadata_chain else b""
 
     @property
     def state(self) -> int:
@@ -88,6 +89,13 @@ class Found:
     def meta(self) -> bytes:
         """What names the task."""
         return self._reader.meta(self)
+
+    @property
+    def metadata(self) -> bytes:
+        """Its metadata as JSON, b"" for none: at that moment, or of a claim when first asked."""
+        if self._metadata is None:
+            self._metadata = self._reader.metadata(self)
+        return self._metadata
 
     @property
     def enqueued_at_ns(self) -> int:
@@ -179,8 +187,8 @@ class Reader:
                 reported = words[(offset + size - PROGRESS_BYTES) // 8] >> 16 == head.generation
                 progress = self._progress(offset, head.generation) if reported else None
                 found = Found(self, result_id, slot, word, head, raw, progress)
-                if head.arguments_chain:
-                    self.meta(found)  # the CRC of the head's request covers its meta, too
+                if head.arguments_chain or head.metadata_chain:
+                    self._read_chained(found)
                 return found
         raise damaged(self._table, slot, wrong)
 
@@ -223,6 +231,24 @@ class Reader:
         if not names_task(head, data):
             self._refuse(found)
         return data
+
+    def metadata(self, found: Found) -> bytes:
+        """Return the metadata of a record as it is now.
+
+        Raises:
+            TaskResultDoesNotExist: The record was recycled since it was found.
+            StoreUnavailable: It is damaged.
+        """
+        metadata = self._table.metadata.current(found.slot, found.head.generation)
+        if metadata is None:
+            self._refuse(found)
+        return metadata
+
+    def _read_chained(self, found: Found) -> None:
+        """Read what a poll for the status shows of a record, as far as it lies in chains."""
+        if found.head.arguments_chain:
+            self.meta(found)  # the CRC of the head's request covers its meta, too
+        _ = found.metadata
 
     def _unpickled(self, found: Found, chain: int, offset: int, size: int, table_crc: int) -> Any:
         """Unpickles a chained payload of a record, each piece once its CRC holds.

@@ -13,6 +13,7 @@ from django_tasks_local.ring.format.head import (
     S_ARGUMENTS_BYTES,
     S_ARGUMENTS_CHAIN,
     S_META_BYTES,
+    S_METADATA_CHAIN,
     S_OUTCOME_CHAIN,
 )
 from django_tasks_local.ring.shm.errors import inconsistent, lost_hold
@@ -204,7 +205,7 @@ class Slots:
         if not word or at.chain_word(head, word & at.GENERATION_MASK) != chain_word:
             return False
         fields = (self._slots_at + head * self.size) // 8
-        chains = [self.request_chain(head)]
+        chains = [self.request_chain(head), words[fields + S_METADATA_CHAIN]]
         if state in (at.RUNNING, at.SUCCESSFUL, at.FAILED):
             chains.append(words[fields + S_OUTCOME_CHAIN])
         return any(

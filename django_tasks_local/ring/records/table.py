@@ -10,6 +10,7 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.head import (
     HEAD_BYTES,
     S_ARGUMENTS_CHAIN,
+    S_METADATA_CHAIN,
     S_OUTCOME_CHAIN,
     Head,
     make_head,
@@ -17,6 +18,7 @@ from django_tasks_local.ring.format.head import (
 from django_tasks_local.ring.shm.errors import inconsistent
 from django_tasks_local.ring.shm.segment import Segment
 
+from .metadata import Metadata
 from .order import Order
 from .recency import Recency
 from .slots import Slots
@@ -49,6 +51,7 @@ class Table:
         self.words = segment.words
         self.bytes = segment.bytes
         self.slots = Slots(segment)
+        self.metadata = Metadata(segment, self.slots)
         self.order = Order(segment)
         self.recency = Recency(segment)
         self._slots_at = geometry.slots_at
@@ -96,6 +99,8 @@ class Table:
         chains = [self.slots.request_chain(slot)]
         if state in (at.RUNNING, at.SUCCESSFUL, at.FAILED):
             chains.append(self.words[word + S_OUTCOME_CHAIN])
+        if self.words[word + S_METADATA_CHAIN]:
+            chains.append(self.metadata.chain(slot, self.owner_word(slot)))
         return [chain for chain in chains if chain]
 
     def owner_word(self, slot: int) -> int:
@@ -105,7 +110,11 @@ class Table:
     def free(self, slot: int) -> None:
         """Frees a record with its chains, which nothing links any more."""
         word = self.offset(slot) // 8
-        if not (self.words[word + S_ARGUMENTS_CHAIN] or self.words[word + S_OUTCOME_CHAIN]):
+        if not (
+            self.words[word + S_ARGUMENTS_CHAIN]
+            or self.words[word + S_OUTCOME_CHAIN]
+            or self.words[word + S_METADATA_CHAIN]
+        ):
             self.words[self.commit + slot] = 0
             self.slots.give_back(slot)
             return
@@ -135,7 +144,8 @@ class Table:
         words[at.H_FINISHED_SLOTS] -= count
         words[at.H_FINISHED] -= 1
         words[at.H_EVICTED] += 1
-        if count > 1:
+        # The slots of a block of metadata are counted by its first word, which may be damaged.
+        if count > 1 or words[self.offset(slot) // 8 + S_METADATA_CHAIN]:
             self.free(slot)
         else:  # as most are: it has no chains
             words[self.commit + slot] = 0
@@ -224,10 +234,16 @@ class Table:
     def slots_of(self, slot: int) -> int:
         """How many slots a finished record occupies."""
         word = self.offset(slot) // 8
-        if not (self.words[word + S_ARGUMENTS_CHAIN] or self.words[word + S_OUTCOME_CHAIN]):
+        if not (
+            self.words[word + S_ARGUMENTS_CHAIN]
+            or self.words[word + S_OUTCOME_CHAIN]
+            or self.words[word + S_METADATA_CHAIN]
+        ):
             return 1
         head, size = self.head(slot), self.geometry.slot_size
         count = 1
+        if head.metadata_chain:
+            count += self.metadata.slots_of(slot)
         if head.arguments_chain:
             left = 0 if self.slots.is_cut(slot) else head.arguments_bytes
             count += at.slots_for(head.meta_bytes + left, size)

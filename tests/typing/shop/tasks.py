@@ -5,7 +5,8 @@ from typing import Any
 from django.tasks import TaskContext
 from django.tasks import task as django_task
 
-from django_tasks_local import current_result_id, report_progress, track
+from django_tasks_local import current_result_id, metadata_of, report_progress, track
+from django_tasks_local.typing import TaskContext as LocalContext
 from django_tasks_local.typing import task
 
 
@@ -23,6 +24,14 @@ def total(numbers: list[int], *, scale: float = 1.0) -> float:
 def attempt(context: TaskContext[Any, Any], number: int) -> str:
     report_progress(number, 10, "half way")
     return f"{context.attempt} {current_result_id.get()}"
+
+
+@task(takes_context=True)
+def notes(context: LocalContext[Any, Any], rows: int) -> bool:
+    context.metadata["rows"] = rows
+    context.save_metadata()
+    metadata_of(context)["rows"] = rows + 1
+    return context.metadata_modified
 
 
 @task()

@@ -11,15 +11,17 @@ from django_tasks_local import (
     aresults,
     await_finished,
     enqueue_on_commit,
+    metadata_of,
     progress_of,
     results,
     wait_finished,
+    with_metadata,
 )
 from django_tasks_local.exceptions import WorkerLost
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.typing import Task, TaskResult
 
-from .tasks import attempt, bare, plain, total, waits
+from .tasks import attempt, bare, notes, plain, total, waits
 
 
 def enqueue() -> str:
@@ -38,6 +40,16 @@ def defer() -> Task[[int], int]:
     total.using(run_after=timedelta(days=1)).enqueue([1])
     total.using(run_after=datetime.now(UTC), priority=3, queue_name="reports").enqueue([1])
     return bare.using(run_after=timedelta(minutes=1), backend="cpu_intensive")
+
+
+def trace(trace_id: str) -> dict[str, Any]:
+    result = notes.using(metadata={"trace": trace_id}, priority=3).enqueue(4)
+    assert_type(result.return_value, bool)
+    assert_type(result.raw_metadata, dict[str, Any])
+    traced: Task[[int], int] = with_metadata(bare, {"trace": trace_id})
+    traced.enqueue(1)
+    assert_type(metadata_of(plain.enqueue(1)), dict[str, Any])
+    return result.metadata
 
 
 def read(result_id: str) -> float | None:
@@ -104,6 +116,8 @@ def mistakes() -> None:
     total.enqueue([1], scales=1)  # type: ignore[call-arg]
     total.using(run_after=5)  # type: ignore[arg-type]
     attempt.enqueue("3")  # type: ignore[arg-type]
+    total.using(metadata=[1])  # type: ignore[arg-type]
+    notes.enqueue("3")  # type: ignore[arg-type]
     progress_of("id")  # type: ignore[arg-type]
     bare.enqueue(1).wait_finished("5")  # type: ignore[arg-type]
     wait_finished(1)  # type: ignore[type-var]

@@ -13,7 +13,7 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.head import HEAD_BYTES, Head
 from django_tasks_local.store import Arguments
 from tests import rings as peers
-from tests.rings import FAR_NS, LANE, Rings, done, exists, put, ring_address
+from tests.rings import FAR_NS, LANE, LIMITS, Rings, done, exists, put, ring_address
 
 LARGE: Arguments = ((b"x" * 2000,), {})
 
@@ -130,7 +130,7 @@ RECORDS: dict[str, tuple[Place, int, str]] = {
 HEADER: dict[str, tuple[Place, int, str]] = {
     "magic": (header(at.H_MAGIC), 5, "magic"),
     "version": (header(at.H_VERSION), 9, "version"),
-    "slot size": (header(at.H_SLOT_SIZE), 512, "slot size"),
+    "slot size": (header(at.H_SLOT_SIZE), 2 * LIMITS.slot_size, "slot size"),
     "slots": (header(at.H_SLOTS), 2**63, "number of slots"),
     "geometry CRC": (header(at.H_GEOMETRY_CRC), 1, "CRC"),
     "RESERVED": (header(at.H_RESERVED), 1024, "RESERVED"),
@@ -313,7 +313,7 @@ def areas(ring: Ring) -> dict[str, tuple[int, int]]:
     geometry = ring._table.geometry
     ranges = {name: (geometry.column(name) * 8, at.STEP_SLOTS * 8) for name in at.COLUMNS}
     ranges["map"] = (geometry.map_at, at.STEP_SLOTS)
-    ranges["slots"] = (geometry.slots_at, 30 * 256)
+    ranges["slots"] = (geometry.slots_at, 30 * LIMITS.slot_size)
     ranges["header"] = (at.H_RESERVED * 8, at.HEADER_BYTES - at.H_RESERVED * 8)
     ranges["registry"] = (at.HEADER_BYTES, 4 * at.ENTRY_BYTES)
     return ranges

@@ -55,6 +55,20 @@ def readable(ring: Ring, result_id: str) -> bool:
     return True
 
 
+def test_an_expired_result_takes_no_metadata(rings: Rings, clock: Clock) -> None:
+    """As it cannot be read either; the block that it has goes with it."""
+    ring = rings.attach(BOTH)
+    free = ring.counts().free_slots
+    result_id = done(ring)
+    ring.save_metadata(result_id, b"{}")
+    clock.now_ns += 10 * SECOND_NS
+    with pytest.raises(TaskResultDoesNotExist, match="RESULT_TTL"):
+        ring.save_metadata(result_id, b'{"late":1}')
+    ring.expiry.sweep()
+    assert ring.counts().free_slots == free
+    assert ring.check() == []
+
+
 def test_each_end_has_its_lifetime(rings: Rings, clock: Clock) -> None:
     """RESULT_TTL counts for what succeeded, FAILURE_TTL for what failed or was lost, to the ns."""
     ring = rings.attach(BOTH)

@@ -89,7 +89,7 @@ def test_a_chained_result_goes_with_all_its_slots(ring: Ring) -> None:
     free = ring.counts().free_slots
     result_id = put(ring, ((b"x" * 3000,), {}))
     run(ring, b"y" * 4000)
-    assert ring.counts().free_slots < free - 20
+    assert ring.counts().free_slots < free - 10
     for _ in range(LIMITS.max_results):
         done(ring)
     assert not exists(ring, result_id)

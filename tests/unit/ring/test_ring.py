@@ -15,13 +15,13 @@ from tests import rings as peers
 from tests.rings import LIMITS, META, Rings, done, exists, put, ring_address, run
 
 # One step and no growth: 200 slots.
-SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 8 * 4096 + 200 * (256 + 49))
-STEP_BYTES = at.STEP_SLOTS * 256
+SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 8 * 4096 + 200 * (LIMITS.slot_size + 49))
+STEP_BYTES = at.STEP_SLOTS * LIMITS.slot_size
 
 
 def payload(slots: int) -> Any:
-    """Arguments that need a chain of exactly so many slots of 256 bytes."""
-    return (b"x" * (256 * slots - 100),), {}
+    """Arguments that need a chain of exactly so many slots."""
+    return (b"x" * (LIMITS.slot_size * slots - 100),), {}
 
 
 # --- payloads ------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ def test_a_fragmented_ring_takes_large_payloads(rings: Rings) -> None:
     while len(ids) > 30:
         run(ring)
         ids.pop(0)
-    large = os.urandom(256 * 60)
+    large = os.urandom(LIMITS.slot_size * 60)
     result_id = put(ring, ((large,), {}), priority=9)
     assert ring.check() == []
     assert ring.get(result_id).arguments() == ((large,), {})
@@ -74,7 +74,7 @@ def test_what_was_left_by_the_last_record_is_not_seen(ring: Ring) -> None:
     offset = ring._table.offset(slot)
     run(ring)
     ring._mutex.run(ring._table.evict_oldest)
-    ring.segment.bytes[offset : offset + 256] = b"\xff" * 256
+    ring.segment.bytes[offset : offset + LIMITS.slot_size] = b"\xff" * LIMITS.slot_size
     ring.words[at.H_CURSOR] = slot
     second = put(ring)
     assert ring_address(second)[0] == slot

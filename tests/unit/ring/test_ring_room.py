@@ -19,12 +19,12 @@ from tests import rings as peers
 from tests.rings import LIMITS, META, Rings, done, exists, put, run
 
 # One step and no growth: 200 slots.
-SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 8 * 4096 + 200 * (256 + 49))
+SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 8 * 4096 + 200 * (LIMITS.slot_size + 49))
 
 
 def payload(slots: int) -> Any:
-    """Arguments that need a chain of exactly so many slots of 256 bytes."""
-    return (b"x" * (256 * slots - 100),), {}
+    """Arguments that need a chain of exactly so many slots."""
+    return (b"x" * (LIMITS.slot_size * slots - 100),), {}
 
 
 def fill(ring: Ring) -> list[str]:
@@ -323,9 +323,9 @@ def test_a_full_file_system_is_named(rings: Rings, monkeypatch: pytest.MonkeyPat
     claim = ring.claim()
     assert claim is not None
     with pytest.raises(PayloadTooLarge, match="or give /dev/shm more room") as caught:
-        ring.finish(claim, successful=True, outcome=b"y" * 256 * 700)
+        ring.finish(claim, successful=True, outcome=b"y" * LIMITS.slot_size * 700)
     assert caught.value.option == "SHM_SIZE"
     assert caught.value.fix.startswith("give /dev/shm more room (docker run --shm-size=")
-    assert caught.value.limit < 256 * 700
+    assert caught.value.limit < LIMITS.slot_size * 700
     assert put(ring)
     assert ring.check() == []

@@ -17,7 +17,7 @@ from django_tasks_local.ring.format.ids import parse_id
 from tests import rings as peers
 from tests.rings import LIMITS, Rings, done, put, run
 
-STEP_BYTES = at.STEP_SLOTS * 256
+STEP_BYTES = at.STEP_SLOTS * LIMITS.slot_size
 
 
 # --- waking, looking -----------------------------------------------------------------------

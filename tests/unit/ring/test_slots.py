@@ -311,7 +311,7 @@ def test_growing_makes_no_holes_real(rings: Rings) -> None:
     before = os.fstat(ring.segment.fd).st_blocks * 512
     assert ring._mutex.run(ring._table.slots.grow)
     grown = os.fstat(ring.segment.fd).st_blocks * 512 - before
-    step = at.STEP_SLOTS * (256 + at.COLUMN_BYTES_PER_SLOT)
+    step = at.STEP_SLOTS * (LIMITS.slot_size + at.COLUMN_BYTES_PER_SLOT)
     assert step - at.PAGE <= grown <= step + 20 * at.PAGE
 
 

@@ -1,0 +1,88 @@
+"""What happens inside the mutex to the metadata of a record.
+
+A block is taken, written and named by its record in one hold of the lock. So a death leaves the old
+metadata or the new, and slots that no record reaches: the next process rebuilds.
+"""
+
+from .format import layout as at
+from .format.metadata import Block
+from .operations import AGAIN, Operations, Request, Written
+from .records.reader import Found
+from .records.table import Room
+
+
+class MetadataOperations(Operations):
+    """The operations of a ring, with those that concern metadata."""
+
+    def enqueue_with_metadata(self, request: Request) -> int:
+        """As `enqueue`, for a request that has metadata."""
+        words, table, block = self._words, self._table, request.metadata
+        assert block is not None
+        if self.full():
+            return 0
+        room = table.make_room(1 + block.slots(self._size), words[at.H_MAX_WORKERS])
+        if room is not Room.ENOUGH:
+            return AGAIN if room is Room.MORE else 0
+        words[at.H_DIRTY] = 1
+        slot = table.slots.take_one()
+        generation = words[at.H_TICK]
+        if generation >= at.BEYOND_ANY_TICK:
+            raise OverflowError(f"TICK is {generation}")  # damage: see layout
+        words[at.H_TICK] = generation + 1
+        words[at.H_UNFINISHED] += 1
+        chain = table.metadata.put(block, at.chain_word(slot, generation))
+        self._publish(request, slot, generation, 0, generation, chain)
+        return slot
+
+    def attach_metadata(self, written: Written, block: Block) -> Room:
+        """Give metadata to a record that we are WRITING."""
+        words, table = self._words, self._table
+        mine = at.head_word(at.WRITING, written.generation, self._registry.index)
+        if words[table.commit + written.slot] != mine:
+            return Room.NONE
+        room = table.make_room(block.slots(self._size), words[at.H_MAX_WORKERS])
+        if room is Room.ENOUGH:
+            words[at.H_DIRTY] = 1
+            chain = table.metadata.put(block, written.wanted.owner_word)
+            words[table.metadata.word(written.slot)] = chain
+        return room
+
+    def save_metadata(self, found: Found, block: Block, *, as_owner: bool) -> Room | None:
+        """Replace the metadata of a record; saving makes a finished one the most recent.
+
+        Args:
+            found: The record.
+            block: All of its new metadata.
+            as_owner: Whether it has to be as it was found: RUNNING by us.
+
+        Returns:
+            None where the record has gone, or is not ours any more.
+        """
+        words, table, slot = self._words, self._table, found.slot
+        commit, count = table.commit + slot, block.slots(self._size)
+        if not self._is_there(found, as_owner):
+            return None
+        finished = words[commit] >> at.STATE_SHIFT in at.FINISHED
+        if finished and words[at.H_NEWEST] != slot:  # so that it is the last to make room
+            words[at.H_DIRTY] = 1
+            table.recency.renew(slot)
+        if count and (room := table.make_room(count, words[at.H_MAX_WORKERS])) is not Room.ENOUGH:
+            return room
+        if not self._is_there(found, as_owner):
+            return Room.NONE  # the last that could make room was the record itself
+        words[at.H_DIRTY] = 1
+        word, owner_word = table.metadata.word(slot), table.owner_word(slot)
+        old = table.metadata.chain(slot, owner_word)
+        before = table.metadata.slots_of(slot) if old else 0
+        words[word] = table.metadata.put(block, owner_word) if count else 0  # the commit point
+        if finished:
+            words[at.H_FINISHED_SLOTS] += count - before
+        table.slots.discard(old)
+        return Room.ENOUGH
+
+    def _is_there(self, found: Found, as_owner: bool) -> bool:
+        word = self._words[self._table.commit + found.slot]
+        if as_owner:
+            return bool(word == found.word)
+        same = not (word ^ found.word) & at.GENERATION_MASK
+        return same and at.READY <= word >> at.STATE_SHIFT <= at.LOST

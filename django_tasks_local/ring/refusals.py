@@ -1,0 +1,102 @@
+"""What a ring has no room for: the exceptions, with what would fit and what makes more room."""
+
+from typing import Final
+
+from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
+from django_tasks_local.store import task_path
+
+from .format import layout as at
+from .format.metadata import BLOCK_HEAD_BYTES, Block, most_bytes
+from .operations import Request
+from .records.payload import Pickled
+from .records.table import Table
+from .shm.errors import MORE_SHM, no_space
+from .shm.mutex import Mutex
+
+_AS_JSON: Final = "as JSON"
+
+
+class Refusals:
+    """Say what a ring has too little room for, and how much it has."""
+
+    def __init__(self, table: Table, mutex: Mutex, alias: str, inline: int) -> None:
+        self._table = table
+        self._words = table.words
+        self._mutex = mutex
+        self._alias = alias
+        self._inline = inline
+
+    def of_request(self, request: Request) -> Exception:
+        """Return why an enqueue was refused."""
+        arguments, words, slots = Pickled.of(request.arguments), self._words, self._table.slots
+        size = len(request.meta) + len(arguments)
+        if request.metadata:
+            size += request.metadata.size
+        pending = words[at.H_UNFINISHED] - words[at.H_RUNNING]
+        if pending >= words[at.H_MAX_PENDING]:
+            return QueueFull(self._alias, pending, words[at.H_MAX_PENDING])
+        largest = self._largest()
+        if size > largest:
+            what = "arguments and metadata" if request.metadata else "arguments"
+            what, table = f"{what} of task {task_path(request.meta)}", arguments.table_bytes
+            return PayloadTooLarge(what, size - table, largest - table)
+        if slots.reserved() < slots.total and not self._mutex.run(slots.grow):
+            return no_space(self._table.segment.path)
+        bytes_in_all = self._table.geometry.segment_bytes
+        return QueueFull(self._alias, pending, bytes_in_all, option="SHM_SIZE")
+
+    def of_outcome(self, path: str, outcome: Pickled, count: int) -> PayloadTooLarge:
+        """Return why a return value that needs `count` slots was refused."""
+        limit, fix = self._room(count)
+        table = outcome.table_bytes
+        what = f"return value of task {path}"
+        return PayloadTooLarge(what, len(outcome) - table, limit - table, fix=fix)
+
+    def of_metadata(self, block: Block, meta: bytes) -> PayloadTooLarge:
+        """Return why the metadata of a task was refused when it was to be saved."""
+        limit, fix = self._room(block.slots(self._table.geometry.slot_size))
+        what, limit = _metadata_of(meta), max(limit - BLOCK_HEAD_BYTES, 0)
+        return PayloadTooLarge(what, len(block.data), limit, fix=fix, form=_AS_JSON)
+
+    def block(self, metadata: bytes, meta: bytes) -> Block:
+        """Return the metadata of a task as a block.
+
+        Raises:
+            PayloadTooLarge: An empty ring would have no room for it.
+        """
+        block, size = Block(metadata), self._table.geometry.slot_size
+        usable = self._usable_slots() * size
+        limit = min(most_bytes(size) + BLOCK_HEAD_BYTES, usable)
+        if block.size > limit:
+            option = "SHM_SIZE" if limit == usable else "SLOT_SIZE"
+            what, limit = _metadata_of(meta), max(limit - BLOCK_HEAD_BYTES, 0)
+            raise PayloadTooLarge(what, len(block.data), limit, option, form=_AS_JSON)
+        return block
+
+    def _room(self, count: int) -> tuple[int, str | None]:
+        """Return how many bytes fit now that `count` slots were refused, and the fix.
+
+        The fix is None where SHM_SIZE is the limit.
+        """
+        words, slots = self._words, self._table.slots
+        spare = words[at.H_FREE] + words[at.H_FINISHED_SLOTS] - words[at.H_MAX_WORKERS]
+        unreserved = slots.total - slots.reserved()
+        fix = None
+        if count <= spare + unreserved:  # SHM_SIZE allows it, and the kernel gave no memory
+            fix = MORE_SHM
+        else:
+            spare += unreserved
+        return max(spare, 1) * slots.size, fix
+
+    def _largest(self) -> int:
+        """Return the largest payload that an empty ring would take."""
+        return max(self._inline, self._usable_slots() * self._table.geometry.slot_size)
+
+    def _usable_slots(self) -> int:
+        """Return how many slots one task can have beside its head slot."""
+        usable: int = self._table.slots.total - self._words[at.H_MAX_WORKERS] - 2
+        return usable
+
+
+def _metadata_of(meta: bytes) -> str:
+    return f"metadata of task {task_path(meta)}"

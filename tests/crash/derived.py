@@ -1,0 +1,50 @@
+"""What a ring derives from its commit words, in a form that can be compared."""
+
+from typing import Any
+
+from django_tasks_local.ring import Ring
+from django_tasks_local.ring.format import layout as at
+
+
+def derived(ring: Ring) -> dict[str, Any]:
+    """All that is derived from the commit words, in a form that can be compared."""
+    table, words = ring._table, ring.words
+    # What was cleared since it was enqueued goes from one lane of its code into the other.
+    waiting = {
+        (code, queue): sorted(
+            (slot for lane in (0, 1) for slot in _walk(ring, words[_head_of(code, lane, queue)])),
+            key=lambda slot: words[table.sequence + slot],
+        )
+        for code in range(at.CODES)
+        for queue in range(at.PRIORITIES)
+    }
+    heap = table.geometry.column("heap")
+    reserved = table.slots.reserved()
+    place = table.geometry.map_at
+    return {
+        "waiting": {place: slots for place, slots in waiting.items() if slots},
+        "heap": sorted(words[heap : heap + words[at.H_DEFERRED]].tolist()),
+        "recency": _walk(ring, words[at.H_OLDEST]),
+        "newest": words[at.H_NEWEST],
+        "map": bytes(ring.segment.bytes[place + 1 : place + reserved]),
+        "counts": [
+            words[n]
+            for n in (
+                at.H_FREE, at.H_DEFERRED, at.H_RUNNING, at.H_FINISHED,
+                at.H_FINISHED_SLOTS, at.H_UNFINISHED,
+            )
+        ],
+    }  # fmt: skip
+
+
+def _walk(ring: Ring, slot: int) -> list[int]:
+    link = ring._table.geometry.column("link")
+    slots = []
+    while slot:
+        slots.append(slot)
+        slot = ring.words[link + slot]
+    return slots
+
+
+def _head_of(code: int, lane: int, queue: int) -> int:
+    return at.LANES_AT + (2 * code + lane) * at.LANE_WORDS + at.L_HEAD + queue
