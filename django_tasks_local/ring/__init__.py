@@ -305,7 +305,7 @@ the ring, a site, or a process that asks for that very result.
 | rebuild | at any step | DIRTY | next: begins again |
 | attach | before COMMIT | nothing: its liveness lock is gone | nobody needs to |
 | | a new code, before its DIGEST | a free number | nobody needs to |
-| | making the ring | a file without MAGIC | the next that attaches lays it out |
+| | making the ring | no bytes, zeros, or all but MAGIC | the next that attaches lays it out |
 
 An exception that a signal handler raises inside is like a death, but for one thing: its process
 lives, so what it is WRITING it frees itself.
