@@ -253,9 +253,9 @@ progress, which its sequence word guards.
    inside means an interruption, and costs the next one a rebuild.
 9. **Quick.** Nobody inside pickles, logs, sends a signal, forks, waits, or copies a large payload,
    and nobody is inside for more than 1 ms. Work of any size is done in steps, each in a hold of its
-   own: chains are taken and given up some runs at a time, records evicted and promoted some at a
-   time, memory reserved 1 MiB at a time. Exceptions are a rebuild, 3 us a record, and the audit and
-   the repair, which read everything.
+   own: chains are taken and given up some runs at a time, of however many chains, records evicted
+   and promoted some at a time, memory reserved 1 MiB at a time. Exceptions are a rebuild, 3 us a
+   record, and the audit and the repair, which read everything.
 10. **Two views.** All writes are item or slice assignments to `Segment.words` and
     `Segment.bytes`: the crash tests count them, and kill at each.
 11. **Hints.** The work semaphores, CURSOR, the statistics, ENTRIES_USED, POOL_WORKERS, WANTED and
@@ -333,7 +333,7 @@ the ring, a site, or a process that asks for that very result.
 | rebuild | at any step | DIRTY | next: begins again |
 | attach | before COMMIT | nothing: its liveness lock is gone | nobody needs to |
 | | a new code, before its DIGEST | a free number | nobody needs to |
-| | making the ring | a file without MAGIC | the next that attaches lays it out |
+| | making the ring | no bytes, zeros, or all but MAGIC | the next that attaches lays it out |
 
 An exception that a signal handler raises inside is like a death, but for one thing: its process
 lives, so what it is WRITING it frees itself.

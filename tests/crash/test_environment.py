@@ -261,7 +261,7 @@ def test_truncated_before_it_was_a_ring(name: str, size: int) -> None:
     """A segment whose maker died at once, or that somebody cut to nothing, is laid out anew."""
     path = Path(segment_path(name))
     path.touch(mode=0o600)
-    path.write_bytes(os.urandom(size))
+    path.write_bytes(bytes(size))
     use(name, SMALL)(True)
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,12 +22,15 @@ from django_tasks_local.ring.shm.segment import Segment
 
 from .source import Source
 
-# How much of the map one hold of the lock searches: 0.4 ms.
-SEARCHED_AT_ONCE: Final = 2**20
+# How much of the map one hold of the lock searches for a chain: 0.3 ms at most, where free slots
+# lie in runs that are a little too short. (1 MiB in search of two neighbours takes 1.1 ms.)
+SEARCHED_AT_ONCE: Final = 2**17
 # The longest run that is taken at once: looking at its words and writing them takes up to 0.4 ms.
 LONGEST_RUN: Final = 2**11
 # How many runs of a chain one hold of the lock takes or frees, at 1 to 2 us each.
 RUNS_AT_ONCE: Final = 64
+# How many slots are freed at once, but for the last run: 0.1 ms, at 3 ns each.
+FREED_AT_ONCE: Final = 2**15
 # How much of a record's chain is compared with the free map, which may be damaged.
 _COMPARED: Final = 64
 # By how much the wanted length of runs falls where no run is left that is as long.
@@ -267,26 +271,27 @@ class Slots:
         self._bytes[self._map + slot] = 0
         self._words[at.H_FREE] += 1
 
-    def discard(self, chain: int) -> None:
-        """Gives up a chain that no record names any more (in the lock, dirty); 0 is none.
+    def discard(self, *chains: int) -> None:
+        """Gives up chains that no record names any more (in the lock, dirty); 0 is none.
 
-        Its slots become free in pieces: the first at once, the rest with whatever needs room next.
-        What is not free yet is in a list: its top in the header, the next one below a chain in the
-        `back` word of that chain's first slot.
+        Their slots become free in pieces: one at once, of however many chains, the rest with
+        whatever needs room next. What is not free yet is in a list: its top in the header, the next
+        one below a chain in the `back` word of that chain's first slot.
         """
-        words, start = self._words, chain & at.EXTENT_SLOT_MASK
-        if not 0 < start < self.reserved():
-            return
-        words[self._back + start] = words[at.H_DISCARDED]
-        words[at.H_DISCARDED] = chain
+        words, reserved = self._words, self.reserved()
+        for chain in chains:
+            start = chain & at.EXTENT_SLOT_MASK
+            if 0 < start < reserved:
+                words[self._back + start] = words[at.H_DISCARDED]
+                words[at.H_DISCARDED] = chain
         self.free_discarded()
 
     def free_discarded(self) -> None:
-        """Frees some of the slots that were given up (in the lock, dirty).
+        """Frees some of the slots that were given up (in the lock, dirty): 0.2 ms at most.
 
         A chain ends where a link is damaged: what is behind it is free after the next rebuild.
         """
-        words, reserved = self._words, self.reserved()
+        words, reserved, left = self._words, self.reserved(), FREED_AT_ONCE
         for _ in range(RUNS_AT_ONCE):
             chain = words[at.H_DISCARDED]
             start, length = chain & at.EXTENT_SLOT_MASK, chain >> at.EXTENT_SHIFT
@@ -301,12 +306,22 @@ class Slots:
                 words[at.H_DISCARDED] = rest
             else:
                 words[at.H_DISCARDED] = below
-            column = slice(self._commit + start, self._commit + start + length)
-            if words[column].tolist().count(owner_word) == length:
+            # No run is longer, unless a link is damaged.
+            if length <= LONGEST_RUN and self._belongs(start, length, owner_word):
                 # Or else the next one that takes them would have to look at each of these words.
+                column = slice(self._commit + start, self._commit + start + length)
                 words[column] = memoryview(bytes(8 * length)).cast("Q")
                 self._bytes[self._map + start : self._map + start + length] = bytes(length)
                 words[at.H_FREE] += length
+                left -= length
+            if left <= 0:
+                break
+
+    def _belongs(self, start: int, length: int, owner_word: int) -> bool:
+        """Whether the slots of a run all bear the same commit word."""
+        # As bytes: 1 ns a word. Python's numbers would take 20.
+        column = self._bytes[8 * (self._commit + start) : 8 * (self._commit + start + length)]
+        return column.tobytes() == owner_word.to_bytes(8, sys.byteorder) * length
 
     def discarded(self) -> list[int]:
         """The slots that were given up and are not free yet."""

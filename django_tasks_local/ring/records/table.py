@@ -23,7 +23,7 @@ from .order import Order
 from .recency import Recency
 from .slots import Slots
 
-# 50 us of small records; after a larger one, as many slots as this is of records, no other.
+# 50 us of small records; no other once they had more than twice as many slots.
 EVICTED_AT_ONCE: Final = 16
 # 0.1 ms: how many finished records one hold searches for arguments to drop.
 LOOKED_AT_ONCE: Final = 128
@@ -120,8 +120,7 @@ class Table:
             return
         chains = self.chains(slot)
         self.words[self.commit + slot] = 0  # FREE; its chained slots with it
-        for chain in chains:
-            self.slots.discard(chain)
+        self.slots.discard(*chains)
         self.slots.give_back(slot)
 
     def evict_oldest(self) -> int:
@@ -174,10 +173,12 @@ class Table:
             return Room.NONE
         if words[at.H_HAND] != words[at.H_NEWEST] and self.drop_arguments():
             return Room.MORE
+        evicted = 0
         for _ in range(EVICTED_AT_ONCE):
             if words[at.H_FREE] >= count:
                 return Room.ENOUGH
-            if self.evict_oldest() > EVICTED_AT_ONCE:
+            evicted += self.evict_oldest()
+            if evicted > 2 * EVICTED_AT_ONCE:
                 break
         return Room.MORE
 
@@ -224,10 +225,12 @@ class Table:
             words[at.H_DIRTY] = 1
             self.slots.free_discarded()
             return True
+        evicted = 0
         for _ in range(EVICTED_AT_ONCE):
             if words[at.H_FINISHED] <= keep:
                 return False
-            if self.evict_oldest() > EVICTED_AT_ONCE:
+            evicted += self.evict_oldest()
+            if evicted > 2 * EVICTED_AT_ONCE:
                 break
         return True
 

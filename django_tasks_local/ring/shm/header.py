@@ -35,8 +35,21 @@ def geometry_of(head: memoryview, size: int) -> at.Geometry | None:
     return geometry if geometry.segment_bytes == size else None
 
 
-def unusable(head: memoryview, path: str) -> StoreUnavailable:
+def is_half_made(head: memoryview, size: int) -> bool:
+    """Whether a header, with nobody attached, is what a process that dies in `_lay_out` leaves.
+
+    That is nothing, zeros, or all but the magic, in a file of the size that it says. Whatever else
+    is there was a ring once, or is somebody's file: to lay out a ring over it would destroy it. (A
+    ring that was cut to no bytes at all looks like one that nobody has begun with.)
+    """
+    return not any(head) or bool(head[at.H_MAGIC] == 0 and head[at.H_SEGMENT_BYTES] == size)
+
+
+def unusable(head: memoryview, size: int, path: str) -> StoreUnavailable:
     """Why a header is not one of our layout."""
+    if head[at.H_MAGIC] == at.MAGIC and size < at.PAGE:
+        what = f"its header is damaged: it was cut to {counted(size, 'byte')}"
+        return StoreUnavailable(what, path=path, fix=DESTROY)
     if head[at.H_MAGIC] != at.MAGIC:
         return StoreUnavailable("this is not a ring of django-tasks-local", path=path, fix=DESTROY)
     if head[at.H_VERSION] != at.VERSION:
@@ -90,10 +103,9 @@ def prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geomet
     path = segment_path(name)
     head, size = read_head(fd)
     attached_to = any_held(fd, LIVENESS)
-    # Its maker died before the last step, or, with somebody attached, it is damaged.
-    if size < at.PAGE or (head[at.H_MAGIC] == 0 and not attached_to):
+    if is_half_made(head, size) and not attached_to:
         return _lay_out(fd, wanted, passing, path)
-    idle = not attached_to and not head[at.H_UNFINISHED] and not head[at.H_DIRTY]
+    idle = size >= at.PAGE and not (attached_to or head[at.H_UNFINISHED] or head[at.H_DIRTY])
     if head[at.H_MAGIC] == at.MAGIC and head[at.H_VERSION] != at.VERSION and idle:
         logger.warning(
             "ring=%s has layout %d, this release writes %d; nothing unfinished was in it: "
@@ -103,7 +115,7 @@ def prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geomet
         return None
     geometry = geometry_of(head, size)
     if geometry is None:
-        raise unusable(head, path)
+        raise unusable(head, size, path)
     if geometry != wanted:
         if idle:
             logger.warning(

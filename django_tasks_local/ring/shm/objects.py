@@ -5,10 +5,12 @@ been put there by somebody else, so nothing is used before its owner, mode and s
 """
 
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from time import sleep
 from typing import Final
 
 import posix_ipc
@@ -23,6 +25,11 @@ SEMAPHORE_BYTES: Final = 32
 _OURS: Final = 0o600  # the mode of each object
 # How often to start again where an object is removed or made between two looks at it.
 _ATTEMPTS: Final = 100
+# The C library makes a semaphore under a name of its own (glibc's, musl's), gives it ours, and
+# removes the first: for some microseconds it has two, and for good if it is killed in between.
+_MAKERS_NAME: Final = re.compile(r"sem\.[0-9A-Za-z]{6}|tmp-[0-9]+", re.ASCII)
+# How often to look again, a millisecond each, before the maker counts as dead.
+_LOOKS_AT_LINKS: Final = 20
 MUTEX: Final = "m"
 _REMOVE: Final = "remove it, or choose another NAMESPACE"
 
@@ -106,8 +113,7 @@ def open_segment(name: str, make: bool) -> int:
         if not found.st_size and found.st_mode & _OURS != _OURS:  # just made, under a umask of 0777
             os.fchmod(fd, _OURS)
         # A file of ours that somebody gave a second name: laying out a ring would destroy it.
-        if found.st_nlink > 1:
-            raise _refused("it has more than one name (a hard link)", path)
+        _check_only_name(found, path)
     except BaseException:
         os.close(fd)
         raise
@@ -147,7 +153,7 @@ def _make(name: str, initial_value: int) -> posix_ipc.Semaphore | None:
 def _open_existing(name: str, path: str) -> posix_ipc.Semaphore | None:
     """Open a semaphore that was there a moment ago; None where it changed meanwhile."""
     try:
-        before = os.stat(path, follow_symlinks=False)
+        before = _stat_made(path)
         _check_semaphore(before, path)
         semaphore = posix_ipc.Semaphore(name)
     except (FileNotFoundError, posix_ipc.ExistentialError):
@@ -163,10 +169,31 @@ def _open_existing(name: str, path: str) -> posix_ipc.Semaphore | None:
     return None
 
 
+def _stat_made(path: str) -> os.stat_result:
+    """What a semaphore's file is, once whoever makes it is done with that, or has died."""
+    for _ in range(_LOOKS_AT_LINKS):
+        found = os.stat(path, follow_symlinks=False)
+        if found.st_nlink == 1 or not stat.S_ISREG(found.st_mode):
+            return found
+        sleep(0.001)
+    # A maker that only was slow does not miss the name.
+    for entry in os.scandir(DIRECTORY):
+        if _MAKERS_NAME.fullmatch(entry.name) and entry.inode() == found.st_ino:
+            with suppress(OSError):
+                os.unlink(entry.path)
+    return os.stat(path, follow_symlinks=False)
+
+
 def _check_semaphore(found: os.stat_result, path: str) -> None:
     _check_private(found, path)
     if found.st_size != SEMAPHORE_BYTES:
         raise _refused(f"it has {found.st_size} bytes, a semaphore has {SEMAPHORE_BYTES}", path)
+    _check_only_name(found, path)
+
+
+def _check_only_name(found: os.stat_result, path: str) -> None:
+    if found.st_nlink > 1:
+        raise _refused("it has more than one name (a hard link)", path)
 
 
 def _check_private(found: os.stat_result, path: str) -> None:

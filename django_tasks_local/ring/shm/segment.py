@@ -22,7 +22,15 @@ from django_tasks_local.ring.format import layout as at
 
 from . import patience
 from .errors import DIRECTORY, frozen, unavailable
-from .header import DESTROY, geometry_of, prepare, read_head, sound_geometry, unusable
+from .header import (
+    DESTROY,
+    geometry_of,
+    is_half_made,
+    prepare,
+    read_head,
+    sound_geometry,
+    unusable,
+)
 from .identity import inode_check, is_inode
 from .lock import GUARD, LIVENESS, ByteLock, any_held
 from .mutex import Mutex
@@ -76,7 +84,7 @@ class Segment:
         self.words = self.bytes.cast("Q")
 
     def find(self, data: bytes, start: int, end: int) -> int:
-        """The first place of `data` between two offsets, -1 for none: no copy, 0.1 ms a MiB."""
+        """The first place of `data` between two offsets, -1 for none: up to 2 ms a MiB."""
         return self._memory.find(data, start, end)
 
     def unlinked(self) -> bool:
@@ -248,11 +256,11 @@ def look_at_segment(name: str) -> Segment | None:
                 head, size = read_head(fd)
                 geometry = geometry_of(head, size)
                 if geometry is None:
-                    being_made = head[at.H_MAGIC] == 0 and not any_held(fd, LIVENESS)
+                    being_made = is_half_made(head, size) and not any_held(fd, LIVENESS)
                     os.close(fd)
                     if being_made:
                         return None
-                    raise unusable(head, path)
+                    raise unusable(head, size, path)
                 segment = Segment(name, fd, geometry)
         except OSError as error:
             raise unavailable(error, path) from error

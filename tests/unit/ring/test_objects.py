@@ -4,6 +4,7 @@ import gc
 import os
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import posix_ipc
 import pytest
@@ -130,6 +131,56 @@ def test_a_file_with_a_second_name_is_refused(rings: Rings) -> None:
         assert precious.read_bytes() == b"precious"
     finally:
         precious.unlink()
+
+
+def test_a_semaphore_with_a_second_name_is_refused(rings: Rings) -> None:
+    """As the segment is: nothing of ours gives it one."""
+    rings.peer().kill()
+    path = Path(objects.semaphore_path(f"{rings.name}{objects.MUTEX}"))
+    second = path.with_name(f"{path.name}.second")
+    os.link(path, second)
+    try:
+        assert "hard link" in str(refused(rings))
+    finally:
+        second.unlink()
+    assert rings.attach().check() == []
+
+
+@pytest.mark.parametrize(
+    "makers", [f"sem.{uuid4().hex[:6]}", f"tmp-{uuid4().int % 10**9}"], ids=["glibc", "musl"]
+)
+def test_a_semaphore_that_is_just_being_made_is_waited_for(
+    rings: Rings, monkeypatch: pytest.MonkeyPatch, makers: str
+) -> None:
+    """The C library's own name for it is there until it has got ours."""
+    rings.peer().kill()
+    path = Path(objects.semaphore_path(f"{rings.name}{objects.MUTEX}"))
+    first = path.with_name(makers)
+    os.link(path, first)
+    pauses: list[float] = []
+
+    def look_again(for_s: float) -> None:
+        pauses.append(for_s)
+        if len(pauses) == 3:
+            first.unlink()
+
+    monkeypatch.setattr(objects, "sleep", look_again)
+    assert rings.attach().check() == []
+    assert len(pauses) == 3
+
+
+@pytest.mark.parametrize(
+    "makers", [f"sem.{uuid4().hex[:6]}", f"tmp-{uuid4().int % 10**9}"], ids=["glibc", "musl"]
+)
+def test_a_semaphore_whose_maker_died_half_way_is_used(rings: Rings, makers: str) -> None:
+    """Nobody would come to remove the C library's name for it."""
+    rings.peer().kill()
+    path = Path(objects.semaphore_path(f"{rings.name}{objects.MUTEX}"))
+    first = path.with_name(makers)
+    os.link(path, first)
+    assert rings.attach().check() == []
+    assert not first.exists()
+    assert path.stat().st_nlink == 1
 
 
 def test_a_ring_that_was_cut_is_not_touched_again(rings: Rings) -> None:

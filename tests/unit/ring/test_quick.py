@@ -146,6 +146,64 @@ def test_large_payloads_in_a_ring_that_was_used_long(steps: Steps, rings: Rings)
     assert ring.check() == []
 
 
+def test_results_in_long_chains_go(steps: Steps, rings: Rings) -> None:
+    """Whoever evicts them, or gives one up, frees some of their slots, and no more."""
+    limits = replace(MANY, max_results=2, shm_size=240 * 2**20)
+    ring = rings.attach(limits)
+    huge: Arguments = (bytes(16 * 2**20),), {}
+    for _ in range(2):
+        done(ring, huge, huge)
+    put(ring, huge)
+    run(ring, outcome=ring.encode(huge))
+    done(ring, huge)
+    assert ring.counts().kept == 2
+    rings.attach(replace(limits, max_results=1)).become(Role.SITE)
+    for _ in range(2):  # two results go for one that comes
+        done(ring, huge, huge)
+    for _ in range(2):
+        done(ring)
+    while ring.words[at.H_DISCARDED]:
+        ring.trim()
+    assert quick(steps)
+    assert ring.counts().free_slots == ring.counts().reserved_slots - 1 - ring.counts().kept
+    assert ring.check() == []
+
+
+def test_long_chains_that_were_not_finished_go(
+    steps: Steps, rings: Rings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of an interrupted enqueue, of an interrupted end, and of a task lost with both."""
+    limits = replace(MANY, max_results=1, shm_size=240 * 2**20)
+    ring = rings.attach(limits)
+    huge: Arguments = (bytes(32 * 2**20),), {}
+    done(ring, huge)
+    peer = rings.peer(limits, Role.SITE)
+    put(ring, huge)
+    peer.do(peers.claim)
+    peer.kill()
+    with monkeypatch.context() as patch:
+        patch.setattr(ring._table.slots, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            put(ring, huge)
+    put(ring)
+    claim = ring.claim()
+    assert claim is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(ring._table.slots, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ring.finish(claim, successful=True, outcome=ring.encode(huge))
+    ring.finish(claim, successful=True, outcome=ring.encode(None))
+    ring.reap_dead()
+    assert quick(steps)
+    assert ring.counts().kept == 1
+    assert ring.check() == []
+
+
+def interrupted(*_: object) -> None:
+    """What a signal handler may do to a copy."""
+    raise KeyboardInterrupt
+
+
 def test_arguments_to_drop_behind_many_results(steps: Steps, rings: Rings) -> None:
     """They are searched some at a time."""
     ring = rings.attach(replace(MANY, max_results=200_000))

@@ -13,7 +13,7 @@ import posix_ipc
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.ring import Role, ring_exists, ring_name, unlink_objects
+from django_tasks_local.ring import Look, Role, ring_exists, ring_name, unlink_objects
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm import objects
 from django_tasks_local.ring.shm import segment as rooms
@@ -275,6 +275,43 @@ def test_garbage_is_refused(rings: Rings) -> None:
     path_of(rings).chmod(0o600)
     assert "not a ring" in str(refused(rings))
     assert path_of(rings).read_bytes() == b"garbage " * 2000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"precious, and only 31 bytes long", b"x", bytes(8) + b"precious", bytes(at.PAGE - 1) + b"x"],
+)
+def test_a_short_file_is_refused(rings: Rings, content: bytes) -> None:
+    """Nor is one that is shorter than a header, or begins with zeros."""
+    path_of(rings).write_bytes(content)
+    path_of(rings).chmod(0o600)
+    assert "not a ring" in str(refused(rings))
+    with pytest.raises(StoreUnavailable, match="not a ring"):
+        Look.into(rings.name, "unit")
+    assert path_of(rings).read_bytes() == content
+
+
+@pytest.mark.parametrize("size", [1, 8, 9, 16, 72, 100, at.PAGE - 1])
+@pytest.mark.parametrize("version", [at.VERSION, at.VERSION - 1])
+def test_a_ring_that_was_cut_short_is_refused(rings: Rings, size: int, version: int) -> None:
+    """What says that tasks wait in it may be cut off, and nobody is told that all is well."""
+    leave_behind(rings, peers.enqueue)
+    write_word(rings, at.H_VERSION, version)
+    os.truncate(path_of(rings), size)
+    error = refused(rings)
+    assert "destroy" in str(error)
+    with pytest.raises(StoreUnavailable) as seen:
+        Look.into(rings.name, "unit")
+    assert str(seen.value) == str(error)
+    assert path_of(rings).stat().st_size == size
+
+
+def test_a_ring_that_was_cut_to_nothing_is_refused_while_it_is_used(rings: Rings) -> None:
+    """Those who are attached would find another ring in their memory."""
+    rings.peer()
+    os.truncate(path_of(rings), 0)
+    refused(rings)
+    assert path_of(rings).stat().st_size == 0
 
 
 @pytest.mark.parametrize("word", [at.H_SLOT_SIZE, at.H_SLOTS, at.H_GEOMETRY_CRC])
