@@ -23,7 +23,7 @@ from django.tasks.signals import task_enqueued
 from django.utils import timezone
 
 from django_tasks_local.announce import announce
-from django_tasks_local.exceptions import describe
+from django_tasks_local.exceptions import describe, from_a_signal_handler
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.options import Kind, Options, check, check_app
 from django_tasks_local.results import LocalTaskResult, unix_ns
@@ -186,6 +186,8 @@ def _encode_arguments(store: StoreClient, task: AnyTask, arguments: Arguments) -
     try:
         return store.encode(arguments)
     except Exception as error:
+        if from_a_signal_handler(error):
+            raise  # a time limit, say: this says nothing about the arguments
         raise ValueError(
             f"The arguments of task {task.module_path} cannot be pickled: {describe(error)}. "
             "Pass ids or plain data."
