@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
+from functools import partial
+from traceback import walk_tb
+from types import CodeType
 from typing import Any
 
 
@@ -189,6 +193,25 @@ def describe(error: BaseException) -> str:
 
 def _mebibytes(size: int) -> str:
     return f"{size / 2**20:,.1f} MiB"
+
+
+def from_a_signal_handler(error: BaseException) -> bool:
+    """Return whether a signal handler that is set now has raised ``error``.
+
+    It may do so anywhere, for instance a time limit while arguments are pickled.
+    """
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    codes = [code for handler in handlers if (code := _code_of(handler)) is not None]
+    return any(frame.f_code in codes for frame, _ in walk_tb(error.__traceback__))
+
+
+def _code_of(handler: Any) -> CodeType | None:
+    while isinstance(handler, partial):
+        handler = handler.func
+    if callable(handler) and not hasattr(handler, "__code__"):  # methods have it
+        handler = type(handler).__call__
+    code = getattr(handler, "__code__", None)
+    return code if isinstance(code, CodeType) else None
 
 
 def _sentence(text: str) -> str:

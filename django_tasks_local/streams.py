@@ -7,9 +7,15 @@ pipe whose reader has gone, or a file on a full disk. Nothing here raises becaus
 import io
 import os
 import sys
+import threading
 import traceback
 from contextlib import suppress
-from typing import IO, Any
+from typing import IO, Any, Final
+
+# How long what standard output still holds may take on its way into a pipe, at exit.
+FLUSH_S: Final = 0.5
+# The streams that `unbuffer_output` has replaced, and by what.
+_replaced: dict[io.TextIOWrapper, io.TextIOWrapper] = {}
 
 
 class _Forgiving(io.FileIO):
@@ -44,6 +50,32 @@ def forgive_output() -> None:
         setattr(sys, f"__{name}__", forgiving)
 
 
+def unbuffer_output() -> None:
+    """Let standard output and standard error need no lock, for the rest of a process that ends.
+
+    For one with daemon threads that go on printing. The interpreter stops them wherever they are,
+    flushes both streams, and aborts if one of them holds the lock of the buffer. A stream without
+    a buffer, like those of ``python -u``, has no lock. What the old ones hold is written first.
+    """
+    for name in ("stdout", "__stdout__", "stderr", "__stderr__"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, io.TextIOWrapper) or isinstance(stream.buffer, io.RawIOBase):
+            continue
+        with suppress(Exception):  # it is closed
+            if stream not in _replaced:
+                _keep_for_ever(stream)
+                _replaced[stream] = io.TextIOWrapper(
+                    stream.buffer.raw,  # type: ignore[attr-defined]
+                    encoding=stream.encoding, errors=stream.errors, write_through=True,
+                )  # fmt: skip
+            setattr(sys, name, _replaced[stream])
+    # In a thread: another one may hold the lock, and wait for the reader of a pipe.
+    flushing = threading.Thread(target=_flush_replaced, daemon=True)
+    with suppress(RuntimeError):  # before Python 3.12.3 no thread starts when exit has begun
+        flushing.start()
+        flushing.join(FLUSH_S)
+
+
 def flush_output() -> None:
     """Write what standard output and standard error still hold; drop what cannot be written.
 
@@ -67,6 +99,23 @@ def say(text: str) -> None:
 def say_traceback() -> None:
     """Write the traceback of the current exception to standard error."""
     say(traceback.format_exc().rstrip())
+
+
+def _flush_replaced() -> None:
+    for stream in _replaced:
+        with suppress(Exception):
+            stream.reconfigure(line_buffering=True)  # flushes, also later: nobody else will
+
+
+def _keep_for_ever(stream: io.TextIOWrapper) -> None:
+    """Add a reference that nobody gives up: to go, the stream would have to be flushed.
+
+    ``print(flush=True)`` itself has none while it flushes.
+    """
+    with suppress(ImportError, AttributeError):  # built without libffi; PyPy, which does not abort
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
 
 
 def _drop_buffer(stream: IO[Any]) -> None:

@@ -24,7 +24,7 @@ from django.tasks.signals import task_enqueued
 from django.utils import timezone
 
 from django_tasks_local.announce import announce
-from django_tasks_local.exceptions import describe
+from django_tasks_local.exceptions import describe, from_a_signal_handler
 from django_tasks_local.execution import current_result_id
 from django_tasks_local.metadata import TASK_CLASS, decode, encode, encode_of
 from django_tasks_local.moments import unix_ns
@@ -321,6 +321,8 @@ def _encode_arguments(store: StoreClient, task: AnyTask, arguments: Arguments) -
     try:
         return store.encode(arguments)
     except Exception as error:
+        if from_a_signal_handler(error):
+            raise  # a time limit, say: this says nothing about the arguments
         raise ValueError(
             f"The arguments of task {task.module_path} cannot be pickled: {describe(error)}. "
             "Pass ids or plain data."

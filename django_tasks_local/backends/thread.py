@@ -26,6 +26,7 @@ from django_tasks_local.memory import MemoryStore
 from django_tasks_local.options import Options
 from django_tasks_local.pool.serving import is_restarted_by_autoreload
 from django_tasks_local.store import Claim, task_path
+from django_tasks_local.streams import unbuffer_output
 
 from .base import LocalBackend
 
@@ -223,9 +224,11 @@ def _set_exit_hook() -> None:
 
 def _drain() -> None:
     """Give running and due tasks DRAIN_TIMEOUT to end. Called at exit."""
-    if is_restarted_by_autoreload():
-        return  # a developer who saved a file does not want to wait
-    _end([*_pools.values(), *_closed])
+    pools = [*_pools.values(), *_closed]
+    if not is_restarted_by_autoreload():  # a developer who saved a file does not want to wait
+        _end(pools)
+    if any(pool.threads for pool in pools):
+        unbuffer_output()
 
 
 def _end_before_databases_go() -> None:
@@ -269,7 +272,8 @@ def _interrupt(threads: list[threading.Thread]) -> None:
     The interpreter stops a daemon thread wherever it is. If that is in the middle of a write to a
     buffered file, such as standard output, it then aborts the process: SIGABRT, a wrong exit status
     and a lost buffer.
-    A thread that waits in C code does not see the exception, but does not write either.
+    A thread that waits in C code does not see the exception, but does not write either. For those
+    that catch it and go on, see `unbuffer_output`.
     """
     try:
         import ctypes

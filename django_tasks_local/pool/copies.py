@@ -48,6 +48,9 @@ def run_exit_functions() -> None:
     Wait for non-daemon threads, and run the functions of ``atexit``, last registered first. When
     the time is over, the stacks of all threads go to standard error.
     """
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    # Ignoring it drops one that a task has left blocked and pending, and that would end us here.
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
     # In C, so that code that hangs in C ends too; SIGALRM's default, which kills, follows.

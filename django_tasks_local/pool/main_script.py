@@ -28,13 +28,23 @@ DIRECTORY: Final = working_directory()
 
 def real_path(module: ModuleType | None) -> str:
     """Return the file of a module, "" for none."""
-    path = getattr(module, "__file__", None)
+    path = _file(module)
     return os.path.realpath(os.path.join(DIRECTORY, path)) if path else ""
 
 
 def main_path() -> str:
     """Return the main script's real path, "" for an interactive interpreter."""
     return real_path(sys.modules.get("__main__"))
+
+
+def _file(module: ModuleType | None) -> str:
+    path = getattr(module, "__file__", None)
+    if path is None and not hasattr(sys, "ps1"):
+        # Python takes `__file__` from a main script whose code has ended, although its threads and
+        # its exit functions are still to come; the loader keeps it. Not at a prompt (`python -i`):
+        # what is defined there is in no file, and the loader may be that of PYTHONSTARTUP.
+        path = getattr(getattr(module, "__loader__", None), "path", None)
+    return path or ""
 
 
 def main_script() -> dict[str, str]:
@@ -47,7 +57,7 @@ def main_script() -> dict[str, str]:
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None:
         return {} if name.rpartition(".")[2] == "__main__" else {"init_main_from_name": name}
-    path = getattr(main, "__file__", None) or ""
+    path = _file(main)
     path = os.path.normpath(os.path.join(DIRECTORY, path)) if path else ""
     return {"init_main_from_path": path} if os.path.isfile(path) else {}
 
@@ -63,8 +73,7 @@ def main_has_tasks() -> bool:
 
 def where_main_is_from() -> str:
     """Return a description of what runs as ``__main__``."""
-    main = sys.modules.get("__main__")
-    path = getattr(main, "__file__", None)
+    path = _file(sys.modules.get("__main__"))
     if path == "<stdin>":
         return "standard input"
     return path or "-c or a prompt"

@@ -80,6 +80,7 @@ def work_fresh(
 ) -> NoReturn:
     """Run one worker that a pool had to start as a fresh interpreter; never return."""
     spec = _spec_from(preparation, alias, name)
+    _import_tasks(alias)
     close_connections()
     run_worker(WorkerSpec(spec, preparation.path, pool, life, bell, type(task_backends[alias])))
 
@@ -134,7 +135,10 @@ def _spec_from(preparation: Preparation, alias: str, name: str) -> PoolSpec:
 
 
 def _import_tasks(alias: str) -> None:
-    """Import tasks before the fork: once for all workers, and so that the pool compares them."""
+    """Import what `worker_started` may find receivers in.
+
+    A pool does so before its forks: once for all workers, and so that it compares the files.
+    """
     try:
         autodiscover_modules("tasks")
     except Exception:

@@ -2,6 +2,8 @@
 
 import logging
 import pickle
+import signal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -135,6 +137,59 @@ def test_failure_is_logged_with_its_exception(
     assert result.id in record.getMessage()
     assert record.exc_info is not None
     assert record.exc_info[0] is ValueError
+
+
+class TimeLimit(Exception):
+    """What a handler of a signal raises."""
+
+
+def over(*_: object) -> None:
+    """A handler."""
+    raise TimeLimit("over")
+
+
+class Over:
+    """A handler that is an object."""
+
+    def __call__(self, *_: object) -> None:
+        over()
+
+
+def interrupt(*_: object) -> None:
+    """A handler that raises no Exception."""
+    raise KeyboardInterrupt
+
+
+class Signalled:
+    """A value during whose pickling a signal comes."""
+
+    def __reduce__(self) -> Any:
+        signal.raise_signal(signal.SIGUSR2)
+        return Signalled, ()
+
+
+@pytest.mark.parametrize(
+    ("handler", "raised"),
+    [
+        (over, TimeLimit),
+        (Over(), TimeLimit),
+        (Over().__call__, TimeLimit),
+        (partial(over, 1), TimeLimit),
+        (interrupt, KeyboardInterrupt),
+    ],
+)
+def test_a_signal_while_arguments_are_pickled(
+    bench: Bench, handler: Any, raised: type[BaseException]
+) -> None:
+    """What its handler raises is not taken for a fault of the arguments."""
+    before = signal.signal(signal.SIGUSR2, handler)
+    try:
+        if bench.alias == "process":
+            with pytest.raises(raised):
+                bench.enqueue(tasks.echo, Signalled())
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert bench.value(tasks.add, 1) == 1
 
 
 def test_a_lock_as_return_value(bench: Bench) -> None:

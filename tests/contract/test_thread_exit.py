@@ -10,6 +10,12 @@ import pytest
 from tests.contract.thread_scripts import BEGINNING, script
 from tests.support import ROOT
 
+UNDER_AUTORELOAD = """
+import threading
+rest = threading.Event().wait
+threading.Thread(target=rest, name='django-main-thread', daemon=True).start()
+"""
+
 
 def test_waits_at_exit_for_what_runs_and_waits() -> None:
     """The process ends when its running and its waiting tasks have ended."""
@@ -49,7 +55,7 @@ for n in range(4):
     for _ in range(3):
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""},
             capture_output=True,  # a pipe, so that writes take their time
             text=True,
             timeout=60,
@@ -57,6 +63,53 @@ for n in range(4):
         assert done.returncode == status, done.stderr
         assert "4 running tasks cut off" in done.stderr
         assert done.stdout.endswith("at exit\n")
+
+
+STUBBORN = """
+from django.tasks import task
+def repeat(write):
+    while True:
+        try:
+            while True:
+                write()
+        except BaseException:
+            pass
+@task
+def to_stdout():
+    repeat(lambda: print('row'))
+@task
+def to_stderr():
+    repeat(lambda: print('row', file=sys.stderr))
+@task
+def to_a_stream_that_it_has():
+    out = sys.stdout
+    repeat(lambda: print('row', file=out))
+@task
+def to_a_file():
+    global file
+    file = open(os.devnull, "w")
+    repeat(lambda: print('row', file=file, flush=True))
+import atexit
+atexit.register(print, "at exit")
+sys.stdout.write("in the buffer")
+"""
+
+
+@pytest.mark.parametrize("task", ["to_stdout", "to_stderr", "to_a_stream_that_it_has", "to_a_file"])
+@pytest.mark.parametrize(("ending", "status"), [("", 0), ("sys.exit(3)", 3)])
+def test_a_task_that_no_exception_ends(task: str, ending: str, status: int) -> None:
+    """The process ends in order all the same: exit functions, buffers and status are its own."""
+    code = f"{STUBBORN}on({task}).enqueue()\n{ending}"
+    _, output = script(code, drain=0.2, status=status, PYTHONUNBUFFERED="")
+    assert "1 running task cut off" in output
+    assert "in the buffer" in output
+    assert "at exit\n" in output
+
+
+def test_autoreload_with_a_task_that_prints() -> None:
+    """The status by which the reloader knows that a file has changed is not lost."""
+    code = f"{UNDER_AUTORELOAD}{STUBBORN}on(to_stdout).enqueue()\nsys.exit(3)"
+    script(code, drain=None, RUN_MAIN="true", status=3, PYTHONUNBUFFERED="")
 
 
 def test_interrupted_tasks_clean_up(tmp_path: Path) -> None:
@@ -85,12 +138,7 @@ def test_deferred_tasks_are_not_waited_for() -> None:
 
 def test_autoreload_does_not_wait() -> None:
     """Under runserver's reloader nobody waits for tasks."""
-    under_autoreload = (
-        "import threading\n"
-        "rest = threading.Event().wait\n"
-        "threading.Thread(target=rest, name='django-main-thread', daemon=True).start()\n"
-    )
-    code = under_autoreload + "on(tasks.nap).enqueue(30)"
+    code = UNDER_AUTORELOAD + "on(tasks.nap).enqueue(30)"
     seconds, _ = script(code, drain=None, RUN_MAIN="true")
     assert seconds < 15
 

@@ -20,7 +20,9 @@ def on(task, **changes):
 """
 
 
-def script(code: str, *args: object, drain: object = 8, **env: str) -> tuple[float, str]:
+def script(
+    code: str, *args: object, drain: object = 8, status: int = 0, **env: str
+) -> tuple[float, str]:
     """Runs a program with Django set up; returns its wall time in s, and its output."""
     options = (
         f'settings.TASKS["thread"]["OPTIONS"] = {{"MAX_WORKERS": 2, "DRAIN_TIMEOUT": {drain}}}\n'
@@ -33,5 +35,5 @@ def script(code: str, *args: object, drain: object = 8, **env: str) -> tuple[flo
         text=True,
         timeout=60,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
     return time.monotonic() - started, done.stdout + done.stderr

@@ -112,9 +112,11 @@ def project(folder: Path, settings: str = "") -> tuple[dict[str, str], Path]:
     return made.env | {"DTL_DB": str(folder / "db.sqlite3"), "PYTHONUNBUFFERED": ""}, file
 
 
-def test_no_twins(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["forked", "fresh"])
+def test_no_twins(tmp_path: Path, workers: str) -> None:
     """`worker_started` is sent once in each worker; `random` needs it not."""
     env, file = project(tmp_path)
+    env |= {"DTL_THREAD": "1"} if workers == "fresh" else {}
     gate = tmp_path / "gate"
     with serving(workers=1, env=env, options={"MAX_WORKERS": 2}) as client:
         ids = [client.enqueue("shop.tasks.draw", str(gate)) for _ in range(2)]

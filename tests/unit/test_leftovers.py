@@ -1,5 +1,7 @@
 """What a task leaves behind in its process, and what becomes of it."""
 
+import atexit
+import errno
 import locale
 import os
 import resource
@@ -12,12 +14,15 @@ from typing import Any
 
 import pytest
 
+from django_tasks_local.pool.copies import run_exit_functions
 from django_tasks_local.pool.leftovers import LONG_S, Leftovers
 from tests.children import in_a_child
 
+OOM = Path("/proc/self/oom_score_adj")
 TIMERS = (signal.ITIMER_REAL, signal.ITIMER_PROF, signal.ITIMER_VIRTUAL)
 HANDLED = (
     signal.SIGTERM, signal.SIGALRM, signal.SIGPROF, signal.SIGVTALRM, signal.SIGUSR1,
+    signal.SIGQUIT, signal.SIGRTMAX,
 )  # fmt: skip
 CLAIM: Any = SimpleNamespace(result_id="an id", meta=b"tests.tasks:noop")
 
@@ -48,7 +53,18 @@ def state() -> list[Any]:
         locale.setlocale(locale.LC_ALL),
         [resource.getrlimit(which) for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_CORE)],
         signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+        os.sched_getaffinity(0),
+        os.sched_getscheduler(0),
+        os.getpriority(os.PRIO_PROCESS, 0),
+        OOM.read_text(),
+        (os.getresuid(), os.getresgid(), os.getgroups()),
     ]
+
+
+def alarm_left_pending() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM, signal.SIGUSR1])
+    for number in (signal.SIGALRM, signal.SIGUSR1):
+        os.kill(os.getpid(), number)
 
 
 CHEAP: list[Callable[[], object]] = [
@@ -68,7 +84,20 @@ DEAR: list[Callable[[], object]] = [
     lambda: locale.setlocale(locale.LC_ALL, "C.UTF-8"),
     lower_soft_limit,
     lambda: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2]),
+    alarm_left_pending,
+    lambda: signal.signal(signal.SIGQUIT, signal.SIG_IGN),
+    lambda: signal.signal(signal.SIGRTMAX, signal.SIG_IGN),
+    lambda: os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0)),
+    lambda: OOM.write_text(str(int(OOM.read_text()) + 1)),
 ]
+if len(os.sched_getaffinity(0)) > 1:
+    DEAR.append(lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}))
+if os.geteuid() == 0:
+    DEAR += [
+        lambda: os.nice(1),
+        lambda: os.setegid(54321),
+        lambda: (os.setgroups([54321]), os.setegid(54321), os.seteuid(54321)),
+    ]
 
 
 @pytest.mark.parametrize("change", [*CHEAP, *DEAR])
@@ -85,6 +114,66 @@ def test_it_is_put_back(change: Callable[[], object]) -> None:
         assert leftovers.put_back(CLAIM, 0.0 if change in CHEAP else LONG_S)
         assert state() == before
 
+    in_a_child(body)
+
+
+def test_an_alarm_left_for_the_exit_functions() -> None:
+    """It does not end the process in their place."""
+
+    def body() -> None:
+        atexit._clear()  # pytest's
+        alarm_left_pending()
+        run_exit_functions()
+        assert not signal.sigpending() & {signal.SIGALRM}
+
+    in_a_child(body)
+
+
+def test_what_the_machine_has_changed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fewer processors in the cpuset, say, are no task's doing: nobody is blamed."""
+
+    def body() -> None:
+        signal.alarm(0)
+        leftovers = Leftovers("alias")
+        for policy in (os.SCHED_BATCH, os.SCHED_OTHER):
+            # As if it came back at once.
+            os.sched_setscheduler(0, policy, os.sched_param(0))
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "sched_setscheduler", lambda *_: None)
+                assert leftovers.put_back(CLAIM, LONG_S)
+            assert os.sched_getscheduler(0) == policy
+        assert not caplog.records
+
+    in_a_child(body)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_privileges_that_were_given_up() -> None:
+    """A process that has lost them for good is replaced."""
+
+    def body() -> None:
+        leftovers = Leftovers("alias")
+        os.setgroups([54321])
+        os.setgid(54321)
+        os.setuid(54321)
+        assert not leftovers.put_back(CLAIM, LONG_S)
+
+    in_a_child(body)
+
+
+def test_a_system_that_lacks_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be looked at is left alone: musl has no `sched_getscheduler`."""
+
+    def refuse(*_: int) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    def body() -> None:
+        leftovers = Leftovers("alias")
+        assert leftovers.put_back(CLAIM, LONG_S)
+
+    monkeypatch.setattr(os, "sched_getscheduler", refuse)
     in_a_child(body)
 
 

@@ -1,6 +1,7 @@
 """The site's main script: who imports it, and what is refused where nobody can."""
 
 import enum
+import os
 import pickle
 import subprocess
 import sys
@@ -65,6 +66,44 @@ def test_a_script_in_a_file(tmp_path: Path) -> None:
     for name, cwd in (("script.py", tmp_path), (str(path), Path("/"))):
         out = subprocess.run([sys.executable, name], cwd=cwd, capture_output=True, text=True).stdout
         assert f"'init_main_from_path': '{path}'" in out
+
+
+def test_a_script_whose_code_has_ended(tmp_path: Path) -> None:
+    """In its threads and exit functions it is what it was, whatever has been imported till then."""
+    path = tmp_path / "script.py"
+    path.write_text(f"""
+import atexit, os, sys, threading
+import django.tasks
+
+def show():
+    assert "__file__" not in vars(sys.modules["__main__"])
+    from django_tasks_local.pool import main_script as it
+    print(it.main_script(), it.main_path(), it.where_main_is_from())
+
+def show_later():
+    threading.main_thread().join()
+    show()
+
+threading.Thread(target=show_later).start()
+atexit.register(show)
+os.chdir({str(tmp_path.parent)!r})
+""")
+    command = [sys.executable, "script.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    line = f"{{'init_main_from_path': '{path}'}} {path} {path}"
+    assert done.stdout.splitlines() == [line, line], done.stderr
+
+
+def test_a_prompt_after_a_script(tmp_path: Path) -> None:
+    """What is defined at a prompt is not in the script that ran before, nor in PYTHONSTARTUP."""
+    path = tmp_path / "script.py"
+    path.touch()
+    for arguments, env in (([str(path)], {}), ([], {"PYTHONSTARTUP": str(path)})):
+        done = subprocess.run(
+            [sys.executable, "-i", *arguments], input=SHOW, capture_output=True, text=True,
+            env=os.environ | env,
+        )  # fmt: skip
+        assert "{} -c or a prompt" in done.stdout, done.stderr
 
 
 def test_a_module_as_a_script(tmp_path: Path) -> None:
