@@ -65,7 +65,7 @@ def unbuffer_output() -> None:
             if stream not in _replaced:
                 _keep_for_ever(stream)
                 _replaced[stream] = io.TextIOWrapper(
-                    stream.buffer.raw,  # type: ignore[attr-defined]
+                    stream.buffer.raw,
                     encoding=stream.encoding, errors=stream.errors, write_through=True,
                 )  # fmt: skip
             setattr(sys, name, _replaced[stream])
