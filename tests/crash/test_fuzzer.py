@@ -123,6 +123,7 @@ class Evicted:
     """A record that is evicted once its arguments have been read."""
 
     finished_at_ns = 0
+    metadata = b""
 
     def arguments(self) -> tuple[tuple[int, bytes], dict[str, Any]]:
         """Those of task 0."""
