@@ -11,6 +11,7 @@ Invariants, whenever the lock is free:
   only if it is SUCCESSFUL or FAILED;
 - ``waiting == len(_ready) + len(_deferred) <= max_pending``;
 - ``len(_finished) <= max_results``;
+- with a RESULT_TTL or a FAILURE_TTL, what is in ``_finished`` and can expire is in ``_lifetimes``;
 - ``_kept_bytes`` is the sum of the weights in ``_finished``, and at most ``max_result_bytes``
   unless one record alone is heavier.
 """
@@ -29,6 +30,7 @@ from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import QueueFull, counted
+from django_tasks_local.lifetimes import Lifetimes
 from django_tasks_local.progress import Progress
 from django_tasks_local.ring import random_id
 from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot
@@ -140,8 +142,9 @@ class MemoryStore:
     """
 
     def __init__(
-        self, alias: str, *, max_results: int, max_result_bytes: int, max_pending: int
-    ) -> None:
+        self, alias: str, *, max_results: int, max_result_bytes: int, max_pending: int,
+        result_ttl_s: float | None = None, failure_ttl_s: float | None = None,
+    ) -> None:  # fmt: skip
         self.alias = alias
         self.max_results = max_results
         self.max_result_bytes = max_result_bytes
@@ -162,6 +165,8 @@ class MemoryStore:
         self._deferred: list[tuple[int, int, Record]] = []  # (due_ns, turn, record)
         self._finished: OrderedDict[str, Record] = OrderedDict()  # least recently used first
         self._kept_bytes = 0  # the weight of those
+        self._lifetimes: Lifetimes[Record] = Lifetimes(result_ttl_s, failure_ttl_s)
+        self._expires = bool(self._lifetimes)
 
     @property
     def waiting(self) -> int:
@@ -182,8 +187,11 @@ class MemoryStore:
     ) -> tuple[str, int]:
         """See ``records.Store``."""
         record = Record(meta, arguments, priority)
+        expired: list[Record] = []  # until the lock is free
         self._let_workers_go()
         with self._lock:
+            if self._expires:
+                self._drop_expired(expired)
             if self.waiting >= self.max_pending:
                 raise QueueFull(self.alias, self.waiting, self.max_pending)
             self._records[record.result_id] = record
@@ -197,9 +205,14 @@ class MemoryStore:
 
     def get(self, result_id: str) -> Snapshot:
         """See ``records.Store``. Reading a finished result makes it the most recent one."""
+        expired: list[Record] = []  # until the lock is free
         self._let_workers_go()
         with self._lock:
             record = self._records.get(result_id)
+            if record is not None and self._expires:
+                self._drop_expired(expired)
+                if self._lifetimes.is_over(record):
+                    record = None
             if record is not None:
                 if record.finished_at_ns:
                     self._finished.move_to_end(result_id)
@@ -208,7 +221,7 @@ class MemoryStore:
             f"No result {result_id[:80]!r} in process {os.getpid()}. Task backend {self.alias!r} "
             "is a ThreadPoolBackend: only the process that enqueued a task can read its result, "
             f"and it keeps {counted(self.max_results, 'finished result')} (MAX_RESULTS) of up to "
-            f"{self.max_result_bytes:,} bytes in all (MAX_RESULT_BYTES). "
+            f"{self.max_result_bytes:,} bytes in all (MAX_RESULT_BYTES){self._lifetimes}. "
             "ProcessPoolBackend has results that every process of the site can read."
         )
 
@@ -248,13 +261,26 @@ class MemoryStore:
             else:
                 self._finished[claim.result_id] = claim
                 self._kept_bytes += claim.weight
+                if self._expires:
+                    self._drop_expired(evicted)
+                    self._lifetimes.add(claim)
             while self._keeps_too_much():
-                evicted.append(self._finished.popitem(last=False)[1])
-                self._kept_bytes -= evicted[-1].weight
-                del self._records[evicted[-1].result_id]
+                evicted.append(self._drop(next(iter(self._finished))))
             if self._ending:
                 self._quiet.notify_all()
         return claim.finished_at_ns
+
+    def _drop(self, result_id: str) -> Record:
+        """Forget a finished record. Its caller keeps it until the lock is free."""
+        record = self._finished.pop(result_id)
+        self._kept_bytes -= record.weight
+        del self._records[result_id]
+        if self._expires:
+            self._lifetimes.remove(record)
+        return record
+
+    def _drop_expired(self, dropped: list[Record]) -> None:
+        dropped += [self._drop(record.result_id) for record in self._lifetimes.expired()]
 
     def _keeps_too_much(self) -> bool:
         kept = len(self._finished)
@@ -295,6 +321,7 @@ class MemoryStore:
             dropped = self._records, self._finished
             self._records = {record.result_id: record for record in self._in_progress()}
             self._ready, self._deferred, self._finished = [], [], OrderedDict()
+            self._lifetimes.forget()
             self._kept_bytes = 0
         del dropped  # now that the lock is free
         return waiting

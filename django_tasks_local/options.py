@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -26,6 +27,11 @@ GIB = 2**30
 SLOT_OVERHEAD = 104
 # Bytes that a segment needs before its first slot. Generous, so that the layout may change.
 SEGMENT_OVERHEAD = 768 * KIB
+
+# A record's lifetime is kept in whole milliseconds; 100 years.
+LEAST_TTL_S = 0.001
+MOST_TTL_S = 3_155_760_000
+_NO_TTL = "to keep them until MAX_RESULTS is reached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,13 @@ OPTIONS: dict[str, Option] = {
     "DRAIN_TIMEOUT": Option(
         8, (int, float), 0, 31_536_000, "seconds", none_means="to wait until all is done"
     ),
+    # How long a result can be read after the end of its task, by how that ended.
+    "RESULT_TTL": Option(
+        None, (int, float, timedelta), LEAST_TTL_S, MOST_TTL_S, "seconds", none_means=_NO_TTL
+    ),
+    "FAILURE_TTL": Option(
+        None, (int, float, timedelta), LEAST_TTL_S, MOST_TTL_S, "seconds", none_means=_NO_TTL
+    ),
 }
 
 
@@ -87,6 +100,8 @@ class Options:
     shm_size: int  # bytes, a ceiling
     namespace: str | None  # None: derived by the store
     drain_timeout: float | None  # seconds; None: until all is done
+    result_ttl: float | None  # seconds; None: no limit
+    failure_ttl: float | None  # seconds; None: no limit
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any], alias: str, kind: Kind) -> Options:
@@ -155,10 +170,14 @@ def _copy(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _complete(options: Mapping[str, Any]) -> Options:
-    values = {n.lower(): options.get(n, option.default) for n, option in OPTIONS.items()}
+    values = {n.lower(): _plain(options.get(n, option.default)) for n, option in OPTIONS.items()}
     if values["shm_size"] is None:
         values["shm_size"] = _derived_shm_size(**values)
     return Options(**values)
+
+
+def _plain(value: Any) -> Any:
+    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def _derived_shm_size(
@@ -250,6 +269,7 @@ def _in_bounds(option: Option, value: object) -> bool:
     if isinstance(value, str):
         # What is only white space is as good as empty: it comes from an unset variable.
         return bool(value.strip())
+    value = _plain(value)
     return isinstance(value, int | float) and option.minimum <= value <= option.maximum
 
 
@@ -258,6 +278,8 @@ def _wanted(option: Option) -> str:
         return "a string that is not empty"
     number = "a number" if float in option.types else "a whole number"
     text = f"{number} of {option.unit} from {option.minimum:,} to {option.maximum:,}"
+    if timedelta in option.types:
+        text = f"{text}, or a timedelta of as many"
     return f"{text}, or None {option.none_means}" if option.none_means else text
 
 

@@ -159,7 +159,7 @@ class LocalBackend(BaseTaskBackend):
 
         Raises:
             TaskResultDoesNotExist: for anything that is not the id of a result in this store,
-                one that was evicted or whose task no longer imports included.
+                one that was evicted, that expired or whose task no longer imports included.
             StoreUnavailable: the store cannot be used.
             ImproperlyConfigured: the options are wrong.
         """

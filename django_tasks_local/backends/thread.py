@@ -52,6 +52,8 @@ class ThreadPool:
             max_results=self.options.max_results,
             max_result_bytes=self.options.max_result_bytes,
             max_pending=self.options.max_pending,
+            result_ttl_s=self.options.result_ttl,
+            failure_ttl_s=self.options.failure_ttl,
         )
         self.closed = False
         self._lock = threading.Lock()  # guards _threads

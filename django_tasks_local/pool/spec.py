@@ -59,6 +59,8 @@ def spec_of(alias: str, options: Options, run: str = "") -> PoolSpec:
         slot_size=options.slot_size,
         shm_size=options.shm_size,
         drain_timeout_s=options.drain_timeout,
+        result_ttl_s=options.result_ttl,
+        failure_ttl_s=options.failure_ttl,
     )
     return PoolSpec(ring_name(alias, namespace), alias, limits, default, bool(run))
 

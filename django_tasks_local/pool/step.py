@@ -22,11 +22,13 @@ class Step:
     Args:
         what: What fails, for the log: "the pool cannot ...".
         do: The function.
+        every_s: How often at most it is called.
     """
 
-    def __init__(self, what: str, do: Callable[[], None]) -> None:
+    def __init__(self, what: str, do: Callable[[], None], *, every_s: float = 0.0) -> None:
         self._what = what
         self._do = do
+        self._every_s = every_s
         self._failures = 0
         self._failing_since = 0.0
         self._not_before = 0.0
@@ -34,9 +36,10 @@ class Step:
         self._logged_at = 0.0
 
     def __call__(self) -> None:
-        """Take the step, unless it failed a moment ago. An `Exception` is logged, never raised."""
-        if self._failures and time.monotonic() < self._not_before:
+        """Take the step, unless that was a moment ago. An `Exception` is logged, never raised."""
+        if self._not_before and time.monotonic() < self._not_before:
             return
+        self._not_before = time.monotonic() + self._every_s if self._every_s else 0.0
         try:
             self._do()
         except Exception as error:

@@ -34,6 +34,8 @@ ALONE_S: Final = 1.0
 # A pool that could not use its ring for so long leaves; its running tasks end. Shorter: a process
 # that is frozen inside for a while costs a pool; longer: nobody does the work.
 HOPELESS_S: Final = 60.0
+# How often it does what is due once a second: less than a tick, since a tick may be early.
+EVERY_S: Final = 0.9
 # A pool that has served for so long would not have died at once.
 PROVED_S: Final = 60.0
 
@@ -89,6 +91,7 @@ class Supervisor:
             self._in_ring,
             self._settling,
             Step(f"{who} cannot start a worker, tasks wait", self._hire),
+            Step(f"{who} cannot drop expired results", ring.expiry.sweep, every_s=EVERY_S),
         ]
 
     def run(self) -> None:

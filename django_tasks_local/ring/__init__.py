@@ -106,6 +106,8 @@ The first eight words keep their places in every layout version.
  240  SEMAPHORE       the inode of the mutex's semaphore that was opened last
  248  DISCARDED       the latest chain that was given up and is not all free yet
  256  HAND            a finished record: it and older ones have no arguments to drop; 0: not begun
+ 272  RESULT_TTL      31 times the option in ms, 0: none; no flip of one bit makes another value
+ 280  FAILURE_TTL     the same
  512  CODES           the table of codes: 8 entries of 256 bytes
 ```
 
@@ -295,7 +297,7 @@ the ring, a site, or a process that asks for that very result.
 | finish | before W | a result that nobody reads; chained slots | reaper: LOST, slots freed |
 | | after W | a finished record in no list | next |
 | read | between stamp and link | the old place in the list, the new sequence | next: by sequence |
-| evict | before W = FREE | a finished record in no list | next: kept |
+| evict, sweep | before W = FREE | a finished record in no list | next: kept |
 | | after W = FREE | slots marked as used | next |
 | | between two holds of a long chain | slots given up, in their list | the next that needs room |
 | drop arguments | before due = generation | all of it; HAND may be further | next: HAND is 0 |
@@ -361,31 +363,22 @@ __all__ = [
     "unlink_unattached",
 ]
 
-_MODULES = {
-    "ANY_SERVER": ".shm.leadership",
-    "Attachment": ".shm.registry",
-    "Geometry": ".format.layout",
-    "Leadership": ".shm.leadership",
-    "Limits": ".shm.limits",
-    "Look": ".look",
-    "Loss": ".records.loss",
-    "PoolState": ".shm.registry",
-    "Ring": ".ring",
-    "Role": ".shm.registry",
-    "attach_segment": ".shm.segment",
-    "code_digest": ".records.codes",
-    "fill_standard_descriptors": ".shm.objects",
-    "loss_word": ".records.loss",
-    "random_id": ".format.ids",
-    "ring_exists": ".shm.segment",
-    "ring_is_attached": ".shm.removal",
-    "ring_name": ".shm.segment",
-    "sites_elsewhere": ".shm.neighbours",
-    "standard_descriptors": ".shm.objects",
-    "sweep_passing": ".shm.removal",
-    "unlink_objects": ".shm.removal",
-    "unlink_unattached": ".shm.removal",
+_NAMES = {
+    ".format.ids": "random_id",
+    ".format.layout": "Geometry",
+    ".look": "Look",
+    ".records.codes": "code_digest",
+    ".records.loss": "Loss loss_word",
+    ".ring": "Ring",
+    ".shm.leadership": "ANY_SERVER Leadership",
+    ".shm.limits": "Limits",
+    ".shm.neighbours": "sites_elsewhere",
+    ".shm.objects": "fill_standard_descriptors standard_descriptors",
+    ".shm.registry": "Attachment PoolState Role",
+    ".shm.removal": "ring_is_attached sweep_passing unlink_objects unlink_unattached",
+    ".shm.segment": "attach_segment ring_exists ring_name",
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ from django_tasks_local.ring.audit import repair
 from django_tasks_local.ring.format.head import S_ID_HIGH, inline_bytes
 from django_tasks_local.ring.format.ids import parse_id
 from django_tasks_local.ring.records.codes import Codes, code_digest
+from django_tasks_local.ring.records.expiry import Expiry
 from django_tasks_local.ring.records.loss import Loss, loss_word
 from django_tasks_local.ring.records.loss_log import log_loss
 from django_tasks_local.ring.records.reader import Reader
@@ -55,6 +56,7 @@ class Attached:
         registry: Who is attached.
         codes: Whose tasks are in the ring.
         workforce: How pools share MAX_WORKERS.
+        expiry: When finished results expire.
         digest: What this process's code is.
     """
 
@@ -110,6 +112,7 @@ class Attached:
         self._semaphores = Semaphores(self.segment)
         self._mutex = self._shared_mutex()
         self.workforce = Workforce(self.registry, self.codes, self._mutex)
+        self.expiry = Expiry(self._table, self._mutex)
         self._abandoned: list[Written] = []  # by enqueues that could not free it themselves
         if not self.words[at.H_MAX_WORKERS]:  # just made, and no site has come yet
             limits.share(self.words)

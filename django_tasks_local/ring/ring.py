@@ -19,6 +19,7 @@ from django_tasks_local.ring.format.head import (
 )
 from django_tasks_local.ring.format.ids import format_id, new_id_words, with_slot
 from django_tasks_local.ring.records.claim import RingClaim
+from django_tasks_local.ring.records.expiry import TTL_OF
 from django_tasks_local.ring.records.loss import EXIT_DETACHED
 from django_tasks_local.ring.records.order import JUDGED_WAITING
 from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encode
@@ -93,7 +94,7 @@ class Ring(Attached):
         It waits for nobody: where somebody is inside for long, the order stays as it is.
 
         Raises:
-            TaskResultDoesNotExist: Whatever string it is that names no record here.
+            TaskResultDoesNotExist: Whatever string it is that names no record here; or it expired.
             StoreUnavailable: The record is damaged.
         """
         found = self._reader.find(result_id)
@@ -102,8 +103,11 @@ class Ring(Attached):
         if state == at.RUNNING:
             if self._bury(word >> at.OWNER_SHIFT & at.OWNER_MASK):
                 return self.get(result_id)
-        elif state != at.READY and self.words[at.H_NEWEST] != found.slot:
-            self._mutex.try_run(self._do.touch, found.slot, word)
+        elif state != at.READY:
+            if self.words[TTL_OF[state]]:
+                self.expiry.refuse_expired(found)
+            if self.words[at.H_NEWEST] != found.slot:
+                self._mutex.try_run(self._do.touch, found.slot, word)
         return found
 
     def claim(self, share: at.Share | None = None) -> RingClaim | None:

@@ -26,7 +26,10 @@ META: Final = b"tests.tasks:noop"
 # Whose code may be in the ring at the same time.
 RELEASES: Final = ("", "/blue/settings.py", "/green/settings.py")
 # So little memory that results, and before them arguments of results, make room now and then.
-LIMITS: Final = Limits(4, 150, 300, 512, at.COLUMNS_AT + 400_000)
+# And results that expire while others look for them.
+LIMITS: Final = Limits(
+    4, 150, 300, 512, at.COLUMNS_AT + 400_000, result_ttl_s=0.5, failure_ttl_s=0.7
+)  # fmt: skip
 # No wait of a process that nobody stopped may be longer. Several stops of the longest kind can fall
 # into one wait, and ten processes share two cores; a ring that hangs, hangs for ever.
 PAUSE_BOUND_S: Final = 5.0
@@ -165,7 +168,7 @@ class Actor:
             (self.enqueue, 30), (self.work, 34), (self.read, 24), (self.ring.reap_dead, 3),
             (self.ring.promote, 2), (self.ring.top_up, 1), (self.ring.heal, 2),
             (self.ring.recover, 1), (self.check, 1), (self.ring.counts, 1), (self.clear, 2),
-            (self.hire, 1), (self.ring.workforce.give_way, 1),
+            (self.hire, 1), (self.ring.workforce.give_way, 1), (self.ring.expiry.sweep, 3),
         )  # fmt: skip
         pick = self.rng.choices([each for each, _ in operations], [n for _, n in operations])[0]
         pick()

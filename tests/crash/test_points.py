@@ -10,7 +10,7 @@ import pytest
 from django_tasks_local.ring import Look, Ring, Role
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
-from django_tasks_local.ring.records import order, slots, table
+from django_tasks_local.ring.records import expiry, order, slots, table
 from tests.crash.scene import (
     FAILED,
     GREEN,
@@ -42,6 +42,7 @@ class Operation:
         extra: Arguments of the task that may be there afterwards without anybody having its id.
         ends: How the claimed task may end, where the operation is a finish.
         hits: Kinds of steps that it takes.
+        in_order: Whether it evicts the least recently used results first.
     """
 
     act: Callable[[Ring, Any], object]
@@ -51,6 +52,7 @@ class Operation:
     claims: bool = False
     states: tuple[str, ...] = tuple(STATES)
     hits: tuple[str, ...] = INSIDE
+    in_order: bool = True
 
 
 def put(value: Any, delay_ns: int = 0) -> Callable[[Ring, Any], object]:
@@ -128,6 +130,11 @@ OPERATIONS = {
         lambda ring: ring.set_limits(replace(ring.limits, max_results=1)),
         states=("full",),
     ),
+    "sweep": Operation(
+        lambda ring, _: ring.expiry.sweep(),
+        lambda ring: ring.set_limits(replace(ring.limits, result_ttl_s=1e-3, failure_ttl_s=1e-3)),
+        states=("waiting", "full", "crowded", "chained"), in_order=False,
+    ),
     "become": Operation(lambda ring, _: ring.become(Role.VISITOR), states=("waiting",)),
     "attach_other_code": Operation(lambda ring, _: other_code(ring), states=("empty", "codes")),
     "enqueue_other_code": Operation(
@@ -168,7 +175,7 @@ def verification(scene: Scene, operation: Operation) -> Callable[[bool], None]:
             if operation.ends:
                 allowed[next_up[0]] -= {READY}
             scene.records[next_up[0]].outcome = None
-        scene.verify(allowed, operation.extra)
+        scene.verify(allowed, operation.extra, operation.in_order)
 
     return verify
 
@@ -218,6 +225,7 @@ def test_death_at_every_step(scene: Scene, name: str, state: str) -> None:
         ("promote", "deferred"),
         ("trim", "full"),
         ("trim", "holes"),
+        ("sweep", "crowded"),
     ],
 )
 def test_death_between_pieces(
@@ -227,6 +235,7 @@ def test_death_between_pieces(
     STATES[state](scene)
     monkeypatch.setattr(slots, "RUNS_AT_ONCE", 1)
     monkeypatch.setattr(table, "EVICTED_AT_ONCE", 1)
+    monkeypatch.setattr(expiry, "EVICTED_AT_ONCE", 1)
     monkeypatch.setattr(order, "PROMOTED_AT_ONCE", 1)
     kill_in(scene, OPERATIONS[name])
 

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shlex
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -42,12 +43,15 @@ DJANGO_OPTIONS = {
 
 def _row_of(name: str, option: options.Option) -> list[str]:
     """An option's row in the table, but for its meaning."""
-    default = "derived" if option.default is None else f"{option.default:,}"
+    derived = "`None`" if option.none_means else "derived"
+    default = derived if option.default is None else f"{option.default:,}"
     values = f"{option.minimum:,} to {option.maximum:,}"
     if name == "SLOT_SIZE":
         values = f"a power of two, {values}"
     elif str in option.types:
         values = "a string"
+    if timedelta in option.types:
+        values += ", a timedelta"
     if option.none_means:
         values += ", or `None`"
     backends = "both" if len(option.kinds) > 1 else option.kinds[0]

@@ -30,6 +30,7 @@ class Record:
     slots: int = 1
     owner: int = -1
     dropped: bool = False  # its arguments
+    finished_at_ns: int = 0
 
 
 @dataclass
@@ -207,16 +208,32 @@ class Model:
         keep = self.limits.max_workers if count > 1 else 0
         return count == 0 or self.make_room(count, keep)
 
-    def finish(self, result_id: str, status: str, outcome: Any, outcome_bytes: int) -> None:
+    def finish(
+        self, result_id: str, status: str, outcome: Any, outcome_bytes: int, now_ns: int
+    ) -> None:
         """Ends a task; beyond MAX_RESULTS the least recently used result goes."""
         record = self.records[result_id]
         self.drop_outcome(result_id)
         if status != LOST:
             record.slots += self.outcome_slots(result_id, outcome_bytes)
         record.status, record.outcome, record.owner = status, outcome, -1
+        record.finished_at_ns = now_ns
         self.kept[result_id] = None
         while len(self.kept) > self.limits.max_results:
             self.evict()
+
+    def expired(self, result_id: str, now_ns: int) -> bool:
+        """Whether a result may not be read any more."""
+        record = self.records[result_id]
+        succeeded = record.status == SUCCESSFUL
+        ttl_s = self.limits.result_ttl_s if succeeded else self.limits.failure_ttl_s
+        assert ttl_s is not None
+        return result_id in self.kept and record.finished_at_ns + ttl_s * 1e9 <= now_ns
+
+    def sweep(self, now_ns: int, but: Iterable[str] = ()) -> None:
+        """Forgets what has expired, but for what an interrupted sweep has left."""
+        for key in [key for key in self.kept if self.expired(key, now_ns) and key not in but]:
+            del self.kept[key], self.records[key]
 
     def read(self, result_id: str) -> None:
         """Reading makes a result the most recently used."""

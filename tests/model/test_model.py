@@ -10,7 +10,7 @@ import pytest
 from django.tasks.exceptions import TaskResultDoesNotExist
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from django_tasks_local import Progress
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
@@ -19,13 +19,16 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.store import Arguments
 from tests import rings as peers
+from tests.model.adopting import Adopting
 from tests.model.faults import Fault, attach_with_faults, half_an_enqueue
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record
 from tests.model.world import SECOND_NS, Clock, Look
 from tests.rings import META, Peer
 
 # 3 workers, 6 results, 9 waiting, 46 slots: every limit is reached within a few steps.
-LIMITS: Final = Limits(3, 6, 9, 512, at.COLUMNS_AT + 58_832)
+LIMITS: Final = Limits(
+    3, 6, 9, 512, at.COLUMNS_AT + 58_832, result_ttl_s=15, failure_ttl_s=30
+)  # fmt: skip
 
 # Sizes around every edge: inline or not, one slot or two, more than there is.
 sizes = st.one_of(
@@ -35,7 +38,7 @@ sizes = st.one_of(
 interruptions = st.one_of(st.just(0), st.just(0), st.integers(1, 60))
 
 
-class RingMachine(RuleBasedStateMachine):
+class RingMachine(Adopting):
     """One ring, this process and up to two others that can be killed."""
 
     def __init__(self) -> None:
@@ -197,10 +200,10 @@ class RingMachine(RuleBasedStateMachine):
                 return
             # Its own end may have been what was interrupted in evicting.
             assert state == status
-            self.model.finish(result_id, status, outcome, len(encoded))
+            self.model.finish(result_id, status, outcome, len(encoded), self.clock.now_ns)
         else:
             assert self.model.has_room(result_id, len(encoded))
-            self.model.finish(result_id, status, outcome, len(encoded))
+            self.model.finish(result_id, status, outcome, len(encoded), self.clock.now_ns)
         del self.claims[result_id]
 
     # --- reading ------------------------------------------------------------------------------
@@ -213,7 +216,15 @@ class RingMachine(RuleBasedStateMachine):
         record = self.model.records[result_id]
         lost = record.owner in self.dead
         found: list[Any] = []
-        if self.interrupted(fault, lambda: found.append(self.ring.get(result_id))):
+        expired: list[Any] = []
+
+        def operation() -> None:
+            try:
+                found.append(self.ring.get(result_id))
+            except TaskResultDoesNotExist as error:
+                expired.append(error)
+
+        if self.interrupted(fault, operation):
             self.after_interruption()
             self.adopt_deaths()
             order = self.look.recency()
@@ -225,6 +236,10 @@ class RingMachine(RuleBasedStateMachine):
             self.reap_in_model(record.owner)
             if result_id not in self.model.records:
                 return
+        if self.model.expired(result_id, self.clock.now_ns):
+            assert expired
+            return
+        assert not expired
         self.model.read(result_id)
         status = FAILED if record.status == LOST else record.status
         assert found[0].status.name == status
@@ -247,8 +262,18 @@ class RingMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.integers(1, 10))
     def time_passes(self, seconds: int) -> None:
-        """Deferred tasks fall due."""
+        """Deferred tasks fall due, and results expire."""
         self.clock.now_ns += seconds * SECOND_NS
+
+    @rule(fault=interruptions)
+    def sweep(self, fault: int) -> None:
+        """The pool looks for expired results; none of them has to go before another."""
+        if self.interrupted(fault, self.ring.expiry.sweep):
+            assert self.ring.check() == []
+            self.model.sweep(self.clock.now_ns, but=self.look.found_ids())
+            self.after_interruption()
+        else:
+            self.model.sweep(self.clock.now_ns)
 
     @rule(fault=interruptions)
     def promote(self, fault: int) -> None:
@@ -345,50 +370,6 @@ class RingMachine(RuleBasedStateMachine):
         assert counts.free_slots == model.free()
         assert counts.waiting + counts.deferred == model.waiting()
         assert counts.kept == len(model.kept) <= LIMITS.max_results
-
-    # --- after an interruption the model takes over what may have happened or not ---------------
-
-    def after_interruption(self) -> None:
-        """The next one rebuilds; evictions in progress may have happened, in their order."""
-        assert self.ring.check() == []
-        self.kept_before = list(self.model.kept)
-        self.adopt_evictions()
-        self.model.adopt_drops(filter(self.look.dropped, list(self.model.kept)))
-        self.adopt_lanes()
-
-    def adopt_lanes(self) -> None:
-        self.model.adopt_lanes(self.look.lanes())
-
-    def adopt_evictions(self) -> None:
-        found = self.look.found_ids()
-        while self.model.kept and next(iter(self.model.kept)) not in found:
-            self.model.evict()
-        assert set(self.model.records) <= set(found)
-        self.kept_before = list(self.model.kept)
-
-    def adopt_promotions(self) -> None:
-        """Those that were promoted are the first that fell due."""
-        for key in sorted(self.model.records, key=self.look.sequence):
-            record = self.model.records[key]
-            if record.status == READY and record.due_ns and not self.look.due(key):
-                assert record.due_ns <= self.clock.now_ns
-                record.due_ns = 0
-                record.place = self.model.next_place()
-                record.lane = self.look.lanes().get(key, -1)
-
-    def adopt_deaths(self) -> None:
-        """A reader may have reaped whom it found dead."""
-        for key, state in self.look.found_states().items():
-            if state == LOST and self.model.records[key].status == RUNNING:
-                self.reap_in_model(self.model.records[key].owner)
-        self.kept_before = list(self.model.kept)
-
-    def reap_in_model(self, index: int) -> None:
-        if index in self.dead:
-            self.dead.remove(index)
-        for key in self.model.running():
-            if self.model.records[key].owner == index:
-                self.model.finish(key, LOST, None, 0)
 
 
 TestRing = RingMachine.TestCase

@@ -12,6 +12,7 @@ from typing import Any
 import posix_ipc
 import pytest
 
+from tests.leaks import remove_objects
 from tests.process.client import fresh_namespace, serving, worker_at
 from tests.process.programs import run, running
 from tests.support import LONG_TIMEOUT, ROOT, wait_for
@@ -179,6 +180,7 @@ def test_any_text_is_an_alias(
         f"print(finished(add.using(backend={alias!r}).enqueue(1, 2)))\n"
     )
     status, out, err = run(namespace, [str(path)], DTL_TASKS=json.dumps(tasks), **kind)
+    remove_objects(namespace, [alias])
     assert (status, out) == (0, "3\n"), err
 
 

@@ -35,6 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("ring.attachment",),
     ("ring.ring",),
     ("ring",),
+    ("lifetimes",),
     ("memory",),
     ("naming",),
     ("results",),

@@ -265,3 +265,89 @@ def test_results_are_bounded_by_bytes_too() -> None:
     for each in ids:
         with pytest.raises(TaskResultDoesNotExist):
             store.get(each)
+
+
+# --- results that expire --------------------------------------------------------------------------
+
+SECOND_NS = 1_000_000_000
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The time, to be set in its one item."""
+    now = [1_700_000_000 * SECOND_NS]
+    monkeypatch.setattr(time, "time_ns", lambda: now[0])
+    return now
+
+
+def lasting(**seconds: float) -> MemoryStore:
+    """A store with these lifetimes."""
+    return MemoryStore("memory", max_results=50, max_result_bytes=2**20, max_pending=100, **seconds)
+
+
+def end(store: MemoryStore, *, successful: bool = True) -> str:
+    """A task that has ended; its id."""
+    result_id = put(store)
+    claim = store.claim()
+    assert claim is not None
+    store.finish(claim, successful=successful, outcome=None)
+    return result_id
+
+
+def readable(store: MemoryStore, result_id: str) -> bool:
+    """Whether a result can be read."""
+    try:
+        store.get(result_id)
+    except TaskResultDoesNotExist:
+        return False
+    return True
+
+
+def test_results_expire_by_how_they_ended(clock: list[int]) -> None:
+    """Each end has its own lifetime, which reading does not prolong; None is no limit."""
+    store = lasting(result_ttl_s=10)
+    success, failure = end(store), end(store, successful=False)
+    for _ in range(9):
+        clock[0] += SECOND_NS
+        assert readable(store, success)
+    clock[0] += SECOND_NS
+    assert not readable(store, success)
+    clock[0] += 10**9 * SECOND_NS
+    assert readable(store, failure)
+    with pytest.raises(TaskResultDoesNotExist, match=r"for at most 10 s \(RESULT_TTL\)"):
+        store.get(success)
+
+
+def test_expired_results_are_dropped_by_later_calls(clock: list[int]) -> None:
+    """There is no thread for them: enqueuing, reading and ending drop some each."""
+    store = lasting(result_ttl_s=10, failure_ttl_s=10)
+    for number in range(20):
+        end(store, successful=number % 2 == 0)
+    waiting = put(store)
+    clock[0] += 11 * SECOND_NS
+    for _ in range(10):
+        store.get(waiting)
+    assert list(store._records) == [waiting]
+    assert not store._finished
+    assert store._kept_bytes == 0
+
+
+def test_what_is_evicted_is_not_kept_to_expire(clock: list[int]) -> None:
+    """Results beyond MAX_RESULTS are gone at once, however long they might have been read."""
+    store = lasting(result_ttl_s=10**9)
+    ids = [end(store) for _ in range(200)]
+    assert len(store._records) == 50
+    assert sum(map(len, store._lifetimes._records.values())) == 50
+    assert readable(store, ids[-1])
+
+
+def test_lifetimes_under_a_clock_that_is_set_back(clock: list[int]) -> None:
+    """A result then lasts longer, and one behind it is refused in time all the same."""
+    store = lasting(result_ttl_s=10)
+    first = end(store)
+    clock[0] -= 100 * SECOND_NS
+    second = end(store)
+    clock[0] += 11 * SECOND_NS
+    assert (readable(store, first), readable(store, second)) == (True, False)
+    store.close()
+    assert not readable(store, first)

@@ -1,5 +1,6 @@
 """The table of options: defaults, bounds, and the words of each error."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -36,6 +37,8 @@ def test_defaults() -> None:
             shm_size=32 * MIB,
             namespace=None,
             drain_timeout=8,
+            result_ttl=None,
+            failure_ttl=None,
         )
 
 
@@ -70,8 +73,9 @@ def test_bounds_are_inclusive(name: str) -> None:
 @pytest.mark.parametrize("value", [True, None, [], {}, object(), b"x", 1j])
 def test_wrong_types(name: str, value: object) -> None:
     """Wrong types are E003, a bool is no number, None only where it means something."""
-    if value is None and name == "DRAIN_TIMEOUT":
-        assert options(DRAIN_TIMEOUT=None).drain_timeout is None
+    if value is None and OPTIONS[name].none_means:
+        kind = OPTIONS[name].kinds[-1]
+        assert getattr(options(kind, **{name: None}), name.lower()) is None
         return
     (error,) = errors(**{name: value})
     assert error.startswith("django_tasks_local.E003")
@@ -89,6 +93,29 @@ def test_drain_timeout_is_finite(value: float) -> None:
 def test_drain_timeout_may_be_a_fraction() -> None:
     """Half a second is a time."""
     assert options(DRAIN_TIMEOUT=0.5).drain_timeout == 0.5
+
+
+@pytest.mark.parametrize("name", ["RESULT_TTL", "FAILURE_TTL"])
+def test_a_lifetime_is_seconds_or_a_timedelta(name: str) -> None:
+    """Both spellings are one value; nothing, less than nothing and too much are errors."""
+    field = name.lower()
+    for value in (90, 90.0, timedelta(minutes=1.5)):
+        assert getattr(options("thread", **{name: value}), field) == 90
+        assert getattr(options("process", **{name: value}), field) == 90
+    bad: list[Any] = [
+        0,
+        -1,
+        timedelta(0),
+        timedelta(seconds=-1),
+        timedelta.max,
+        float("nan"),
+        float("inf"),
+    ]
+    for wrong in bad:
+        (error,) = errors(**{name: wrong})
+        assert error.startswith("django_tasks_local.E004")
+        assert "or a timedelta of as many" in error
+        assert "until MAX_RESULTS is reached" in error
 
 
 def test_slot_size_is_a_power_of_two() -> None:
@@ -143,7 +170,8 @@ def test_unknown_key_without_a_guess() -> None:
     (error,) = [f"{e.id} {e.hint}" for e in check({"OPTIONS": {7: 1}}, "a", "thread")]
     assert error == (
         "django_tasks_local.E002 The options of ThreadPoolBackend are "
-        "MAX_WORKERS, MAX_RESULTS, MAX_RESULT_BYTES, MAX_PENDING, DRAIN_TIMEOUT."
+        "MAX_WORKERS, MAX_RESULTS, MAX_RESULT_BYTES, MAX_PENDING, DRAIN_TIMEOUT, RESULT_TTL, "
+        "FAILURE_TTL."
     )
     assert "NAMESPACE" in errors(COLOUR=1)[0]
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 from dataclasses import replace
 
 import pytest
@@ -65,6 +66,23 @@ def test_a_rebuild_takes_few_steps_for_each_record(steps: Steps, rings: Rings) -
     assert steps.most["rebuild"] < 900 * 12
     assert ring.check() == []
     assert ring.counts() == before
+
+
+def test_results_that_expire_together(
+    steps: Steps, rings: Rings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of them are recycled some at a time, large ones fewer."""
+    ring = rings.attach(replace(MANY, result_ttl_s=1))
+    for number in range(2000):
+        done(ring, ((bytes(3000),), {}) if number % 50 == 0 else ((), {}))
+    done(ring, ((), {}), os.urandom(LARGE))
+    steps.most.clear()
+    later_ns = time.time_ns() + FAR_NS
+    monkeypatch.setattr("time.time_ns", lambda: later_ns)
+    while ring.counts().kept:
+        ring.expiry.sweep()
+    assert quick(steps)
+    assert ring.check() == []
 
 
 def test_a_herd(steps: Steps, rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:

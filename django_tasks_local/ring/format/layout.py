@@ -50,6 +50,9 @@ H_DRAIN_MS: Final = 29
 H_SEMAPHORE: Final = 30  # the inode of the mutex's semaphore that was opened last
 H_DISCARDED: Final = 31  # the latest chain that was given up and is not all free yet
 H_HAND: Final = 32  # of the finished, up to here none has arguments that can be dropped
+# Options that may be None: 0; else 31 times the value, see ``limits``.
+H_RESULT_TTL: Final = 34
+H_FAILURE_TTL: Final = 35
 H_CODES: Final = 64  # the table of codes
 
 # Eight: releases whose processes, or unfinished tasks, are there at the same time.

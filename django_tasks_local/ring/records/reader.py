@@ -268,8 +268,8 @@ class Reader:
 def does_not_exist(result_id: object) -> TaskResultDoesNotExist:
     """What to raise for an id that names nothing here."""
     return TaskResultDoesNotExist(
-        f"No result {str(result_id)[:80]!r}: it was never made here, or it was evicted "
-        "(MAX_RESULTS finished results are kept)."
+        f"No result {str(result_id)[:80]!r}: it was never made here, it was evicted (MAX_RESULTS "
+        "finished results are kept), or it expired (RESULT_TTL, FAILURE_TTL)."
     )
 
 

@@ -124,6 +124,12 @@ class Table:
             self.segment.must_hold(slot)
         if not slot or words[self.commit + slot] >> at.STATE_SHIFT not in at.FINISHED:
             raise inconsistent(self.segment.path)
+        return self.evict(slot)
+
+    def evict(self, slot: int) -> int:
+        """Recycle a finished record and return how many slots it had."""
+        words = self.words
+        words[at.H_DIRTY] = 1
         self.recency.remove(slot)
         count = self.slots_of(slot)
         words[at.H_FINISHED_SLOTS] -= count

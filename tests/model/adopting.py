@@ -1,0 +1,62 @@
+"""After an interruption the model takes over what may have happened or not."""
+
+from typing import Any
+
+from hypothesis.stateful import RuleBasedStateMachine
+
+from django_tasks_local.ring import Ring
+from tests.model.model import LOST, READY, RUNNING, Model
+from tests.model.world import Clock, Look
+
+
+class Adopting(RuleBasedStateMachine):
+    """A machine with one ring, and a model that can be told what became of an operation."""
+
+    ring: Ring
+    look: Look
+    clock: Clock
+    model: Model
+    claims: dict[str, Any]
+    dead: list[int]
+
+    def after_interruption(self) -> None:
+        """The next one rebuilds; evictions in progress may have happened, in their order."""
+        assert self.ring.check() == []
+        self.kept_before = list(self.model.kept)
+        self.adopt_evictions()
+        self.model.adopt_drops(filter(self.look.dropped, list(self.model.kept)))
+        self.adopt_lanes()
+
+    def adopt_lanes(self) -> None:
+        self.model.adopt_lanes(self.look.lanes())
+
+    def adopt_evictions(self) -> None:
+        found = self.look.found_ids()
+        while self.model.kept and next(iter(self.model.kept)) not in found:
+            self.model.evict()
+        assert set(self.model.records) <= set(found)
+        self.kept_before = list(self.model.kept)
+
+    def adopt_promotions(self) -> None:
+        """Those that were promoted are the first that fell due."""
+        for key in sorted(self.model.records, key=self.look.sequence):
+            record = self.model.records[key]
+            if record.status == READY and record.due_ns and not self.look.due(key):
+                assert record.due_ns <= self.clock.now_ns
+                record.due_ns = 0
+                record.place = self.model.next_place()
+                record.lane = self.look.lanes().get(key, -1)
+
+    def adopt_deaths(self) -> None:
+        """A reader may have reaped whom it found dead."""
+        for key, state in self.look.found_states().items():
+            if state == LOST and self.model.records[key].status == RUNNING:
+                self.reap_in_model(self.model.records[key].owner)
+        self.kept_before = list(self.model.kept)
+
+    def reap_in_model(self, index: int) -> None:
+        if index in self.dead:
+            self.dead.remove(index)
+        for key in self.model.running():
+            if self.model.records[key].owner == index:
+                self.model.finish(key, LOST, None, 0, self.clock.now_ns)
