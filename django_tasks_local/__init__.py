@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from django_tasks_local.backends.process import ProcessPoolBackend
     from django_tasks_local.backends.thread import ThreadPoolBackend
+    from django_tasks_local.cancelling import acancel, cancel
     from django_tasks_local.execution import current_result_id
+    from django_tasks_local.policies import policy
     from django_tasks_local.progress import Progress, progress_of, report_progress, track
+    from django_tasks_local.stopping import check_cancelled, is_cancel_requested
 
 __version__ = "3.0.0"
 
@@ -15,7 +18,12 @@ __all__ = [
     "ProcessPoolBackend",
     "Progress",
     "ThreadPoolBackend",
+    "acancel",
+    "cancel",
+    "check_cancelled",
     "current_result_id",
+    "is_cancel_requested",
+    "policy",
     "progress_of",
     "report_progress",
     "track",
@@ -27,7 +35,12 @@ _MODULES = {
     "ProcessPoolBackend": "django_tasks_local.backends.process",
     "Progress": "django_tasks_local.progress",
     "ThreadPoolBackend": "django_tasks_local.backends.thread",
+    "acancel": "django_tasks_local.cancelling",
+    "cancel": "django_tasks_local.cancelling",
+    "check_cancelled": "django_tasks_local.stopping",
     "current_result_id": "django_tasks_local.execution",
+    "is_cancel_requested": "django_tasks_local.stopping",
+    "policy": "django_tasks_local.policies",
     "progress_of": "django_tasks_local.progress",
     "report_progress": "django_tasks_local.progress",
     "track": "django_tasks_local.progress",

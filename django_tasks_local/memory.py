@@ -18,22 +18,22 @@ Invariants, whenever the lock is free:
 
 from __future__ import annotations
 
-import heapq
 import os
 import threading
 import time
 from collections import OrderedDict
-from itertools import count
 from typing import Any, Final
 
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local.exceptions import QueueFull, counted
+from django_tasks_local.exceptions import QueueFull, TaskCancelled, counted
+from django_tasks_local.heap import Heap
 from django_tasks_local.lifetimes import Lifetimes
+from django_tasks_local.polite_lock import PoliteLock
 from django_tasks_local.progress import Progress
 from django_tasks_local.ring import random_id
-from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot
+from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot, StopAsked
 from django_tasks_local.weight import weight
 
 # A deferred task falls due by the clock on the wall, a wait ends by one that nobody sets: after at
@@ -50,30 +50,40 @@ class Record:
         "_arguments",
         "ending",
         "enqueued_at_ns",
+        "entry",
         "finished_at_ns",
+        "heap",
         "meta",
         "priority",
         "reported",
         "result_id",
         "started_at_ns",
         "status",
+        "stop_asked",
+        "time_limit",
         "weight",
         "worker_id",
     )
 
     loss = None  # threads die with their process, and their records with them
 
-    def __init__(self, meta: bytes, arguments: Arguments, priority: int) -> None:
+    def __init__(
+        self, meta: bytes, arguments: Arguments, priority: int, time_limit: int = 0
+    ) -> None:
         self.result_id = random_id()
         self.meta = meta
         self._arguments = arguments
         self.priority = priority
+        self.time_limit = time_limit
+        self.stop_asked = False  # from then on, and so it was cancelled
         self.status = TaskResultStatus.READY
         self.enqueued_at_ns = time.time_ns()
         self.started_at_ns = 0
         self.finished_at_ns = 0
         self.worker_id = ""
         self.ending: Any = None
+        self.heap: Heap[Record] | None = None  # in which it waits, and its entry there
+        self.entry: list[Any] = []
         self.reported: tuple[float, float | None, str] | None = None
         self.weight = 0  # bytes that it holds, about; counted at its end
 
@@ -95,6 +105,11 @@ class Record:
         if self.status is TaskResultStatus.RUNNING:
             self.reported = (done, total, message)
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was cancelled before its end, and has ended."""
+        return self.stop_asked and self.finished_at_ns > 0
+
     def snapshot(self) -> Snapshot:
         """Return the record as it is now. The store's lock must be held."""
         return PlainSnapshot(
@@ -108,29 +123,9 @@ class Record:
             self.progress,
             self.arguments,
             self.outcome,
+            None,
+            self.cancelled,
         )
-
-
-class _PoliteLock:
-    """The lock, for threads that run tasks: they take it with the GIL in hand, or not yet.
-
-    A thread that waits for a lock of C is given it without the GIL, and keeps it while it waits for
-    that; then the next one waits for the lock, and so on: every step is a switch of threads.
-
-    Not for the main thread: what a signal handler raises there, right after the lock was taken,
-    would leave it taken. `with` on the lock itself is safe.
-    """
-
-    def __init__(self, lock: threading.Lock) -> None:
-        self._take = lock.acquire
-        self._give = lock.release
-
-    def __enter__(self) -> None:
-        while not self._take(False):
-            time.sleep(0)  # whoever has it goes on
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._give()
 
 
 class MemoryStore:
@@ -154,15 +149,14 @@ class MemoryStore:
         self._closed = False
         self._ending = False  # somebody waits until all is done
         self._lock = threading.Lock()
-        self._lock_of_workers = _PoliteLock(self._lock)
+        self._lock_of_workers = PoliteLock(self._lock)
         # Two conditions: a notify meant for a thread that wants work must not wake one that waits
         # for the end of it.
         self._work = threading.Condition(self._lock)
         self._quiet = threading.Condition(self._lock)
         self._records: dict[str, Record] = {}
-        self._turn = count()
-        self._ready: list[tuple[int, int, Record]] = []  # (-priority, turn, record)
-        self._deferred: list[tuple[int, int, Record]] = []  # (due_ns, turn, record)
+        self._ready: Heap[Record] = Heap()  # by -priority
+        self._deferred: Heap[Record] = Heap()  # by due_ns
         self._finished: OrderedDict[str, Record] = OrderedDict()  # least recently used first
         self._kept_bytes = 0  # the weight of those
         self._lifetimes: Lifetimes[Record] = Lifetimes(result_ttl_s, failure_ttl_s)
@@ -183,10 +177,10 @@ class MemoryStore:
         return value
 
     def enqueue(
-        self, meta: bytes, arguments: Arguments, *, priority: int, due_ns: int
+        self, meta: bytes, arguments: Arguments, *, priority: int, due_ns: int, time_limit: int = 0
     ) -> tuple[str, int]:
         """See ``records.Store``."""
-        record = Record(meta, arguments, priority)
+        record = Record(meta, arguments, priority, time_limit)
         expired: list[Record] = []  # until the lock is free
         self._let_workers_go()
         with self._lock:
@@ -196,9 +190,9 @@ class MemoryStore:
                 raise QueueFull(self.alias, self.waiting, self.max_pending)
             self._records[record.result_id] = record
             if due_ns:
-                heapq.heappush(self._deferred, (due_ns, next(self._turn), record))
+                self._wait_in(self._deferred, due_ns, record)
             else:
-                heapq.heappush(self._ready, (-priority, next(self._turn), record))
+                self._wait_in(self._ready, -priority, record)
             if self.idle:
                 self._work.notify()
         return record.result_id, record.enqueued_at_ns
@@ -246,29 +240,60 @@ class MemoryStore:
                     self.idle -= 1
             return None
 
-    def finish(self, claim: Record, *, successful: bool, outcome: Any) -> int:
+    def finish(
+        self, claim: Record, *, successful: bool, outcome: Any, cancelled: bool = False
+    ) -> int:
         """See ``records.Store``. Nothing is too large here: the latest result is always kept."""
-        evicted = []  # until the lock is free
+        evicted: list[Record] = []  # until the lock is free
         claim.weight = weight(outcome) + weight(claim.arguments())
         with self._lock_of_workers:
+            if claim.stop_asked and not cancelled:
+                raise StopAsked
             claim.ending = outcome
-            # A clock that was set back must not make a task end before it began.
-            claim.finished_at_ns = max(time.time_ns(), claim.started_at_ns)
-            claim.status = TaskResultStatus.SUCCESSFUL if successful else TaskResultStatus.FAILED
             self.running -= 1
-            if self._closed:
-                evicted.append(self._records.pop(claim.result_id))
-            else:
-                self._finished[claim.result_id] = claim
-                self._kept_bytes += claim.weight
-                if self._expires:
-                    self._drop_expired(evicted)
-                    self._lifetimes.add(claim)
-            while self._keeps_too_much():
-                evicted.append(self._drop(next(iter(self._finished))))
-            if self._ending:
-                self._quiet.notify_all()
+            status = TaskResultStatus.SUCCESSFUL if successful else TaskResultStatus.FAILED
+            self._end(claim, status, evicted)
         return claim.finished_at_ns
+
+    def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Snapshot | None]:
+        """See ``store.StoreClient``."""
+        self.get(result_id)  # raises for what is not there
+        evicted: list[Record] = []  # until the lock is free
+        error = TaskCancelled()
+        ending = f"{TaskCancelled.__module__}.{TaskCancelled.__qualname__}"
+        with self._lock:
+            record = self._records.get(result_id)
+            if record is None or record.finished_at_ns:
+                return False, None
+            if record.heap is None:
+                record.stop_asked = record.stop_asked or running
+                return running, None
+            record.heap.remove(record.entry)
+            record.heap = None
+            record.stop_asked = True
+            record.ending = ending, f"{ending}: {error}"
+            self._end(record, TaskResultStatus.FAILED, evicted)
+            return True, record.snapshot()
+
+    def _wait_in(self, heap: Heap[Record], key: int, record: Record) -> None:
+        record.heap, record.entry = heap, heap.push(key, record)
+
+    def _end(self, record: Record, status: TaskResultStatus, evicted: list[Record]) -> None:
+        # A clock that was set back must not make a task end before it began.
+        record.finished_at_ns = max(time.time_ns(), record.started_at_ns, record.enqueued_at_ns)
+        record.status = status
+        if self._closed:
+            evicted.append(self._records.pop(record.result_id))
+        else:
+            self._finished[record.result_id] = record
+            self._kept_bytes += record.weight
+            if self._expires:
+                self._drop_expired(evicted)
+                self._lifetimes.add(record)
+        while self._keeps_too_much():
+            evicted.append(self._drop(next(iter(self._finished))))
+        if self._ending:
+            self._quiet.notify_all()
 
     def _drop(self, result_id: str) -> Record:
         """Forget a finished record. Its caller keeps it until the lock is free."""
@@ -317,10 +342,12 @@ class MemoryStore:
         with self._lock:
             self._closed = True
             self._work.notify_all()
-            waiting = [entry[2] for entry in sorted(self._ready) + sorted(self._deferred)]
+            waiting = self._ready.items() + self._deferred.items()
+            for record in waiting:
+                record.heap, record.entry = None, []  # which hold the record
             dropped = self._records, self._finished
             self._records = {record.result_id: record for record in self._in_progress()}
-            self._ready, self._deferred, self._finished = [], [], OrderedDict()
+            self._ready, self._deferred, self._finished = Heap(), Heap(), OrderedDict()
             self._lifetimes.forget()
             self._kept_bytes = 0
         del dropped  # now that the lock is free
@@ -332,7 +359,7 @@ class MemoryStore:
             return self._in_progress()
 
     def _let_workers_go(self) -> None:
-        # What `_PoliteLock` does, as far as the main thread may.
+        # What `PoliteLock` does, as far as the main thread may.
         while self._lock.locked():
             time.sleep(0)
 
@@ -344,7 +371,8 @@ class MemoryStore:
         self._promote()
         if not self._ready:
             return None
-        record = heapq.heappop(self._ready)[2]
+        record = self._ready.pop()
+        record.heap = None
         record.worker_id = worker_id
         record.started_at_ns = max(time.time_ns(), record.enqueued_at_ns)
         record.status = TaskResultStatus.RUNNING
@@ -356,14 +384,16 @@ class MemoryStore:
         # Where many fall due together, the next call goes on.
         now = time.time_ns()
         for _ in range(PROMOTED_AT_ONCE):
-            if not self._deferred or self._deferred[0][0] > now:
+            due_ns = self._deferred.first_key()
+            if due_ns is None or due_ns > now:
                 break
-            record = heapq.heappop(self._deferred)[2]
-            heapq.heappush(self._ready, (-record.priority, next(self._turn), record))
+            record = self._deferred.pop()
+            self._wait_in(self._ready, -record.priority, record)
             self._work.notify()
 
     def _seconds_to_next(self) -> float | None:
-        if not self._deferred:
+        due_ns = self._deferred.first_key()
+        if due_ns is None:
             return None
-        left_s = (self._deferred[0][0] - time.time_ns()) / 1e9
+        left_s = (due_ns - time.time_ns()) / 1e9
         return min(max(left_s, 0.0), LONGEST_WAIT_S)

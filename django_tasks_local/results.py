@@ -173,6 +173,11 @@ class LocalTaskResult(_TaskResult):
         """How the worker died in the middle of the task, with facts; ``None`` if it did not."""
         return self._snapshot.loss
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was cancelled before its end, and has ended."""
+        return self._snapshot.cancelled
+
     @_computed
     def args(self) -> list[Any]:
         """The positional arguments, as they were passed."""
@@ -238,6 +243,32 @@ class LocalTaskResult(_TaskResult):
         path = task_path(self._snapshot.meta)
         return f"<{type(self).__name__} id={self.id} task={path} status={self.status}>"
 
+    def cancel(self, *, running: bool = True) -> bool:
+        """Take the task out if it waits, or ask it to stop if it runs; see `cancelling.cancel`.
+
+        Args:
+            running: ``False`` to leave it alone once it runs.
+
+        Returns:
+            Whether it will be FAILED with `TaskCancelled`.
+
+        Raises:
+            TaskResultDoesNotExist: the result has been evicted.
+        """
+        cancelled: bool = self._own_backend().cancel(self.id, running=running)
+        return cancelled
+
+    async def acancel(self, *, running: bool = True) -> bool:
+        """As `cancel`."""
+        cancelled: bool = await self._own_backend().acancel(self.id, running=running)
+        return cancelled
+
+    def _own_backend(self) -> Any:
+        backend = task_backends[self.backend]
+        if not hasattr(backend, "cancel"):  # TASKS names another backend by now
+            raise TaskResultDoesNotExist(self.id)
+        return backend
+
     def refresh(self) -> None:
         """Show the record as it is now, ``progress`` included; the arguments stay.
 
@@ -271,13 +302,14 @@ class LocalTaskResult(_TaskResult):
             (self._load_outcome(),) if snapshot.finished_at_ns else None,
             snapshot.progress,
             snapshot.loss,
+            snapshot.cancelled,
         )
         return _unpickle, (type(self), self.backend, state)
 
 
 def _unpickle(cls: type[LocalTaskResult], alias: str, state: tuple[Any, ...]) -> LocalTaskResult:
     result_id, status, meta, enqueued, started, finished, worker_id, arguments, value = state[:9]
-    progress, loss = state[9:]
+    progress, loss, cancelled = state[9:]
     snapshot = PlainSnapshot(
         result_id=result_id,
         status=TaskResultStatus(status),
@@ -290,6 +322,7 @@ def _unpickle(cls: type[LocalTaskResult], alias: str, state: tuple[Any, ...]) ->
         arguments=partial(_given, arguments),
         outcome=lambda: value[0],
         loss=loss,
+        cancelled=cancelled,
     )
     return cls.from_snapshot(snapshot, alias)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from django_tasks_local.ring import Loss, Ring, loss_word
+from django_tasks_local.stopping import STOP_SIGNAL
 
 from .copies import EXIT_S
 
@@ -87,6 +88,21 @@ class Crew:
         for child in self._children.values():
             with suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
+
+    def tell_to_stop(self, pid: int) -> None:
+        """Have a worker look whether its task is to stop.
+
+        A pid that is still a child's is nobody else's, be that child dead: who waits for it is us.
+        """
+        if pid in self._children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, STOP_SIGNAL)
+
+    def kill_group(self, pid: int) -> None:
+        """Kill a worker with all that its task has started; the record says why already."""
+        if pid in self._children:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
     def reap(self) -> None:
         """Wait for those that have ended, and settle what they left.

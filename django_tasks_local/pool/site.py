@@ -79,7 +79,7 @@ class Site:
         return encoded
 
     def enqueue(
-        self, meta: bytes, arguments: Any, *, priority: int, due_ns: int
+        self, meta: bytes, arguments: Any, *, priority: int, due_ns: int, time_limit: int = 0
     ) -> tuple[str, int]:
         """As `Ring.enqueue`, and sees to it that somebody runs what was enqueued.
 
@@ -91,7 +91,9 @@ class Site:
         if not self._is_site:
             self._become_site()
         ring = self.ring
-        result_id, now_ns = ring.enqueue(meta, arguments, priority=priority, due_ns=due_ns)
+        result_id, now_ns = ring.enqueue(
+            meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit
+        )
         try:
             if self._own is not None:
                 self._own.add(ring, result_id, due_ns)
@@ -119,6 +121,11 @@ class Site:
         """As `Ring.get`."""
         self._keep_house()
         return self.ring.get(result_id)
+
+    def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Snapshot | None]:
+        """Take a READY task out, or ask a RUNNING one to stop; see `StoreClient`."""
+        self._keep_house()
+        return self.ring.cancel(result_id, running=running)
 
     def serve(self) -> bool:
         """This process serves requests: it keeps a pool alive, and never waits at exit.

@@ -19,6 +19,7 @@ from typing import Final
 from django_tasks_local.ring import ANY_SERVER, Attachment, Loss, PoolState, Ring, Role
 
 from .crew import Crew
+from .deadlines import Deadlines
 from .loaded_files import LoadedFiles
 from .releases import Releases
 from .step import Step
@@ -80,6 +81,7 @@ class Supervisor:
         self._bell, self._bell_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll.register(self._bell, select.POLLIN)
         self._crew = Crew(ring, start_worker, self._bell, self._bell_end)
+        self._deadlines = Deadlines(ring, self._crew)
         self._releases = Releases(ring)
         self._short = False  # of workers, which other codes' pools have
         self._serving_since: float | None = None  # None: it has proved itself
@@ -90,6 +92,7 @@ class Supervisor:
             Step(f"{who} cannot see to its sites", self._look_around),
             self._in_ring,
             self._settling,
+            Step(f"{who} cannot end tasks that are to stop", self._end_tasks),
             Step(f"{who} cannot start a worker, tasks wait", self._hire),
             Step(f"{who} cannot drop expired results", ring.expiry.sweep, every_s=EVERY_S),
         ]
@@ -312,6 +315,9 @@ class Supervisor:
         for _ in range(hiring.number):
             crew.start()
 
+    def _end_tasks(self) -> None:
+        self._deadlines.look(self._ours())
+
     def _ours(self) -> list[Attachment]:
         """Our workers, as far as they were attached when this tick began."""
         index = self._ring.registry.index
@@ -329,6 +335,7 @@ class Supervisor:
             timeout_s = SHORT_TICK_S
         if self._due_ns:
             timeout_s = min(timeout_s, max(0.0, (self._due_ns - time.time_ns()) / 1e9))
+        timeout_s = min(timeout_s, self._deadlines.next_s())
         for step in self._steps:
             timeout_s = step.pause_s(timeout_s)
         # No select(): it knows no descriptor above 1,023, and an import may have opened many.

@@ -20,18 +20,19 @@ from django_tasks_local.ring.format.head import (
 from django_tasks_local.ring.format.ids import format_id, new_id_words, with_slot
 from django_tasks_local.ring.records.claim import RingClaim
 from django_tasks_local.ring.records.expiry import TTL_OF
-from django_tasks_local.ring.records.loss import EXIT_DETACHED
+from django_tasks_local.ring.records.loss import EXIT_CONDEMNED, EXIT_DETACHED, STOP_ASKED
 from django_tasks_local.ring.records.order import JUDGED_WAITING
 from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encode
 from django_tasks_local.ring.records.reader import Found
 from django_tasks_local.ring.records.slots import Wanted
 from django_tasks_local.ring.records.table import Room
 from django_tasks_local.ring.shm.errors import lost_hold, no_space
-from django_tasks_local.store import Arguments, task_path
+from django_tasks_local.store import Arguments, StopAsked, task_path
 
 from .attachment import Attached
 from .format import layout as at
-from .operations import AGAIN, Request, Written
+from .operations import AGAIN, TOLD_TO_STOP, Request, Written
+from .stops import Cancelled
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -53,8 +54,9 @@ class Ring(Attached):
         return encode(arguments, self._inline) if args or kwargs else NO_ARGUMENTS
 
     def enqueue(
-        self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int
-    ) -> tuple[str, int]:
+        self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int,
+        time_limit: int = 0,
+    ) -> tuple[str, int]:  # fmt: skip
         """Stores a READY task and wakes a worker.
 
         It holds the lock for microseconds; large arguments are copied outside it.
@@ -72,7 +74,8 @@ class Ring(Attached):
             work = self.take_code()
         now_ns = time.time_ns()
         queue = priority - at.LOWEST_PRIORITY
-        request = Request(meta, arguments, queue, due_ns, now_ns, *new_id_words())
+        high, low = new_id_words()
+        request = Request(meta, arguments, queue, due_ns, now_ns, high, low, time_limit)
         if len(meta) + len(arguments) <= self._inline:
             while (slot := self._mutex.run(self._do.enqueue, request)) == AGAIN:
                 pass
@@ -110,6 +113,16 @@ class Ring(Attached):
                 self._mutex.try_run(self._do.touch, found.slot, word)
         return found
 
+    def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Found | None]:
+        """Takes a READY task out, or asks a RUNNING one to stop; see `Stops.cancel`.
+
+        Returns:
+            Whether it was taken out or asked, and the record if it was taken out.
+        """
+        outcome, found = self.stops.cancel(result_id, running=running)
+        taken_out = outcome is Cancelled.TAKEN_OUT
+        return outcome is not Cancelled.TOO_LATE, found if taken_out else None
+
     def claim(self, share: at.Share | None = None) -> RingClaim | None:
         """Makes the next task RUNNING by this process.
 
@@ -145,7 +158,10 @@ class Ring(Attached):
             logger.error("%s: a task in slot %d can't run: %s", self.segment.path, slot, wrong)
         return None
 
-    def finish(self, claim: RingClaim, *, successful: bool, outcome: bytes | Pickled) -> int:
+    def finish(
+        self, claim: RingClaim, *, successful: bool, outcome: bytes | Pickled,
+        cancelled: bool = False,
+    ) -> int:  # fmt: skip
         """Stores the outcome of a claimed task and makes it SUCCESSFUL or FAILED.
 
         A process that lost its hold on the ring (its task closed all descriptors, or forked and
@@ -157,6 +173,7 @@ class Ring(Attached):
 
         Raises:
             PayloadTooLarge: There is no room for it. Nothing is stored: call again with less.
+            StopAsked: The task was asked to stop: call again with that as the outcome, `cancelled`.
         """
         if not claim.ours():
             os._exit(EXIT_DETACHED)
@@ -182,8 +199,14 @@ class Ring(Attached):
         sealed = seal_outcome(now_ns, outcome, chain, head.claim_crc, state)
         self._bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
         claim.close()
-        if not self._settled(self._do.finish, claim, state, slots):
+        note = STOP_ASKED if cancelled else 0
+        ended = self._settled(self._do.finish, claim, state, slots, note)
+        if not ended:
             os._exit(EXIT_DETACHED)  # taken for dead, and reaped
+        if ended == TOLD_TO_STOP:
+            if not claim.is_asked():
+                os._exit(EXIT_CONDEMNED)  # the pool's SIGKILL is on its way
+            raise StopAsked
         return now_ns
 
     def _enqueue_chained(self, request: Request) -> int:

@@ -15,6 +15,7 @@ from typing import Final
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import S_FINISHED_AT
 from django_tasks_local.ring.shm.limits import shared_optional
 from django_tasks_local.ring.shm.mutex import Mutex
 
@@ -89,7 +90,7 @@ class Expiry:
             for state, which in TTL_OF.items()
         }
         column = words[table.commit + start : table.commit + end].tolist()
-        finished_at = table.offset(0) // 8 + at.S_FINISHED_AT
+        finished_at = table.offset(0) // 8 + S_FINISHED_AT
         size = table.geometry.slot_size // 8
         return [
             (slot, word)

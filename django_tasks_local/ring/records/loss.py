@@ -1,16 +1,30 @@
-"""Why a task was lost with its worker: one word in the record, a sentence for the reader."""
+"""Why a task was lost with its worker: one word in the record, a sentence for the reader.
+
+Where the pool kills a worker in order to end its task, or somebody asks the task to stop, the
+reason is noted in the record first, in a word of its own. However the worker then ends, that is
+what is told.
+"""
 
 import signal
 from enum import IntEnum
 from typing import Final
 
-from django_tasks_local.exceptions import WorkerLost
+from django_tasks_local.exceptions import TaskCancelled, TaskTimeout, WorkerLost
 from django_tasks_local.ring.format.head import Head
+from django_tasks_local.ring.format.layout import checked, unchecked
+from django_tasks_local.store import limit_s
 
 _SHIFT: Final = 32
-_WORKER_LOST: Final = "django_tasks_local.exceptions.WorkerLost"
+_NOTE_SHIFT: Final = 28
+_NOTE_NUMBER: Final = 2**_NOTE_SHIFT - 1
 # A worker that lost its hold on the ring ends with this code, without touching it.
 EXIT_DETACHED: Final = 113
+# One that finds, at its task's end, that the pool is about to kill it.
+EXIT_CONDEMNED: Final = 114
+# The numbers beside CANCELLED.
+NOT_STARTED: Final = 0
+ASKED: Final = 1  # to stop
+KILLED: Final = 2
 
 
 class Loss(IntEnum):
@@ -22,6 +36,8 @@ class Loss(IntEnum):
     DRAINED = 3
     POOL_DIED = 4
     DAMAGED = 5
+    TIMED_OUT = 6  # the limit stands in the record
+    CANCELLED = 7  # NOT_STARTED, ASKED or KILLED
 
 
 def loss_word(loss: Loss, number: int = 0) -> int:
@@ -29,13 +45,43 @@ def loss_word(loss: Loss, number: int = 0) -> int:
     return loss << _SHIFT | number
 
 
-def worker_lost(head: Head) -> WorkerLost:
+def note_word(loss: Loss, number: int = 0) -> int:
+    """Return the word that notes, while a task runs, why it is to stop.
+
+    Args:
+        loss: Why; a worker that dies from now on is told as lost by that.
+        number: What explains it, below 2**28.
+    """
+    return checked(loss << _NOTE_SHIFT | number)
+
+
+def noted(word: int) -> int:
+    """Return the `loss_word` of what a `note_word` notes; 0 for nothing."""
+    note = unchecked(word)
+    loss = note >> _NOTE_SHIFT
+    return loss_word(Loss(loss), note & _NOTE_NUMBER) if 0 < loss < len(Loss) else 0
+
+
+def is_cancelled(loss: int) -> bool:
+    """Whether a `loss_word` says that the task was cancelled."""
+    return loss >> _SHIFT == Loss.CANCELLED
+
+
+STOP_ASKED: Final = note_word(Loss.CANCELLED, ASKED)
+
+
+def lost_error(head: Head) -> WorkerLost | TaskTimeout | TaskCancelled:
     """Return what a LOST record says of its end, with the facts as attributes."""
     loss, number = head.outcome_bytes >> _SHIFT, head.outcome_bytes & 0xFFFFFFFF
+    ran_s = max(0, head.finished_at_ns - head.started_at_ns) / 1e9
+    if loss == Loss.TIMED_OUT:
+        return TaskTimeout(limit_s(head.time_limit), ran_s, killed=True)
+    if loss == Loss.CANCELLED:
+        return TaskCancelled(ran_s, killed=True) if number else TaskCancelled()
     return WorkerLost(
         head.worker >> 32,
         _how(loss, number),
-        max(0, head.finished_at_ns - head.started_at_ns) / 1e9,
+        ran_s,
         signal=number if loss == Loss.SIGNAL else None,
         exit_code=number if loss == Loss.EXIT else None,
     )
@@ -43,7 +89,9 @@ def worker_lost(head: Head) -> WorkerLost:
 
 def loss_error(head: Head) -> tuple[str, str]:
     """Return the error of a LOST record: (exception class path, text)."""
-    return _WORKER_LOST, f"{_WORKER_LOST}: {worker_lost(head)}"
+    error = lost_error(head)
+    path = f"{type(error).__module__}.{type(error).__qualname__}"
+    return path, f"{path}: {error}"
 
 
 def _how(loss: int, number: int) -> str:
