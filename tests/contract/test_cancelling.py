@@ -14,7 +14,7 @@ from django.test import override_settings
 
 from django_tasks_local import acancel, cancel, check_cancelled, is_cancel_requested
 from django_tasks_local.exceptions import TaskCancelled
-from tests import tasks
+from tests import stopped_tasks, tasks
 from tests.contract.conftest import Bench, finished
 from tests.support import wait_for
 
@@ -68,7 +68,7 @@ def test_what_waits_is_taken_out(bench: Bench, delay: Any, heard: list[Any]) -> 
 def test_a_running_task_is_asked_to_stop(bench: Bench, tmp_path: Path) -> None:
     """TaskCancelled is raised in it; its worker goes on."""
     bench.configure(MAX_WORKERS=1)
-    result = running(bench, tasks.ask_until_cancelled, tmp_path / "noted")
+    result = running(bench, stopped_tasks.ask_until_cancelled, tmp_path / "noted")
     assert result.cancel(running=False) is False
     assert result.cancel() is True
     finished(result)
@@ -77,14 +77,14 @@ def test_a_running_task_is_asked_to_stop(bench: Bench, tmp_path: Path) -> None:
     (error,) = result.errors
     assert error.exception_class is TaskCancelled
     assert not issubclass(TaskCancelled, Exception)
-    assert "tests/tasks.py" in error.traceback
+    assert "tests/stopped_tasks.py" in error.traceback
     assert result.cancel() is False
     assert bench.run(tasks.nothing).worker_ids == result.worker_ids
 
 
 def test_an_async_task_too(bench: Bench, tmp_path: Path) -> None:
     """An async task ends with TaskCancelled, not with asyncio's CancelledError."""
-    result = running(bench, tasks.async_ask_until_cancelled, tmp_path / "noted")
+    result = running(bench, stopped_tasks.async_ask_until_cancelled, tmp_path / "noted")
     assert asyncio.run(result.acancel()) is True
     (error,) = finished(result).errors
     assert error.exception_class is TaskCancelled
@@ -92,7 +92,7 @@ def test_an_async_task_too(bench: Bench, tmp_path: Path) -> None:
 
 def test_who_was_told_true_finds_it_cancelled(bench: Bench, tmp_path: Path) -> None:
     """A task that tidies up and returns a value is FAILED all the same."""
-    result = running(bench, tasks.tidy_up_when_cancelled, tmp_path / "noted")
+    result = running(bench, stopped_tasks.tidy_up_when_cancelled, tmp_path / "noted")
     assert cancel(result) is True
     finished(result)
     assert (tmp_path / "noted").read_text() == "asked: True"

@@ -9,14 +9,16 @@ from django.tasks import TaskResultStatus, default_task_backend, task, task_back
 from django.test import override_settings
 
 from django_tasks_local.exceptions import TaskTimeout
-from tests import tasks
+from tests import stopped_tasks, tasks
 from tests.contract.conftest import Bench
 
 DUMMY = "django.tasks.backends.dummy.DummyBackend"
 IMMEDIATE = "django.tasks.backends.immediate.ImmediateBackend"
 
 
-@pytest.mark.parametrize("slow", [tasks.ask_beyond_its_limit, tasks.report_beyond_its_limit])
+@pytest.mark.parametrize(
+    "slow", [stopped_tasks.ask_beyond_its_limit, stopped_tasks.report_beyond_its_limit]
+)
 def test_a_task_that_asks_is_stopped_at_its_limit(bench: Bench, tmp_path: Path, slow: Any) -> None:
     """TaskTimeout is raised in the task, whose own frames are shown; its worker goes on."""
     bench.configure(MAX_WORKERS=1)
@@ -28,7 +30,7 @@ def test_a_task_that_asks_is_stopped_at_its_limit(bench: Bench, tmp_path: Path, 
     assert error.exception_class is TaskTimeout
     assert issubclass(TaskTimeout, TimeoutError)
     lines = error.traceback.splitlines()
-    assert "tests/tasks.py" in lines[1]
+    assert "tests/stopped_tasks.py" in lines[1]
     assert "stopping.py" not in error.traceback
     assert "its time limit is 0.2 s. It was stopped without killing" in error.traceback
     assert not result.is_cancelled
@@ -37,37 +39,37 @@ def test_a_task_that_asks_is_stopped_at_its_limit(bench: Bench, tmp_path: Path, 
 
 def test_an_async_task_too(bench: Bench) -> None:
     """An async task ends with TaskTimeout, not with CancelledError."""
-    (error,) = bench.run(tasks.async_beyond_its_limit).errors
+    (error,) = bench.run(stopped_tasks.async_beyond_its_limit).errors
     assert error.exception_class is TaskTimeout
-    assert "tests/tasks.py" in error.traceback
+    assert "tests/stopped_tasks.py" in error.traceback
 
 
 def test_a_task_that_swallows_it_fails(bench: Bench) -> None:
     """Whatever a task returns after its limit, it is FAILED."""
-    (error,) = bench.run(tasks.swallow_its_limit).errors
+    (error,) = bench.run(stopped_tasks.swallow_its_limit).errors
     assert error.exception_class is TaskTimeout
 
 
 def test_within_the_limit(bench: Bench) -> None:
     """A limit that is not reached changes nothing."""
-    assert bench.value(tasks.within_its_limit, 7) == 7
+    assert bench.value(stopped_tasks.within_its_limit, 7) == 7
 
 
 def test_the_limit_of_an_alias(bench: Bench, tmp_path: Path) -> None:
     """TIMEOUT counts for functions that say nothing; what a function says goes before it."""
     bench.configure(MAX_WORKERS=1, TIMEOUT=0.1)
-    result = bench.run(tasks.ask_until_cancelled, str(tmp_path / "noted"))
+    result = bench.run(stopped_tasks.ask_until_cancelled, str(tmp_path / "noted"))
     assert "its time limit is 0.1 s" in result.errors[0].traceback
-    assert bench.value(tasks.within_its_limit, 8) == 8
+    assert bench.value(stopped_tasks.within_its_limit, 8) == 8
     bench.configure(MAX_WORKERS=1, TIMEOUT=50)
-    (error,) = bench.run(tasks.ask_beyond_its_limit, str(tmp_path / "noted")).errors
+    (error,) = bench.run(stopped_tasks.ask_beyond_its_limit, str(tmp_path / "noted")).errors
     assert "its time limit is 0.2 s" in error.traceback
 
 
 def test_no_limit_in_using(bench: Bench) -> None:
     """A policy belongs to the function."""
     with pytest.raises(TypeError, match="timeout"):
-        bench.on(tasks.within_its_limit, timeout=5)
+        bench.on(stopped_tasks.within_its_limit, timeout=5)
 
 
 @pytest.mark.parametrize("backend", [DUMMY, IMMEDIATE])
@@ -75,7 +77,7 @@ def test_other_backends_do_not_see_policies(backend: str) -> None:
     """The same tasks can be enqueued to Django's own backends."""
     with override_settings(TASKS={"default": {"BACKEND": backend}}):
         assert type(task_backends["default"]) is not None
-        result = tasks.within_its_limit.enqueue(9)
+        result = stopped_tasks.within_its_limit.enqueue(9)
         assert result.status == (
             TaskResultStatus.READY if backend == DUMMY else TaskResultStatus.SUCCESSFUL
         )
@@ -88,7 +90,7 @@ def test_django_s_keyword(bench: Bench) -> None:
     from django_tasks_local.policies import policy_of
 
     decorate: Any = task
-    function = tasks.within_its_limit.func
+    function = stopped_tasks.within_its_limit.func
     assert policy_of(function).timeout == 60
     if not HAS_KEYWORDS:
         with pytest.raises(TypeError, match="timeout"):

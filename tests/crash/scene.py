@@ -271,7 +271,9 @@ class Scene:
         assert order == waiting
         counts = self.ring.counts()
         running = [key for key, status in statuses.items() if status == RUNNING]
-        deferred = [each for each in self.records.values() if each.deferred]
+        deferred = [
+            key for key, each in self.records.items() if each.deferred and statuses[key] == READY
+        ]
         assert counts.waiting == 0
         assert counts.running == len(running)
         assert len(deferred) <= counts.deferred <= len(deferred) + (extra is not None)
