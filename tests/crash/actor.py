@@ -19,8 +19,9 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.shm.mutex import Mutex
 from django_tasks_local.ring.shm.segment import Segment
+from django_tasks_local.store import StopAsked
 from tests.crash.evidence import evidence
-from tests.crash.ledger import ENDED, INSIDE, NEXT, PLACE_WORDS, STARTED, STOPS, Ledger
+from tests.crash.ledger import CANCELLED, ENDED, INSIDE, NEXT, PLACE_WORDS, STARTED, STOPS, Ledger
 
 META: Final = b"tests.tasks:noop"
 # Whose code may be in the ring at the same time.
@@ -169,6 +170,7 @@ class Actor:
             (self.ring.promote, 2), (self.ring.top_up, 1), (self.ring.heal, 2),
             (self.ring.recover, 1), (self.check, 1), (self.ring.counts, 1), (self.clear, 2),
             (self.hire, 1), (self.ring.workforce.give_way, 1), (self.ring.expiry.sweep, 3),
+            (self.cancel, 4),
         )  # fmt: skip
         pick = self.rng.choices([each for each, _ in operations], [n for _, n in operations])[0]
         pick()
@@ -230,17 +232,46 @@ class Actor:
         try:
             self.ring.finish(claim, successful=task % 4 != 0, outcome=outcome)
         except PayloadTooLarge:
-            self.ring.finish(claim, successful=False, outcome=self.ring.encode(("too", "large")))
+            self._end(claim, ("too", "large"), cancelled=False)
+        except StopAsked:
+            self._end(claim, ("was", "cancelled"), cancelled=True)
         self.ledger.add(self.place, "finished")
+
+    def _end(self, claim: Any, error: tuple[str, str], *, cancelled: bool) -> None:
+        try:
+            self.ring.finish(
+                claim, successful=False, outcome=self.ring.encode(error), cancelled=cancelled
+            )
+        except StopAsked:
+            self._end(claim, ("was", "cancelled"), cancelled=True)
+
+    def cancel(self) -> None:
+        """Cancels some task; it is noted before, since this process may die in the middle."""
+        task = self._some_task()
+        halves = self.ledger.id_of(task) if task >= 0 else None
+        if halves is None:
+            return
+        self.ledger.note(task, CANCELLED, self.place)
+        with suppress(TaskResultDoesNotExist):
+            result_id = format_id(*halves)
+            if self.ring.cancel(result_id, running=self.rng.random() < 0.8)[0]:
+                self.ledger.add(self.place, "cancelled")
+                found = self.ring.get(result_id)
+                if found.finished_at_ns and not found.cancelled:
+                    self.ledger.violation(f"task {task} was cancelled, and is {found.status}")
 
     def read(self) -> None:
         """Reads some task's result."""
+        task = self._some_task()
+        if task >= 0:
+            self.compare(task)
+
+    def _some_task(self) -> int:
         place = self.rng.randrange(self.ledger.places)
         many = self.ledger.field(place, NEXT)
-        if many:
-            # Mostly a new one: the old ones are evicted.
-            back = min(int(self.rng.expovariate(0.05)), many - 1)
-            self.compare(place * self.ledger.tasks_each + many - 1 - back)
+        # Mostly a new one: the old ones are evicted.
+        back = min(int(self.rng.expovariate(0.05)), many - 1)
+        return place * self.ledger.tasks_each + many - 1 - back if many else -1
 
     def compare(self, task: int) -> str:
         """Compares a task's result with what it must be; returns its status, "" for none."""
@@ -267,6 +298,10 @@ class Actor:
             "SUCCESSFUL": outcome == outcome_of(task) and task % 4 != 0,
             "FAILED": outcome is not None and (
                 outcome[0].endswith("WorkerLost")
+                or (
+                    (outcome[0].endswith("TaskCancelled") or outcome == ("was", "cancelled"))
+                    and found.cancelled and self.ledger.noted(task, CANCELLED)
+                )
                 or outcome == ("too", "large")
                 or (outcome == outcome_of(task) and task % 4 == 0)
             ),
