@@ -112,6 +112,32 @@ class WorkerLost(LocalTasksError):
         )
 
 
+class MemoryExceeded(WorkerLost):
+    """The worker process had more private memory than a task may take, and was killed for that.
+
+    Never raised, as `WorkerLost`; `cause`, `signal` and `exit_code` are as there.
+
+    Attributes:
+        measured: bytes of private memory that the worker had.
+        limit: bytes that the option allowed.
+        option: the option that sets the limit, ``MAX_TASK_MEMORY``.
+    """
+
+    def __init__(
+        self, pid: int, ran_s: float, *, measured: int, limit: int, option: str = "MAX_TASK_MEMORY"
+    ) -> None:
+        self.measured = measured
+        self.limit = limit
+        self.option = option
+        super().__init__(
+            pid,
+            f"was killed because it had {_mebibytes(measured)} of private memory, and {option} "
+            f"allows {_mebibytes(limit)}",
+            ran_s,
+            signal=9,
+        )
+
+
 class TaskTimeout(LocalTasksError, TimeoutError):
     """The task ran longer than it may: ``policy(timeout=…)`` or the option ``TIMEOUT``.
 
@@ -201,6 +227,10 @@ def describe(error: BaseException) -> str:
         text = "<its str() failed>"
     name = type(error).__name__
     return f"{name}: {text}" if text else name
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"
 
 
 def _sentence(text: str) -> str:

@@ -97,6 +97,18 @@ OPTIONS: dict[str, Option] = {
     "FAILURE_TTL": Option(
         None, (int, float, timedelta), LEAST_TTL_S, MOST_TTL_S, "seconds", none_means=_NO_TTL
     ),
+    # After so many tasks, more or less, a worker process is replaced.
+    "MAX_TASKS_PER_WORKER": Option(
+        None, (int,), 1, 1_000_000_000, "tasks", ("process",), "to let workers live on"
+    ),
+    # And when a task has ended that left it with more private memory.
+    "MAX_WORKER_MEMORY": Option(
+        None, (int,), MIB, 1024 * GIB, "bytes", ("process",), "to let workers grow"
+    ),
+    # A task whose worker has more private memory is killed.
+    "MAX_TASK_MEMORY": Option(
+        None, (int,), MIB, 1024 * GIB, "bytes", ("process",), "to let tasks grow"
+    ),
 }
 
 
@@ -119,6 +131,9 @@ class Options:
     timeout_grace: float  # seconds
     result_ttl: float | None  # seconds; None: no limit
     failure_ttl: float | None  # seconds; None: no limit
+    max_tasks_per_worker: int | None  # None: no limit
+    max_worker_memory: int | None  # bytes; None: no limit
+    max_task_memory: int | None  # bytes; None: no limit
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any], alias: str, kind: Kind) -> Options:
@@ -160,6 +175,7 @@ def check(params: Mapping[str, Any], alias: str, kind: Kind) -> list[Error]:
         errors.extend(_check_option(name, value, f"{where}['OPTIONS'][{name!r}]", kind))
     if not errors and kind == "process":
         errors.extend(_check_room(_complete(options), where))
+        errors.extend(_check_memory(_complete(options), where))
     return errors
 
 
@@ -279,6 +295,17 @@ def _check_room(options: Options, where: str) -> Iterator[Error]:
             f"{where}['OPTIONS']['SHM_SIZE'] is {options.shm_size:,} bytes, too small for "
             f"{counted(options.max_workers, 'worker')} with slots of {options.slot_size:,} bytes.",
             f"At least {least:,} bytes are needed; left out, SHM_SIZE is 32 MiB or more.",
+        )
+
+
+def _check_memory(options: Options, where: str) -> Iterator[Error]:
+    worker, task = options.max_worker_memory, options.max_task_memory
+    if worker is not None and task is not None and worker >= task:
+        yield _error(
+            10,
+            f"{where}['OPTIONS']: MAX_WORKER_MEMORY is {worker:,} bytes, MAX_TASK_MEMORY {task:,}. "
+            "A worker may then keep so much that its next task is killed, however little it takes.",
+            "Make MAX_WORKER_MEMORY smaller than MAX_TASK_MEMORY.",
         )
 
 

@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +13,7 @@ from django_tasks_local.ring import Loss, Ring, loss_word
 from django_tasks_local.stopping import STOP_SIGNAL
 
 from .copies import EXIT_S
+from .oom import OomKills
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -54,6 +55,8 @@ class Crew:
         self._loss: Loss | None = None  # what kills our workers, if we do it ourselves
         self._pause_until = 0.0
         self._early_deaths = 0
+        self._oom_kills = OomKills()
+        self._succeeded: set[int] = set()  # pids of those whose successors were started
 
     def __len__(self) -> int:
         """Return how many of them have not ended."""
@@ -82,6 +85,27 @@ class Crew:
         finally:
             os.close(read_end)
 
+    def unsucceeded(self, retiring: Iterable[int]) -> list[int]:
+        """Return the pids of those that wait for a successor, and for whom none was started."""
+        waiting = {pid for pid in retiring if pid in self._children}
+        self._succeeded &= waiting
+        return sorted(waiting - self._succeeded)
+
+    def succeed(self, pids: Iterable[int]) -> None:
+        """Note that successors of these are started."""
+        self._succeeded.update(pids)
+
+    def look_for_oom_kills(self) -> None:
+        """Take in what the kernel has counted, so that a later death is not put down to it."""
+        self._oom_kills.look()
+
+    def kill_one(self, pid: int) -> None:
+        """Kill one of them; why stands in the record of its task, see `Killing`."""
+        # It is ours and was not waited for: nobody else has that pid.
+        if pid in self._children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # and its group when it is waited for
+
     def kill(self, loss: Loss) -> None:
         """Kill all of them; `loss` says why in the records of their tasks."""
         self._loss = loss
@@ -97,12 +121,6 @@ class Crew:
         if pid in self._children:
             with suppress(ProcessLookupError):
                 os.kill(pid, STOP_SIGNAL)
-
-    def kill_group(self, pid: int) -> None:
-        """Kill a worker with all that its task has started; the record says why already."""
-        if pid in self._children:
-            with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
 
     def reap(self) -> None:
         """Wait for those that have ended, and settle what they left.
@@ -131,6 +149,8 @@ class Crew:
         # One that has ended by itself just before keeps its own cause.
         if self._loss is not None and code == -signal.SIGKILL:
             return loss_word(self._loss)
+        if code == -signal.SIGKILL and self._oom_kills.recently():
+            return loss_word(Loss.OUT_OF_MEMORY, -code)
         return loss_word(Loss.SIGNAL, -code) if code < 0 else loss_word(Loss.EXIT, code)
 
     def _settle(self, child: Child, code: int, word: int) -> None:

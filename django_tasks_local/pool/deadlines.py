@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from django_tasks_local.ring import Attachment, Loss, Ring, Running
+from django_tasks_local.ring import Attachment, Loss, Ring, Running, loss_word
 from django_tasks_local.store import grace_s, limit_s
 
 from .crew import Crew
@@ -65,11 +65,7 @@ class Deadlines:
         return max(0.0, self._next_s - time.monotonic())
 
     def look(self, workers: Iterable[Attachment]) -> None:
-        """Tell tasks to stop that are to, and end those that were told for long enough.
-
-        Raises:
-            StoreUnavailable: A reason cannot be noted, so nobody is killed. Call it again.
-        """
+        """Tell tasks to stop that are to, and end those that were told for long enough."""
         now_s, tasks = time.monotonic(), {}
         self._next_s = math.inf
         for worker in workers:
@@ -110,5 +106,7 @@ class Deadlines:
 
     def _end(self, worker: Attachment, running: Running) -> None:
         # Noted first: from there on the worker can neither end this task nor begin another.
-        if self._ring.stops.condemn(running, Loss.TIMED_OUT):
-            self._crew.kill_group(worker.pid)
+        if self._ring.killing.note(running.run, loss_word(Loss.TIMED_OUT)):
+            self._crew.kill_one(worker.pid)
+        else:  # it has ended; or somebody is inside the ring for long
+            self._next_s = min(self._next_s, time.monotonic() + AGAIN_S)

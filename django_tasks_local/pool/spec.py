@@ -61,6 +61,9 @@ def spec_of(alias: str, options: Options, run: str = "") -> PoolSpec:
         drain_timeout_s=options.drain_timeout,
         result_ttl_s=options.result_ttl,
         failure_ttl_s=options.failure_ttl,
+        max_tasks_per_worker=options.max_tasks_per_worker,
+        max_worker_memory=options.max_worker_memory,
+        max_task_memory=options.max_task_memory,
     )
     return PoolSpec(ring_name(alias, namespace), alias, limits, default, bool(run))
 

@@ -21,6 +21,7 @@ from django_tasks_local.ring import ANY_SERVER, Attachment, Loss, PoolState, Rin
 from .crew import Crew
 from .deadlines import Deadlines
 from .loaded_files import LoadedFiles
+from .memory_watch import MemoryWatch
 from .releases import Releases
 from .step import Step
 from .ticks import until_tick_s
@@ -82,6 +83,7 @@ class Supervisor:
         self._poll.register(self._bell, select.POLLIN)
         self._crew = Crew(ring, start_worker, self._bell, self._bell_end)
         self._deadlines = Deadlines(ring, self._crew)
+        self._memory = MemoryWatch(ring, self._crew)
         self._releases = Releases(ring)
         self._short = False  # of workers, which other codes' pools have
         self._serving_since: float | None = None  # None: it has proved itself
@@ -95,6 +97,7 @@ class Supervisor:
             Step(f"{who} cannot end tasks that are to stop", self._end_tasks),
             Step(f"{who} cannot start a worker, tasks wait", self._hire),
             Step(f"{who} cannot drop expired results", ring.expiry.sweep, every_s=EVERY_S),
+            Step(f"{who} cannot look at its workers' memory", self._mind_memory, every_s=EVERY_S),
         ]
 
     def run(self) -> None:
@@ -299,9 +302,12 @@ class Supervisor:
         """Starts workers as long as a task waits and none is idle, and no other code needs them."""
         ring, crew = self._ring, self._crew
         waiting = ring.workforce.runnable()
-        idle = len(crew) - sum(ring.busy(worker) for worker in self._ours())
+        ours = self._ours()
+        retiring = [worker for worker in ours if worker.state == PoolState.LEAVING]
+        idle = len(crew) - sum(ring.busy(worker) or worker in retiring for worker in ours)
+        successors = crew.unsucceeded(worker.pid for worker in retiring)
         # One more than waits: the next task then starts without a fork before it.
-        wanted = min(waiting + 1, ring.max_workers()) - idle
+        wanted = max(min(waiting + 1, ring.max_workers()) - idle, len(successors))
         if self._leaving or crew.paused or wanted < 0:
             wanted = 0
         hiring = ring.workforce.hire(
@@ -314,6 +320,12 @@ class Supervisor:
             self._releases.say_no_place(len(crew) + hiring.number)
         for _ in range(hiring.number):
             crew.start()
+            crew.succeed(successors[:1])
+            del successors[:1]
+
+    def _mind_memory(self) -> None:
+        self._crew.look_for_oom_kills()
+        self._memory.look(self._ours())
 
     def _end_tasks(self) -> None:
         self._deadlines.look(self._ours())

@@ -19,12 +19,15 @@ from django_tasks_local.streams import flush_output
 from . import connections
 from .copies import begin_as_a_copy, run_exit_functions
 from .leftovers import Leftovers
+from .lifetime import Lifetime
 from .loaded_files import LoadedFiles
 from .spec import PoolSpec
 
 # How long an idle worker sleeps when nothing wakes it. The pool replaces lost wake-ups every
 # second, so this is only a second net; 20 us of code take 200 in a processor that has rested.
 IDLE_S: Final = 30.0
+# And one that waits for its successor, which takes some milliseconds to start.
+RETIRING_S: Final = 0.02
 FOR_THE_POOL: Final = (signal.SIGINT, signal.SIGTERM)
 F_SETSIG: Final = 10  # of Linux; the fcntl module does not name it
 
@@ -52,16 +55,14 @@ class WorkerSpec:
 
 def work(spec: WorkerSpec) -> None:
     """Run tasks in this fresh process until the pool leaves, or the code on the disk changed."""
-    _lead_own_group()
-    _die_with_the_pool(spec.life)
-    name, alias, limits = spec.pool_spec.name, spec.pool_spec.alias, spec.pool_spec.limits
-    ring = Ring(name, alias, limits, Role.WORKER, path=spec.path, pool=spec.pool)
-    connections.use(spec.pool_spec, ring)
-    begin_as_a_copy(alias, spec.backend_class)
+    ring, alias = _attach(spec), spec.pool_spec.alias
     leftovers = Leftovers(alias)
     files = LoadedFiles(later_only=True)
     leadership = ring.leadership
     seen = told = leadership.newest_site()
+    lifetime = Lifetime(ring, spec.pool, partial(_ring_bell, spec.bell))
+    limited = lifetime.is_limited()
+    claim = None
     looks, claims = count(), count()
     while ring.registry.serves(spec.pool):
         # Read before the sites: a task that this allows is from a site that is seen below.
@@ -72,17 +73,22 @@ def work(spec: WorkerSpec) -> None:
             if files.changed():
                 break
             seen = newest
+            limited = lifetime.is_limited()  # its options hold for all
         # The pool starts anew those that it may have. A new worker claims before it gives way:
         # where two pools share one place, each finds that the other waits, and if all of them
         # left at once, no task would ever run.
-        if leadership.workers() > ring.max_workers() or (next(looks) and ring.workforce.give_way()):
+        if leadership.workers() > ring.max_workers() or (
+            (next(looks) and ring.workforce.give_way())
+            # One compare where the worker's life has no limit.
+            or (limited and lifetime.ends(after_task=claim is not None))
+        ):
             break
         claim = ring.claim(share)
         if claim is None:
             if newest > share.cleared and newest != told:
                 told = newest  # a site whose tasks wait until the pool has compared its files
                 _ring_bell(spec.bell)
-            ring.wait_for_work(_idle_s(ring))
+            ring.wait_for_work(RETIRING_S if lifetime.is_over else _idle_s(ring))
             continue
         if next(claims) == 0:
             leadership.forget_failures()  # a pool whose workers claim has come up well
@@ -99,6 +105,16 @@ def work(spec: WorkerSpec) -> None:
         files.look()
     run_exit_functions()
     ring.detach()
+
+
+def _attach(spec: WorkerSpec) -> Ring:
+    _lead_own_group()
+    _die_with_the_pool(spec.life)
+    name, alias, limits = spec.pool_spec.name, spec.pool_spec.alias, spec.pool_spec.limits
+    ring = Ring(name, alias, limits, Role.WORKER, path=spec.path, pool=spec.pool)
+    connections.use(spec.pool_spec, ring)
+    begin_as_a_copy(alias, spec.backend_class)
+    return ring
 
 
 def _idle_s(ring: Ring) -> float:

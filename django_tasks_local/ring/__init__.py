@@ -111,6 +111,9 @@ The first eight words keep their places in every layout version.
  256  HAND            a finished record: it and older ones have no arguments to drop; 0: not begun
  272  RESULT_TTL      31 times the option in ms, 0: none; no flip of one bit makes another value
  280  FAILURE_TTL     the same
+ 288  MAX_TASKS       31 times MAX_TASKS_PER_WORKER
+ 296  WORKER_MEMORY   31 times MAX_WORKER_MEMORY
+ 304  TASK_MEMORY     31 times MAX_TASK_MEMORY
  512  CODES           the table of codes: 8 entries of 256 bytes
 ```
 
@@ -160,7 +163,8 @@ ones. So no task is behind one that only other code may run.
   48  ADOPTED         a pool: up to which serial << 8 | of which other codes it runs tasks
   56  WORKERS         a pool: the worker processes that it has, or is about to have
   64  POOL            a worker: its pool's serial << 32 | 1 + its pool's entry
-  72  STATE           a pool: 0 importing, 1 starting, 2 serving, 3 leaving; a site: 2 a server
+  72  STATE           a pool: 0 importing, 1 starting, 2 serving, 3 leaving; a site: 2 a server;
+                      a worker: 3 it is to be replaced
   80  PATH_BYTES      length of the path
   88  PATH            the end of the settings file's path, UTF-8
 ```
@@ -188,8 +192,7 @@ ones. So no task is behind one that only other code may run.
  120  OUTCOME_CHAIN   first extent of the outcome, where it does not fit here
  128  OUTCOME_CRC     goes on from CLAIM_CRC, exclusive or the state, since that is told as well;
                       in the upper half the chained outcome's table
- 136  STOP            0, or why the task is to stop: reason << 28 | number, and the complement
-                      of both in the upper half
+ 136  STOP            0, or why the task is to stop: 1 << 63 | what a LOST record says
  144  meta, arguments, outcome: as far as each fits
  ...
  -88  progress        a sequence word (generation << 16 | number, odd while it is written),
@@ -211,7 +214,7 @@ checked there. Opcodes are copied to private memory, checked, and only then look
 
 An extent is a run of neighbouring slots, `length << 32 | first slot`; the link word of its first
 slot is the next extent. Every byte that a read returns is covered by a CRC-32, but for the
-progress, which its sequence word guards, and STOP, which carries its own check.
+progress, which its sequence word guards, and STOP, where no flipped bit makes a reason.
 
 ## Access rules
 
@@ -233,8 +236,8 @@ progress, which its sequence word guards, and STOP, which carries its own check.
 6. **Outside.** Only the owner of a WRITING or RUNNING record writes outside the mutex: payload and
    outcome, and while it runs the progress. Before each such write it makes sure that it still is
    the same process, with the same descriptor, and that W is still its own: a process that lost its
-   record locks counts as dead. STOP is written by others, inside, while W is that of the very task
-   that is meant. The owner then ends it as STOP says, or not at all if its pool will kill it.
+   record locks counts as dead. STOP is written by others, inside, under the W of the task that is
+   meant; the owner then ends it as STOP says, or not at all if its pool will kill it.
 7. **The living.** Nobody touches what a living process owns. What a dead one owned is settled
    first, and its entry is freed last.
 8. **Refusals.** An operation that cannot succeed says so before its first write. An exception
@@ -301,10 +304,9 @@ the ring, a site, or a process that asks for that very result.
 | | while it is WANTED | a wish of a dead pool | the next worker that looks |
 | give way | before its process ends | a place that counts as free | its pool's next turn |
 | run | at any moment | RUNNING by a dead entry | reaper: LOST |
-| cancel | before W = LOST | a READY record with an outcome that nobody reads | nobody needs to |
-| | after W = LOST | a finished record in a FIFO or the heap, and in no list | next |
+| cancel | after W = LOST | a finished record in a FIFO or the heap, and in no list | next |
 | | of a running one, after STOP | its pool is not woken | the pool, within a second |
-| condemn | after STOP, before the SIGKILL | a task whose end cannot be stored | reaper: LOST |
+| kill | before the signal | a task that cannot be finished: STOP says why | reaper: LOST |
 | report | between two stores | an odd sequence word: no progress is shown | nobody needs to |
 | finish | before W | a result that nobody reads; chained slots | reaper: LOST, slots freed |
 | | after W | a finished record in no list | next |
@@ -326,9 +328,7 @@ WRITING it frees itself. Bytes that somebody else wrote over are another matter:
 by CRC, `Ring.check` names them, and `Ring.repair` drops those records and keeps the rest.
 """
 
-# Names are imported at first use: a pool that loses the race to start must be able to end before
-# it has imported Django.
-
+# Imported at first use: a pool that loses the race to start ends before it has imported Django.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -16,6 +16,7 @@ from django_tasks_local.ring.format.head import S_ID_HIGH, inline_bytes
 from django_tasks_local.ring.format.ids import parse_id
 from django_tasks_local.ring.records.codes import Codes, code_digest
 from django_tasks_local.ring.records.expiry import Expiry
+from django_tasks_local.ring.records.killing import Killing
 from django_tasks_local.ring.records.loss import Loss, loss_word
 from django_tasks_local.ring.records.loss_log import log_loss
 from django_tasks_local.ring.records.reader import Reader
@@ -36,7 +37,7 @@ from .look import Counts
 from .operations import Operations, Written
 from .stops import Stops
 
-# Work of any size is done in steps, each in a hold of its own; the pool has other things to see to.
+# Each step in a hold of its own; the pool has other things to see to.
 _STEPS_AT_ONCE: Final = 32
 _LET_OTHERS_IN_S: Final = 0.0001  # who waits for the lock has to wake up to take it
 
@@ -57,7 +58,7 @@ class Attached:
         codes: Whose tasks are in the ring.
         workforce: How pools share MAX_WORKERS.
         expiry: When finished results expire.
-        stops: Tasks that are to stop.
+        killing, stops: Workers that are to be killed, tasks that are to stop.
         digest: Which code this process runs.
     """
 
@@ -114,6 +115,7 @@ class Attached:
         self._mutex = self._shared_mutex()
         self.workforce = Workforce(self.registry, self.codes, self._mutex)
         self.expiry = Expiry(self._table, self._mutex)
+        self.killing = Killing(self._table, self._mutex)
         self.stops = Stops(self._table, self.registry, self._reader, self.expiry, self._mutex.run)
         self._abandoned: list[Written] = []  # by enqueues that could not free it themselves
         if not self.words[at.H_MAX_WORKERS]:  # just made, and no site has come yet
@@ -315,7 +317,7 @@ class Attached:
 
     def has_work(self) -> bool:
         """Whether a task waits or runs."""
-        return bool(self.words[at.H_RUNNING] or self._table.order.waiting())
+        return bool(self.words[at.H_RUNNING] or self.waiting())
 
     def has_unfinished(self) -> bool:
         """Whether there is any task that has not ended, be it deferred."""
@@ -390,11 +392,6 @@ class Attached:
 
     def _shared_mutex(self) -> Mutex:
         """This process's mutex of the segment: the first attachment makes it."""
-        made = Mutex(
-            self._semaphores.mutex,
-            ByteLock(self.segment.fd, GUARD),
-            self.words,
-            partial(recovery.rebuild, self._table),
-            self.segment.path,
-        )
+        guard, rebuild = ByteLock(self.segment.fd, GUARD), partial(recovery.rebuild, self._table)
+        made = Mutex(self._semaphores.mutex, guard, self.words, rebuild, self.segment.path)
         return self.segment.mutexes.setdefault(self.pid, made)

@@ -22,7 +22,7 @@ from django_tasks_local.ring.format.head import (
     seal_request,
 )
 from django_tasks_local.ring.format.ids import with_slot
-from django_tasks_local.ring.records.loss import Loss, loss_word, noted
+from django_tasks_local.ring.records.loss import Loss, loss_word, noted_loss
 from django_tasks_local.ring.records.reader import Found
 from django_tasks_local.ring.records.slots import Wanted
 from django_tasks_local.ring.records.table import Room, Table
@@ -232,7 +232,7 @@ class Operations:
         if words[commit] != found.word:
             return False
         stop = words[(self._slots_at + slot * self._size) // 8 + S_STOP]
-        if stop != note and noted(stop):
+        if stop != note and noted_loss(stop):
             return TOLD_TO_STOP
         words[at.H_DIRTY] = 1
         table.recency.stamp(slot)

@@ -7,7 +7,7 @@ import time
 from array import array
 from typing import Final
 
-from django_tasks_local.ring.records.loss import noted
+from django_tasks_local.ring.records.loss import noted_loss
 from django_tasks_local.ring.records.table import Table
 
 from .format import layout as at
@@ -66,7 +66,7 @@ def lose(table: Table, slot: int, loss: int, keep: int) -> None:
     words[at.H_DIRTY] = 1
     head = table.head(slot)
     offset = table.offset(slot)
-    sealed = seal_loss(time.time_ns(), noted(head.stop) or loss, head)
+    sealed = seal_loss(time.time_ns(), noted_loss(head.stop) or loss, head)
     table.bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
     table.recency.stamp(slot)
     words[table.commit + slot] = at.head_word(at.LOST, head.generation)

@@ -20,7 +20,7 @@ from django_tasks_local.ring.format.head import (
 from django_tasks_local.ring.format.ids import format_id, new_id_words, with_slot
 from django_tasks_local.ring.records.claim import RingClaim
 from django_tasks_local.ring.records.expiry import TTL_OF
-from django_tasks_local.ring.records.loss import EXIT_CONDEMNED, EXIT_DETACHED, STOP_ASKED
+from django_tasks_local.ring.records.loss import EXIT_DETACHED, STOP_ASKED
 from django_tasks_local.ring.records.order import JUDGED_WAITING
 from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encode
 from django_tasks_local.ring.records.reader import Found
@@ -205,7 +205,7 @@ class Ring(Attached):
             os._exit(EXIT_DETACHED)  # taken for dead, and reaped
         if ended == TOLD_TO_STOP:
             if not claim.is_asked():
-                os._exit(EXIT_CONDEMNED)  # the pool's SIGKILL is on its way
+                os._exit(EXIT_DETACHED)  # the pool's SIGKILL is on its way
             raise StopAsked
         return now_ns
 

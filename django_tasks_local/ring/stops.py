@@ -1,7 +1,7 @@
-"""Tasks that are to stop: cancelled ones, and those whose workers are about to be killed.
+"""Tasks that are to stop: those that are cancelled, and what a pool must know of those that run.
 
-Why a task is to stop is noted in its record, in the lock and under its commit word: so the note can
-never meet the next task of its worker, and `Operations.finish` sees it in time.
+That a task is to stop is noted in its record, in the lock and under its commit word, as a kill is
+(see ``records.killing``): the note never meets its worker's next task.
 """
 
 import os
@@ -25,15 +25,13 @@ from django_tasks_local.ring.format.head import (
     seal_loss,
 )
 from django_tasks_local.ring.records.expiry import Expiry
+from django_tasks_local.ring.records.killing import Run
 from django_tasks_local.ring.records.loss import (
-    ASKED,
-    KILLED,
     NOT_STARTED,
     STOP_ASKED,
     Loss,
     loss_word,
-    note_word,
-    noted,
+    noted_loss,
 )
 from django_tasks_local.ring.records.reader import Found, Reader
 from django_tasks_local.ring.records.table import Table
@@ -65,6 +63,11 @@ class Running(NamedTuple):
     started_at_ns: int
     time_limit: int
     asked: bool  # to stop
+
+    @property
+    def run(self) -> Run:
+        """What `Killing.note` wants to know of it."""
+        return Run(self.slot, self.word)
 
 
 class Stops:
@@ -131,26 +134,6 @@ class Stops:
             return None
         return found
 
-    def condemn(self, running: Running, loss: Loss, number: int = 0) -> bool:
-        """Notes that a task's worker is about to be killed, and why; False where the task ended.
-
-        From here on that worker can neither store an end nor claim another task.
-
-        Raises:
-            StoreUnavailable: Somebody is frozen inside.
-        """
-        return bool(self._run(self._condemn, running.slot, running.word, loss, number))
-
-    def _condemn(self, slot: int, word: int, loss: Loss, number: int) -> bool:
-        words, table = self._words, self._table
-        if words[table.commit + slot] != word:
-            return False
-        stop = table.offset(slot) // 8 + S_STOP
-        # Who has been told that a task will be cancelled is told so at its end.
-        asked = words[stop] == STOP_ASKED
-        words[stop] = note_word(Loss.CANCELLED, KILLED) if asked else note_word(loss, number)
-        return True
-
     def _cancel(self, found: Found, running: bool) -> Cancelled:
         words, table, slot = self._words, self._table, found.slot
         if words[table.commit + slot] != found.word:
@@ -159,8 +142,8 @@ class Stops:
             self._take_out(slot, found.head.generation)
             return Cancelled.TAKEN_OUT
         stop = table.offset(slot) // 8 + S_STOP
-        if running and not noted(words[stop]):
-            words[stop] = note_word(Loss.CANCELLED, ASKED)
+        if running and not noted_loss(words[stop]):
+            words[stop] = STOP_ASKED
         return Cancelled.ASKED if running and words[stop] == STOP_ASKED else Cancelled.TOO_LATE
 
     def _take_out(self, slot: int, generation: int) -> None:

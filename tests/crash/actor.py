@@ -14,14 +14,16 @@ from typing import Any, Final
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import ArgumentsDropped, PayloadTooLarge, QueueFull
-from django_tasks_local.ring import Limits, Ring, Role, recovery
+from django_tasks_local.ring import Limits, Loss, Ring, Role, loss_word, recovery
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
+from django_tasks_local.ring.records.loss import EXIT_DETACHED
 from django_tasks_local.ring.shm.mutex import Mutex
 from django_tasks_local.ring.shm.segment import Segment
 from django_tasks_local.store import StopAsked
+from tests.crash.cancelling import Canceller
 from tests.crash.evidence import evidence
-from tests.crash.ledger import CANCELLED, ENDED, INSIDE, NEXT, PLACE_WORDS, STARTED, STOPS, Ledger
+from tests.crash.ledger import CANCELLED, ENDED, INSIDE, PLACE_WORDS, STARTED, STOPS, Ledger
 
 META: Final = b"tests.tasks:noop"
 # Whose code may be in the ring at the same time.
@@ -153,7 +155,7 @@ class Monitor:
                     ledger.violation(evidence(ledger, self.segment, self._place, other))
 
 
-class Actor:
+class Actor(Canceller):
     """Random operations of one thread."""
 
     def __init__(self, ring: Ring, ledger: Ledger, place: int, rng: random.Random) -> None:
@@ -162,6 +164,7 @@ class Actor:
         self.place = place
         self.rng = rng
         self._numbers = threading.Lock()
+        self._noted: list[str] = []
 
     def act(self) -> None:
         """One random operation."""
@@ -170,7 +173,7 @@ class Actor:
             (self.ring.promote, 2), (self.ring.top_up, 1), (self.ring.heal, 2),
             (self.ring.recover, 1), (self.check, 1), (self.ring.counts, 1), (self.clear, 2),
             (self.hire, 1), (self.ring.workforce.give_way, 1), (self.ring.expiry.sweep, 3),
-            (self.cancel, 4),
+            (self.note_kill, 2), (self.look_at_noted, 2), (self.cancel, 4),
         )  # fmt: skip
         pick = self.rng.choices([each for each, _ in operations], [n for _, n in operations])[0]
         pick()
@@ -199,6 +202,28 @@ class Actor:
         """Does as a pool that could use workers."""
         have, wanted = self.rng.randrange(3), self.rng.randrange(3)
         self.ring.workforce.hire(have, wanted, waiting=wanted > 0, strays=0)
+
+    def note_kill(self) -> None:
+        """Does as a pool that is about to kill a worker of another process.
+
+        Without the signal: who is no parent may hit a stranger who has that pid by now. The worker
+        ends by itself, unless it is killed before.
+        """
+        others = [e for e in self.ring.registry.attachments() if e.pid != os.getpid()]
+        run = self.ring.killing.run_of(self.rng.choice(others)) if others else None
+        if run is not None and self.ring.killing.note(run, loss_word(Loss.MEMORY, 2048, 2**20)):
+            self.ledger.add(self.place, "noted")
+            head = self.ring._table.head(run.slot)
+            if head.generation == run.word & at.GENERATION_MASK:
+                self._noted.append(format_id(head.id_high, head.id_low))
+
+    def look_at_noted(self) -> None:
+        """A task whose end was decided has no other one."""
+        for result_id in self._noted[-5:]:
+            with suppress(TaskResultDoesNotExist):
+                found = self.ring.get(result_id)
+                if found.finished_at_ns and not found.outcome()[0].endswith(".MemoryExceeded"):
+                    self.ledger.violation(f"{result_id} was noted, and is {found.outcome()}")
 
     def share(self) -> at.Share | None:
         """What a worker of our code may claim, or anything."""
@@ -237,41 +262,11 @@ class Actor:
             self._end(claim, ("was", "cancelled"), cancelled=True)
         self.ledger.add(self.place, "finished")
 
-    def _end(self, claim: Any, error: tuple[str, str], *, cancelled: bool) -> None:
-        try:
-            self.ring.finish(
-                claim, successful=False, outcome=self.ring.encode(error), cancelled=cancelled
-            )
-        except StopAsked:
-            self._end(claim, ("was", "cancelled"), cancelled=True)
-
-    def cancel(self) -> None:
-        """Cancels some task; it is noted before, since this process may die in the middle."""
-        task = self._some_task()
-        halves = self.ledger.id_of(task) if task >= 0 else None
-        if halves is None:
-            return
-        self.ledger.note(task, CANCELLED, self.place)
-        with suppress(TaskResultDoesNotExist):
-            result_id = format_id(*halves)
-            if self.ring.cancel(result_id, running=self.rng.random() < 0.8)[0]:
-                self.ledger.add(self.place, "cancelled")
-                found = self.ring.get(result_id)
-                if found.finished_at_ns and not found.cancelled:
-                    self.ledger.violation(f"task {task} was cancelled, and is {found.status}")
-
     def read(self) -> None:
         """Reads some task's result."""
         task = self._some_task()
         if task >= 0:
             self.compare(task)
-
-    def _some_task(self) -> int:
-        place = self.rng.randrange(self.ledger.places)
-        many = self.ledger.field(place, NEXT)
-        # Mostly a new one: the old ones are evicted.
-        back = min(int(self.rng.expovariate(0.05)), many - 1)
-        return place * self.ledger.tasks_each + many - 1 - back if many else -1
 
     def compare(self, task: int) -> str:
         """Compares a task's result with what it must be; returns its status, "" for none."""
@@ -297,7 +292,7 @@ class Actor:
             "RUNNING": outcome is None,
             "SUCCESSFUL": outcome == outcome_of(task) and task % 4 != 0,
             "FAILED": outcome is not None and (
-                outcome[0].endswith("WorkerLost")
+                outcome[0].endswith(("WorkerLost", "MemoryExceeded"))
                 or (
                     (outcome[0].endswith("TaskCancelled") or outcome == ("was", "cancelled"))
                     and found.cancelled and self.ledger.noted(task, CANCELLED)
@@ -314,6 +309,11 @@ class Actor:
         """Audits the living ring."""
         for problem in self.ring.check():
             self.ledger.violation(f"the audit says: {problem}")
+
+
+def was_noted(status: int, ledger: Ledger) -> bool:
+    """Whether a process has ended since its task could not be finished any more."""
+    return os.waitstatus_to_exitcode(status) == EXIT_DETACHED and ledger.total("noted") > 0
 
 
 def live(name: str, ledger: Ledger, place: int, seed: str, until: float) -> None:
@@ -389,7 +389,7 @@ def _fork(name: str, seed: str, actor: Actor) -> None:
     _, status = os.waitpid(pid, 0)
     if os.WIFSIGNALED(status):
         ledger.add(place, "fork_kills")
-    elif status:
+    elif status and not was_noted(status, ledger):
         ledger.violation(f"a forked child ended with status {status}")
     _armed[:] = [True]
 

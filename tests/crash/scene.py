@@ -24,11 +24,11 @@ SMALL: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 58_632)
 GROWING: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 644_832)
 # The settings of another release.
 GREEN: Final = "/green/settings.py"
-# Never due while a test runs.
-FAR_NS: Final = 3_600_000_000_000
+FAR_NS: Final = 3_600_000_000_000  # never due while a test runs
 # How soon somebody must be inside after the holder of the lock was killed: typically after 6 ms.
 AT_ONCE_S: Final = 2.0
 
+ENDS_OF_LOST: Final = (".WorkerLost", ".MemoryExceeded")
 READY, RUNNING, SUCCESSFUL, FAILED, LOST, GONE = (
     "READY", "RUNNING", "SUCCESSFUL", "FAILED", "LOST", "GONE",
 )  # fmt: skip
@@ -247,7 +247,7 @@ class Scene:
         if not found.finished_at_ns:
             return str(found.status.name)
         outcome = found.outcome()
-        if found.status.name == "FAILED" and outcome[0].endswith(".WorkerLost"):
+        if found.status.name == "FAILED" and outcome[0].endswith(ENDS_OF_LOST):
             return LOST
         if record.outcome is not None:
             assert outcome == record.outcome

@@ -123,6 +123,7 @@ def _child(
 
 STATE = {
     "enqueue_large": "chained", "finish_large": "chained", "promote": "deferred", "reap": "running",
+    "note_kill": "running", "reap_noted": "running",
 }  # fmt: skip
 # A repair has thousands of points, all of the same kind; sharing limits has next to none.
 NAMES = [name for name in OPERATIONS if name not in ("repair", "limits")]

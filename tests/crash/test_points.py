@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from django_tasks_local.ring import Look, Loss, Ring, Role
+from django_tasks_local.ring import Look, Loss, Ring, Role, loss_word
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.records import expiry, order, slots, table
+from django_tasks_local.ring.records.killing import Run
 from tests.crash.scene import (
     FAILED,
     GREEN,
@@ -26,6 +27,7 @@ from tests.crash.scene import (
 )
 from tests.crash.steps import INSIDE, Steps, kill_everywhere
 
+TOO_MUCH = loss_word(Loss.MEMORY, 2048, 2**20)
 NEW = small_value(900)
 NEW_LARGE = large_value(901, 4)
 OUTCOME = ["the", "outcome"]
@@ -98,18 +100,20 @@ def cancel_waiting(which: int, states: tuple[str, ...] = WAITING) -> Operation:
     )  # fmt: skip
 
 
-def condemn(ring: Ring, claim: Any) -> object:
-    """Notes that a task's worker is to be killed."""
-    index = ring.registry.index
-    (me,) = [each for each in ring.registry.attachments() if each.index == index]
-    running = ring.stops.running(me)
-    assert running is not None
-    return ring.stops.condemn(running, Loss.TIMED_OUT)
-
-
 def other_code(ring: Ring) -> Ring:
     """A site of another release in the same process."""
     return Ring(ring.name, "crash", ring.limits, Role.SITE, path=GREEN)
+
+
+def runs_of(ring: Ring) -> list[Run]:
+    """All that runs, be its worker dead or alive."""
+    runs = [ring.killing.run_of(worker) for worker in ring.registry.attachments()]
+    return [run for run in runs if run is not None]
+
+
+def note_all(ring: Ring) -> None:
+    """A pool has decided to kill every worker."""
+    assert all(ring.killing.note(run, TOO_MUCH) for run in runs_of(ring))
 
 
 def wish_for_workers(ring: Ring) -> None:
@@ -161,10 +165,6 @@ OPERATIONS = {
         lambda ring, claim: ring.cancel(claim.result_id, running=True), lambda ring: ring.claim(),
         claims=True, stops=True, states=("waiting", "chained"), hits=("words",),
     ),
-    "condemn": Operation(
-        condemn, lambda ring: ring.claim(), claims=True, stops=True,
-        states=("waiting", "chained"), hits=("words",),
-    ),
     "limits": Operation(
         lambda ring, _: ring.set_limits(ring.limits), states=("waiting",), hits=("words",)
     ),
@@ -179,6 +179,11 @@ OPERATIONS = {
         lambda ring: ring.set_limits(replace(ring.limits, result_ttl_s=1e-3, failure_ttl_s=1e-3)),
         states=("waiting", "full", "crowded", "chained"), in_order=False,
     ),
+    "note_kill": Operation(
+        lambda ring, runs: [ring.killing.note(run, TOO_MUCH) for run in runs], runs_of,
+        states=("running", "chained"),
+    ),
+    "reap_noted": Operation(lambda ring, _: ring.reap_dead(), note_all, states=("running",)),
     "become": Operation(lambda ring, _: ring.become(Role.VISITOR), states=("waiting",)),
     "attach_other_code": Operation(lambda ring, _: other_code(ring), states=("empty", "codes")),
     "enqueue_other_code": Operation(

@@ -92,8 +92,10 @@ def test_every_check_id_is_documented() -> None:
 
 
 def _own_exceptions() -> list[type[exceptions.LocalTasksError]]:
-    own = exceptions.LocalTasksError.__subclasses__()
-    return sorted(own, key=lambda cls: inspect.getsourcelines(cls)[1])
+    found = []
+    for cls in exceptions.LocalTasksError.__subclasses__():
+        found += [cls, *cls.__subclasses__()]
+    return sorted(found, key=lambda cls: inspect.getsourcelines(cls)[1])
 
 
 def test_every_exception_is_documented() -> None:

@@ -32,6 +32,7 @@ class Record:
     dropped: bool = False  # its arguments
     asked: bool = False  # to stop
     finished_at_ns: int = 0
+    noted: bool = False  # its pool was about to kill its worker
 
 
 @dataclass

@@ -14,7 +14,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from django_tasks_local import Progress
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
-from django_tasks_local.ring import Limits, Ring, Role, ring_name, unlink_objects
+from django_tasks_local.ring import Limits, Loss, Ring, Role, loss_word, ring_name, unlink_objects
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.store import Arguments, StopAsked
@@ -255,8 +255,9 @@ class RingMachine(Adopting):
         if record.status in (SUCCESSFUL, FAILED):
             assert found[0].outcome() == record.outcome
         elif record.status == LOST:
-            lost_by = ".TaskCancelled" if record.asked else ".WorkerLost"
-            assert found[0].outcome()[0].endswith(lost_by)
+            reason = ".MemoryExceeded" if record.noted else ".WorkerLost"
+            reason = ".TaskCancelled" if record.asked else reason
+            assert found[0].outcome()[0].endswith(reason)
         else:
             assert found[0].finished_at_ns == 0
 
@@ -293,9 +294,12 @@ class RingMachine(Adopting):
             self.model.promote(self.clock.now_ns)
 
     @precondition(lambda self: self.may_claim() and len(self.peers) - len(self.dead) < 4)
-    @rule(progress=st.booleans())
-    def worker_claims_and_dies(self, progress: bool) -> None:
-        """Another process takes the next task and is killed; nobody has noticed yet."""
+    @rule(progress=st.booleans(), noted=st.booleans())
+    def worker_claims_and_dies(self, progress: bool, noted: bool) -> None:
+        """Another process takes the next task and is killed, perhaps by its pool.
+
+        Nobody has noticed yet.
+        """
         peer = Peer(lambda: Ring(self.name, "model", LIMITS, Role.WORKER))
         self.peers.append(peer)
         index = peer.result()
@@ -305,6 +309,12 @@ class RingMachine(Adopting):
         if result_id is not None and progress:
             peer.do(peers.report, result_id, 3, 7, "half")
             assert self.ring.get(result_id).progress == Progress(3, 7, "half")
+        if result_id is not None and noted:
+            (worker,) = (e for e in self.ring.registry.attachments() if e.index == index)
+            run = self.ring.killing.run_of(worker)
+            assert run is not None
+            assert self.ring.killing.note(run, loss_word(Loss.MEMORY, 2048, 2**20))
+            self.model.records[result_id].noted = True
         peer.kill()
         self.dead.append(index)
 

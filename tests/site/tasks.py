@@ -101,6 +101,29 @@ def spin(seconds: float) -> int:
     return n
 
 
+KEPT: list[bytearray] = []
+
+
+@task
+def worker_pid() -> int:
+    return os.getpid()
+
+
+@task
+def leak(mebibytes: int) -> int:
+    """Leaves memory in use when it has ended."""
+    KEPT.append(bytearray(b"x") * (mebibytes * 2**20))
+    return os.getpid()
+
+
+@task
+def take(mebibytes: int, seconds: float) -> int:
+    """Takes memory for a while, and gives it back."""
+    taken = bytearray(b"x") * (mebibytes * 2**20)
+    time.sleep(seconds)
+    return len(taken)
+
+
 # --- that misbehave ----------------------------------------------------------------------------
 
 

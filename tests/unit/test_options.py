@@ -41,6 +41,9 @@ def test_defaults() -> None:
             timeout_grace=5,
             result_ttl=None,
             failure_ttl=None,
+            max_tasks_per_worker=None,
+            max_worker_memory=None,
+            max_task_memory=None,
         )
 
 
@@ -135,6 +138,16 @@ def test_shm_size_has_room_for_the_workers() -> None:
     assert f"{768 * 1024 + 1002 * (1024 + 104):,}" in error
 
 
+def test_what_a_worker_keeps_is_less_than_what_a_task_may_take() -> None:
+    """Or else a worker that may stay costs its next task; the error names both options."""
+    for worker in (200 * MIB, 300 * MIB):
+        (error,) = errors(MAX_WORKER_MEMORY=worker, MAX_TASK_MEMORY=200 * MIB)
+        assert error.startswith("django_tasks_local.E010")
+        assert f"{worker:,}" in error
+        assert f"{200 * MIB:,}" in error
+    assert errors(MAX_WORKER_MEMORY=100 * MIB, MAX_TASK_MEMORY=200 * MIB) == []
+
+
 @pytest.mark.parametrize("value", ["", " ", "\n"])
 def test_namespace_is_not_empty(value: str) -> None:
     """A namespace of nothing comes from an unset variable, and would be shared by accident."""
@@ -143,7 +156,11 @@ def test_namespace_is_not_empty(value: str) -> None:
     assert options(NAMESPACE="blue").namespace == "blue"
 
 
-@pytest.mark.parametrize("name", ["SLOT_SIZE", "SHM_SIZE", "NAMESPACE"])
+PROCESS_ONLY = ["SLOT_SIZE", "SHM_SIZE", "NAMESPACE", "MAX_TASKS_PER_WORKER"]
+PROCESS_ONLY += ["MAX_WORKER_MEMORY", "MAX_TASK_MEMORY"]
+
+
+@pytest.mark.parametrize("name", PROCESS_ONLY)
 def test_options_of_the_other_backend(name: str) -> None:
     """What shared memory needs, threads do not know; the error says whose it is."""
     (error,) = check({"OPTIONS": {name: 2**20}}, "a", "thread")

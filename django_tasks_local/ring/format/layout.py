@@ -53,6 +53,9 @@ H_HAND: Final = 32  # of the finished, up to here none has arguments that can be
 # Options that may be None: 0; else 31 times the value, see ``limits``.
 H_RESULT_TTL: Final = 34
 H_FAILURE_TTL: Final = 35
+H_MAX_TASKS: Final = 36
+H_WORKER_MEMORY: Final = 37
+H_TASK_MEMORY: Final = 38
 H_CODES: Final = 64  # the table of codes
 
 # Eight: releases whose processes, or unfinished tasks, are there at the same time.

@@ -9,22 +9,15 @@ import signal
 from enum import IntEnum
 from typing import Final
 
-from django_tasks_local.exceptions import TaskCancelled, TaskTimeout, WorkerLost
+from django_tasks_local.exceptions import MemoryExceeded, TaskCancelled, TaskTimeout, WorkerLost
 from django_tasks_local.ring.format.head import Head
-from django_tasks_local.ring.format.layout import checked, unchecked
 from django_tasks_local.store import limit_s
 
 _SHIFT: Final = 32
-_NOTE_SHIFT: Final = 28
-_NOTE_NUMBER: Final = 2**_NOTE_SHIFT - 1
 # A worker that lost its hold on the ring ends with this code, without touching it.
 EXIT_DETACHED: Final = 113
-# One that finds, at its task's end, that the pool is about to kill it.
-EXIT_CONDEMNED: Final = 114
-# The numbers beside CANCELLED.
-NOT_STARTED: Final = 0
-ASKED: Final = 1  # to stop
-KILLED: Final = 2
+# The numbers beside CANCELLED: it had not started, was asked to stop, or its worker was killed.
+NOT_STARTED, ASKED, BY_KILL = range(3)
 
 
 class Loss(IntEnum):
@@ -36,53 +29,75 @@ class Loss(IntEnum):
     DRAINED = 3
     POOL_DIED = 4
     DAMAGED = 5
-    TIMED_OUT = 6  # the limit stands in the record
-    CANCELLED = 7  # NOT_STARTED, ASKED or KILLED
+    MEMORY = 6  # KiB of private memory, and as the limit the bytes that were allowed
+    OUT_OF_MEMORY = 7  # as SIGNAL; and the kernel has killed somebody for want of memory
+    TIMED_OUT = 8  # the limit stands in the record
+    CANCELLED = 9  # NOT_STARTED, ASKED or BY_KILL
 
 
-def loss_word(loss: Loss, number: int = 0) -> int:
-    """What a LOST record says of its end."""
-    return loss << _SHIFT | number
+# Why a task is to stop, or its worker to be killed.
+KILLED: Final = frozenset({Loss.MEMORY, Loss.TIMED_OUT, Loss.CANCELLED})
+# What makes a note of a `loss_word`.
+_NOTE: Final = 1 << 63
+_LIMIT_SHIFT: Final = 40
+_MANTISSA_BITS: Final = 18
+_EXPONENT_BITS: Final = 5
 
 
-def note_word(loss: Loss, number: int = 0) -> int:
-    """Return the word that notes, while a task runs, why it is to stop.
+def loss_word(loss: Loss, number: int = 0, limit: int = 0) -> int:
+    """Return what a LOST record says of its end.
 
     Args:
-        loss: Why; a worker that dies from now on is told as lost by that.
-        number: What explains it, below 2**28.
+        loss: What ended the worker.
+        number: See `Loss`; what is beyond 32 bits counts as the largest number.
+        limit: Likewise; kept with 18 bits of precision, so that whole MiB are exact.
     """
-    return checked(loss << _NOTE_SHIFT | number)
+    exponent = max(0, limit.bit_length() - _MANTISSA_BITS)
+    packed = limit >> exponent << _EXPONENT_BITS | exponent
+    return packed << _LIMIT_SHIFT | loss << _SHIFT | min(number, 0xFFFFFFFF)
 
 
-def noted(word: int) -> int:
-    """Return the `loss_word` of what a `note_word` notes; 0 for nothing."""
-    note = unchecked(word)
-    loss = note >> _NOTE_SHIFT
-    return loss_word(Loss(loss), note & _NOTE_NUMBER) if 0 < loss < len(Loss) else 0
+def kill_note(word: int) -> int:
+    """Return what the STOP of a RUNNING record says of the end that its task is to have."""
+    return _NOTE | word
 
 
-def is_cancelled(loss: int) -> bool:
+def noted_loss(stop: int) -> int:
+    """Return the `loss_word` in the STOP of a record; 0 where there is none.
+
+    A flipped bit makes no note: it takes the top bit and a reason.
+    """
+    word = stop & ~_NOTE
+    return word if stop & _NOTE and word >> _SHIFT & 0xFF in KILLED else 0
+
+
+def is_cancelled(word: int) -> bool:
     """Whether a `loss_word` says that the task was cancelled."""
-    return loss >> _SHIFT == Loss.CANCELLED
+    return word >> _SHIFT & 0xFF == Loss.CANCELLED
 
 
-STOP_ASKED: Final = note_word(Loss.CANCELLED, ASKED)
+# What asks a task to stop, without anybody about to kill its worker.
+STOP_ASKED: Final = kill_note(loss_word(Loss.CANCELLED, ASKED))
 
 
 def lost_error(head: Head) -> WorkerLost | TaskTimeout | TaskCancelled:
     """Return what a LOST record says of its end, with the facts as attributes."""
-    loss, number = head.outcome_bytes >> _SHIFT, head.outcome_bytes & 0xFFFFFFFF
-    ran_s = max(0, head.finished_at_ns - head.started_at_ns) / 1e9
+    word = head.outcome_bytes
+    loss, number = word >> _SHIFT & 0xFF, word & 0xFFFFFFFF
+    pid, ran_s = head.worker >> 32, max(0, head.finished_at_ns - head.started_at_ns) / 1e9
     if loss == Loss.TIMED_OUT:
         return TaskTimeout(limit_s(head.time_limit), ran_s, killed=True)
     if loss == Loss.CANCELLED:
-        return TaskCancelled(ran_s, killed=True) if number else TaskCancelled()
+        return TaskCancelled() if number == NOT_STARTED else TaskCancelled(ran_s, killed=True)
+    if loss == Loss.MEMORY:
+        packed = word >> _LIMIT_SHIFT
+        limit = packed >> _EXPONENT_BITS << (packed & (1 << _EXPONENT_BITS) - 1)
+        return MemoryExceeded(pid, ran_s, measured=number * 1024, limit=limit)
     return WorkerLost(
-        head.worker >> 32,
+        pid,
         _how(loss, number),
         ran_s,
-        signal=number if loss == Loss.SIGNAL else None,
+        signal=number if loss in (Loss.SIGNAL, Loss.OUT_OF_MEMORY) else None,
         exit_code=number if loss == Loss.EXIT else None,
     )
 
@@ -98,6 +113,8 @@ def _how(loss: int, number: int) -> str:
     match loss:
         case Loss.SIGNAL:
             return f"was killed by {_signal_name(number)}"
+        case Loss.OUT_OF_MEMORY:
+            return f"was killed by {_signal_name(number)}, perhaps for want of memory"
         case Loss.EXIT if number == EXIT_DETACHED:
             return "lost the ring (the task closed the worker's descriptors, or forked)"
         case Loss.EXIT:

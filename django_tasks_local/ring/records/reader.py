@@ -26,7 +26,7 @@ from django_tasks_local.ring.format.head import (
 from django_tasks_local.ring.format.ids import parse_id
 from django_tasks_local.store import task_path
 
-from .loss import is_cancelled, loss_error, lost_error, noted
+from .loss import is_cancelled, loss_error, lost_error, noted_loss
 from .payload import NO_ARGUMENTS, decode
 from .table import Table
 
@@ -121,7 +121,7 @@ class Found:
         state = self.state
         if state == at.LOST:
             return is_cancelled(self.head.outcome_bytes)
-        return state == at.FAILED and is_cancelled(noted(self.head.stop))
+        return state == at.FAILED and is_cancelled(noted_loss(self.head.stop))
 
     def arguments(self) -> Any:
         """Unpickles the arguments."""

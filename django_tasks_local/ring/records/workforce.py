@@ -11,14 +11,16 @@ from collections import Counter
 from typing import Final, NamedTuple
 
 from django_tasks_local.ring.format import layout as at
-from django_tasks_local.ring.shm.limits import shared_max_workers
+from django_tasks_local.ring.shm.limits import shared_max_workers, shared_optional
 from django_tasks_local.ring.shm.mutex import Mutex
-from django_tasks_local.ring.shm.registry import Registry, Role
+from django_tasks_local.ring.shm.registry import PoolState, Registry, Role
 
 from .codes import Codes
 
 # Places of the registry that workers leave to web workers, scripts and commands.
 KEPT: Final = 128
+# For so long a worker that is to be replaced takes newcomers for those that were expected before.
+PATIENCE_S: Final = 10.0
 
 
 class Hiring(NamedTuple):
@@ -35,6 +37,20 @@ class Hiring(NamedTuple):
     no_place: bool = False
 
 
+class Allowance(NamedTuple):
+    """What each worker may take, as the ring's processes share it; 0: no limit.
+
+    Attributes:
+        tasks: MAX_TASKS_PER_WORKER.
+        worker_bytes: MAX_WORKER_MEMORY.
+        task_bytes: MAX_TASK_MEMORY.
+    """
+
+    tasks: int
+    worker_bytes: int
+    task_bytes: int
+
+
 class Workforce:
     """Who has how many workers."""
 
@@ -43,6 +59,15 @@ class Workforce:
         self._codes = codes
         self._mutex = mutex
         self._words = registry.words
+        self._retiring_since = 0  # the serial of the latest attachment then
+        self._expected = 0  # workers that were on their way then, and are nobody's successors
+        self._patient_until = 0.0
+
+    def allowance(self) -> Allowance:
+        """Return what each worker may take."""
+        words = self._words
+        limits = at.H_MAX_TASKS, at.H_WORKER_MEMORY, at.H_TASK_MEMORY
+        return Allowance(*(shared_optional(words, which) for which in limits))
 
     def runnable(self) -> int:
         """How many tasks wait that our pool may run: of its code, and of those that it adopted."""
@@ -66,6 +91,40 @@ class Workforce:
         """Whether this worker is to end, since another code's pool is short of them (0.2 us)."""
         wanted = self._words[at.H_WANTED] & ~(1 << self._registry.code)
         return bool(wanted) and self._mutex.insist(self._give_way)
+
+    def retire(self, pool: int) -> bool:
+        """Say that this worker is to be replaced, and return whether it may end now (no lock).
+
+        Its successor comes first. Where all places are taken, there is none for a successor, since
+        MAX_WORKERS counts processes: then it ends, and its pool fills the place.
+
+        Args:
+            pool: Its pool's entry.
+        """
+        registry = self._registry
+        since = self._retiring_since or registry.latest_serial()  # before the entries are read
+        workers = [
+            entry
+            for entry in registry.attachments()
+            if entry.role is Role.WORKER and entry.pool == pool and entry.alive
+        ]
+        on_their_way = registry.field(pool, at.E_WORKERS) - len(workers)
+        successors = sum(entry.serial > since for entry in workers)
+        if not self._retiring_since:
+            self._retiring_since = since
+            self._expected = max(on_their_way + successors, 0)
+            self._patient_until = time.monotonic() + PATIENCE_S
+            registry.set_state(PoolState.LEAVING)
+        if time.monotonic() > self._patient_until:
+            self._expected = 0  # they may have died
+        # Others of ours that wait for theirs, and have been here for longer.
+        before = sum(
+            entry.state == PoolState.LEAVING and entry.serial < registry.serial for entry in workers
+        )
+        if successors > before + self._expected:
+            return True
+        full = self._words[at.H_POOL_WORKERS] >= shared_max_workers(self._words)
+        return bool(full and on_their_way <= 0)
 
     def adopt(self, orphans: int, latest: int) -> None:
         """A pool: lets its workers run tasks of other codes (a bit for each) up to a serial."""

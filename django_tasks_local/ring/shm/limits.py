@@ -28,6 +28,9 @@ class Limits:
     drain_timeout_s: float | None = None
     result_ttl_s: float | None = None
     failure_ttl_s: float | None = None
+    max_tasks_per_worker: int | None = None
+    max_worker_memory: int | None = None
+    max_task_memory: int | None = None
 
     @property
     def geometry(self) -> at.Geometry:
@@ -43,6 +46,9 @@ class Limits:
         words[at.H_DRAIN_MS] = 0 if drain_s is None else 1 + int(drain_s * 1000)
         words[at.H_RESULT_TTL] = _word_of_seconds(self.result_ttl_s)
         words[at.H_FAILURE_TTL] = _word_of_seconds(self.failure_ttl_s)
+        words[at.H_MAX_TASKS] = _CHECK * (self.max_tasks_per_worker or 0)
+        words[at.H_WORKER_MEMORY] = _CHECK * (self.max_worker_memory or 0)
+        words[at.H_TASK_MEMORY] = _CHECK * (self.max_task_memory or 0)
         # Last, since 0 here says that nobody has shared any: who dies half-way leaves it at that.
         words[at.H_MAX_WORKERS] = self.max_workers
 

@@ -1,0 +1,67 @@
+"""Kills that a pool decides on, each noted in the record of its task before it is made.
+
+Between the decision and the signal the task may end, and its worker may claim the next one. So the
+reason is written into the record inside the lock, where its commit word still names slot,
+generation and worker; from then on the worker cannot finish that task, nor go on to another one,
+and whoever settles the record tells the noted reason, whatever ended the process.
+"""
+
+from typing import NamedTuple
+
+from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import S_STOP
+from django_tasks_local.ring.shm.mutex import Mutex
+from django_tasks_local.ring.shm.registry import Attachment
+
+from .loss import BY_KILL, STOP_ASKED, Loss, kill_note, loss_word
+from .table import Table
+
+
+class Run(NamedTuple):
+    """One task in the hands of one worker: its slot, and its commit word, which no other has."""
+
+    slot: int
+    word: int
+
+
+class Killing:
+    """How a pool notes that it is about to kill a worker."""
+
+    def __init__(self, table: Table, mutex: Mutex) -> None:
+        self._table = table
+        self._words = table.words
+        self._mutex = mutex
+
+    def run_of(self, worker: Attachment) -> Run | None:
+        """Return what a worker runs right now, None where it runs nothing (no lock)."""
+        table = self._table
+        if not table.is_run_by(worker.slot, worker.index):
+            return None
+        run = Run(worker.slot, self._words[table.commit + worker.slot])
+        # The word may have changed between the two looks.
+        mine = run.word >> at.OWNER_SHIFT & at.OWNER_MASK == worker.index
+        return run if mine and run.word >> at.STATE_SHIFT == at.RUNNING else None
+
+    def note(self, run: Run, loss: int) -> bool:
+        """Note why the worker of a run is to be killed; the signal comes after it.
+
+        Args:
+            run: As from `run_of`. What was measured since then belongs to that task.
+            loss: A `loss_word` with a reason in `KILLED`.
+
+        Returns:
+            Whether that task still runs, and may be killed. False as well where somebody is inside
+            the ring for long: ask again later.
+        """
+        return bool(self._mutex.try_run(self._note, run, loss))
+
+    def _note(self, run: Run, loss: int) -> bool:
+        words, table = self._words, self._table
+        if words[table.commit + run.slot] != run.word:
+            return False
+        # One store, and nothing is derived from it: no death leaves it half done.
+        stop = table.offset(run.slot) // 8 + S_STOP
+        # Who was told that a task will be cancelled is told so at its end.
+        asked = words[stop] == STOP_ASKED
+        words[stop] = kill_note(loss_word(Loss.CANCELLED, BY_KILL) if asked else loss)
+        return True
