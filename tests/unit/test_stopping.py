@@ -1,5 +1,6 @@
 """The signal that stops a task never raises in our own code, nor in the next task."""
 
+import faulthandler
 import os
 import signal
 import sys
@@ -15,18 +16,21 @@ from django_tasks_local.exceptions import TaskCancelled, TaskTimeout
 from django_tasks_local.stopping import STOP_SIGNAL, Attempt, SignalledAttempt
 from django_tasks_local.store import time_limit_word
 from tests.support import wait_for
+from tests.timelimit import Alarm
 
 FILE = stopping.__file__
 
 
 @pytest.fixture(autouse=True)
-def _signals() -> Iterator[None]:
-    """The handlers are put back."""
+def _signals(alarm: Alarm) -> Iterator[None]:
+    """The handlers are put back, and the one in C that a test's own time limit has."""
     before = {number: signal.getsignal(number) for number in (STOP_SIGNAL, signal.SIGALRM)}
     stopping.listen()
     yield
+    faulthandler.unregister(signal.SIGALRM)
     for number, handler in before.items():
         signal.signal(number, handler)
+    alarm.dump_to(alarm.stderr)
 
 
 def call(attempt: Attempt, task: Callable[..., Any]) -> Any:
