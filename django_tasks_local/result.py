@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from django.conf import settings
 from django.tasks import TaskResult, TaskResultStatus, task_backends
 from django.tasks.base import TaskError
 from django.tasks.exceptions import TaskResultDoesNotExist
-from django.utils import timezone
 
 from django_tasks_local.exceptions import ArgumentsDropped, LocalTasksError, describe
+from django_tasks_local.moments import moment_of, unix_ns
 from django_tasks_local.naming import decode_task, encode_task
 from django_tasks_local.store import PlainSnapshot, Snapshot, task_path
 from django_tasks_local.waiting import await_finished, wait_finished
@@ -141,22 +140,22 @@ class LocalTaskResult(_TaskResult):
     @_computed
     def enqueued_at(self) -> datetime | None:
         """When the task was enqueued."""
-        return _moment(self._snapshot.enqueued_at_ns)
+        return moment_of(self._snapshot.enqueued_at_ns)
 
     @_computed
     def started_at(self) -> datetime | None:
         """When a worker claimed the task."""
-        return _moment(self._snapshot.started_at_ns)
+        return moment_of(self._snapshot.started_at_ns)
 
     @_computed
     def last_attempted_at(self) -> datetime | None:
         """The same as ``started_at``, since a task is started once."""
-        return _moment(self._snapshot.started_at_ns)
+        return moment_of(self._snapshot.started_at_ns)
 
     @_computed
     def finished_at(self) -> datetime | None:
         """When the task's outcome was stored."""
-        return _moment(self._snapshot.finished_at_ns)
+        return moment_of(self._snapshot.finished_at_ns)
 
     @_computed
     def worker_ids(self) -> list[str]:
@@ -173,6 +172,11 @@ class LocalTaskResult(_TaskResult):
     def loss(self) -> WorkerLost | None:
         """How the worker died in the middle of the task, with facts; ``None`` if it did not."""
         return self._snapshot.loss
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was cancelled before its end, and has ended."""
+        return self._snapshot.cancelled
 
     @_computed
     def args(self) -> list[Any]:
@@ -239,6 +243,32 @@ class LocalTaskResult(_TaskResult):
         path = task_path(self._snapshot.meta)
         return f"<{type(self).__name__} id={self.id} task={path} status={self.status}>"
 
+    def cancel(self, *, running: bool = True) -> bool:
+        """Take the task out if it waits, or ask it to stop if it runs; see `cancelling.cancel`.
+
+        Args:
+            running: ``False`` to leave it alone once it runs.
+
+        Returns:
+            Whether it will be FAILED with `TaskCancelled`.
+
+        Raises:
+            TaskResultDoesNotExist: The result has been evicted.
+        """
+        cancelled: bool = self._own_backend().cancel(self.id, running=running)
+        return cancelled
+
+    async def acancel(self, *, running: bool = True) -> bool:
+        """Do what `cancel` does, from async code."""
+        cancelled: bool = await self._own_backend().acancel(self.id, running=running)
+        return cancelled
+
+    def _own_backend(self) -> Any:
+        backend = task_backends[self.backend]
+        if not hasattr(backend, "cancel"):  # TASKS names another backend by now
+            raise TaskResultDoesNotExist(self.id)
+        return backend
+
     def refresh(self) -> None:
         """Show the record as it is now, ``progress`` included; the arguments stay.
 
@@ -300,13 +330,14 @@ class LocalTaskResult(_TaskResult):
             (self._load_outcome(),) if snapshot.finished_at_ns else None,
             snapshot.progress,
             snapshot.loss,
+            snapshot.cancelled,
         )
         return _unpickle, (type(self), self.backend, state)
 
 
 def _unpickle(cls: type[LocalTaskResult], alias: str, state: tuple[Any, ...]) -> LocalTaskResult:
     result_id, status, meta, enqueued, started, finished, worker_id, arguments, value = state[:9]
-    progress, loss = state[9:]
+    progress, loss, cancelled = state[9:]
     snapshot = PlainSnapshot(
         result_id=result_id,
         status=TaskResultStatus(status),
@@ -319,6 +350,7 @@ def _unpickle(cls: type[LocalTaskResult], alias: str, state: tuple[Any, ...]) ->
         arguments=partial(_given, arguments),
         outcome=lambda: value[0],
         loss=loss,
+        cancelled=cancelled,
     )
     return cls.from_snapshot(snapshot, alias)
 
@@ -345,27 +377,3 @@ _ADDED_FIELDS: tuple[tuple[str, Callable[[], Any]], ...] = tuple(
     for field in fields(TaskResult)
     if field.name not in {*vars(LocalTaskResult), "task", "id", "backend"}
 )
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-# The year 2262. Stores keep times as 64-bit ns; a task that is due later simply waits until then.
-_LATEST_NS = 2**63 - 1
-
-
-def unix_ns(moment: datetime) -> int:
-    """Return ``moment`` in Unix ns; a naive moment (USE_TZ is False) is local time."""
-    try:
-        # An aware moment is not converted: the difference is exact, and does not overflow near the
-        # last day of the calendar.
-        aware = moment if timezone.is_aware(moment) else moment.astimezone()
-        return min((aware - _EPOCH) // _MICROSECOND * 1000, _LATEST_NS)
-    except (OverflowError, ValueError, OSError):
-        # Naive, and too close to either end of the calendar to be converted.
-        return _LATEST_NS if moment.year > _EPOCH.year else 0
-
-
-def _moment(ns: int) -> datetime | None:
-    """Return the moment as ``timezone.now()`` would have given it then; ``None`` for 0."""
-    if not ns:
-        return None
-    return datetime.fromtimestamp(ns / 1e9, UTC if settings.USE_TZ else None)

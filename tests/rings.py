@@ -21,8 +21,10 @@ from django_tasks_local.ring.shm.objects import segment_path
 from tests import support
 
 META: Final = b"tests.tasks:noop"
-# 2 workers, 8 results, 12 waiting; two steps of 256-byte slots.
-LIMITS: Final = Limits(2, 8, 12, 256, at.COLUMNS_AT + 2 * 1024 * (256 + 49) + 164_832)
+# A slot has 40 bytes for the payload of a small record.
+SLOT: Final = 272
+# 2 workers, 8 results, 12 waiting; two steps of slots.
+LIMITS: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 2 * 1024 * (SLOT + 49) + 164_832)
 # Where a ring's first site finds what it enqueues, as long as no pool has compared its files.
 LANE: Final = at.LANES_AT + at.LANE_WORDS
 # Never due while a test runs.

@@ -16,6 +16,7 @@ from _signal import getsignal  # type: ignore[import-not-found]
 from collections.abc import Callable
 from typing import Any, Final
 
+from django_tasks_local.stopping import STOP_SIGNAL
 from django_tasks_local.store import Claim, task_path
 
 type Handler = Callable[..., Any] | int | None
@@ -30,7 +31,7 @@ _HANDLED: Final = [
 ]
 _HANDLED_RARELY: Final = [
     int(getattr(signal, f"SIG{name}")) for name in ("INT", "CHLD", "HUP", "PIPE", "USR1", "USR2")
-]
+] + [STOP_SIGNAL]
 _TIMER: Final = int(signal.ITIMER_REAL)
 # Timers of CPU time. They call a handler, or else end the process.
 _CPU_TIMERS: Final = [int(signal.ITIMER_PROF), int(signal.ITIMER_VIRTUAL)]

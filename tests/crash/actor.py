@@ -20,8 +20,10 @@ from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.records.loss import EXIT_DETACHED
 from django_tasks_local.ring.shm.mutex import Mutex
 from django_tasks_local.ring.shm.segment import Segment
+from django_tasks_local.store import StopAsked
+from tests.crash.cancelling import Canceller
 from tests.crash.evidence import evidence
-from tests.crash.ledger import ENDED, INSIDE, NEXT, PLACE_WORDS, STARTED, STOPS, Ledger
+from tests.crash.ledger import CANCELLED, ENDED, INSIDE, PLACE_WORDS, STARTED, STOPS, Ledger
 
 META: Final = b"tests.tasks:noop"
 # Whose code may be in the ring at the same time.
@@ -153,7 +155,7 @@ class Monitor:
                     ledger.violation(evidence(ledger, self.segment, self._place, other))
 
 
-class Actor:
+class Actor(Canceller):
     """Random operations of one thread."""
 
     def __init__(self, ring: Ring, ledger: Ledger, place: int, rng: random.Random) -> None:
@@ -171,7 +173,7 @@ class Actor:
             (self.ring.promote, 2), (self.ring.top_up, 1), (self.ring.heal, 2),
             (self.ring.recover, 1), (self.check, 1), (self.ring.counts, 1), (self.clear, 2),
             (self.hire, 1), (self.ring.workforce.give_way, 1), (self.ring.expiry.sweep, 3),
-            (self.note_kill, 2), (self.look_at_noted, 2),
+            (self.note_kill, 2), (self.look_at_noted, 2), (self.cancel, 4),
         )  # fmt: skip
         pick = self.rng.choices([each for each, _ in operations], [n for _, n in operations])[0]
         pick()
@@ -255,17 +257,16 @@ class Actor:
         try:
             self.ring.finish(claim, successful=task % 4 != 0, outcome=outcome)
         except PayloadTooLarge:
-            self.ring.finish(claim, successful=False, outcome=self.ring.encode(("too", "large")))
+            self._end(claim, ("too", "large"), cancelled=False)
+        except StopAsked:
+            self._end(claim, ("was", "cancelled"), cancelled=True)
         self.ledger.add(self.place, "finished")
 
     def read(self) -> None:
         """Reads some task's result."""
-        place = self.rng.randrange(self.ledger.places)
-        many = self.ledger.field(place, NEXT)
-        if many:
-            # Mostly a new one: the old ones are evicted.
-            back = min(int(self.rng.expovariate(0.05)), many - 1)
-            self.compare(place * self.ledger.tasks_each + many - 1 - back)
+        task = self._some_task()
+        if task >= 0:
+            self.compare(task)
 
     def compare(self, task: int) -> str:
         """Compares a task's result with what it must be; returns its status, "" for none."""
@@ -292,6 +293,10 @@ class Actor:
             "SUCCESSFUL": outcome == outcome_of(task) and task % 4 != 0,
             "FAILED": outcome is not None and (
                 outcome[0].endswith(("WorkerLost", "MemoryExceeded"))
+                or (
+                    (outcome[0].endswith("TaskCancelled") or outcome == ("was", "cancelled"))
+                    and found.cancelled and self.ledger.noted(task, CANCELLED)
+                )
                 or outcome == ("too", "large")
                 or (outcome == outcome_of(task) and task % 4 == 0)
             ),

@@ -17,9 +17,10 @@ from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from django_tasks_local.ring import Limits, Loss, Ring, Role, loss_word, ring_name, unlink_objects
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
-from django_tasks_local.store import Arguments
+from django_tasks_local.store import Arguments, StopAsked
 from tests import rings as peers
 from tests.model.adopting import Adopting
+from tests.model.cancelling import interruptions
 from tests.model.faults import Fault, attach_with_faults, half_an_enqueue
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record
 from tests.model.world import SECOND_NS, Clock, Look
@@ -35,7 +36,6 @@ sizes = st.one_of(
     st.just(0), st.integers(200, 300), st.integers(400, 520), st.integers(0, 5000),
     st.just(18_000), st.just(30_000),
 )  # fmt: skip
-interruptions = st.one_of(st.just(0), st.just(0), st.integers(1, 60))
 
 
 class RingMachine(Adopting):
@@ -176,6 +176,11 @@ class RingMachine(Adopting):
         """A result of any size; where it has no room a small error must have some."""
         result_id = data.draw(st.sampled_from(list(self.claims)))
         claim = self.claims[result_id]
+        record = self.model.records[result_id]
+        if record.asked:
+            with pytest.raises(StopAsked):
+                self.ring.finish(claim, successful=successful, outcome=b"N.")
+        successful = successful and not record.asked
         status = SUCCESSFUL if successful else FAILED
         outcome = os.urandom(size)
         encoded = pickle.dumps(outcome)
@@ -183,19 +188,20 @@ class RingMachine(Adopting):
         try:
             interrupted = self.interrupted(
                 fault,
-                lambda: self.ring.finish(claim, successful=successful, outcome=encoded),
+                lambda: self.ring.finish(
+                    claim, successful=successful, outcome=encoded, cancelled=record.asked
+                ),
             )
         except PayloadTooLarge:
             assert not self.model.has_room(result_id, len(encoded))
             status, outcome = FAILED, bytes(LIMITS.slot_size - 100)
             encoded = pickle.dumps(outcome)
-            self.ring.finish(claim, successful=False, outcome=encoded)
+            self.ring.finish(claim, successful=False, outcome=encoded, cancelled=record.asked)
             interrupted = False
         if interrupted:
             self.after_interruption()
             state = self.look.found_states().get(result_id)
             if state == RUNNING:  # it may have chained the slots for its result already
-                record = self.model.records[result_id]
                 record.slots = self.look.slots(result_id)
                 return
             # Its own end may have been what was interrupted in evicting.
@@ -244,11 +250,13 @@ class RingMachine(Adopting):
         status = FAILED if record.status == LOST else record.status
         assert found[0].status.name == status
         assert found[0].meta == META
+        assert found[0].cancelled == (record.asked and found[0].finished_at_ns > 0)
         self.look.compare_arguments(found[0], record.arguments, record.dropped)
         if record.status in (SUCCESSFUL, FAILED):
             assert found[0].outcome() == record.outcome
         elif record.status == LOST:
             reason = ".MemoryExceeded" if record.noted else ".WorkerLost"
+            reason = ".TaskCancelled" if record.asked else reason
             assert found[0].outcome()[0].endswith(reason)
         else:
             assert found[0].finished_at_ns == 0

@@ -69,7 +69,7 @@ def test_plain_function_at_the_path() -> None:
     decoded = decode_task(encode_task(tasks.wrapped_plain))
     assert decoded == tasks.wrapped_plain
     assert decoded.func is tasks.plain
-    assert type(decoded) is Task
+    assert type(decoded) is type(tasks.wrapped_plain)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

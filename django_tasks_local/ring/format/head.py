@@ -5,7 +5,8 @@ is to add it to `Head`, in front of the CRC that is to cover it, and to the `sea
 writes it: the structs, the word numbers and the offsets follow.
 
 A record grows in three stages, each closed by a CRC that goes on from the one before: the request
-(`seal_request`), the claim (`seal_claim`) and the end (`seal_outcome` or `seal_loss`).
+(`seal_request`), the claim (`seal_claim`) and the end (`seal_outcome` or `seal_loss`). Behind them
+stands one word that others than the owner write while the task runs: it carries its own check.
 """
 
 from struct import Struct
@@ -23,6 +24,7 @@ class Head(NamedTuple):
     generation: int
     enqueued_at_ns: int
     origin: int  # code << 40 | serial of the site that enqueued << 8 | priority + 100
+    time_limit: int  # see ``store.time_limit_word``
     meta_bytes: int
     arguments_bytes: int
     arguments_chain: int
@@ -36,6 +38,8 @@ class Head(NamedTuple):
     outcome_bytes: int  # in a LOST record: why (see ``loss.loss_word``)
     outcome_chain: int
     outcome_crc: int  # these and the outcome, from claim's ^ state; table << 32
+
+    stop: int  # why the task is to stop, with a check of its own (see ``loss.note_word``)
 
     @property
     def request_bytes(self) -> int:
@@ -67,6 +71,7 @@ S_ID_HIGH: Final = _word("id_high")
 S_ID_LOW: Final = _word("id_low")
 S_GENERATION: Final = _word("generation")
 S_ORIGIN: Final = _word("origin")
+S_TIME_LIMIT: Final = _word("time_limit")
 S_META_BYTES: Final = _word("meta_bytes")
 S_ARGUMENTS_BYTES: Final = _word("arguments_bytes")
 S_ARGUMENTS_CHAIN: Final = _word("arguments_chain")
@@ -77,6 +82,7 @@ S_FINISHED_AT: Final = _word("finished_at_ns")
 S_OUTCOME_BYTES: Final = _word("outcome_bytes")
 S_OUTCOME_CHAIN: Final = _word("outcome_chain")
 S_OUTCOME_CRC: Final = _word("outcome_crc")
+S_STOP: Final = _word("stop")
 
 # The words of each stage, without its CRC, which is the next one.
 HEAD: Final = Struct(f"={len(Head._fields)}Q")
@@ -130,6 +136,7 @@ def seal_request(
     meta: bytes,
     arguments: bytes | Chained,
     chain: int,
+    time_limit: int = 0,
 ) -> bytes:
     """Return the first bytes of a new record's head slot: all that is known of it by now.
 
@@ -142,10 +149,12 @@ def seal_request(
         meta: What names the task.
         arguments: Its pickled arguments; no bytes where they are chained.
         chain: The first extent of meta and arguments, 0 where they stand in the head slot.
+        time_limit: How long the task may run, and how long it may take to stop.
     """
     fields = REQUEST.pack(
-        id_high, id_low, generation, enqueued_at_ns, origin, len(meta), len(arguments), chain
-    )
+        id_high, id_low, generation, enqueued_at_ns, origin, time_limit, len(meta),
+        len(arguments), chain,
+    )  # fmt: skip
     if isinstance(arguments, bytes):
         payload = meta + arguments
         return _new_request(fields, crc32(payload, crc32(fields))) + payload

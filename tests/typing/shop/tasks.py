@@ -1,11 +1,18 @@
 """Tasks with the decorator of django_tasks_local.typing, and one with Django's."""
 
+from datetime import timedelta
 from typing import Any
 
 from django.tasks import TaskContext
 from django.tasks import task as django_task
 
-from django_tasks_local import current_result_id, report_progress, track
+from django_tasks_local import (
+    check_cancelled,
+    current_result_id,
+    policy,
+    report_progress,
+    track,
+)
 from django_tasks_local.typing import task
 
 
@@ -28,6 +35,13 @@ def attempt(context: TaskContext[Any, Any], number: int) -> str:
 @task()
 async def waits(seconds: float) -> None:
     report_progress(seconds)
+
+
+@task
+@policy(timeout=timedelta(minutes=1))
+def limited(number: int) -> int:
+    check_cancelled()
+    return number
 
 
 @django_task(backend="cpu_intensive")

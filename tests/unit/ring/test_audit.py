@@ -13,7 +13,7 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.head import HEAD_BYTES, Head
 from django_tasks_local.store import Arguments
 from tests import rings as peers
-from tests.rings import FAR_NS, LANE, Rings, done, exists, put, ring_address
+from tests.rings import FAR_NS, LANE, SLOT, Rings, done, exists, put, ring_address
 
 LARGE: Arguments = ((b"x" * 2000,), {})
 
@@ -313,7 +313,7 @@ def areas(ring: Ring) -> dict[str, tuple[int, int]]:
     geometry = ring._table.geometry
     ranges = {name: (geometry.column(name) * 8, at.STEP_SLOTS * 8) for name in at.COLUMNS}
     ranges["map"] = (geometry.map_at, at.STEP_SLOTS)
-    ranges["slots"] = (geometry.slots_at, 30 * 256)
+    ranges["slots"] = (geometry.slots_at, 30 * SLOT)
     ranges["header"] = (at.H_RESERVED * 8, at.HEADER_BYTES - at.H_RESERVED * 8)
     ranges["registry"] = (at.HEADER_BYTES, 4 * at.ENTRY_BYTES)
     return ranges

@@ -12,23 +12,23 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.head import HEAD_BYTES
 from django_tasks_local.ring.records.claim import RingClaim
 from tests import rings as peers
-from tests.rings import LIMITS, META, Rings, done, exists, put, ring_address, run
+from tests.rings import LIMITS, META, SLOT, Rings, done, exists, put, ring_address, run
 
 # One step and no growth: 200 slots.
-SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 8 * 4096 + 200 * (256 + 49))
-STEP_BYTES = at.STEP_SLOTS * 256
+SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 8 * 4096 + 200 * (SLOT + 49))
+STEP_BYTES = at.STEP_SLOTS * SLOT
 
 
 def payload(slots: int) -> Any:
-    """Arguments that need a chain of exactly so many slots of 256 bytes."""
-    return (b"x" * (256 * slots - 100),), {}
+    """Arguments that need a chain of exactly so many slots."""
+    return (b"x" * (SLOT * slots - 100),), {}
 
 
 # --- payloads ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, 1, 20, 24, 25, 100, 256, 257, 5000, 300_000])
-@pytest.mark.parametrize("slot_size", [256, 1024, 65536])
+@pytest.mark.parametrize("slot_size", [SLOT, 1024, 65536])
 def test_payloads_of_every_size(rings: Rings, size: int, slot_size: int) -> None:
     """Arguments and return values come back as they were, inline or chained."""
     ring = rings.attach(replace(LIMITS, slot_size=slot_size, shm_size=8 * 2**20))
@@ -56,7 +56,7 @@ def test_a_fragmented_ring_takes_large_payloads(rings: Rings) -> None:
     while len(ids) > 30:
         run(ring)
         ids.pop(0)
-    large = os.urandom(256 * 60)
+    large = os.urandom(SLOT * 60)
     result_id = put(ring, ((large,), {}), priority=9)
     assert ring.check() == []
     assert ring.get(result_id).arguments() == ((large,), {})
@@ -74,7 +74,7 @@ def test_what_was_left_by_the_last_record_is_not_seen(ring: Ring) -> None:
     offset = ring._table.offset(slot)
     run(ring)
     ring._mutex.run(ring._table.evict_oldest)
-    ring.segment.bytes[offset : offset + 256] = b"\xff" * 256
+    ring.segment.bytes[offset : offset + SLOT] = b"\xff" * SLOT
     ring.words[at.H_CURSOR] = slot
     second = put(ring)
     assert ring_address(second)[0] == slot

@@ -12,7 +12,7 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring import Ring
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.records.slots import RUNS_AT_ONCE, Slots, Wanted
-from tests.rings import LIMITS, Rings
+from tests.rings import LIMITS, SLOT, Rings
 
 OWNER = at.chain_word(1, 7)
 OTHER = at.chain_word(2, 7)
@@ -311,7 +311,7 @@ def test_growing_makes_no_holes_real(rings: Rings) -> None:
     before = os.fstat(ring.segment.fd).st_blocks * 512
     assert ring._mutex.run(ring._table.slots.grow)
     grown = os.fstat(ring.segment.fd).st_blocks * 512 - before
-    step = at.STEP_SLOTS * (256 + at.COLUMN_BYTES_PER_SLOT)
+    step = at.STEP_SLOTS * (SLOT + at.COLUMN_BYTES_PER_SLOT)
     assert step - at.PAGE <= grown <= step + 20 * at.PAGE
 
 

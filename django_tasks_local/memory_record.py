@@ -1,0 +1,101 @@
+"""One task in a store in memory, from `enqueue` to its end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from django.tasks import TaskResultStatus
+
+from django_tasks_local.heap import Heap
+from django_tasks_local.progress import Progress
+from django_tasks_local.ring import random_id
+from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot
+
+
+class Record:
+    """One task; also the claim of the thread that runs it."""
+
+    __slots__ = (
+        "_arguments",
+        "bell",
+        "ending",
+        "enqueued_at_ns",
+        "entry",
+        "finished_at_ns",
+        "heap",
+        "meta",
+        "priority",
+        "reported",
+        "result_id",
+        "started_at_ns",
+        "status",
+        "stop_asked",
+        "time_limit",
+        "weight",
+        "worker_id",
+    )
+
+    loss = None  # threads die with their process, and their records with them
+
+    def __init__(
+        self, meta: bytes, arguments: Arguments, priority: int, time_limit: int = 0
+    ) -> None:
+        self.result_id = random_id()
+        self.meta = meta
+        self._arguments = arguments
+        self.priority = priority
+        self.time_limit = time_limit
+        self.stop_asked = False  # from then on, and so it was cancelled
+        self.status = TaskResultStatus.READY
+        self.enqueued_at_ns = time.time_ns()
+        self.started_at_ns = 0
+        self.finished_at_ns = 0
+        self.worker_id = ""
+        self.ending: Any = None
+        self.heap: Heap[Record] | None = None  # in which it waits, and its entry there
+        self.entry: list[Any] = []
+        self.reported: tuple[float, float | None, str] | None = None
+        self.weight = 0  # about how many bytes it holds; counted when it ends
+        self.bell: threading.Event | None = None  # made by the first call that waits for its end
+
+    def arguments(self) -> Arguments:
+        """Return the objects that were passed, unchanged."""
+        return self._arguments
+
+    def outcome(self) -> Any:
+        """Return the object that the task returned, or the error's class path and traceback."""
+        return self.ending
+
+    @property
+    def progress(self) -> Progress | None:
+        """What the task has reported."""
+        return None if self.reported is None else Progress(*self.reported)
+
+    def report(self, done: float, total: float | None, message: str) -> None:
+        """Keep the task's progress: one store of one reference, so a reader needs no lock."""
+        if self.status is TaskResultStatus.RUNNING:
+            self.reported = (done, total, message)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was cancelled before its end, and has ended."""
+        return self.stop_asked and self.finished_at_ns > 0
+
+    def snapshot(self) -> Snapshot:
+        """Return the record as it is now. The store's lock must be held."""
+        return PlainSnapshot(
+            self.result_id,
+            self.status,
+            self.meta,
+            self.enqueued_at_ns,
+            self.started_at_ns,
+            self.finished_at_ns,
+            self.worker_id,
+            self.progress,
+            self.arguments,
+            self.outcome,
+            None,
+            self.cancelled,
+        )
