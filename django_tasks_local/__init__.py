@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from django_tasks_local.backends.process import ProcessPoolBackend
     from django_tasks_local.backends.thread import ThreadPoolBackend
+    from django_tasks_local.cancelling import acancel, cancel
     from django_tasks_local.execution import current_result_id
     from django_tasks_local.listing import MissingTask, aresults, results
     from django_tasks_local.metadata import metadata_of, with_metadata
     from django_tasks_local.on_commit import enqueue_on_commit
+    from django_tasks_local.policies import policy
     from django_tasks_local.progress import Progress, progress_of, report_progress, track
+    from django_tasks_local.stopping import check_cancelled, is_cancel_requested
     from django_tasks_local.waiting import await_finished, wait_finished
 
 __version__ = "3.0.0"
@@ -20,11 +23,16 @@ __all__ = [
     "ProcessPoolBackend",
     "Progress",
     "ThreadPoolBackend",
+    "acancel",
     "aresults",
     "await_finished",
+    "cancel",
+    "check_cancelled",
     "current_result_id",
     "enqueue_on_commit",
+    "is_cancel_requested",
     "metadata_of",
+    "policy",
     "progress_of",
     "report_progress",
     "results",
@@ -40,11 +48,16 @@ _MODULES = {
     "ProcessPoolBackend": "django_tasks_local.backends.process",
     "Progress": "django_tasks_local.progress",
     "ThreadPoolBackend": "django_tasks_local.backends.thread",
+    "acancel": "django_tasks_local.cancelling",
     "aresults": "django_tasks_local.listing",
     "await_finished": "django_tasks_local.waiting",
+    "cancel": "django_tasks_local.cancelling",
+    "check_cancelled": "django_tasks_local.stopping",
     "current_result_id": "django_tasks_local.execution",
     "enqueue_on_commit": "django_tasks_local.on_commit",
+    "is_cancel_requested": "django_tasks_local.stopping",
     "metadata_of": "django_tasks_local.metadata",
+    "policy": "django_tasks_local.policies",
     "progress_of": "django_tasks_local.progress",
     "report_progress": "django_tasks_local.progress",
     "results": "django_tasks_local.listing",

@@ -153,6 +153,59 @@ class MemoryExceeded(WorkerLost):
         )
 
 
+class TaskTimeout(LocalTasksError, TimeoutError):
+    """The task ran longer than it may: ``policy(timeout=…)`` or the option ``TIMEOUT``.
+
+    Raised inside the task at its limit; the error of the task in any case.
+
+    Attributes:
+        timeout_s: How long it may run.
+        ran_s: Seconds that it had been running.
+        killed: Whether its worker process had to be killed.
+    """
+
+    def __init__(self, timeout_s: float, ran_s: float, *, killed: bool = False) -> None:
+        self.timeout_s = timeout_s
+        self.ran_s = ran_s
+        self.killed = killed
+        how = (
+            "It went on beyond TIMEOUT_GRACE, so its worker process was killed: part of its work "
+            "may have been done."
+            if killed else "It was stopped without killing its worker."
+        )  # fmt: skip
+        super().__init__(
+            f"The task ran for {ran_s:.1f} s, and its time limit is {timeout_s:g} s. {how}"
+        )
+
+
+class TaskCancelled(BaseException):
+    """The task was cancelled before it had ended.
+
+    No `Exception`, as asyncio's: ``except Exception`` in a task does not swallow it.
+
+    Attributes:
+        ran_s: Seconds that it had been running, ``None`` if it had not started.
+        killed: Whether its worker process had to be killed, or died before the task had stopped.
+    """
+
+    def __init__(self, ran_s: float | None = None, *, killed: bool = False) -> None:
+        self.ran_s = ran_s
+        self.killed = killed
+        if ran_s is None:
+            text = "The task was cancelled before it started."
+        else:
+            how = (
+                "Its worker process ended before the task had stopped: part of its work may have "
+                "been done."
+                if killed else "It was stopped without killing its worker."
+            )  # fmt: skip
+            text = f"The task was cancelled after it had run for {ran_s:.1f} s. {how}"
+        super().__init__(text)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
 class StoreUnavailable(LocalTasksError):
     """The place where tasks and results are kept cannot be used.
 
@@ -221,9 +274,8 @@ def _sentence(text: str) -> str:
     return start + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
-def _rebuild(
-    cls: type[LocalTasksError], args: tuple[Any, ...], facts: dict[str, Any]
-) -> LocalTasksError:
+def _rebuild[E: BaseException](cls: type[E], args: tuple[Any, ...], facts: dict[str, Any]) -> E:
     error = cls.__new__(cls, *args)
+    error.args = args  # an OSError's constructor would have set them
     error.__dict__.update(facts)
     return error

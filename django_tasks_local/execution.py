@@ -17,6 +17,7 @@ import concurrent.futures
 import logging
 import os
 import threading
+import time
 import traceback
 from contextvars import ContextVar, copy_context
 from functools import cached_property, lru_cache
@@ -35,13 +36,15 @@ from django.dispatch import Signal, receiver
 from django.tasks import TaskResultStatus
 from django.tasks.signals import task_finished, task_started
 
+from django_tasks_local import progress, stopping
 from django_tasks_local.announce import announce
-from django_tasks_local.exceptions import PayloadTooLarge, describe
+from django_tasks_local.exceptions import PayloadTooLarge, TaskCancelled, describe
 from django_tasks_local.metadata import LocalTaskContext
 from django_tasks_local.naming import add_metadata, load_task
 from django_tasks_local.progress import report_to
 from django_tasks_local.result import LocalTaskResult
-from django_tasks_local.store import Claim, Ended, Store, task_path
+from django_tasks_local.stopping import Attempt
+from django_tasks_local.store import Claim, Ended, StopAsked, Store, task_path
 from django_tasks_local.under_test import close_connections, under_test
 
 if TYPE_CHECKING:
@@ -59,6 +62,9 @@ _CALL_NAMES = ("iscoroutinefunction", "func", "async_to_sync")
 
 _is_async = lru_cache(1024)(iscoroutinefunction)  # arbitrary: a project has far fewer tasks
 
+# What raises in the user's code without being called by it.
+_STOPPERS = (stopping.__file__, progress.__file__)
+
 # Where the frames between `run` and the user's function come from.
 _MACHINERY = (
     str(Path(__file__).parent) + os.sep,
@@ -69,7 +75,10 @@ _MACHINERY = (
 )
 
 
-def run(store: Store, claim: Claim, *, alias: str, backend_class: type) -> None:
+def run(
+    store: Store, claim: Claim, *, alias: str, backend_class: type,
+    attempt_class: type[Attempt] = Attempt,
+) -> None:  # fmt: skip
     """Run the task of ``claim`` and store how it ended.
 
     Args:
@@ -77,6 +86,7 @@ def run(store: Store, claim: Claim, *, alias: str, backend_class: type) -> None:
         claim: A task that is RUNNING, and that nobody else runs.
         alias: The backend's key in ``TASKS``.
         backend_class: The sender of the signals.
+        attempt_class: How the task is stopped, if it is to stop.
 
     Raises:
         StoreUnavailable: The outcome could not be stored. Nothing that a task or a receiver
@@ -84,18 +94,23 @@ def run(store: Store, claim: Claim, *, alias: str, backend_class: type) -> None:
     """
     held = _close_old_connections()
     try:
-        copy_context().run(_Run(store, claim, alias, backend_class).run)
+        copy_context().run(_Run(store, claim, alias, backend_class, attempt_class).run)
     finally:
         _end_transactions(claim, held)
         _close_old_connections()
 
 
 class _Run:
-    def __init__(self, store: Store, claim: Claim, alias: str, backend_class: type) -> None:
+    def __init__(
+        self, store: Store, claim: Claim, alias: str, backend_class: type,
+        attempt_class: type[Attempt],
+    ) -> None:  # fmt: skip
         self.store = store
         self.claim = claim
         self.alias = alias
         self.backend_class = backend_class
+        self.attempt_class = attempt_class
+        self.cancelled = False
 
     def run(self) -> None:
         current_result_id.set(self.claim.result_id)
@@ -123,7 +138,7 @@ class _Run:
         try:
             # Not in the block above: an error of the store is no failure of the task.
             finished_at_ns = self.store.finish(self.claim, successful=True, outcome=encoded)
-        except PayloadTooLarge as error:
+        except (PayloadTooLarge, StopAsked) as error:
             self._fail(result, error)
             return
         self._show(result, TaskResultStatus.SUCCESSFUL, finished_at_ns, value)
@@ -131,21 +146,23 @@ class _Run:
 
     def _call(self, task: AnyTask, result: LocalTaskResult) -> Any:
         pid = os.getpid()
-        report_to(self.claim.report)
-        # Task.call checks each time whether the function is async, for 1.5 µs.
-        plain = _is_djangos_own(type(task).call) and not _is_async(task.func)
-        call = task.func if plain else task.call
+        attempt = self.attempt_class(self.claim)
+        report_to(self.claim.report, attempt.check)
+        call: Any = task.call
+        if _is_djangos_own(type(task).call):
+            # Task.call checks each time whether the function is async, for 1.5 µs.
+            call = attempt.in_loop(task.func) if _is_async(task.func) else task.func
         try:
             args, kwargs = result.args, result.kwargs
             if task.takes_context:
                 context = LocalTaskContext(task_result=result)
                 try:
-                    return call(context, *args, **kwargs)
+                    return attempt.call(call, [context, *args], kwargs)
                 finally:
                     # As Django does: also after a failure. Not in a copy of the worker, see below.
                     if os.getpid() == pid and context.metadata_modified:
                         context.save_metadata()
-            return call(*args, **kwargs)
+            return attempt.call(call, args, kwargs)
         finally:
             if os.getpid() != pid:
                 # The task forked, and this is the child, which returned from the task: a copy of
@@ -170,6 +187,22 @@ class _Run:
         self._send(task_finished, result)
 
     def _finish_failed(self, error: BaseException) -> tuple[int, tuple[str, str]]:
+        if not isinstance(error, StopAsked):
+            try:
+                return self._store_error(error)
+            except StopAsked:
+                pass
+        if not isinstance(error, TaskCancelled):
+            # It was asked to stop, however it then ended.
+            cancelled = TaskCancelled(max(0, time.time_ns() - self.claim.started_at_ns) / 1e9)
+            cancelled.__context__ = None if isinstance(error, StopAsked) else error
+            error = cancelled
+        self.cancelled = True
+        return self._store_error(error, cancelled=True)
+
+    def _store_error(
+        self, error: BaseException, *, cancelled: bool = False
+    ) -> tuple[int, tuple[str, str]]:
         # Text only: the exception itself may be local to a function, or refuse to be pickled.
         path, text = f"{type(error).__module__}.{type(error).__qualname__}", _format(error)
         limit = len(text)
@@ -177,7 +210,10 @@ class _Run:
             outcome = (path, _cut(text, limit))
             encoded = self.store.encode(outcome)
             try:
-                return self.store.finish(self.claim, successful=False, outcome=encoded), outcome
+                ended = self.store.finish(
+                    self.claim, successful=False, outcome=encoded, cancelled=cancelled
+                )
+                return ended, outcome
             except PayloadTooLarge:
                 if not limit:
                     raise
@@ -187,7 +223,7 @@ class _Run:
         self, result: LocalTaskResult, status: TaskResultStatus, finished_at_ns: int, outcome: Any
     ) -> None:
         # In the object that task_started and the task's context have, as in Django's own backend.
-        result.show(Ended(self.claim, status, finished_at_ns, outcome))
+        result.show(Ended(self.claim, status, finished_at_ns, outcome, cancelled=self.cancelled))
 
     def _send(self, signal: Signal, result: LocalTaskResult) -> None:
         try:
@@ -276,6 +312,9 @@ def _format(error: BaseException) -> str:
             # The traceback begins in the user's own code; what we raise has no frames.
             part = parts.pop()
             part.stack[:] = dropwhile(_is_machinery, part.stack)
+            if part.stack and part.stack[-1].filename == stopping.__file__:
+                while part.stack and part.stack[-1].filename in _STOPPERS:
+                    part.stack.pop()
             parts.extend(filter(None, (part.__cause__, part.__context__, *(part.exceptions or ()))))
         return "".join(whole.format())
     except Exception as failure:

@@ -18,24 +18,23 @@ Invariants, whenever the lock is free:
 
 from __future__ import annotations
 
-import heapq
 import os
 import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator
-from itertools import count
 from typing import Any, Final
 
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local.exceptions import QueueFull, counted
+from django_tasks_local.exceptions import QueueFull, TaskCancelled, counted
+from django_tasks_local.heap import Heap
 from django_tasks_local.lifetimes import Lifetimes
 from django_tasks_local.memory_listing import in_order
 from django_tasks_local.memory_record import Record
 from django_tasks_local.polite_lock import PoliteLock
-from django_tasks_local.store import Arguments, Snapshot
+from django_tasks_local.store import Arguments, Snapshot, StopAsked
 from django_tasks_local.weight import weight
 
 # A deferred task falls due by the wall clock, but a wait ends by the monotonic one: a waiting
@@ -73,9 +72,8 @@ class MemoryStore:
         self._quiet = threading.Condition(self._lock)
         self._records: dict[str, Record] = {}
         self._waiting: Counter[str] = Counter()  # how often each running task waits for others
-        self._turn = count()
-        self._ready: list[tuple[int, int, Record]] = []  # (-priority, turn, record)
-        self._deferred: list[tuple[int, int, Record]] = []  # (due_ns, turn, record)
+        self._ready: Heap[Record] = Heap()  # by -priority
+        self._deferred: Heap[Record] = Heap()  # by due_ns
         self._finished: OrderedDict[str, Record] = OrderedDict()  # least recently used first
         self._kept_bytes = 0  # the weight of the finished records
         self._lifetimes = Lifetimes[Record](result_ttl_s, failure_ttl_s)
@@ -96,16 +94,11 @@ class MemoryStore:
         return value
 
     def enqueue(
-        self,
-        meta: bytes,
-        arguments: Arguments,
-        *,
-        priority: int,
-        due_ns: int,
-        metadata: bytes = b"",
-    ) -> tuple[str, int]:
+        self, meta: bytes, arguments: Arguments, *, priority: int, due_ns: int,
+        time_limit: int = 0, metadata: bytes = b"",
+    ) -> tuple[str, int]:  # fmt: skip
         """Store a READY task; see ``store.StoreClient``."""
-        record = Record(meta, arguments, priority, metadata)
+        record = Record(meta, arguments, priority, time_limit, metadata)
         expired: list[Record] = []  # until the lock is free
         self._let_workers_go()
         with self._lock:
@@ -115,9 +108,9 @@ class MemoryStore:
                 raise QueueFull(self.alias, self.waiting, self.max_pending)
             self._records[record.result_id] = record
             if due_ns:
-                heapq.heappush(self._deferred, (due_ns, next(self._turn), record))
+                self._wait_in(self._deferred, due_ns, record)
             else:
-                heapq.heappush(self._ready, (-priority, next(self._turn), record))
+                self._wait_in(self._ready, -priority, record)
             if self.idle:
                 self._work.notify()
         return record.result_id, record.enqueued_at_ns
@@ -190,32 +183,66 @@ class MemoryStore:
                     self.idle -= 1
             return None
 
-    def finish(self, claim: Record, *, successful: bool, outcome: Any) -> int:
+    def finish(
+        self, claim: Record, *, successful: bool, outcome: Any, cancelled: bool = False
+    ) -> int:
         """Store the outcome. Nothing is too large here: the latest result is always kept."""
-        evicted = []  # keeps the records alive until the lock is free
+        evicted: list[Record] = []  # keeps the records alive until the lock is free
         claim.weight = weight(outcome) + weight(claim.arguments())
         with self._lock_of_workers:
+            if claim.stop_asked and not cancelled:
+                raise StopAsked
             claim.ending = outcome
-            # A clock that was set back must not make a task end before it began.
-            claim.finished_at_ns = max(time.time_ns(), claim.started_at_ns)
-            claim.status = TaskResultStatus.SUCCESSFUL if successful else TaskResultStatus.FAILED
             self.running -= 1
             self._waiting.pop(claim.result_id, None)  # for a thread that it has left
-            if self._closed:
-                evicted.append(self._records.pop(claim.result_id))
-            else:
-                self._finished[claim.result_id] = claim
-                claim.weight += len(claim.metadata)
-                self._kept_bytes += claim.weight
-                if self._expires:
-                    self._drop_expired(evicted)
-                    self._lifetimes.add(claim)
-            evicted += self._evict()
-            if self._ending:
-                self._quiet.notify_all()
+            status = TaskResultStatus.SUCCESSFUL if successful else TaskResultStatus.FAILED
+            self._end(claim, status, evicted)
         if claim.bell is not None:
             claim.bell.set()
         return claim.finished_at_ns
+
+    def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Snapshot | None]:
+        """Take a READY task out, or ask a RUNNING one to stop; see ``store.StoreClient``."""
+        self.get(result_id)  # raises for what is not there
+        evicted: list[Record] = []  # keeps the records alive until the lock is free
+        error = TaskCancelled()
+        ending = f"{TaskCancelled.__module__}.{TaskCancelled.__qualname__}"
+        with self._lock:
+            record = self._records.get(result_id)
+            if record is None or record.finished_at_ns:
+                return False, None
+            if record.heap is None:
+                record.stop_asked = record.stop_asked or running
+                return running, None
+            record.heap.remove(record.entry)
+            record.heap = None
+            record.stop_asked = True
+            record.ending = ending, f"{ending}: {error}"
+            self._end(record, TaskResultStatus.FAILED, evicted)
+            snapshot = record.snapshot()
+        if record.bell is not None:
+            record.bell.set()
+        return True, snapshot
+
+    def _wait_in(self, heap: Heap[Record], key: int, record: Record) -> None:
+        record.heap, record.entry = heap, heap.push(key, record)
+
+    def _end(self, record: Record, status: TaskResultStatus, evicted: list[Record]) -> None:
+        # A clock that was set back must not make a task end before it began.
+        record.finished_at_ns = max(time.time_ns(), record.started_at_ns, record.enqueued_at_ns)
+        record.status = status
+        if self._closed:
+            evicted.append(self._records.pop(record.result_id))
+        else:
+            self._finished[record.result_id] = record
+            record.weight += len(record.metadata)
+            self._kept_bytes += record.weight
+            if self._expires:
+                self._drop_expired(evicted)
+                self._lifetimes.add(record)
+        evicted += self._evict()
+        if self._ending:
+            self._quiet.notify_all()
 
     def _drop(self, result_id: str) -> Record:
         """Forget a finished record. Its caller keeps it until the lock is free."""
@@ -250,8 +277,9 @@ class MemoryStore:
     ) -> Iterator[Snapshot]:
         """Yield the records that are there; see ``store.StoreClient``."""
         self._let_workers_go()
-        with self._lock:  # copies of references: less than 1 ms for 100,000 records
-            records, ready, deferred = [*self._records.values()], self._ready[:], self._deferred[:]
+        with self._lock:  # copies of references: some ms for 100,000 records
+            records = [*self._records.values()]
+            ready, deferred = self._ready.entries(), self._deferred.entries()
         seen = set()  # what ends meanwhile would come a second time, among the finished
         for record in in_order(statuses, records, ready, deferred, time.time_ns()):
             if record.result_id in seen or not (accepts is None or accepts(record.meta)):
@@ -312,10 +340,12 @@ class MemoryStore:
         with self._lock:
             self._closed = True
             self._work.notify_all()
-            waiting = [entry[2] for entry in sorted(self._ready) + sorted(self._deferred)]
+            waiting = self._ready.items() + self._deferred.items()
+            for record in waiting:
+                record.heap, record.entry = None, []  # which hold the record
             dropped = self._records, self._finished
             self._records = {record.result_id: record for record in self._in_progress()}
-            self._ready, self._deferred, self._finished = [], [], OrderedDict()
+            self._ready, self._deferred, self._finished = Heap(), Heap(), OrderedDict()
             self._lifetimes.forget()
             self._kept_bytes = 0
         for bell in filter(None, (record.bell for record in waiting)):
@@ -341,7 +371,8 @@ class MemoryStore:
         self._promote()
         if not self._ready:
             return None
-        record = heapq.heappop(self._ready)[2]
+        record = self._ready.pop()
+        record.heap = None
         record.worker_id = worker_id
         record.started_at_ns = max(time.time_ns(), record.enqueued_at_ns)
         record.status = TaskResultStatus.RUNNING
@@ -353,14 +384,16 @@ class MemoryStore:
         # fall due together, the next call continues.
         now = time.time_ns()
         for _ in range(PROMOTED_AT_ONCE):
-            if not self._deferred or self._deferred[0][0] > now:
+            due_ns = self._deferred.first_key()
+            if due_ns is None or due_ns > now:
                 break
-            record = heapq.heappop(self._deferred)[2]
-            heapq.heappush(self._ready, (-record.priority, next(self._turn), record))
+            record = self._deferred.pop()
+            self._wait_in(self._ready, -record.priority, record)
             self._work.notify()
 
     def _seconds_to_next(self) -> float | None:
-        if not self._deferred:
+        due_ns = self._deferred.first_key()
+        if due_ns is None:
             return None
-        left_s = (self._deferred[0][0] - time.time_ns()) / 1e9
+        left_s = (due_ns - time.time_ns()) / 1e9
         return min(max(left_s, 0.0), LONGEST_WAIT_S)

@@ -1,4 +1,4 @@
-"""One task of a store in memory, which is also the claim of the thread that runs it."""
+"""One task in a store in memory, from `enqueue` to its end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from django.tasks import TaskResultStatus
 
+from django_tasks_local.heap import Heap
 from django_tasks_local.progress import Progress
 from django_tasks_local.ring import random_id
 from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot
@@ -21,7 +22,9 @@ class Record:
         "bell",
         "ending",
         "enqueued_at_ns",
+        "entry",
         "finished_at_ns",
+        "heap",
         "meta",
         "metadata",
         "priority",
@@ -29,6 +32,8 @@ class Record:
         "result_id",
         "started_at_ns",
         "status",
+        "stop_asked",
+        "time_limit",
         "weight",
         "worker_id",
     )
@@ -36,19 +41,24 @@ class Record:
     loss = None  # threads die with their process, and their records with them
 
     def __init__(
-        self, meta: bytes, arguments: Arguments, priority: int, metadata: bytes = b""
-    ) -> None:
+        self, meta: bytes, arguments: Arguments, priority: int, time_limit: int = 0,
+        metadata: bytes = b"",
+    ) -> None:  # fmt: skip
         self.result_id = random_id()
         self.meta = meta
         self._arguments = arguments
         self.metadata = metadata
         self.priority = priority
+        self.time_limit = time_limit
+        self.stop_asked = False  # from then on, and so it was cancelled
         self.status = TaskResultStatus.READY
         self.enqueued_at_ns = time.time_ns()
         self.started_at_ns = 0
         self.finished_at_ns = 0
         self.worker_id = ""
         self.ending: Any = None
+        self.heap: Heap[Record] | None = None  # in which it waits, and its entry there
+        self.entry: list[Any] = []
         self.reported: tuple[float, float | None, str] | None = None
         self.weight = 0  # about how many bytes it holds; counted when it ends
         self.bell: threading.Event | None = None  # made by the first call that waits for its end
@@ -71,6 +81,11 @@ class Record:
         if self.status is TaskResultStatus.RUNNING:
             self.reported = (done, total, message)
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was cancelled before its end, and has ended."""
+        return self.stop_asked and self.finished_at_ns > 0
+
     def snapshot(self) -> Snapshot:
         """Return the record as it is now. The store's lock must be held."""
         return PlainSnapshot(
@@ -85,4 +100,5 @@ class Record:
             self.arguments,
             self.outcome,
             metadata=self.metadata,
+            cancelled=self.cancelled,
         )

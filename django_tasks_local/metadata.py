@@ -104,7 +104,7 @@ class LocalTask(_Task):
         return task if metadata is None else replace(task, metadata=metadata)
 
 
-# What the decorator makes of a function whose backend is one of ours.
+# Of this class, or one made of it, is what the decorator makes where the backend is one of ours.
 TASK_CLASS: Final[Any] = Task if DJANGO_HAS_METADATA else LocalTask
 
 

@@ -14,6 +14,7 @@ from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 
 from django_tasks_local.exceptions import counted
+from django_tasks_local.store import LIMIT_MASK
 
 type Kind = Literal["thread", "process"]
 
@@ -31,6 +32,10 @@ SEGMENT_OVERHEAD = 768 * KIB
 # A record's lifetime is kept in whole milliseconds; 100 years.
 LEAST_TTL_S = 0.001
 MOST_TTL_S = 3_155_760_000
+# What a record has room for, in ms.
+LEAST_TIMEOUT_S = 0.001
+MOST_TIMEOUT_S = LIMIT_MASK / 1000
+MOST_GRACE_S = 3600
 _NO_TTL = "to keep them until MAX_RESULTS is reached"
 
 
@@ -75,6 +80,16 @@ OPTIONS: dict[str, Option] = {
     "DRAIN_TIMEOUT": Option(
         8, (int, float), 0, 31_536_000, "seconds", none_means="to wait until all is done"
     ),
+    # How long one attempt of a task may run, and how long it may take to stop.
+    "TIMEOUT": Option(
+        None,
+        (int, float, timedelta),
+        LEAST_TIMEOUT_S,
+        MOST_TIMEOUT_S,
+        "seconds",
+        none_means="for no limit",
+    ),
+    "TIMEOUT_GRACE": Option(5, (int, float, timedelta), 0, MOST_GRACE_S, "seconds"),
     # How long a result can be read after the end of its task, by how that ended.
     "RESULT_TTL": Option(
         None, (int, float, timedelta), LEAST_TTL_S, MOST_TTL_S, "seconds", none_means=_NO_TTL
@@ -112,6 +127,8 @@ class Options:
     shm_size: int  # bytes, a ceiling
     namespace: str | None  # None: derived by the store
     drain_timeout: float | None  # seconds; None: until all is done
+    timeout: float | None  # seconds; None: no limit
+    timeout_grace: float  # seconds
     result_ttl: float | None  # seconds; None: no limit
     failure_ttl: float | None  # seconds; None: no limit
     max_tasks_per_worker: int | None  # None: no limit

@@ -49,24 +49,27 @@ class Progress:
 
 
 type Report = Callable[[float, float | None, str], None]
+type Check = Callable[[], None]
 
-_current: ContextVar[Report] = ContextVar("django_tasks_local_progress")
+_current: ContextVar[tuple[Report, Check]] = ContextVar("django_tasks_local_progress")
 
 
-def report_to(report: Report) -> None:
+def report_to(report: Report, check: Check = lambda: None) -> None:
     """Send later reports of this context, and of its threads, to ``report``.
 
     Args:
         report: Does nothing once its task has ended; threads and generators may outlive it.
+        check: Called after a report; raises what is to stop the task, and nothing once it has
+            ended.
     """
-    _current.set(report)
+    _current.set((report, check))
 
 
 def report_progress(done: float, total: float | None = None, message: str = "") -> None:
     """Report how far the running task has come; ``result.progress`` shows it in any process.
 
     Takes no lock and may be called in a tight loop. Does nothing outside a task. A report
-    replaces the one before it.
+    replaces the one before it. A task that is to stop may be stopped here, see `check_cancelled`.
 
     Args:
         done: Units finished so far, a finite number.
@@ -81,9 +84,11 @@ def report_progress(done: float, total: float | None = None, message: str = "") 
     _check_number("done", done)
     if total is not None:
         _check_number("total", total)
-    report = _current.get(None)
-    if report is not None:
+    current = _current.get(None)
+    if current is not None:
+        report, check = current
         report(done, total, _cut(message))
+        check()
 
 
 def track[T](rows: Iterable[T], total: float | None = None, message: str = "") -> Iterator[T]:
@@ -102,14 +107,15 @@ def track[T](rows: Iterable[T], total: float | None = None, message: str = "") -
     """
     # Looked up once: the interpreter closes a loop that was left early whenever it gets to it,
     # which may be in the middle of the next task.
-    report = _current.get(None)
+    current = _current.get(None)
     if total is None and isinstance(rows, Sized):
         total = len(rows)
     elif total is not None:
         _check_number("total", total)
-    if report is None:
+    if current is None:
         yield from rows
         return
+    report, check = current
     text = _cut(message)
     done = 0
     next_report = 0.0
@@ -117,6 +123,7 @@ def track[T](rows: Iterable[T], total: float | None = None, message: str = "") -
         for row in rows:
             if (now := time.monotonic()) >= next_report:
                 report(done, total, text)
+                check()
                 next_report = now + TRACK_INTERVAL_S
             yield row
             done += 1

@@ -205,6 +205,11 @@ class LocalTaskResult(_TaskResult):
         """How the worker died in the middle of the task, with facts; ``None`` if it did not."""
         return self._snapshot.loss
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it was cancelled before its end, and has ended."""
+        return self._snapshot.cancelled
+
     @_computed
     def args(self) -> list[Any]:
         """The positional arguments, as they were passed."""
@@ -270,6 +275,32 @@ class LocalTaskResult(_TaskResult):
         path = task_path(self._snapshot.meta)
         return f"<{type(self).__name__} id={self.id} task={path} status={self.status}>"
 
+    def cancel(self, *, running: bool = True) -> bool:
+        """Take the task out if it waits, or ask it to stop if it runs; see `cancelling.cancel`.
+
+        Args:
+            running: ``False`` to leave it alone once it runs.
+
+        Returns:
+            Whether it will be FAILED with `TaskCancelled`.
+
+        Raises:
+            TaskResultDoesNotExist: The result has been evicted.
+        """
+        cancelled: bool = self._own_backend().cancel(self.id, running=running)
+        return cancelled
+
+    async def acancel(self, *, running: bool = True) -> bool:
+        """Do what `cancel` does, from async code."""
+        cancelled: bool = await self._own_backend().acancel(self.id, running=running)
+        return cancelled
+
+    def _own_backend(self) -> Any:
+        backend = task_backends[self.backend]
+        if not hasattr(backend, "cancel"):  # TASKS names another backend by now
+            raise TaskResultDoesNotExist(self.id)
+        return backend
+
     def refresh(self) -> None:
         """Show the record as it is now, ``progress`` included; the arguments stay.
 
@@ -321,39 +352,23 @@ class LocalTaskResult(_TaskResult):
     def __reduce__(self) -> tuple[Any, ...]:
         snapshot = self._snapshot
         state = (
-            snapshot.result_id,
-            snapshot.status.value,
-            snapshot.meta,
-            snapshot.enqueued_at_ns,
-            snapshot.started_at_ns,
-            snapshot.finished_at_ns,
-            snapshot.worker_id,
+            snapshot.result_id, snapshot.status.value, snapshot.meta, snapshot.enqueued_at_ns,
+            snapshot.started_at_ns, snapshot.finished_at_ns, snapshot.worker_id,
             self._arguments_or_why_not(),
             (self._load_outcome(),) if snapshot.finished_at_ns else None,
-            snapshot.progress,
-            snapshot.loss,
-            encode(self.raw_metadata),
-        )
+            snapshot.progress, snapshot.loss, encode(self.raw_metadata), snapshot.cancelled,
+        )  # fmt: skip
         return _unpickle, (type(self), self.backend, state)
 
 
 def _unpickle(cls: type[LocalTaskResult], alias: str, state: tuple[Any, ...]) -> LocalTaskResult:
     result_id, status, meta, enqueued, started, finished, worker_id, arguments, value = state[:9]
-    progress, loss, metadata = state[9:]
+    progress, loss, metadata, cancelled = state[9:]
     snapshot = PlainSnapshot(
-        result_id=result_id,
-        status=TaskResultStatus(status),
-        meta=meta,
-        enqueued_at_ns=enqueued,
-        started_at_ns=started,
-        finished_at_ns=finished,
-        worker_id=worker_id,
-        progress=progress,
-        arguments=partial(_given, arguments),
-        outcome=lambda: value[0],
-        loss=loss,
-        metadata=metadata,
-    )
+        result_id, TaskResultStatus(status), meta, enqueued, started, finished, worker_id, progress,
+        arguments=partial(_given, arguments), outcome=lambda: value[0], loss=loss,
+        metadata=metadata, cancelled=cancelled,
+    )  # fmt: skip
     return cls.from_snapshot(snapshot, alias)
 
 

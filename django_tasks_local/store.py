@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from django.tasks import TaskResultStatus
@@ -17,6 +17,37 @@ if TYPE_CHECKING:
     from django_tasks_local.progress import Progress
 
 type Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+# How long a task may run, and how long it may take to stop, as one word of its record:
+# flags << 56 | grace in ms << 32 | time limit in ms, 0 for none.
+GRACE_SHIFT: Final = 32
+LIMIT_MASK: Final = 2**32 - 1
+GRACE_MASK: Final = 2**24 - 1
+
+
+def time_limit_word(limit_s: float | None, grace_s: float) -> int:
+    """Return the word of a record that says how long its task may run.
+
+    Args:
+        limit_s: At most `LIMIT_MASK` ms; ``None`` for no limit.
+        grace_s: At most `GRACE_MASK` ms.
+    """
+    limit_ms = 0 if limit_s is None else max(1, round(limit_s * 1000))
+    return round(grace_s * 1000) << GRACE_SHIFT | limit_ms
+
+
+def limit_s(word: int) -> float:
+    """Return how many seconds a task may run; 0 for any."""
+    return (word & LIMIT_MASK) / 1000
+
+
+def grace_s(word: int) -> float:
+    """Return how many seconds a task may take to stop."""
+    return (word >> GRACE_SHIFT & GRACE_MASK) / 1000
+
+
+class StopAsked(Exception):
+    """A task was asked to stop before its end was stored. Nothing was stored."""
 
 
 class Snapshot(Protocol):
@@ -62,6 +93,10 @@ class Snapshot(Protocol):
     def loss(self) -> WorkerLost | None:
         """How the worker was lost in the middle of the task, ``None`` where it was not."""
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was taken out, or asked to stop before its end."""
+
     def arguments(self) -> Arguments:
         """Return the arguments, unpickled. A poll for the status never calls this."""
 
@@ -88,6 +123,7 @@ class PlainSnapshot:
     outcome: Callable[[], Any]
     loss: WorkerLost | None = None
     metadata: bytes = b""
+    cancelled: bool = False
 
 
 class Ended:
@@ -96,15 +132,17 @@ class Ended:
     One is made for each task, and mostly nobody reads it: hence no copy of fields.
     """
 
-    __slots__ = ("_outcome", "_running", "finished_at_ns", "status")
+    __slots__ = ("_outcome", "_running", "cancelled", "finished_at_ns", "status")
 
     def __init__(
-        self, running: Snapshot, status: TaskResultStatus, finished_at_ns: int, outcome: object
-    ) -> None:
+        self, running: Snapshot, status: TaskResultStatus, finished_at_ns: int, outcome: object,
+        *, cancelled: bool = False,
+    ) -> None:  # fmt: skip
         self._running = running
         self.status = status
         self.finished_at_ns = finished_at_ns
         self._outcome = outcome
+        self.cancelled = cancelled
 
     def outcome(self) -> Any:
         """Return the outcome that the constructor got."""
@@ -117,6 +155,14 @@ class Ended:
 class Claim(Snapshot, Protocol):
     """One task that a worker has claimed and must bring to its end."""
 
+    @property
+    def time_limit(self) -> int:
+        """How long it may run, a `time_limit_word`."""
+
+    @property
+    def stop_asked(self) -> bool:
+        """Whether it was asked to stop; ``False`` once it has ended."""
+
     def report(self, done: float, total: float | None, message: str) -> None:
         """Store the task's progress. Cheap, no lock; does nothing once the task has ended."""
 
@@ -128,9 +174,12 @@ class StoreClient(Protocol):
         """Return ``value`` as `enqueue` and `finish` take it. May raise what pickling raises."""
 
     def enqueue(
-        self, meta: bytes, arguments: Any, *, priority: int, due_ns: int, metadata: bytes = b""
-    ) -> tuple[str, int]:
+        self, meta: bytes, arguments: Any, *, priority: int, due_ns: int, time_limit: int = 0,
+        metadata: bytes = b"",
+    ) -> tuple[str, int]:  # fmt: skip
         """Store a READY task; ``due_ns`` 0 means now, and metadata is JSON.
+
+        ``time_limit`` is a `time_limit_word`.
 
         Returns:
             The result id, and when it was enqueued in Unix ns.
@@ -193,6 +242,16 @@ class StoreClient(Protocol):
             StoreUnavailable: The store cannot be used.
         """
 
+    def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Snapshot | None]:
+        """Take a READY task out, or ask a RUNNING one to stop if ``running`` says so.
+
+        Returns:
+            Whether it was taken out or asked, and the record if it was taken out.
+
+        Raises:
+            TaskResultDoesNotExist: For any string that is not the id of a record here.
+        """
+
 
 class Store(StoreClient, Protocol):
     """What a worker needs of a store, besides what a backend does."""
@@ -200,8 +259,14 @@ class Store(StoreClient, Protocol):
     def claim(self) -> Claim | None:
         """Turn the task whose turn it is from READY to RUNNING; ``None`` if none is due."""
 
-    def finish(self, claim: Any, *, successful: bool, outcome: Any) -> int:
+    def finish(self, claim: Any, *, successful: bool, outcome: Any, cancelled: bool = False) -> int:
         """Store the encoded outcome and the end of a claimed task.
+
+        Args:
+            claim: The task.
+            successful: How it ended.
+            outcome: Its return value or its error, encoded.
+            cancelled: The outcome tells that it was asked to stop.
 
         Returns:
             When it finished, in Unix ns.
@@ -209,6 +274,8 @@ class Store(StoreClient, Protocol):
         Raises:
             PayloadTooLarge: The outcome does not fit. Nothing was stored: call again, with the
                 error as the outcome.
+            StopAsked: The task was asked to stop, and the outcome does not tell it. Nothing was
+                stored: call again with ``cancelled``.
         """
 
 

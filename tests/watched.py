@@ -20,6 +20,9 @@ class Claim:
     worker_id = "w"
     progress = None
     metadata = b""
+    cancelled = False
+    time_limit = 0
+    stop_asked = False
 
     def __init__(self, task: Any, *args: Any, meta: bytes | None = None) -> None:
         self.meta = meta or encode_task(task)
@@ -44,7 +47,9 @@ class WatchedStore:
     def encode(self, value: object) -> bytes:
         return pickle.dumps(value)
 
-    def finish(self, claim: Claim, *, successful: bool, outcome: bytes) -> int:
+    def finish(
+        self, claim: Claim, *, successful: bool, outcome: bytes, cancelled: bool = False
+    ) -> int:
         if successful and self.refusal is not None:
             raise self.refusal
         self.events.append(("finish", successful, pickle.loads(outcome)))

@@ -20,18 +20,21 @@ from django.core.checks import CheckMessage
 from django.tasks import DEFAULT_TASK_QUEUE_NAME, TaskResultStatus
 from django.tasks.backends.base import BaseTaskBackend
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
-from django.tasks.signals import task_enqueued
+from django.tasks.signals import task_enqueued, task_finished
 from django.utils import timezone
 
 from django_tasks_local.announce import announce
 from django_tasks_local.exceptions import describe, from_a_signal_handler
 from django_tasks_local.execution import current_result_id
-from django_tasks_local.metadata import TASK_CLASS, decode, encode, encode_of
+from django_tasks_local.metadata import decode, encode, encode_of
 from django_tasks_local.moments import unix_ns
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.options import Kind, Options, check, check_app
+from django_tasks_local.policies import NO_POLICY, policy_of, run_limits
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot, StoreClient, task_path
+
+from .task_class import TASK_CLASS
 
 if TYPE_CHECKING:
     from django.tasks import TaskResult
@@ -47,14 +50,13 @@ class LocalBackend(BaseTaskBackend):
     """Base of the package's two backends. Do not name it in ``TASKS``."""
 
     kind: ClassVar[Kind]
+    task_class = TASK_CLASS
 
     supports_defer = True
     supports_async_task = True
     supports_get_result = True
     supports_priority = True
     supports_metadata = True
-
-    task_class = TASK_CLASS
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         # Not Django's constructor: with broken params it raises here, and thus at the import of
@@ -153,8 +155,9 @@ class LocalBackend(BaseTaskBackend):
         if encoded is None:
             encoded = _encode_arguments(store, task, arguments)
         result_id, enqueued_at_ns = store.enqueue(
-            meta, encoded, priority=int(task.priority), due_ns=due_ns, metadata=metadata
-        )
+            meta, encoded, priority=int(task.priority), due_ns=due_ns,
+            time_limit=self._time_limit(task), metadata=metadata,
+        )  # fmt: skip
         self._enqueued(due_ns)
         ready = TaskResultStatus.READY
         snapshot = PlainSnapshot(
@@ -195,6 +198,16 @@ class LocalBackend(BaseTaskBackend):
             encoded = None
         return self.enqueue(task, args, kwargs, encoded=encoded, metadata=metadata)
 
+    def _time_limit(self, task: AnyTask) -> int:
+        if policy_of(task.func) is NO_POLICY:  # as most are
+            return self._default_time_limit
+        options = self.checked_options
+        return run_limits(task.func, options.timeout, options.timeout_grace)
+
+    @cached_property
+    def _default_time_limit(self) -> int:
+        return run_limits(None, self.checked_options.timeout, self.checked_options.timeout_grace)
+
     async def aenqueue(
         self, task: AnyTask, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -216,23 +229,43 @@ class LocalBackend(BaseTaskBackend):
             StoreUnavailable: The store cannot be used.
             ImproperlyConfigured: The options are wrong.
         """
-        if type(result_id) is not str:
-            if isinstance(result_id, str):
-                result_id = str.__str__(result_id)  # a subclass, such as SafeString
-            elif isinstance(result_id, UUID):
-                result_id = str(result_id)
-            else:
-                raise TaskResultDoesNotExist(
-                    f"No result {str(result_id)[:80]!r}: an id is a string or a UUID, and this is "
-                    f"of type {type(result_id).__name__}."
-                )
-        return LocalTaskResult.from_snapshot(self._store().get(result_id), self.alias)
+        text = result_id if type(result_id) is str else _text_of(result_id)
+        return LocalTaskResult.from_snapshot(self._store().get(text), self.alias)
 
     async def aget_result(self, result_id: object) -> LocalTaskResult:
         """Do what `get_result` does, in the event loop's own thread."""
         # It reads memory for some microseconds and sends no signal; a thread would cost ten times
         # that, and queue up behind the request's database queries.
         return self.get_result(result_id)
+
+    def cancel(self, result_id: object, *, running: bool = True) -> bool:
+        """Take a task out that waits, or ask it to stop if it runs; see `cancelling.cancel`.
+
+        Args:
+            result_id: As for `get_result`.
+            running: ``False`` to leave it alone once it runs.
+
+        Returns:
+            Whether it will be FAILED with `TaskCancelled`.
+
+        Raises:
+            TaskResultDoesNotExist: As for `get_result`; but a task that no longer imports is
+                cancelled.
+            StoreUnavailable: The store cannot be used.
+            ImproperlyConfigured: The options are wrong.
+        """
+        cancelled, snapshot = self._store().cancel(_text_of(result_id), running=running)
+        if snapshot is not None:
+            try:
+                result = LocalTaskResult.from_snapshot(snapshot, self.alias)
+            except TaskResultDoesNotExist:
+                return cancelled  # no signal: it would carry a task, and there is none
+            announce(task_finished, type(self), result)
+        return cancelled
+
+    async def acancel(self, result_id: object, *, running: bool = True) -> bool:
+        """Do what `cancel` does, in a thread: receivers of its signal may use the database."""
+        return await sync_to_async(self.cancel)(result_id, running=running)
 
     def wait_for_change(self, result: LocalTaskResult, timeout_s: float) -> None:
         """Block until the task of ``result`` has ended, or for ``timeout_s``; may return early.
@@ -315,6 +348,17 @@ class LocalBackend(BaseTaskBackend):
     ) -> None:
         """Do what `save_metadata` does, in a thread: it may have to wait for a lock."""
         await sync_to_async(self.save_metadata, thread_sensitive=True)(task_result, metadata)
+
+
+def _text_of(result_id: object) -> str:
+    if isinstance(result_id, str):
+        return str.__str__(result_id)  # of a subclass, such as SafeString
+    if isinstance(result_id, UUID):
+        return str(result_id)
+    raise TaskResultDoesNotExist(
+        f"No result {str(result_id)[:80]!r}: an id is a string or a UUID, and this is of type "
+        f"{type(result_id).__name__}."
+    )
 
 
 def _encode_arguments(store: StoreClient, task: AnyTask, arguments: Arguments) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from django_tasks_local.ring import Loss, Ring, loss_word
+from django_tasks_local.stopping import STOP_SIGNAL
 
 from .copies import EXIT_S
 from .oom import OomKills
@@ -103,7 +104,7 @@ class Crew:
         # It is ours and was not waited for: nobody else has that pid.
         if pid in self._children:
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)  # and its group when it is waited for
 
     def kill(self, loss: Loss) -> None:
         """Kill all workers; ``loss`` says why in the records of their tasks."""
@@ -111,6 +112,15 @@ class Crew:
         for child in self._children.values():
             with suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
+
+    def tell_to_stop(self, pid: int) -> None:
+        """Have a worker look whether its task is to stop.
+
+        The pid of a child, be it dead, is no other process's until we have waited for it.
+        """
+        if pid in self._children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, STOP_SIGNAL)
 
     def reap(self) -> None:
         """Wait for workers that have ended, and settle what they left.

@@ -83,8 +83,9 @@ class Site:
         return encoded
 
     def enqueue(
-        self, meta: bytes, arguments: Any, *, priority: int, due_ns: int, metadata: bytes = b""
-    ) -> tuple[str, int]:
+        self, meta: bytes, arguments: Any, *, priority: int, due_ns: int, time_limit: int = 0,
+        metadata: bytes = b"",
+    ) -> tuple[str, int]:  # fmt: skip
         """Do what `Ring.enqueue` does, and make sure that a pool will run the task.
 
         Raises:
@@ -96,8 +97,9 @@ class Site:
             self._become_site()
         ring = self.ring
         high, low, now_ns = ring.put(
-            meta, arguments, priority=priority, due_ns=due_ns, metadata=metadata
-        )
+            meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit,
+            metadata=metadata,
+        )  # fmt: skip
         try:
             if self._own is not None:
                 self._own.add(ring, (high, low), due_ns)
@@ -149,6 +151,11 @@ class Site:
     def end_waiting(self, task_id: str) -> None:
         """Do what `Ring.end_waiting` does."""
         self.ring.end_waiting(task_id)
+
+    def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Snapshot | None]:
+        """Do what `Ring.cancel` does."""
+        self._tick_if_late()
+        return self.ring.cancel(result_id, running=running)
 
     def serve(self) -> bool:
         """Note that this process serves requests: it keeps a pool alive, and never waits at exit.

@@ -19,6 +19,7 @@ from typing import Final
 from django_tasks_local.ring import ANY_SERVER, Attachment, Loss, PoolState, Ring, Role
 
 from .crew import Crew
+from .deadlines import Deadlines
 from .loaded_files import LoadedFiles
 from .memory_watch import MemoryWatch
 from .releases import Releases
@@ -81,6 +82,7 @@ class Supervisor:
         self._bell, self._bell_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll.register(self._bell, select.POLLIN)
         self._crew = Crew(ring, start_worker, self._bell, self._bell_end)
+        self._deadlines = Deadlines(ring, self._crew)
         self._memory = MemoryWatch(ring, self._crew)
         self._releases = Releases(ring)
         self._short = False  # of workers, because other codes' pools have them
@@ -92,6 +94,7 @@ class Supervisor:
             Step(f"{who} cannot see to its sites", self._look_around),
             self._in_ring,
             self._settling,
+            Step(f"{who} cannot end tasks that are to stop", self._end_tasks),
             Step(f"{who} cannot start a worker, tasks wait", self._hire),
             Step(f"{who} cannot drop expired results", ring.expiry.sweep, every_s=EVERY_S),
             Step(f"{who} cannot look at its workers' memory", self._mind_memory, every_s=EVERY_S),
@@ -325,6 +328,9 @@ class Supervisor:
         self._crew.look_for_oom_kills()
         self._memory.look(self._ours())
 
+    def _end_tasks(self) -> None:
+        self._deadlines.look(self._ours())
+
     def _ours(self) -> list[Attachment]:
         """Return our workers that were attached when this tick began."""
         index = self._ring.registry.index
@@ -342,6 +348,7 @@ class Supervisor:
             timeout_s = SHORT_TICK_S
         if self._due_ns:
             timeout_s = min(timeout_s, max(0.0, (self._due_ns - time.time_ns()) / 1e9))
+        timeout_s = min(timeout_s, self._deadlines.next_s())
         for step in self._steps:
             timeout_s = step.pause_s(timeout_s)
         # Not select(): it takes no descriptor above 1,023, and an import may have opened many.

@@ -13,6 +13,7 @@ from typing import Final
 
 from django_tasks_local.execution import run
 from django_tasks_local.ring import Ring, Role
+from django_tasks_local.stopping import SignalledAttempt, listen
 from django_tasks_local.streams import flush_output
 
 from . import connections
@@ -94,7 +95,10 @@ def work(spec: WorkerSpec) -> None:
         if leadership.crowded():
             _ring_bell(spec.bell)
         began_s = time.monotonic()
-        run(ring, claim, alias=alias, backend_class=spec.backend_class)
+        run(
+            ring, claim, alias=alias, backend_class=spec.backend_class,
+            attempt_class=SignalledAttempt,
+        )  # fmt: skip
         flush_output()  # what a task prints is in the log when the task has ended
         if not leftovers.put_back(claim, time.monotonic() - began_s):
             break
@@ -142,6 +146,7 @@ def _lead_own_group() -> None:
     signal.set_wakeup_fd(-1)  # the pool's
     for number in (signal.SIGCHLD, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    listen()
 
 
 def _hear_again() -> None:

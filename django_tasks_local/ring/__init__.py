@@ -18,7 +18,7 @@ byte 0          +----------------------------------------------+
                 | sequence  place in FIFO or recency list      |  each rounded up to whole
                 | due       unix ns, 0: due; else see rule 2   |  pages of 4 KiB
                 | link      next slot in a list, next extent   |
-                | back      previous slot in the recency list  |
+                | back      previous slot in a list, see below |
                 | heap      slots of deferred tasks            |
 map_at          +----------------------------------------------+
                 | free map         1 byte for each slot        |  0: free
@@ -67,6 +67,9 @@ Only WRITING and RUNNING have an owner.
 A record is one head slot and the chains that its fields name. A CHAIN word counts only if it is
 reached from a chain of the head that it names, in that generation: a rebuild does not clear what a
 freed record has left in its chained slots.
+
+The back word of a READY record is what takes it out: in the heap its place there, in a FIFO the
+word of its lane << 32 | the slot before it, which for the first may name one that has gone.
 
 ### The header, by byte
 
@@ -162,7 +165,7 @@ ones. So no task is behind one that only other code may run.
   56  WORKERS         a pool: the worker processes that it has, or is about to have
   64  POOL            a worker: its pool's serial << 32 | 1 + its pool's entry
   72  STATE           a pool: 0 importing, 1 starting, 2 serving, 3 leaving; a site: 2 a server;
-                     a worker: 1 its task waits for another one, 2 it is to be replaced, 3 both
+                      a worker: 1 its task waits for another one, 2 it is to be replaced, 3 both
   80  PATH_BYTES      length of the path
   88  PATH            the end of the settings file's path, UTF-8
 ```
@@ -175,22 +178,24 @@ ones. So no task is behind one that only other code may run.
   16  GENERATION      as in W
   24  ENQUEUED_AT     unix ns
   32  ORIGIN          code << 40 | serial of the site that enqueued << 8 | priority + 100
-  40  META_BYTES      length of what names the task
-  48  ARGUMENTS_BYTES length of its pickled arguments, if chained with their table
-  56  ARGUMENTS_CHAIN first extent of meta and arguments, where they do not fit here
-  64  REQUEST_CRC     bytes 0 to 63 and the payload; if that is chained bytes 0 to 63 and
+  40  TIME_LIMIT      ms that it may take to stop << 32 | ms that it may run, 0: any
+  48  META_BYTES      length of what names the task
+  56  ARGUMENTS_BYTES length of its pickled arguments, if chained with their table
+  64  ARGUMENTS_CHAIN first extent of meta and arguments, where they do not fit here
+  72  REQUEST_CRC     bytes 0 to 71 and the payload; if that is chained bytes 0 to 71 and
                       meta, and in the upper half the arguments' table
-  72  STARTED_AT      unix ns
-  80  WORKER          pid << 32 | serial
-  88  CLAIM_CRC       goes on from REQUEST_CRC
-  96  FINISHED_AT     unix ns
- 104  OUTCOME_BYTES   length of the pickled outcome, if chained with its table; in a LOST
+  80  STARTED_AT      unix ns; 0 in a record that was cancelled before
+  88  WORKER          pid << 32 | serial
+  96  CLAIM_CRC       goes on from REQUEST_CRC
+ 104  FINISHED_AT     unix ns
+ 112  OUTCOME_BYTES   length of the pickled outcome, if chained with its table; in a LOST
                       record why it was lost
- 112  OUTCOME_CHAIN   first extent of the outcome, where it does not fit here
- 120  OUTCOME_CRC     goes on from CLAIM_CRC, exclusive or the state, since that is told as well;
+ 120  OUTCOME_CHAIN   first extent of the outcome, where it does not fit here
+ 128  OUTCOME_CRC     goes on from CLAIM_CRC, exclusive or the state, since that is told as well;
                       in the upper half the chained outcome's table
- 128  METADATA_CHAIN  first extent of the metadata, 0: it has none
- 136  meta, arguments, outcome: as far as each fits
+ 136  STOP            0, or why the task is to stop: 1 << 63 | what a LOST record says
+ 144  METADATA_CHAIN  first extent of the metadata, 0: it has none
+ 152  meta, arguments, outcome: as far as each fits
  ...
  -88  progress        a sequence word (generation << 16 | number, odd while it is written),
                       done and total as doubles, 64 bytes of UTF-8
@@ -222,7 +227,7 @@ store to METADATA_CHAIN: a reader sees the old block or the new one, or tries ag
 
 An extent is a run of neighbouring slots, `length << 32 | first slot`; the link word of its first
 slot is the next extent. Every byte that a read returns is covered by a CRC-32, but for the
-progress, which its sequence word guards.
+progress, which its sequence word guards, and STOP, where no flipped bit makes a reason.
 
 ## Access rules
 
@@ -232,8 +237,7 @@ progress, which its sequence word guards.
    can be rebuilt: FREE to CURSOR, DISCARDED, HAND, lanes, heap, recency list, free map. Two more
    columns are needed for that: `sequence` and `due`. A finished record whose `due` is its
    generation has lost its chained arguments: of their chain only the slots that hold its meta are
-   its own. A RUNNING record whose `due` says why (its top bit, and a `loss_word`) cannot be
-   finished: its worker is to be killed.
+   its own.
 3. **Order.** DIRTY first; then whatever W is to cover; then W, by one store, the commit point;
    then links and counts. The mutex clears DIRTY when the operation came to its end.
 4. **Reading.** Readers take no lock: W, copy, W again, CRC. If the two differ they try again. A
@@ -246,7 +250,8 @@ progress, which its sequence word guards.
 6. **Outside.** Only the owner of a WRITING or RUNNING record writes outside the mutex: payload and
    outcome, and while it runs the progress. Before each such write it makes sure that it still is
    the same process, with the same descriptor, and that W is still its own: a process that lost its
-   record locks counts as dead.
+   record locks counts as dead. STOP is written by others, inside, under the W of the task that is
+   meant; the owner then ends it as STOP says, or not at all if its pool will kill it.
 7. **The living.** Nobody touches what a living process owns. What a dead one owned is settled
    first, and its entry is freed last.
 8. **Refusals.** An operation that cannot succeed says so before its first write. An exception
@@ -281,6 +286,7 @@ FREE + FINISHED_SLOTS >= MAX_WORKERS    after every enqueue and every large resu
 0 < generation < TICK and sequence < TICK, no generation twice
 sequence grows along every FIFO and along the recency list
 (due, sequence) of a record in the heap >= that of its parent
+the back word of a READY record leads to it
 HAND is 0 or finished, and no record from OLDEST to it has arguments that can be dropped
 bit n of BITMAP is set = FIFO n of its lane is not empty
 OTHERS >= records that are WRITING or RUNNING by the entry, but for CURRENT
@@ -313,8 +319,9 @@ the ring, a site, or a process that asks for that very result.
 | | while it is WANTED | a wish of a dead pool | the next worker that looks |
 | give way | before its process ends | a place that counts as free | its pool's next turn |
 | run | at any moment | RUNNING by a dead entry | reaper: LOST |
-| kill | before `due` says why | nothing: no signal was sent | nobody needs to |
-| | before the signal | a task that cannot be finished; its worker dies too | reaper: LOST |
+| cancel | after W = LOST | a finished record in a FIFO or the heap, and in no list | next |
+| | of a running one, after STOP | its pool is not woken | the pool, within a second |
+| kill | before the signal | a task that cannot be finished: STOP says why | reaper: LOST |
 | report | between two stores | an odd sequence word: no progress is shown | nobody needs to |
 | finish | before W | a result that nobody reads; chained slots | reaper: LOST, slots freed |
 | | after W | a finished record in no list | next |
@@ -335,16 +342,12 @@ the ring, a site, or a process that asks for that very result.
 | | a new code, before its DIGEST | a free number | nobody needs to |
 | | making the ring | no bytes, zeros, or all but MAGIC | the next that attaches lays it out |
 
-An exception that a signal handler raises inside is like a death, but for one thing: its process
-lives, so what it is WRITING it frees itself.
-
-Bytes that somebody else wrote over are another matter: readers find them by CRC, `Ring.check` names
-them, and `Ring.repair` drops those records and keeps the rest.
+An exception that a signal handler raises inside is like a death, but its process lives: what it is
+WRITING it frees itself. Bytes that somebody else wrote over are another matter: readers find them
+by CRC, `Ring.check` names them, and `Ring.repair` drops those records and keeps the rest.
 """
 
-# Names are imported at first use: a pool that loses the race to start must be able to end before
-# it has imported Django.
-
+# Imported at first use: a pool that loses the race to start ends before it has imported Django.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -362,12 +365,14 @@ if TYPE_CHECKING:
     from .shm.registry import Attachment, PoolState, Role
     from .shm.removal import ring_is_attached, sweep_passing, unlink_objects, unlink_unattached
     from .shm.segment import attach_segment, ring_exists, ring_name
+    from .stops import Running
 
 __all__ = [
     "ANY_SERVER", "Attachment", "Geometry", "Leadership", "Limits", "Look", "Loss", "PoolState",
-    "Ring", "Role", "attach_segment", "code_digest", "fill_standard_descriptors", "format_id",
-    "loss_word", "random_id", "ring_exists", "ring_is_attached", "ring_name", "sites_elsewhere",
-    "standard_descriptors", "sweep_passing", "unlink_objects", "unlink_unattached",
+    "Ring", "Role", "Running", "attach_segment", "code_digest", "fill_standard_descriptors",
+    "format_id", "loss_word", "random_id", "ring_exists", "ring_is_attached", "ring_name",
+    "sites_elsewhere", "standard_descriptors", "sweep_passing", "unlink_objects",
+    "unlink_unattached",
 ]  # fmt: skip
 
 _NAMES = {
@@ -384,6 +389,7 @@ _NAMES = {
     ".shm.registry": "Attachment PoolState Role",
     ".shm.removal": "ring_is_attached sweep_passing unlink_objects unlink_unattached",
     ".shm.segment": "attach_segment ring_exists ring_name",
+    ".stops": "Running",
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -38,11 +38,11 @@ from .look import Counts
 from .metadata import MetadataOperations
 from .operations import Written
 from .refusals import Refusals
+from .stops import Stops
 
-# Work of any size is done in steps, each in a hold of its own; the pool has other things to see to.
+# Each step in a hold of its own; the pool has other things to see to.
 _STEPS_AT_ONCE: Final = 32
-# Who waits for the lock needs a moment to wake up and take it.
-_LET_OTHERS_IN_S: Final = 0.0001
+_LET_OTHERS_IN_S: Final = 0.0001  # a process that waits for the lock must wake up to take it
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -61,22 +61,14 @@ class Attached:
         codes: Whose tasks are in the ring.
         workforce: How pools share MAX_WORKERS.
         expiry: When finished results expire.
-        killing: Notes on workers that are to be killed.
-        digest: What this process's code is.
+        killing, stops: Workers that are to be killed, tasks that are to stop.
+        digest: Which code this process runs.
     """
 
     def __init__(
-        self,
-        name: str,
-        alias: str,
-        limits: Limits,
-        role: Role,
-        *,
-        path: str = "",
-        digest: int = 0,
-        passing: bool = False,
-        pool: int = -1,
-    ) -> None:
+        self, name: str, alias: str, limits: Limits, role: Role, *, path: str = "",
+        digest: int = 0, passing: bool = False, pool: int = -1,
+    ) -> None:  # fmt: skip
         """Attaches, and makes the ring where there is none.
 
         A visitor gets its entry later, if somebody is inside for long: reading needs neither.
@@ -122,6 +114,10 @@ class Attached:
         self.expiry = Expiry(self._table, self._mutex)
         self.killing = Killing(self._table, self._mutex)
         self.refusals = Refusals(self._table, self._mutex, alias, self._inline)
+        self.stops = Stops(
+            self._table, self.registry, self._reader, self.expiry, self._mutex.run,
+            self._waiters.wake,
+        )  # fmt: skip
         self._abandoned: list[Written] = []  # by enqueues that could not free it themselves
         if not self.words[at.H_MAX_WORKERS]:  # just made, and no site has come yet
             limits.share(self.words)
@@ -300,7 +296,7 @@ class Attached:
         return Counts.of(self._table)
 
     def intact(self) -> bool:
-        """Whether our objects are still those that others find, and our descriptor still open."""
+        """Whether our objects are those that others find, and our descriptor is open."""
         return self.segment.intact()
 
     @property
@@ -322,7 +318,7 @@ class Attached:
 
     def has_work(self) -> bool:
         """Whether a task waits or runs."""
-        return bool(self.words[at.H_RUNNING] or self._table.order.waiting())
+        return bool(self.words[at.H_RUNNING] or self.waiting())
 
     def has_unfinished(self) -> bool:
         """Whether there is any task that has not ended, be it deferred."""

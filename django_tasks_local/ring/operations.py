@@ -18,6 +18,7 @@ from django_tasks_local.ring.format.head import (
     S_METADATA_CHAIN,
     S_OUTCOME_CHAIN,
     S_REQUEST_CRC,
+    S_STOP,
     seal_claim,
     seal_request,
 )
@@ -35,6 +36,8 @@ from .format import layout as at
 
 # What an operation says that has to go on in another hold of the lock.
 AGAIN: Final = -2
+# What an end of a task says where that was told to stop.
+TOLD_TO_STOP: Final = -3
 
 
 class Request(NamedTuple):
@@ -47,6 +50,7 @@ class Request(NamedTuple):
     now_ns: int
     id_high: int
     id_low: int  # without its slot
+    time_limit: int = 0
     metadata: Block | None = None
 
 
@@ -225,18 +229,19 @@ class Operations:
         words[word] = wanted.chain
         return Room.ENOUGH if whole else Room.MORE
 
-    def finish(self, found: Found, state: int, slots: int) -> bool:
+    def finish(self, found: Found, state: int, slots: int, note: int = 0) -> int:
         """Makes a record that we run SUCCESSFUL or FAILED; False where it is not ours any more.
 
-        Nor where our pool is about to kill us for it: then another end of it is noted already.
+        Where another note than `note` is in it, that says to stop: TOLD_TO_STOP.
         `slots` are those that it occupies, without its metadata: anybody may replace these.
         """
         words, table, slot = self._words, self._table, found.slot
         commit = table.commit + slot
         if words[commit] != found.word:
             return False
-        if words[table.due + slot] and noted_loss(words[table.due + slot]):
-            return False
+        stop = words[(self._slots_at + slot * self._size) // 8 + S_STOP]
+        if stop != note and noted_loss(stop):
+            return TOLD_TO_STOP
         words[at.H_DIRTY] = 1
         if words[(self._slots_at + slot * self._size) // 8 + S_METADATA_CHAIN]:
             slots += table.metadata.slots_of(slot)
@@ -311,6 +316,7 @@ class Operations:
         sealed = seal_request(
             request.id_high, with_slot(request.id_low, slot), generation, request.now_ns,
             registry.origin << 8 | request.queue, request.meta, request.arguments, chain,
+            request.time_limit,
         )  # fmt: skip
         offset = self._slots_at + slot * self._size
         self._bytes[offset : offset + len(sealed)] = sealed

@@ -62,19 +62,15 @@ def owned_by(table: Table, index: int) -> list[int]:
 
 
 def lose(table: Table, slot: int, loss: int, keep: int) -> None:
-    """Makes a RUNNING record LOST; where its worker was to be killed, for the reason noted."""
+    """Makes a RUNNING record LOST; what is noted there of its end goes before `loss`."""
     words = table.words
     words[at.H_DIRTY] = 1
-    noted = noted_loss(words[table.due + slot])
-    loss = noted or loss
     head = table.head(slot)
     offset = table.offset(slot)
-    sealed = seal_loss(time.time_ns(), loss, head)
+    sealed = seal_loss(time.time_ns(), noted_loss(head.stop) or loss, head)
     table.bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
     table.recency.stamp(slot)
     words[table.commit + slot] = at.head_word(at.LOST, head.generation)
-    if noted:
-        words[table.due + slot] = 0
     if head.outcome_chain:  # a result that its worker was still copying
         words[offset // 8 + S_OUTCOME_CHAIN] = 0
         table.slots.discard(head.outcome_chain)
@@ -106,17 +102,21 @@ def rebuild(table: Table) -> list[str]:
     words[at.H_FINISHED_SLOTS] = found.finished_slots
     words[at.H_RUNNING] = found.running
     words[at.H_UNFINISHED] = found.writing + found.running + len(found.ready)
-    column = slice(table.geometry.column("link"), table.geometry.column("link") + reserved)
-    links = array("Q", words[column].tobytes())  # those inside chains stay as they are
+    columns = [
+        slice(start, start + reserved) for start in map(table.geometry.column, ("link", "back"))
+    ]
+    # Links inside chains stay as they are.
+    links, backs = (array("Q", words[column].tobytes()) for column in columns)
     due = table.due
     found.put_in_order(found.finished)
-    table.recency.fill(found.finished, links)
+    table.recency.fill(found.finished, links, backs)
     found.put_in_order(found.ready)
     deferred = [slot for slot in found.ready if words[due + slot]]
     deferred.sort(key=lambda slot: words[due + slot])
     waiting = [slot for slot in found.ready if not words[due + slot]] if deferred else found.ready
-    table.order.fill(waiting, deferred, links)
-    words[column] = memoryview(links)
+    table.order.fill(waiting, deferred, links, backs)
+    words[columns[0]] = memoryview(links)
+    words[columns[1]] = memoryview(backs)
     words[at.H_TICK] = found.tick
     return found.dropped
 

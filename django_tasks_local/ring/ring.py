@@ -24,7 +24,7 @@ from django_tasks_local.ring.format.ids import format_id, new_id_words, with_slo
 from django_tasks_local.ring.records.claim import RingClaim
 from django_tasks_local.ring.records.expiry import TTL_OF
 from django_tasks_local.ring.records.listing import Listing
-from django_tasks_local.ring.records.loss import EXIT_DETACHED
+from django_tasks_local.ring.records.loss import EXIT_DETACHED, STOP_ASKED
 from django_tasks_local.ring.records.order import JUDGED_WAITING
 from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encode
 from django_tasks_local.ring.records.reader import STATUSES, Found, does_not_exist
@@ -32,11 +32,12 @@ from django_tasks_local.ring.records.slots import Wanted
 from django_tasks_local.ring.records.table import Room
 from django_tasks_local.ring.shm.errors import lost_hold
 from django_tasks_local.ring.shm.registry import WAITS
-from django_tasks_local.store import Arguments, task_path
+from django_tasks_local.store import Arguments, StopAsked, task_path
 
 from .attachment import Attached
 from .format import layout as at
-from .operations import AGAIN, Request, Written
+from .operations import AGAIN, TOLD_TO_STOP, Request, Written
+from .stops import Cancelled
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -58,29 +59,20 @@ class Ring(Attached):
         return encode(arguments, self._inline) if args or kwargs else NO_ARGUMENTS
 
     def enqueue(
-        self,
-        meta: bytes,
-        arguments: bytes | Pickled,
-        *,
-        priority: int,
-        due_ns: int,
-        metadata: bytes = b"",
-    ) -> tuple[str, int]:
+        self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int,
+        time_limit: int = 0, metadata: bytes = b"",
+    ) -> tuple[str, int]:  # fmt: skip
         """As `put`, with the id as text."""
         high, low, now_ns = self.put(
-            meta, arguments, priority=priority, due_ns=due_ns, metadata=metadata
-        )
+            meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit,
+            metadata=metadata,
+        )  # fmt: skip
         return format_id(high, low), now_ns
 
     def put(
-        self,
-        meta: bytes,
-        arguments: bytes | Pickled,
-        *,
-        priority: int,
-        due_ns: int,
-        metadata: bytes = b"",
-    ) -> tuple[int, int, int]:
+        self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int,
+        time_limit: int = 0, metadata: bytes = b"",
+    ) -> tuple[int, int, int]:  # fmt: skip
         """Store a READY task and wake a worker.
 
         It holds the lock for microseconds; large arguments are copied outside it.
@@ -99,7 +91,8 @@ class Ring(Attached):
             work = self.take_code()
         now_ns = time.time_ns()
         queue = priority - at.LOWEST_PRIORITY
-        request = Request(meta, arguments, queue, due_ns, now_ns, *new_id_words())
+        high, low = new_id_words()
+        request = Request(meta, arguments, queue, due_ns, now_ns, high, low, time_limit)
         if metadata:
             request = request._replace(metadata=self.refusals.block(metadata, meta))
             slot = self._enqueue_with_metadata(request)
@@ -150,6 +143,16 @@ class Ring(Attached):
             return found
         return (each for each in found if not self.expiry.is_over(each))
 
+    def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Found | None]:
+        """Takes a READY task out, or asks a RUNNING one to stop; see `Stops.cancel`.
+
+        Returns:
+            Whether it was taken out or asked, and the record if it was taken out.
+        """
+        outcome, found = self.stops.cancel(result_id, running=running)
+        taken_out = outcome is Cancelled.TAKEN_OUT
+        return outcome is not Cancelled.TOO_LATE, found if taken_out else None
+
     def claim(self, share: at.Share | None = None) -> RingClaim | None:
         """Makes the next task RUNNING by this process.
 
@@ -186,7 +189,10 @@ class Ring(Attached):
             logger.error("%s: a task in slot %d can't run: %s", self.segment.path, slot, wrong)
         return None
 
-    def finish(self, claim: RingClaim, *, successful: bool, outcome: bytes | Pickled) -> int:
+    def finish(
+        self, claim: RingClaim, *, successful: bool, outcome: bytes | Pickled,
+        cancelled: bool = False,
+    ) -> int:  # fmt: skip
         """Stores the outcome of a claimed task and makes it SUCCESSFUL or FAILED.
 
         A process that lost its hold on the ring (its task closed all descriptors, or forked and
@@ -198,6 +204,7 @@ class Ring(Attached):
 
         Raises:
             PayloadTooLarge: There is no room for it. Nothing is stored: call again with less.
+            StopAsked: The task was asked to stop: call again with that as the outcome, `cancelled`.
         """
         if not claim.ours():
             os._exit(EXIT_DETACHED)
@@ -223,8 +230,14 @@ class Ring(Attached):
         sealed = seal_outcome(now_ns, outcome, chain, head.claim_crc, state)
         self._bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
         claim.close()
-        if not self._settled(self._do.finish, claim, state, slots):
-            os._exit(EXIT_DETACHED)  # taken for dead, and reaped; or about to be killed
+        note = STOP_ASKED if cancelled else 0
+        ended = self._settled(self._do.finish, claim, state, slots, note)
+        if not ended:
+            os._exit(EXIT_DETACHED)  # taken for dead, and reaped
+        if ended == TOLD_TO_STOP:
+            if not claim.is_asked():
+                os._exit(EXIT_DETACHED)  # the pool's SIGKILL is on its way
+            raise StopAsked
         if self.words[at.H_WAITED] > now_ns:
             self._waiters.wake(claim.slot)
         if self.registry.marked(WAITS):  # a thread that it has left, or an interrupted wait

@@ -18,7 +18,8 @@ from tests import tasks
 from tests.contract.conftest import finished
 assert "raw_metadata" in TaskResult.__dataclass_fields__
 task = tasks.describe_context.using(backend=sys.argv[1], metadata={"a": 1, "_b": [2]})
-assert type(task) is Task
+assert isinstance(task, Task)
+assert type(task).__dataclass_fields__ == Task.__dataclass_fields__
 result = finished(task.enqueue())
 assert not result.errors, result.errors[0].traceback
 found = task.get_result(result.id)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
+from django.tasks.signals import task_finished
 
 from django_tasks_local import metadata_of, with_metadata
+from django_tasks_local.exceptions import TaskTimeout
 from tests import note_tasks, tasks
 from tests.contract.conftest import Bench, finished
 from tests.support import wait_for
 
+A_DAY = timedelta(days=1)
 FIRST = {"trace": 7, "tags": ("a", "b"), "_lib": 1}
 STORED = {"trace": 7, "tags": ["a", "b"], "_lib": 1}
 SHOWN = {"trace": 7, "tags": ["a", "b"]}
@@ -64,6 +68,31 @@ def test_changes_are_saved_at_the_end(bench: Bench) -> None:
     failed = run(bench, note_tasks.write_notes, {"b": 2}, True, metadata={"list": [1]})
     assert failed.status == TaskResultStatus.FAILED
     assert failed.raw_metadata == {"list": [1, "failing"], "b": 2}
+
+
+def test_metadata_outlive_a_stop(bench: Bench) -> None:
+    """At the time limit what the task noted is saved; a cancelled one keeps what it was given."""
+    late = run(bench, note_tasks.note_beyond_its_limit, metadata={"a": 1, "_lib": 2})
+    assert late.errors[0].exception_class is TaskTimeout
+    assert late.raw_metadata == {"a": 1, "_lib": 2, "begun": True}
+    heard: list[Any] = []
+
+    def receive(task_result: Any, **_: Any) -> None:
+        heard.append(task_result.raw_metadata)
+
+    task_finished.connect(receive)
+    try:
+        noted = bench.on(with_metadata(bench.on(tasks.add), {"a": 1}), run_after=A_DAY)
+        result = noted.enqueue(1)
+        assert result.cancel()
+    finally:
+        task_finished.disconnect(receive)
+    found = noted.get_result(result.id)
+    assert found.is_cancelled
+    assert found.metadata == {"a": 1}
+    assert heard == [{"a": 1}]
+    noted.get_backend().save_metadata(found, {"b": 2})
+    assert noted.get_result(result.id).metadata == {"b": 2}
 
 
 def test_changes_that_are_not_json_fail_the_task(bench: Bench) -> None:

@@ -19,7 +19,9 @@ from django_tasks_local.ring import Limits, Loss, Ring, Role, loss_word
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.records.loss import EXIT_DETACHED
-from tests.crash.ledger import ENDED, NEXT, STARTED, Ledger
+from django_tasks_local.store import StopAsked
+from tests.crash.cancelling import Canceller
+from tests.crash.ledger import CANCELLED, ENDED, STARTED, Ledger
 from tests.crash.monitor import Monitor, remove_monitor
 
 META: Final = b"tests.tasks:noop"
@@ -52,7 +54,7 @@ def metadata_of(task: int, rng: random.Random) -> bytes:
     return b'{"task":%d,"x":"%s"}' % (task, b"x" * rng.choice((0, 0, 20, 600, 3000)))
 
 
-class Actor:
+class Actor(Canceller):
     """Random operations of one thread."""
 
     def __init__(self, ring: Ring, ledger: Ledger, place: int, rng: random.Random) -> None:
@@ -71,6 +73,7 @@ class Actor:
             (self.ring.heal, 2), (self.ring.recover, 1), (self.check, 1), (self.ring.counts, 1),
             (self.clear, 2), (self.hire, 1), (self.ring.workforce.give_way, 1),
             (self.ring.expiry.sweep, 3), (self.note_kill, 2), (self.look_at_noted, 2),
+            (self.cancel, 4),
         )  # fmt: skip
         pick = self.rng.choices([each for each, _ in operations], [n for _, n in operations])[0]
         pick()
@@ -159,7 +162,9 @@ class Actor:
         try:
             self.ring.finish(claim, successful=task % 4 != 0, outcome=outcome)
         except PayloadTooLarge:
-            self.ring.finish(claim, successful=False, outcome=self.ring.encode(("too", "large")))
+            self._end(claim, ("too", "large"), cancelled=False)
+        except StopAsked:
+            self._end(claim, ("was", "cancelled"), cancelled=True)
         self.ledger.add(self.place, "finished")
 
     def read(self) -> None:
@@ -177,16 +182,6 @@ class Actor:
         metadata = metadata_of(task, self.rng) if self.rng.random() < 0.9 else b""
         with suppress(PayloadTooLarge, TaskResultDoesNotExist):
             self.ring.save_metadata(format_id(*halves), metadata)
-
-    def any_task(self) -> int:
-        """A task that somebody enqueued, or tried to; -1 for none."""
-        place = self.rng.randrange(self.ledger.places)
-        many = self.ledger.field(place, NEXT)
-        if many:
-            # Mostly a new one: the old ones are evicted.
-            back = min(int(self.rng.expovariate(0.05)), many - 1)
-            return place * self.ledger.tasks_each + many - 1 - back
-        return -1
 
     def compare(self, task: int) -> str:
         """Compares a task's result with what it must be; returns its status, "" for none."""
@@ -215,6 +210,10 @@ class Actor:
             "SUCCESSFUL": outcome == outcome_of(task) and task % 4 != 0,
             "FAILED": outcome is not None and (
                 outcome[0].endswith(("WorkerLost", "MemoryExceeded"))
+                or (
+                    (outcome[0].endswith("TaskCancelled") or outcome == ("was", "cancelled"))
+                    and found.cancelled and self.ledger.noted(task, CANCELLED)
+                )
                 or outcome == ("too", "large")
                 or (outcome == outcome_of(task) and task % 4 == 0)
             ),

@@ -31,6 +31,7 @@ from django_tasks_local.ring.shm.objects import inode_of, segment_path  # noqa: 
 from tests.crash.actor import LIMITS, Actor, live, was_noted  # noqa: E402
 from tests.crash.ledger import (  # noqa: E402
     BUCKETS,
+    CANCELLED,
     COUNTERS,
     ENDED,
     KINDS,
@@ -204,7 +205,8 @@ class Verdict:
                 return "nobody finished it"
             case "GONE":
                 halves = self.ledger.id_of(task)
-                if not noted(task, ENDED) and halves and halves[0] not in lost:
+                ended = noted(task, ENDED) or noted(task, CANCELLED)
+                if not ended and halves and halves[0] not in lost:
                     return "it was neither finished nor given up, so nobody may evict it"
         return ""
 

@@ -14,17 +14,17 @@ from django_tasks_local.ring.shm.lock import ByteLock
 from tests.support import wait_for
 
 # A task: its id in two words, then what has happened to it.
-TASK_WORDS: Final = 5
-ID_HIGH, ID_LOW, ACCEPTED, STARTED, ENDED = range(TASK_WORDS)
+TASK_WORDS: Final = 6
+ID_HIGH, ID_LOW, ACCEPTED, STARTED, ENDED, CANCELLED = range(TASK_WORDS)
 
 # A place: one live process at a time, and its words.
-PLACE_WORDS: Final = 16
+PLACE_WORDS: Final = 24
 # INSIDE: which of its threads is, 0 for none.
 NEXT, INSIDE, STOPS, LOST, PID = range(5)
 # Counters of a place, added up at the end.
 COUNTERS: Final = (
     "entries", "rebuilds", "enqueued", "claimed", "finished", "reads", "interrupts", "forks",
-    "fork_kills", "lost", "noted",
+    "fork_kills", "lost", "noted", "cancelled",
 )  # fmt: skip
 FIRST_COUNTER: Final = 5
 

@@ -27,8 +27,7 @@ GROWING: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 644_832)
 # The settings of another release.
 GREEN: Final = "/green/settings.py"
 FAR_NS: Final = 3_600_000_000_000  # never due while a test runs
-# How soon somebody must be inside after the holder of the lock was killed. A chunk of 5 ms and a
-# rebuild, typically 6 ms; the rest is for a machine that does other things.
+# How soon somebody must be inside after the holder of the lock was killed: typically after 6 ms.
 AT_ONCE_S: Final = 2.0
 
 ENDS_OF_LOST: Final = (".WorkerLost", ".MemoryExceeded")
@@ -239,7 +238,8 @@ class Scene:
         assert order == waiting
         counts = self.ring.counts()
         running = [key for key, status in statuses.items() if status == RUNNING]
-        deferred = [each for each in self.records.values() if each.deferred]
+        ready = [each for key, each in self.records.items() if statuses[key] == READY]
+        deferred = [each for each in ready if each.deferred]
         assert counts.waiting == 0
         assert counts.running == len(running)
         assert len(deferred) <= counts.deferred <= len(deferred) + (extra is not None)

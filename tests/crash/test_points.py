@@ -48,6 +48,9 @@ class Operation:
         prepare: What comes before it, uncounted.
         extra: Arguments of the task that may be there afterwards without anybody having its id.
         ends: How the claimed task may end, where the operation is a finish.
+        claims: Whether it takes the next task.
+        stops: Whether a death from then on is told as something else than WorkerLost.
+        cancels: Which of the waiting tasks, by their slots, it cancels.
         hits: Kinds of steps that it takes.
         in_order: Whether it evicts the least recently used results first.
         saves: Metadata that some task may have afterwards.
@@ -58,6 +61,8 @@ class Operation:
     extra: Any = None
     ends: str = ""
     claims: bool = False
+    cancels: int | None = None
+    stops: bool = False
     states: tuple[str, ...] = tuple(STATES)
     hits: tuple[str, ...] = INSIDE
     in_order: bool = True
@@ -83,6 +88,25 @@ def end(outcome: Any, successful: bool = True) -> Callable[[Ring, Any], object]:
         return ring.finish(claim, successful=successful, outcome=ring.encode(outcome))
 
     return act
+
+
+def waiting_ids(ring: Ring) -> list[str]:
+    """The ids of the tasks that wait, by their slots."""
+    table = ring._table
+    slots = [n for n in range(1, table.slots.reserved()) if table.state(n) == at.READY]
+    return [format_id(head.id_high, head.id_low) for head in map(table.head, slots)]
+
+
+WAITING = ("waiting", "full", "crowded", "deferred", "chained", "codes")
+
+
+def cancel_waiting(which: int, states: tuple[str, ...] = WAITING) -> Operation:
+    """Takes a waiting task out."""
+    return Operation(
+        lambda ring, result_id: ring.cancel(result_id, running=True),
+        lambda ring: waiting_ids(ring)[which], cancels=which,
+        states=states,
+    )  # fmt: skip
 
 
 def other_code(ring: Ring) -> Ring:
@@ -198,6 +222,13 @@ OPERATIONS = {
     "reap": Operation(lambda ring, _: ring.reap_dead(), states=("running", "chained")),
     "rebuild": Operation(lambda ring, _: ring.recover()),
     "repair": Operation(lambda ring, _: ring.repair(), states=("running", "chained")),
+    "cancel_first": cancel_waiting(0),
+    "cancel_second": cancel_waiting(1, ("waiting", "deferred", "codes")),
+    "cancel_last": cancel_waiting(-1),
+    "cancel_running": Operation(
+        lambda ring, claim: ring.cancel(claim.result_id, running=True), lambda ring: ring.claim(),
+        claims=True, stops=True, states=("waiting", "chained"), hits=("words",),
+    ),
     "limits": Operation(
         lambda ring, _: ring.set_limits(ring.limits), states=("waiting",), hits=("words",)
     ),
@@ -249,6 +280,7 @@ def verification(scene: Scene, operation: Operation) -> Callable[[bool], None]:
     """What must hold after a death in `operation`."""
     next_up = scene.next_up()
     scene.saved = operation.saves
+    target = None if operation.cancels is None else waiting_ids(scene.ring)[operation.cancels]
 
     def verify(completed: bool) -> None:
         allowed: dict[str, set[str]] = {}
@@ -257,7 +289,11 @@ def verification(scene: Scene, operation: Operation) -> Callable[[bool], None]:
             allowed[next_up[0]] = ends if completed else {READY, LOST, *ends}
             if operation.ends:
                 allowed[next_up[0]] -= {READY}
+            if operation.stops:
+                allowed[next_up[0]] = {FAILED} if completed else {FAILED, LOST}
             scene.records[next_up[0]].outcome = None
+        if target is not None:
+            allowed[target] = {FAILED} if completed else {FAILED, READY}
         scene.verify(allowed, operation.extra, operation.in_order)
 
     return verify

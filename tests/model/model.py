@@ -30,6 +30,7 @@ class Record:
     slots: int = 1
     owner: int = -1
     dropped: bool = False  # its arguments
+    asked: bool = False  # to stop
     finished_at_ns: int = 0
     noted: bool = False  # its pool was about to kill its worker
     metadata: bytes = b""

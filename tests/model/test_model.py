@@ -17,7 +17,7 @@ from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from django_tasks_local.ring import Limits, Loss, Ring, Role, loss_word, ring_name, unlink_objects
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
-from django_tasks_local.store import Arguments
+from django_tasks_local.store import Arguments, StopAsked
 from tests import rings as peers
 from tests.model.faults import Fault, attach_with_faults, half_an_enqueue
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record
@@ -178,34 +178,36 @@ class RingMachine(Saving):
         """A result of any size; where it has no room a small error must have some."""
         result_id = data.draw(st.sampled_from(list(self.claims)))
         claim = self.claims[result_id]
+        record = self.model.records[result_id]
+        if record.asked:
+            with pytest.raises(StopAsked):
+                self.ring.finish(claim, successful=successful, outcome=b"N.")
+        successful = successful and not record.asked
         status = SUCCESSFUL if successful else FAILED
         outcome = os.urandom(size)
         encoded = pickle.dumps(outcome)
         self.model.drop_outcome(result_id)
         try:
-            interrupted = self.interrupted(
-                fault,
-                lambda: self.ring.finish(claim, successful=successful, outcome=encoded),
-            )
+            interrupted = self.interrupted(fault, lambda: self.ring.finish(
+                claim, successful=successful, outcome=encoded, cancelled=record.asked
+            ))  # fmt: skip
         except PayloadTooLarge:
             assert not self.model.has_room(result_id, len(encoded))
             status, outcome = FAILED, bytes(LIMITS.slot_size - 100)
             encoded = pickle.dumps(outcome)
-            self.ring.finish(claim, successful=False, outcome=encoded)
+            self.ring.finish(claim, successful=False, outcome=encoded, cancelled=record.asked)
             interrupted = False
         if interrupted:
             self.after_interruption()
             state = self.look.found_states().get(result_id)
             if state == RUNNING:  # it may have chained the slots for its result already
-                record = self.model.records[result_id]
                 record.slots = self.look.slots(result_id)
                 return
             # Its own end may have been what was interrupted in evicting.
             assert state == status
-            self.model.finish(result_id, status, outcome, len(encoded), self.clock.now_ns)
         else:
             assert self.model.has_room(result_id, len(encoded))
-            self.model.finish(result_id, status, outcome, len(encoded), self.clock.now_ns)
+        self.model.finish(result_id, status, outcome, len(encoded), self.clock.now_ns)
         del self.claims[result_id]
 
     # --- reading ------------------------------------------------------------------------------
@@ -247,11 +249,13 @@ class RingMachine(Saving):
         assert found[0].status.name == status
         assert found[0].meta == META
         assert found[0].metadata == record.metadata
+        assert found[0].cancelled == (record.asked and found[0].finished_at_ns > 0)
         self.look.compare_arguments(found[0], record.arguments, record.dropped)
         if record.status in (SUCCESSFUL, FAILED):
             assert found[0].outcome() == record.outcome
         elif record.status == LOST:
             reason = ".MemoryExceeded" if record.noted else ".WorkerLost"
+            reason = ".TaskCancelled" if record.asked else reason
             assert found[0].outcome()[0].endswith(reason)
         else:
             assert found[0].finished_at_ns == 0

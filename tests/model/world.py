@@ -10,6 +10,7 @@ from django_tasks_local.exceptions import ArgumentsDropped
 from django_tasks_local.ring import Ring
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
+from django_tasks_local.ring.records.loss import STOP_ASKED
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model
 from tests.rings import ring_address
 
@@ -65,6 +66,11 @@ class Look:
     def slots(self, result_id: str) -> int:
         """How many slots a record occupies."""
         return self._table.slots_of(ring_address(result_id)[0])
+
+    def asked(self, result_id: str) -> bool:
+        """Whether a task is asked to stop."""
+        head = self._table.head(ring_address(result_id)[0])
+        return head.stop == STOP_ASKED
 
     def dropped(self, result_id: str) -> bool:
         """Whether the arguments of a finished record were dropped."""

@@ -88,7 +88,7 @@ def test_what_contains_itself_is_refused() -> None:
 def test_using_replaces() -> None:
     """And never merges; other changes keep metadata, and an empty dict clears it."""
     task: Any = tasks.add
-    assert type(task) is TASK_CLASS
+    assert isinstance(task, TASK_CLASS)
     assert task.metadata == {}
     assert TRACED.using(priority=3).metadata == {"trace": "a", "_lib": [1]}
     assert TRACED.using(metadata={"b": 2}).metadata == {"b": 2}

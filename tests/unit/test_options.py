@@ -37,6 +37,8 @@ def test_defaults() -> None:
             shm_size=32 * MIB,
             namespace=None,
             drain_timeout=8,
+            timeout=None,
+            timeout_grace=5,
             result_ttl=None,
             failure_ttl=None,
             max_tasks_per_worker=None,
@@ -187,8 +189,8 @@ def test_unknown_key_without_a_guess() -> None:
     (error,) = [f"{e.id} {e.hint}" for e in check({"OPTIONS": {7: 1}}, "a", "thread")]
     assert error == (
         "django_tasks_local.E002 The options of ThreadPoolBackend are "
-        "MAX_WORKERS, MAX_RESULTS, MAX_RESULT_BYTES, MAX_PENDING, DRAIN_TIMEOUT, RESULT_TTL, "
-        "FAILURE_TTL."
+        "MAX_WORKERS, MAX_RESULTS, MAX_RESULT_BYTES, MAX_PENDING, DRAIN_TIMEOUT, TIMEOUT, "
+        "TIMEOUT_GRACE, RESULT_TTL, FAILURE_TTL."
     )
     assert "NAMESPACE" in errors(COLOUR=1)[0]
 

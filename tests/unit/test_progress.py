@@ -24,7 +24,7 @@ type Report = tuple[float, float | None, str]
 def reports() -> Iterator[list[Report]]:
     """What is reported during the test, which counts as a task."""
     heard: list[Report] = []
-    token = progress._current.set(lambda *report: heard.append(report))
+    token = progress._current.set((lambda *report: heard.append(report), lambda: None))
     yield heard
     progress._current.reset(token)
 

@@ -130,6 +130,7 @@ def _fifo_problems(audit: Audit, lane: int, ready: set[int], met: set[int]) -> l
             if slot not in ready or slot in met or not _belongs(audit, slot, start, queue)
         ]
         problems += _disorder(audit, name, path)
+        problems += _back_problems(audit, name, start, path)
         met.update(path)
         found += len(path)
     if block[at.L_BITMAP + 3] >> at.PRIORITIES % at.WORD_BITS:
@@ -137,6 +138,16 @@ def _fifo_problems(audit: Audit, lane: int, ready: set[int], met: set[int]) -> l
     if block[at.L_WAITING] != found:
         problems.append(f"WAITING of lane {lane} is {block[at.L_WAITING]}, but {found} are there")
     return problems
+
+
+def _back_problems(audit: Audit, name: str, lane: int, path: list[int]) -> list[str]:
+    """What is wrong with the words by which a record is taken out of its FIFO."""
+    back, words = audit.table.geometry.column("back"), audit.words
+    return [
+        f"{name} has slot {slot}, whose back word is {words[back + slot]:#x}"
+        for before, slot in pairwise([0, *path])
+        if words[back + slot] >> 32 != lane or (before and words[back + slot] & 2**32 - 1 != before)
+    ]
 
 
 def _belongs(audit: Audit, slot: int, lane: int, queue: int) -> bool:
@@ -183,6 +194,12 @@ def _heap_problems(audit: Audit, deferred: set[int]) -> list[str]:
         f"the heap's place {place} is due before its parent"
         for place in range(1, len(keys))
         if keys[(place - 1) // 2] > keys[place]
+    ]
+    back = table.geometry.column("back")
+    problems += [
+        f"slot {slot} is at place {place} of the heap, and says {words[back + slot]}"
+        for place, slot in enumerate(slots)
+        if words[back + slot] != place
     ]
     return problems + [f"slot {s} is deferred in no heap" for s in sorted(deferred - set(slots))]
 

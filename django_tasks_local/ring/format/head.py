@@ -6,8 +6,9 @@ writes it: the structs, the word numbers and the offsets follow.
 
 A record grows in three stages, each closed by a CRC that goes on from the one before: the request
 (`seal_request`), the claim (`seal_claim`) and the end (`seal_outcome` or `seal_loss`).
-The word that names the metadata stands behind them all: it changes at any stage, and the block
-that it names checks itself (see ``format.metadata``).
+Two words stand behind them all, since others than the owner write them while the task runs: one
+says why it is to stop, and carries its own check; the other names the metadata, and changes at any
+stage: the block that it names checks itself (see ``format.metadata``).
 """
 
 from struct import Struct
@@ -25,6 +26,7 @@ class Head(NamedTuple):
     generation: int
     enqueued_at_ns: int
     origin: int  # code << 40 | serial of the site that enqueued << 8 | priority + 100
+    time_limit: int  # see ``store.time_limit_word``
     meta_bytes: int
     arguments_bytes: int
     arguments_chain: int
@@ -39,6 +41,7 @@ class Head(NamedTuple):
     outcome_chain: int
     outcome_crc: int  # these and the outcome, from claim's ^ state; table << 32
 
+    stop: int  # why the task is to stop, with a check of its own (see ``loss.note_word``)
     metadata_chain: int  # covered by no CRC of the record
 
     @property
@@ -71,6 +74,7 @@ S_ID_HIGH: Final = _word("id_high")
 S_ID_LOW: Final = _word("id_low")
 S_GENERATION: Final = _word("generation")
 S_ORIGIN: Final = _word("origin")
+S_TIME_LIMIT: Final = _word("time_limit")
 S_META_BYTES: Final = _word("meta_bytes")
 S_ARGUMENTS_BYTES: Final = _word("arguments_bytes")
 S_ARGUMENTS_CHAIN: Final = _word("arguments_chain")
@@ -81,6 +85,7 @@ S_FINISHED_AT: Final = _word("finished_at_ns")
 S_OUTCOME_BYTES: Final = _word("outcome_bytes")
 S_OUTCOME_CHAIN: Final = _word("outcome_chain")
 S_OUTCOME_CRC: Final = _word("outcome_crc")
+S_STOP: Final = _word("stop")
 S_METADATA_CHAIN: Final = _word("metadata_chain")
 
 # The words of each stage, without its CRC, which is the next one.
@@ -135,6 +140,7 @@ def seal_request(
     meta: bytes,
     arguments: bytes | Chained,
     chain: int,
+    time_limit: int = 0,
 ) -> bytes:
     """Return the first bytes of a new record's head slot: all that is known of it by now.
 
@@ -147,10 +153,12 @@ def seal_request(
         meta: What names the task.
         arguments: Its pickled arguments; no bytes where they are chained.
         chain: The first extent of meta and arguments, 0 where they stand in the head slot.
+        time_limit: How long the task may run, and how long it may take to stop.
     """
     fields = REQUEST.pack(
-        id_high, id_low, generation, enqueued_at_ns, origin, len(meta), len(arguments), chain
-    )
+        id_high, id_low, generation, enqueued_at_ns, origin, time_limit, len(meta),
+        len(arguments), chain,
+    )  # fmt: skip
     if isinstance(arguments, bytes):
         payload = meta + arguments
         return _new_request(fields, crc32(payload, crc32(fields))) + payload

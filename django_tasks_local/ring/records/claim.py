@@ -5,9 +5,15 @@ import os
 import threading
 from typing import Final
 
-from django_tasks_local.ring.format.head import PROGRESS, PROGRESS_TEXT_BYTES, Head
+from django_tasks_local.ring.format.head import (
+    PROGRESS,
+    PROGRESS_TEXT_BYTES,
+    S_STOP,
+    Head,
+)
 from django_tasks_local.ring.format.ids import format_id
 
+from .loss import STOP_ASKED
 from .reader import Found, Reader
 from .table import Table
 
@@ -45,6 +51,27 @@ class RingClaim(Found):
             and table.segment.still_open()
             and table.words[table.commit + self.slot] == self.word
         )
+
+    @property
+    def time_limit(self) -> int:
+        """How long it may run, see `store.time_limit_word`."""
+        return self.head.time_limit
+
+    @property
+    def stop_asked(self) -> bool:
+        """Whether it was asked to stop."""
+        table = self._table
+        word = table.words[table.offset(self.slot) // 8 + S_STOP]
+        # The task may have ended in another thread, and the slot be another's.
+        return bool(word) and self._open and table.words[table.commit + self.slot] == self.word
+
+    def is_asked(self) -> bool:
+        """Whether it was asked to stop, and nobody is about to kill its worker.
+
+        True until its end is stored, also when it is closed.
+        """
+        table = self._table
+        return bool(table.words[table.offset(self.slot) // 8 + S_STOP] == STOP_ASKED)
 
     def report(self, done: float, total: float | None, message: str) -> None:
         """Stores the progress: a few stores, no lock of the ring (3 us)."""

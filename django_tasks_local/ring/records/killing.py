@@ -9,10 +9,11 @@ and the process that settles the record tells the noted reason, whatever ended t
 from typing import NamedTuple
 
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import S_STOP
 from django_tasks_local.ring.shm.mutex import Mutex
 from django_tasks_local.ring.shm.registry import Attachment
 
-from .loss import kill_note
+from .loss import BY_KILL, STOP_ASKED, Loss, kill_note, loss_word
 from .table import Table
 
 
@@ -59,5 +60,8 @@ class Killing:
         if words[table.commit + run.slot] != run.word:
             return False
         # One store, and nothing is derived from it: no death leaves it half done.
-        words[table.due + run.slot] = kill_note(loss)
+        stop = table.offset(run.slot) // 8 + S_STOP
+        # The caller of `cancel` was told that it will be cancelled: so it ends as that.
+        asked = words[stop] == STOP_ASKED
+        words[stop] = kill_note(loss_word(Loss.CANCELLED, BY_KILL) if asked else loss)
         return True

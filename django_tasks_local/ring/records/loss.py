@@ -1,15 +1,23 @@
-"""Why a task was lost with its worker: one word in the record, a sentence for the reader."""
+"""Why a task was lost with its worker: one word in the record, a sentence for the reader.
+
+Where the pool kills a worker in order to end its task, or the task is asked to stop, the
+reason is noted in the record first, in a word of its own. However the worker then ends, that is
+what is told.
+"""
 
 import signal
 from enum import IntEnum
 from typing import Final
 
-from django_tasks_local.exceptions import MemoryExceeded, WorkerLost
+from django_tasks_local.exceptions import MemoryExceeded, TaskCancelled, TaskTimeout, WorkerLost
 from django_tasks_local.ring.format.head import Head
+from django_tasks_local.store import limit_s
 
 _SHIFT: Final = 32
 # A worker that lost its hold on the ring ends with this code, without touching it.
 EXIT_DETACHED: Final = 113
+# The numbers beside CANCELLED: it had not started, was asked to stop, or its worker was killed.
+NOT_STARTED, ASKED, BY_KILL = range(3)
 
 
 class Loss(IntEnum):
@@ -23,11 +31,13 @@ class Loss(IntEnum):
     DAMAGED = 5
     MEMORY = 6  # KiB of private memory, and as the limit the bytes that were allowed
     OUT_OF_MEMORY = 7  # as SIGNAL; and the kernel has killed somebody for want of memory
+    TIMED_OUT = 8  # the limit stands in the record
+    CANCELLED = 9  # NOT_STARTED, ASKED or BY_KILL
 
 
-# Why a pool kills a worker in the middle of a task.
-KILLED: Final = frozenset({Loss.MEMORY})
-# What makes a note of a `loss_word`; the times in the same column do not come so far.
+# Why a task is to stop, or its worker to be killed.
+KILLED: Final = frozenset({Loss.MEMORY, Loss.TIMED_OUT, Loss.CANCELLED})
+# What makes a note of a `loss_word`.
 _NOTE: Final = 1 << 63
 _LIMIT_SHIFT: Final = 40
 _MANTISSA_BITS: Final = 18
@@ -48,24 +58,37 @@ def loss_word(loss: Loss, number: int = 0, limit: int = 0) -> int:
 
 
 def kill_note(word: int) -> int:
-    """Return what the `due` of a RUNNING record says when its worker is to be killed."""
+    """Return what the STOP of a RUNNING record says of the end that its task is to have."""
     return _NOTE | word
 
 
-def noted_loss(due: int) -> int:
-    """Return the `loss_word` in the `due` of a RUNNING record; 0 where there is none.
+def noted_loss(stop: int) -> int:
+    """Return the `loss_word` in the STOP of a record; 0 where there is none.
 
     A flipped bit makes no note: it takes the top bit and a reason.
     """
-    word = due & ~_NOTE
-    return word if due & _NOTE and word >> _SHIFT & 0xFF in KILLED else 0
+    word = stop & ~_NOTE
+    return word if stop & _NOTE and word >> _SHIFT & 0xFF in KILLED else 0
 
 
-def worker_lost(head: Head) -> WorkerLost:
+def is_cancelled(word: int) -> bool:
+    """Whether a `loss_word` says that the task was cancelled."""
+    return word >> _SHIFT & 0xFF == Loss.CANCELLED
+
+
+# What asks a task to stop, without anybody about to kill its worker.
+STOP_ASKED: Final = kill_note(loss_word(Loss.CANCELLED, ASKED))
+
+
+def lost_error(head: Head) -> WorkerLost | TaskTimeout | TaskCancelled:
     """Return what a LOST record says of its end, with the facts as attributes."""
     word = head.outcome_bytes
     loss, number = word >> _SHIFT & 0xFF, word & 0xFFFFFFFF
     pid, ran_s = head.worker >> 32, max(0, head.finished_at_ns - head.started_at_ns) / 1e9
+    if loss == Loss.TIMED_OUT:
+        return TaskTimeout(limit_s(head.time_limit), ran_s, killed=True)
+    if loss == Loss.CANCELLED:
+        return TaskCancelled() if number == NOT_STARTED else TaskCancelled(ran_s, killed=True)
     if loss == Loss.MEMORY:
         packed = word >> _LIMIT_SHIFT
         limit = packed >> _EXPONENT_BITS << (packed & (1 << _EXPONENT_BITS) - 1)
@@ -81,9 +104,9 @@ def worker_lost(head: Head) -> WorkerLost:
 
 def loss_error(head: Head) -> tuple[str, str]:
     """Return the error of a LOST record: (exception class path, text)."""
-    loss = worker_lost(head)
-    path = f"{type(loss).__module__}.{type(loss).__qualname__}"
-    return path, f"{path}: {loss}"
+    error = lost_error(head)
+    path = f"{type(error).__module__}.{type(error).__qualname__}"
+    return path, f"{path}: {error}"
 
 
 def _how(loss: int, number: int) -> str:

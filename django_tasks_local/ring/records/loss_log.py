@@ -4,12 +4,12 @@ import logging
 
 from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.exceptions import StoreUnavailable, TaskCancelled, WorkerLost
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.store import task_path
 
-from .loss import worker_lost
+from .loss import lost_error
 from .reader import Reader
 from .table import Table
 
@@ -25,7 +25,10 @@ def log_loss(reader: Reader, table: Table, slot: int) -> None:
     except (TaskResultDoesNotExist, StoreUnavailable):
         return  # evicted since, or damaged
     if found.state == at.LOST:
-        logger.error(
-            "alias=%s Task id=%s path=%s was lost: %s", reader.alias, result_id,
-            task_path(found.meta), worker_lost(found.head),
+        error = lost_error(found.head)
+        how = "was lost" if isinstance(error, WorkerLost) else "was ended"
+        logger.log(
+            logging.INFO if isinstance(error, TaskCancelled) else logging.ERROR,
+            "alias=%s Task id=%s path=%s %s: %s",
+            reader.alias, result_id, task_path(found.meta), how, error,
         )  # fmt: skip

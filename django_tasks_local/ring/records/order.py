@@ -28,6 +28,10 @@ _CLEARED: Final = tuple(at.code_word(code, at.C_CLEARED) for code in range(at.CO
 
 # Where a waiting record is: its slot (0: none), and the lane and the FIFO that it is first in.
 type Place = tuple[int, int, int]
+# The `back` word of a due record: its lane, and the one before it. Of a deferred one: its place in
+# the heap.
+_LANE_SHIFT: Final = 32
+_BEFORE: Final = 2**_LANE_SHIFT - 1
 NOWHERE: Final[Place] = 0, 0, 0
 
 
@@ -41,6 +45,7 @@ class Order:
         self._sequence = geometry.column("sequence")
         self._due = geometry.column("due")
         self._link = geometry.column("link")
+        self._back = geometry.column("back")
         self._heap = geometry.column("heap")
         self._slots_at = geometry.slots_at // 8
         self._slot_words = geometry.slot_size // 8
@@ -51,6 +56,8 @@ class Order:
         last = lane + at.L_TAIL + queue
         tail = words[last]
         words[self._link + slot] = 0
+        # For `remove`. That of the first one is not kept up to date: the lane says who is first.
+        words[self._back + slot] = lane << _LANE_SHIFT | tail
         if tail:
             if tail >= self._segment.limit:
                 self._segment.must_hold(tail)
@@ -88,6 +95,37 @@ class Order:
             words[lane + at.L_BITMAP + queue // _WORD] &= ~(1 << queue % _WORD)
         words[lane + at.L_WAITING] -= 1
 
+    def remove(self, slot: int) -> None:
+        """Takes a READY record out, wherever it stands: O(1), of the heap O(log n).
+
+        Raises:
+            IndexError: The lists are damaged.
+        """
+        words = self._words
+        back = words[self._back + slot]
+        if words[self._due + slot]:
+            if back >= words[at.H_DEFERRED] or words[self._heap + back] != slot:
+                raise IndexError(f"slot {slot} is not at place {back} of the heap")
+            self._pop_heap(back)
+            return
+        lane, before, after = back >> _LANE_SHIFT, back & _BEFORE, words[self._link + slot]
+        if lane not in _LANES:
+            raise IndexError(f"slot {slot} is in no lane")
+        if max(before, after) >= self._segment.limit:
+            self._segment.must_hold(max(before, after))
+        queue = min(self._origin(slot) & 0xFF, at.PRIORITIES - 1)
+        if words[lane + at.L_HEAD + queue] == slot:
+            self.pop((slot, lane, queue))
+            return
+        if not before or words[self._link + before] != slot:
+            raise IndexError(f"slot {slot} does not follow slot {before}")
+        words[self._link + before] = after
+        if after:
+            words[self._back + after] = back
+        else:
+            words[lane + at.L_TAIL + queue] = before
+        words[lane + at.L_WAITING] -= 1
+
     def waits(self, share: at.Share | None) -> bool:
         """Whether a look inside is worth while though nothing is in the judged lane."""
         return share is not None and bool(self._words[_NEWER[share[0]]] or share[2])
@@ -102,13 +140,16 @@ class Order:
         words = self._words
         return words[_JUDGED[code] + at.L_WAITING], words[_NEWER[code]]
 
-    def fill(self, waiting: list[int], deferred: list[int], links: "array[int]") -> None:
+    def fill(
+        self, waiting: list[int], deferred: list[int], links: "array[int]", backs: "array[int]"
+    ) -> None:
         """Links these records, for a rebuild.
 
         Args:
             waiting: Those that are due, in the order of their places.
             deferred: The others, sorted by when they fall due and then by place.
             links: The link column, to be written by the caller.
+            backs: The back column, likewise.
         """
         words = self._words
         end = at.HEADER_BYTES // 8
@@ -117,7 +158,9 @@ class Order:
         for slot in waiting:
             lane, queue = self.lane_of(slot)
             tail = lane + at.L_TAIL + queue
-            if before := last.get(tail, 0):
+            before = last.get(tail, 0)
+            backs[slot] = lane << _LANE_SHIFT | before
+            if before:
                 links[before] = slot
             else:
                 lanes[lane + at.L_HEAD + queue] = slot
@@ -128,6 +171,8 @@ class Order:
             lanes[tail] = slot
             links[slot] = 0
         words[at.LANES_AT : end] = memoryview(lanes)[at.LANES_AT :]
+        for place, slot in enumerate(deferred):
+            backs[slot] = place
         # What is sorted is a heap.
         words[self._heap : self._heap + len(deferred)] = memoryview(array("Q", deferred))
         words[at.H_DEFERRED] = len(deferred)
@@ -181,9 +226,10 @@ class Order:
             self.append(slot, *self.lane_of(slot))
         return bool(words[at.H_DEFERRED]) and self.next_due_ns() <= now_ns
 
-    def _pop_heap(self) -> int:
+    def _pop_heap(self, place: int = 0) -> int:
         words, heap, due, limit = self._words, self._heap, self._due, self._segment.limit
-        first: int = words[heap]
+        back = self._back
+        first: int = words[heap + place]
         size = words[at.H_DEFERRED] - 1
         if max(size, first) >= limit:
             self._segment.must_hold(max(size, first))
@@ -191,9 +237,10 @@ class Order:
         words[self._deferred_word(first)] -= 1
         words[at.H_DEFERRED] = size
         slot = words[heap + size]
+        if slot == first:
+            return first
         # Down to a leaf along the smaller children, and from there up to where the last record
         # belongs, since that is mostly near: half the comparisons.
-        place = 0
         while (child := 2 * place + 1) < size:
             below = words[heap + child]
             if child + 1 < size:
@@ -205,13 +252,14 @@ class Order:
                 if right < left or (right == left and self._key(other) < self._key(below)):
                     child, below = child + 1, other
             words[heap + place] = below
+            words[back + below] = place
             place = child
         self._rise(slot, place)
         return first
 
     def _rise(self, slot: int, place: int) -> None:
         """Puts a record at a place of the heap, or above, where it belongs."""
-        words, heap = self._words, self._heap
+        words, heap, back = self._words, self._heap, self._back
         key = self._key(slot)
         while place:
             parent = (place - 1) // 2
@@ -219,8 +267,10 @@ class Order:
             if self._key(above) <= key:
                 break
             words[heap + place] = above
+            words[back + above] = place
             place = parent
         words[heap + place] = slot
+        words[back + slot] = place
 
     def _head(self, lane: int) -> Place:
         words = self._words

@@ -26,7 +26,7 @@ from django_tasks_local.ring.format.head import (
 from django_tasks_local.ring.format.ids import parse_id
 from django_tasks_local.store import task_path
 
-from .loss import loss_error, worker_lost
+from .loss import is_cancelled, loss_error, lost_error, noted_loss
 from .payload import NO_ARGUMENTS, NONE, decode
 from .table import Table
 
@@ -115,12 +115,22 @@ class Found:
     @property
     def worker_id(self) -> str:
         """Who claimed it, "" before that."""
-        return _worker_id(self._reader.alias, self.head.worker) if self.state != at.READY else ""
+        worker = self.head.worker if self.state != at.READY else 0
+        return _worker_id(self._reader.alias, worker) if worker else ""
 
     @property
     def loss(self) -> WorkerLost | None:
         """How its worker was lost; None where it was not."""
-        return worker_lost(self.head) if self.state == at.LOST else None
+        error = lost_error(self.head) if self.state == at.LOST else None
+        return error if isinstance(error, WorkerLost) else None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether it was taken out, or asked to stop before its end."""
+        state = self.state
+        if state == at.LOST:
+            return is_cancelled(self.head.outcome_bytes)
+        return state == at.FAILED and is_cancelled(noted_loss(self.head.stop))
 
     def arguments(self) -> Any:
         """Unpickles the arguments."""

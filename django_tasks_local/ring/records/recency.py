@@ -33,27 +33,25 @@ class Recency:
             words[at.H_OLDEST] = slot
         words[at.H_NEWEST] = slot
 
-    def fill(self, slots: list[int], links: "array[int]") -> None:
+    def fill(self, slots: list[int], links: "array[int]", backs: "array[int]") -> None:
         """Links these records, for a rebuild: the least recently used first.
 
         Args:
             slots: The records.
             links: The link column, to be written by the caller.
+            backs: The back column, likewise.
         """
         words = self._words
         words[at.H_FINISHED] = len(slots)
         words[at.H_OLDEST] = slots[0] if slots else 0
         words[at.H_NEWEST] = slots[-1] if slots else 0
         words[at.H_HAND] = 0
-        column = slice(self._back, self._back + len(links))
-        backs = array("Q", words[column].tobytes())
         older = 0
         for slot in slots:
             links[older] = slot
             backs[slot] = older
             older = slot
         links[older] = links[0] = 0  # the newest one's, and slot 0 is none
-        words[column] = memoryview(backs)
 
     def next_to_look_at(self) -> int:
         """Moves the hand to the next finished record, and says which; 0 at the end of the list.

@@ -242,6 +242,10 @@ class Registry:
         # pass for dead.
         return self._ours(index) or self._byte(index).held()
 
+    def holder(self, index: int) -> int | None:
+        """The pid of the other process behind an entry, None where it is dead; see `ByteLock`."""
+        return self._byte(index).holder()
+
     def attachments(self) -> Iterator[Attachment]:
         """All entries in use, the dead ones among them included."""
         words = self.words

@@ -1,11 +1,19 @@
 """Tasks with the decorator of django_tasks_local.typing, and one with Django's."""
 
+from datetime import timedelta
 from typing import Any
 
 from django.tasks import TaskContext
 from django.tasks import task as django_task
 
-from django_tasks_local import current_result_id, metadata_of, report_progress, track
+from django_tasks_local import (
+    check_cancelled,
+    current_result_id,
+    metadata_of,
+    policy,
+    report_progress,
+    track,
+)
 from django_tasks_local.typing import TaskContext as LocalContext
 from django_tasks_local.typing import task
 
@@ -37,6 +45,13 @@ def notes(context: LocalContext[Any, Any], rows: int) -> bool:
 @task()
 async def waits(seconds: float) -> None:
     report_progress(seconds)
+
+
+@task
+@policy(timeout=timedelta(minutes=1))
+def limited(number: int) -> int:
+    check_cancelled()
+    return number
 
 
 @django_task(backend="cpu_intensive")

@@ -8,10 +8,14 @@ from django.tasks import TaskResultStatus, default_task_backend
 
 from django_tasks_local import (
     Progress,
+    acancel,
     aresults,
     await_finished,
+    cancel,
     enqueue_on_commit,
+    is_cancel_requested,
     metadata_of,
+    policy,
     progress_of,
     results,
     wait_finished,
@@ -21,7 +25,7 @@ from django_tasks_local.exceptions import WorkerLost
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.typing import Task, TaskResult
 
-from .tasks import attempt, bare, notes, plain, total, waits
+from .tasks import attempt, bare, limited, notes, plain, total, waits
 
 
 def enqueue() -> str:
@@ -29,11 +33,23 @@ def enqueue() -> str:
     assert_type(result.return_value, float)
     assert_type(result.progress, Progress | None)
     assert_type(result.loss, WorkerLost | None)
+    assert_type(result.is_cancelled, bool)
     if result.progress and result.progress.fraction is not None:
         return f"{result.progress.fraction:.0%} {result.progress.message}"
     assert_type(attempt.enqueue(3).return_value, str)
     assert_type(bare.call(3), int)
     return result.id
+
+
+def stop(result: TaskResult[..., float], result_id: str) -> bool:
+    assert_type(result.cancel(), bool)
+    assert_type(cancel(result_id, backend="cpu_intensive", running=False), bool)
+    assert_type(limited.enqueue(1).return_value, int)
+    return cancel(result) or is_cancel_requested()
+
+
+async def stop_in_the_event_loop(result: TaskResult[..., float]) -> bool:
+    return await acancel(result) or await result.acancel(running=False)
 
 
 def defer() -> Task[[int], int]:
@@ -118,6 +134,8 @@ def mistakes() -> None:
     attempt.enqueue("3")  # type: ignore[arg-type]
     total.using(metadata=[1])  # type: ignore[arg-type]
     notes.enqueue("3")  # type: ignore[arg-type]
+    cancel(3)  # type: ignore[arg-type]
+    policy(timeout="3")  # type: ignore[arg-type]
     progress_of("id")  # type: ignore[arg-type]
     bare.enqueue(1).wait_finished("5")  # type: ignore[arg-type]
     wait_finished(1)  # type: ignore[type-var]

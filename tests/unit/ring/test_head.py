@@ -209,18 +209,18 @@ def test_another_end_is_noticed(state: int) -> None:
 
 
 def test_words_structs_and_offsets_agree() -> None:
-    """All follow from the fields of `Head`: three stages, each closed by its CRC."""
+    """All follow from the fields of `Head`: three stages, each closed by its CRC, and two words."""
     fields = Head._fields
     numbers = {name: value for name, value in vars(record).items() if name.startswith("S_")}
     for name, number in numbers.items():
         assert fields[number].removesuffix("_ns").upper() == name.removeprefix("S_")
     stages = [number + 1 for number, name in enumerate(fields) if name.endswith("_crc")]
-    assert fields[stages[-1] :] == ("metadata_chain",)  # its block checks itself
+    assert fields[stages[-1] :] == ("stop", "metadata_chain")  # each has a check of its own
     sizes = [8 * (end - start - 1) for start, end in pairwise([0, *stages])]
     structs = record.REQUEST, record.CLAIM, record.OUTCOME
     assert sizes == [struct.size for struct in structs]
     assert [8 * end for end in stages] == [record.CLAIM_AT, record.OUTCOME_AT, record.OUTCOME_END]
-    assert (record.CLAIM_END, record.OUTCOME_END) == (record.OUTCOME_AT, record.HEAD_BYTES - 8)
+    assert (record.CLAIM_END, record.OUTCOME_END) == (record.OUTCOME_AT, record.HEAD_BYTES - 16)
     assert record.HEAD.size == record.HEAD_BYTES
 
 

@@ -17,7 +17,7 @@ from tests.rings import FAR_NS, LIMITS, Rings, done, put, run
 from .quick import STEPS_PER_MS, Steps, count_steps
 
 # Room for tens of thousands of records: a step for each of them would be seen.
-MANY = Limits(2, 20_000, 20_000, 256, 32 * 2**20)
+MANY = Limits(2, 20_000, 20_000, LIMITS.slot_size, 32 * 2**20)
 SMALLER = replace(MANY, max_results=200_000, shm_size=14 * 2**20)
 LARGE = 2 * 2**20
 
@@ -217,7 +217,7 @@ def test_arguments_to_drop_behind_many_results(steps: Steps, rings: Rings) -> No
     assert ring.check() == []
 
 
-@pytest.mark.parametrize("slot_size", [256, 2**16, 2**20])
+@pytest.mark.parametrize("slot_size", [LIMITS.slot_size, 2**16, 2**20])
 def test_growth(steps: Steps, rings: Rings, slot_size: int) -> None:
     """Memory is taken about a MiB at a time, whatever the size of a slot."""
     ring = rings.attach(replace(MANY, slot_size=slot_size, shm_size=64 * 2**20))

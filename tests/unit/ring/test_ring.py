@@ -28,7 +28,7 @@ def payload(slots: int) -> Any:
 
 
 @pytest.mark.parametrize("size", [0, 1, 20, 24, 25, 100, 256, 257, 5000, 300_000])
-@pytest.mark.parametrize("slot_size", [256, 1024, 65536])
+@pytest.mark.parametrize("slot_size", [LIMITS.slot_size, 1024, 65536])
 def test_payloads_of_every_size(rings: Rings, size: int, slot_size: int) -> None:
     """Arguments and return values come back as they were, inline or chained."""
     ring = rings.attach(replace(LIMITS, slot_size=slot_size, shm_size=8 * 2**20))

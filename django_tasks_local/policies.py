@@ -1,0 +1,139 @@
+"""How a task is to be run, as its function says: the decorator `policy`, and what it stores.
+
+A new word is a field of `Policy` with a validator in ``_VALIDATORS``, and a keyword of `policy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import Any, Final
+
+from django.tasks import Task
+from django.tasks.exceptions import InvalidTask
+
+from django_tasks_local.store import LIMIT_MASK, time_limit_word
+
+# Where a function's policy is kept. Other backends do not look there.
+_ATTRIBUTE: Final = "_django_tasks_local_policy"
+LONGEST_TIMEOUT_S: Final = LIMIT_MASK / 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a task's function says of how it is to be run; ``None`` where it says nothing.
+
+    Attributes:
+        timeout: Seconds that one attempt may run, as `policy` was given them.
+    """
+
+    timeout: float | None = None
+
+
+NO_POLICY: Final = Policy()
+
+
+def policy[F: Callable[..., Any]](*, timeout: float | timedelta | None = None) -> Callable[[F], F]:
+    """Say how a task is to be run: a decorator, to stand below ``@task``.
+
+    It stores its values on the function, and means nothing to backends of others. What is left out
+    comes from the alias's ``OPTIONS``.
+
+    Args:
+        timeout: Seconds that one attempt may run, more than 0 and at most 4,294,967.295; or a
+            ``timedelta``.
+
+    Returns:
+        A decorator that returns the function itself.
+
+    Raises:
+        InvalidTask: A value is of a wrong type or out of range, or ``@task`` stands below.
+    """
+    return _decorator({"timeout": timeout})
+
+
+def run_limits(function: object, timeout_s: float | None, grace_s: float) -> int:
+    """Return the `time_limit_word` of a task with this function.
+
+    Args:
+        function: The task's; what it says itself counts first.
+        timeout_s: Its alias's.
+        grace_s: Likewise.
+    """
+    own = policy_of(function).timeout
+    return time_limit_word(timeout_s if own is None else own, grace_s)
+
+
+def policy_of(function: object) -> Policy:
+    """Return what a task's function says of how it is to be run."""
+    found: Policy = getattr(function, _ATTRIBUTE, NO_POLICY)
+    return found
+
+
+def set_policy(function: Callable[..., Any], words: dict[str, Any]) -> None:
+    """Check some words of a policy and store them on a function, beside those that are there.
+
+    Raises:
+        InvalidTask: A word is unknown, wrong or there already with another value.
+    """
+    where = f"{function.__module__}.{function.__qualname__}"
+    policy = policy_of(function)
+    values = {field.name: getattr(policy, field.name) for field in fields(Policy)}
+    for name, value in words.items():
+        if value is None:
+            continue
+        try:
+            checked = _VALIDATORS[name](value)
+        except ValueError as error:
+            raise InvalidTask(f"Task {where}: {name}={value!r}: {error}.") from None
+        if values[name] not in (None, checked):
+            raise InvalidTask(
+                f"Task {where}: {name} is {values[name]!r} in one place and {checked!r} in another."
+            )
+        values[name] = checked
+    function.__dict__[_ATTRIBUTE] = Policy(**values)
+
+
+def split_words(keywords: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the words of a policy among these keywords of ``@task``, and the others."""
+    words = {name: value for name, value in keywords.items() if name in _VALIDATORS}
+    return words, {name: value for name, value in keywords.items() if name not in words}
+
+
+def seconds(value: object, longest_s: float) -> float:
+    """Return a time span in seconds.
+
+    Raises:
+        ValueError: It is not one, or out of range; the text says what is wanted.
+    """
+    wanted = f"it must be a number of seconds or a timedelta, more than 0 and at most {longest_s:,}"
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{wanted}, not of type {type(value).__name__}")
+    if not 0 < value <= longest_s:
+        raise ValueError(wanted)
+    return float(value)
+
+
+def _timeout(value: object) -> float:
+    return seconds(value, LONGEST_TIMEOUT_S)
+
+
+# By field of `Policy`: returns the value to keep, or raises ValueError.
+_VALIDATORS: Final[dict[str, Callable[[object], Any]]] = {"timeout": _timeout}
+
+
+def _decorator[F: Callable[..., Any]](words: dict[str, Any]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        if isinstance(function, Task):
+            raise InvalidTask(
+                f"Task {function.module_path}: @policy stands above @task; it must stand below it."
+            )
+        if not hasattr(function, "__dict__"):
+            raise InvalidTask(f"@policy is for functions, and {function!r} is none.")
+        set_policy(function, words)
+        return function
+
+    return decorate
