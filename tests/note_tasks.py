@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 from django.tasks import task
 
-from django_tasks_local import check_cancelled, policy
 from tests.support import wait_for
-from tests.tasks import GATE_LIMIT_S
 
 
 @task(backend="immediate")
@@ -59,14 +56,3 @@ async def async_save_notes(context: Any, gate: str) -> list[bool]:
 @task(takes_context=True)
 def wait_with_context(context: Any, gate: str) -> None:
     wait_for(Path(gate).exists)
-
-
-@task(takes_context=True)
-@policy(timeout=0.2)
-def note_beyond_its_limit(context: Any) -> None:
-    """Notes that it has begun, and does not save it."""
-    context.metadata["begun"] = True
-    give_up = time.monotonic() + GATE_LIMIT_S
-    while time.monotonic() < give_up:
-        check_cancelled()
-        time.sleep(0.005)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from django.tasks import task
 
@@ -153,3 +154,11 @@ def sleep_in_small_steps(path: str, seconds: float) -> str:
             time.sleep(0.001)
 
     return _noting(path, body)
+
+
+@task(takes_context=True)
+@policy(timeout=0.2)
+def note_beyond_its_limit(context: Any) -> None:
+    """Notes that it has begun, and does not save it."""
+    context.metadata["begun"] = True
+    _ask_for_ever()

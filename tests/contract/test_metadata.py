@@ -14,7 +14,7 @@ from django.tasks.signals import task_finished
 
 from django_tasks_local import metadata_of, with_metadata
 from django_tasks_local.exceptions import TaskTimeout
-from tests import note_tasks, tasks
+from tests import note_tasks, stopped_tasks, tasks
 from tests.contract.conftest import Bench, finished
 from tests.support import wait_for
 
@@ -72,7 +72,7 @@ def test_changes_are_saved_at_the_end(bench: Bench) -> None:
 
 def test_metadata_outlive_a_stop(bench: Bench) -> None:
     """At the time limit what the task noted is saved; a cancelled one keeps what it was given."""
-    late = run(bench, note_tasks.note_beyond_its_limit, metadata={"a": 1, "_lib": 2})
+    late = run(bench, stopped_tasks.note_beyond_its_limit, metadata={"a": 1, "_lib": 2})
     assert late.errors[0].exception_class is TaskTimeout
     assert late.raw_metadata == {"a": 1, "_lib": 2, "begun": True}
     heard: list[Any] = []

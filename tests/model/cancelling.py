@@ -27,6 +27,7 @@ class Cancelling(Saving):
                 answers.append(self.ring.cancel(result_id, running=running)[0])
 
         waits, expired = record.status == READY, self.model.expired(result_id, self.clock.now_ns)
+        asks = record.status == RUNNING and running and not record.noted
         if self.interrupted(fault, operation):
             self.after_interruption()
             if record.status == RUNNING:
@@ -34,8 +35,8 @@ class Cancelling(Saving):
                 return
             waits = waits and self.look.found_states().get(result_id) != READY
         else:
-            assert answers == ([] if expired else [waits or (record.status == RUNNING and running)])
-            record.asked = record.asked or (record.status == RUNNING and running)
+            assert answers == ([] if expired else [waits or asks])
+            record.asked = record.asked or asks
         if waits:
             record.asked = True
             self.model.finish(result_id, LOST, None, 0, self.clock.now_ns)

@@ -19,9 +19,10 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.store import Arguments, StopAsked
 from tests import rings as peers
+from tests.model.cancelling import Cancelling
 from tests.model.faults import Fault, attach_with_faults, half_an_enqueue
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record
-from tests.model.saving import Saving, interruptions, notes
+from tests.model.saving import interruptions, notes
 from tests.model.world import SECOND_NS, Clock, Look
 from tests.rings import META, Peer
 
@@ -37,7 +38,7 @@ sizes = st.one_of(
 )  # fmt: skip
 
 
-class RingMachine(Saving):
+class RingMachine(Cancelling):
     """One ring, this process and up to two others that can be killed."""
 
     def __init__(self) -> None:
@@ -394,7 +395,5 @@ class RingMachine(Saving):
 TestRing = RingMachine.TestCase
 TestRing.settings = settings(
     max_examples=int(os.environ.get("DTL_MODEL_EXAMPLES", "120")),
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
+    stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck),
+)  # fmt: skip
