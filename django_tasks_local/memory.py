@@ -203,7 +203,10 @@ class MemoryStore:
 
     def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Snapshot | None]:
         """Take a READY task out, or ask a RUNNING one to stop; see ``store.StoreClient``."""
-        self.get(result_id)  # raises for what is not there
+        found = self.get(result_id)  # raises for what is not there
+        # Outside the lock, since it may call code of the arguments' classes.
+        waits = found.status is TaskResultStatus.READY
+        held = weight(found.arguments()) if waits else 0
         evicted: list[Record] = []  # keeps the records alive until the lock is free
         error = TaskCancelled()
         ending = f"{TaskCancelled.__module__}.{TaskCancelled.__qualname__}"
@@ -218,6 +221,7 @@ class MemoryStore:
             record.heap = None
             record.stop_asked = True
             record.ending = ending, f"{ending}: {error}"
+            record.weight = held + weight(record.ending)
             self._end(record, TaskResultStatus.FAILED, evicted)
             snapshot = record.snapshot()
         if record.bell is not None:

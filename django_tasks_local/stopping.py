@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from types import FrameType
 from typing import Any, Final
@@ -196,17 +197,19 @@ class SignalledAttempt(Attempt):
         """
         if not self._armed or self._raised or os.getpid() != self._pid:
             return
-        if self._coroutine is None if self._is_async else not self._runs_in(frame):
+        coroutine = self._coroutine  # read once: its loop may be in another thread
+        if coroutine is None if self._is_async else not self._runs_in(frame):
             return
         stop = self._why_stop()
         if stop is None:
             return
         self._raised = True
-        if self._coroutine is None:
+        if coroutine is None:
             raise stop
         self._stop = stop
-        loop, task = self._coroutine
-        loop.call_soon_threadsafe(task.cancel)
+        loop, task = coroutine
+        with suppress(RuntimeError):  # the loop is closed: the task has just ended
+            loop.call_soon_threadsafe(task.cancel)
 
     def _runs_in(self, frame: FrameType | None) -> bool:
         """Whether a frame is the task's, or below it.

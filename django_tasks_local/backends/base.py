@@ -24,7 +24,7 @@ from django.tasks.signals import task_enqueued, task_finished
 from django.utils import timezone
 
 from django_tasks_local.announce import announce
-from django_tasks_local.exceptions import describe, from_a_signal_handler
+from django_tasks_local.exceptions import StoreUnavailable, describe, from_a_signal_handler
 from django_tasks_local.execution import current_result_id
 from django_tasks_local.metadata import decode, encode, encode_of
 from django_tasks_local.moments import unix_ns
@@ -258,7 +258,7 @@ class LocalBackend(BaseTaskBackend):
         if snapshot is not None:
             try:
                 result = LocalTaskResult.from_snapshot(snapshot, self.alias)
-            except TaskResultDoesNotExist:
+            except (TaskResultDoesNotExist, StoreUnavailable):
                 return cancelled  # no signal: it would carry a task, and there is none
             announce(task_finished, type(self), result)
         return cancelled

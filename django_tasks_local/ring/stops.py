@@ -21,6 +21,7 @@ from django_tasks_local.ring.format.head import (
     S_STARTED_AT,
     S_STOP,
     S_TIME_LIMIT,
+    make_head,
     seal_claim,
     seal_loss,
 )
@@ -30,6 +31,7 @@ from django_tasks_local.ring.records.loss import (
     NOT_STARTED,
     STOP_ASKED,
     Loss,
+    is_cancelled,
     loss_word,
     noted_loss,
 )
@@ -113,14 +115,16 @@ class Stops:
             if found.state in at.FINISHED:
                 self._expiry.refuse_expired(found)
                 return Cancelled.TOO_LATE, found
-            came_of_it = self._run(self._cancel, found, running)
+            came_of_it, raw = self._run(self._cancel, found, running)
             if came_of_it is Cancelled.AGAIN:
                 continue
             if came_of_it is Cancelled.ASKED:
                 self._wake_pool(found.word >> at.OWNER_SHIFT & at.OWNER_MASK)
             if came_of_it is Cancelled.TAKEN_OUT:
                 self._wake(found.slot)
-                found = self._reader.find(result_id)
+                # As it was then: it may be evicted at any moment.
+                word = at.head_word(at.LOST, found.head.generation)
+                found = Found(self._reader, result_id, found.slot, word, make_head(raw), raw)
             return came_of_it, found
 
     def running(self, worker: Attachment) -> Running | None:
@@ -138,20 +142,21 @@ class Stops:
             return None
         return found
 
-    def _cancel(self, found: Found, running: bool) -> Cancelled:
+    def _cancel(self, found: Found, running: bool) -> tuple[Cancelled, bytes]:
         words, table, slot = self._words, self._table, found.slot
         if words[table.commit + slot] != found.word:
-            return Cancelled.AGAIN
+            return Cancelled.AGAIN, b""
         if found.state == at.READY:
-            self._take_out(slot, found.head.generation)
-            return Cancelled.TAKEN_OUT
+            return Cancelled.TAKEN_OUT, self._take_out(slot, found.head.generation)
         stop = table.offset(slot) // 8 + S_STOP
         if running and not noted_loss(words[stop]):
             words[stop] = STOP_ASKED
-        return Cancelled.ASKED if running and words[stop] == STOP_ASKED else Cancelled.TOO_LATE
+        # Also where its worker is being killed for that.
+        cancelled = running and is_cancelled(noted_loss(words[stop]))
+        return (Cancelled.ASKED if cancelled else Cancelled.TOO_LATE), b""
 
-    def _take_out(self, slot: int, generation: int) -> None:
-        """Make a READY record LOST: cancelled."""
+    def _take_out(self, slot: int, generation: int) -> bytes:
+        """Make a READY record LOST: cancelled. Return its head slot."""
         words, table = self._words, self._table
         words[at.H_DIRTY] = 1
         offset = table.offset(slot)
@@ -169,7 +174,9 @@ class Stops:
         # Only now: until the commit its place in the queue is its own.
         table.recency.stamp(slot)
         words[at.H_RUNNING] += 1  # which `link_finished` takes off
+        raw = bytes(table.bytes[offset : offset + table.geometry.slot_size])
         table.link_finished(slot, table.slots_of(slot), words[at.H_MAX_RESULTS])
+        return raw
 
     def _wake_pool(self, owner: int) -> None:
         """Have the pool of a worker look at once, and not only at its next tick.

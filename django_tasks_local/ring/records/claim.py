@@ -13,7 +13,7 @@ from django_tasks_local.ring.format.head import (
 )
 from django_tasks_local.ring.format.ids import format_id
 
-from .loss import STOP_ASKED
+from .loss import STOP_ASKED, is_cancelled, noted_loss
 from .reader import Found, Reader
 from .table import Table
 
@@ -63,7 +63,8 @@ class RingClaim(Found):
         table = self._table
         word = table.words[table.offset(self.slot) // 8 + S_STOP]
         # The task may have ended in another thread, and the slot be another's.
-        return bool(word) and self._open and table.words[table.commit + self.slot] == self.word
+        asked = is_cancelled(noted_loss(word))
+        return asked and self._open and table.words[table.commit + self.slot] == self.word
 
     def is_asked(self) -> bool:
         """Whether it was asked to stop, and nobody is about to kill its worker.

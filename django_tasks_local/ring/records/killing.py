@@ -13,7 +13,7 @@ from django_tasks_local.ring.format.head import S_STOP
 from django_tasks_local.ring.shm.mutex import Mutex
 from django_tasks_local.ring.shm.registry import Attachment
 
-from .loss import BY_KILL, STOP_ASKED, Loss, kill_note, loss_word
+from .loss import BY_KILL, STOP_ASKED, Loss, kill_note, loss_word, noted_loss
 from .table import Table
 
 
@@ -61,7 +61,9 @@ class Killing:
             return False
         # One store, and nothing is derived from it: no death leaves it half done.
         stop = table.offset(run.slot) // 8 + S_STOP
+        noted = noted_loss(words[stop])
+        if noted and words[stop] != STOP_ASKED:
+            return True  # it is being killed, and the first reason stands
         # The caller of `cancel` was told that it will be cancelled: so it ends as that.
-        asked = words[stop] == STOP_ASKED
-        words[stop] = kill_note(loss_word(Loss.CANCELLED, BY_KILL) if asked else loss)
+        words[stop] = kill_note(loss_word(Loss.CANCELLED, BY_KILL) if noted else loss)
         return True

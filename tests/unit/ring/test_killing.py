@@ -163,3 +163,31 @@ def test_want_of_memory_in_the_host(rings: Rings) -> None:
     assert type(loss) is WorkerLost
     assert loss.cause == "was killed by SIGKILL, perhaps for want of memory"
     assert loss.signal == 9
+
+
+def test_the_first_reason_stands(rings: Rings) -> None:
+    """A killed worker takes its time to go, and meanwhile a second limit may be reached."""
+    ring = rings.attach()
+    peer, result_id, run = working(rings, ring)
+    assert ring.cancel(result_id, running=True)[0]
+    assert ring.killing.note(run, loss_word(Loss.TIMED_OUT))
+    assert ring.killing.note(run, loss_word(Loss.TIMED_OUT))
+    assert ring.killing.note(run, WORD)
+    assert ring.cancel(result_id, running=True)[0]
+    assert not ring.cancel(result_id, running=False)[0]
+    peer.kill()
+    assert ring.get(result_id).outcome()[0].endswith(".TaskCancelled")
+    assert ring.check() == []
+
+
+def test_no_flipped_bit_stops_a_task(ring: Ring) -> None:
+    """Only what a pool or a site has noted does."""
+    put(ring)
+    claim: Any = ring.claim()
+    word = ring._table.offset(claim.slot) // 8 + S_STOP
+    for bit in range(64):
+        ring.words[word] = 1 << bit
+        assert not claim.stop_asked
+    ring.words[word] = 0
+    assert ring.cancel(claim.result_id, running=True)[0]
+    assert claim.stop_asked

@@ -134,7 +134,7 @@ def test_a_worker_that_dies(rings: Rings, asked: bool) -> None:
     if asked:
         assert ring.cancel(result_id, running=True)[0]
     assert ring.killing.note(running.run, loss_word(Loss.TIMED_OUT))
-    assert not asked or not ring.cancel(result_id, running=True)[0]
+    assert ring.cancel(result_id, running=True)[0] == asked
     peer.kill()
     ring.reap(peer.index, loss_word(Loss.SIGNAL, 9))
     assert error_of(ring, result_id) == (TaskCancelled if asked else TaskTimeout).__name__
@@ -151,3 +151,20 @@ def test_ids_that_lead_nowhere(ring: Ring) -> None:
     result_id = done(ring)
     assert ring.cancel(result_id, running=True) == (False, None)
     ring.words[at.H_RESULT_TTL] = 0
+
+
+def test_what_is_evicted_at_once_was_cancelled(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The canceller is told so, and has the record for its signal."""
+    result_id = put(ring)
+
+    def evict(slot: int) -> None:
+        ring._mutex.run(ring._table.evict_oldest)
+
+    monkeypatch.setattr(ring.stops, "_wake", evict)
+    cancelled, found = ring.cancel(result_id, running=True)
+    assert cancelled
+    assert found is not None
+    assert found.status.name == "FAILED"
+    assert found.outcome()[0].endswith(".TaskCancelled")
+    assert not exists(ring, result_id)
+    assert ring.check() == []
