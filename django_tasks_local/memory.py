@@ -203,12 +203,9 @@ class MemoryStore:
 
     def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Snapshot | None]:
         """Take a READY task out, or ask a RUNNING one to stop; see ``store.StoreClient``."""
-        found = self.get(result_id)  # raises for what is not there
-        # Outside the lock, since it may call code of the arguments' classes.
-        waits = found.status is TaskResultStatus.READY
-        held = weight(found.arguments()) if waits else 0
+        # Outside the lock, as it may call code of the arguments. Raises for what is not there.
+        held = weight(self.get(result_id).arguments())
         evicted: list[Record] = []  # keeps the records alive until the lock is free
-        error = TaskCancelled()
         ending = f"{TaskCancelled.__module__}.{TaskCancelled.__qualname__}"
         with self._lock:
             record = self._records.get(result_id)
@@ -220,7 +217,7 @@ class MemoryStore:
             record.heap.remove(record.entry)
             record.heap = None
             record.stop_asked = True
-            record.ending = ending, f"{ending}: {error}"
+            record.ending = ending, f"{ending}: {TaskCancelled()}"
             record.weight = held + weight(record.ending)
             self._end(record, TaskResultStatus.FAILED, evicted)
             snapshot = record.snapshot()

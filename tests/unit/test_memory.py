@@ -393,13 +393,3 @@ def test_lifetimes_under_a_clock_that_is_set_back(clock: list[int]) -> None:
     assert (readable(store, first), readable(store, second)) == (True, False)
     store.close()
     assert not readable(store, first)
-
-
-def test_arguments_of_cancelled_tasks_count(store: MemoryStore) -> None:
-    """As those of other finished tasks do."""
-    small, large = put(store, 1), put(store, bytes(2**21))
-    assert store.cancel(small, running=True)[0]
-    assert store.cancel(large, running=True)[0]
-    with pytest.raises(TaskResultDoesNotExist):
-        store.get(small)
-    assert store.get(large).status is TaskResultStatus.FAILED  # the latest one stays
