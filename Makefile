@@ -23,9 +23,9 @@ help:  ## this list
 	@echo "  PYTHON=PATH       this interpreter"
 	@echo '  ARGS="-k ring"    arguments for pytest, demo, bench, fuzz and damage'
 
-test: lint types docs pytest  ## lint, types, documentation and all tests: 10 minutes
+test: lint types docs pytest  ## lint, types, documentation and all tests: 18 minutes
 
-quick: lint types venv-test  ## lint, types and the tests without processes around them: 2 minutes
+quick: lint types venv-test  ## lint, types and the tests without processes around them: 3 minutes
 	$(RUN) -m pytest tests/unit tests/contract tests/docs $(ARGS)
 
 lint: venv-dev  ## ruff
