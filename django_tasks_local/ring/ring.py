@@ -174,10 +174,10 @@ class Ring(Attached):
             if not slot:
                 break
             offset = self._slots_at + slot * self._size
-            raw = bytes(self._bytes[offset : offset + self._size])
+            raw = self._bytes[offset : offset + self._size].tobytes()
             head = make_head(raw)
             word = words[self._commit + slot]
-            claim = RingClaim(self._reader, table, self.pid, slot, word, head, raw)
+            claim = RingClaim(self._reader, table, slot, word, head, raw)
             wrong = problem(raw, head, at.RUNNING, self._inline)
             if head.generation != word & at.GENERATION_MASK:
                 wrong = "its commit word is of another generation"
@@ -208,7 +208,7 @@ class Ring(Attached):
         """
         if not claim.ours():
             os._exit(EXIT_DETACHED)
-        self.registry.hold_here()  # the task may have dropped our record locks
+        self.registry.hold(claim.pid)  # the task may have dropped our record locks
         head = claim.head
         offset = self._slots_at + claim.slot * self._size
         if self.words[offset // 8 + S_OUTCOME_CHAIN]:  # an earlier attempt was interrupted
@@ -282,7 +282,7 @@ class Ring(Attached):
             found = self._reader.find(result_id)
             self.expiry.refuse_expired(found)
         elif claim.ours():
-            self.registry.hold_here()  # the task may have dropped our record locks
+            self.registry.hold(claim.pid)  # the task may have dropped our record locks
             found, run = claim, self._settled
         else:
             raise lost_hold(self.segment.path)

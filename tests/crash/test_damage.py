@@ -1,6 +1,5 @@
 """Random bytes over random places: nothing wrong is returned, unpickled or kept, nothing loops."""
 
-import os
 import pickle
 import random
 import signal
@@ -129,7 +128,6 @@ def examine(scene: Scene, use_first: bool) -> None:
     """All that must hold in a damaged ring, before, during and after its repair."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(ENDLESS_S)
-    scene.ring.pid = os.getpid()  # of this child: a claim belongs to the process that attached
     trap_pickle(scene)
     whole = untouched(scene)
     for result_id, record in scene.records.items():

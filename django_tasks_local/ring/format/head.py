@@ -108,8 +108,10 @@ PROGRESS: Final = Struct("=2d64s")  # done, total (NaN: none), message
 PROGRESS_BYTES: Final = 8 + PROGRESS.size
 PROGRESS_TEXT_BYTES: Final = 64
 
-_new_request = Struct(f"={REQUEST.size}sQ{HEAD_BYTES - CLAIM_AT}x").pack
-_CRC: Final = Struct("=Q")
+# The packed words of a stage with their CRC; of a request, zeros in what is not known yet.
+_sealed_request = Struct(f"={REQUEST.size}sQ{HEAD_BYTES - CLAIM_AT}x").pack
+_sealed_claim = Struct(f"={CLAIM.size}sQ").pack
+_sealed_outcome = Struct(f"={OUTCOME.size}sQ").pack
 _REQUEST_PART: Final = slice(0, REQUEST.size)
 _CLAIM_PART: Final = slice(CLAIM_AT, CLAIM_AT + CLAIM.size)
 _OUTCOME_PART: Final = slice(OUTCOME_AT, OUTCOME_AT + OUTCOME.size)
@@ -161,8 +163,8 @@ def seal_request(
     )  # fmt: skip
     if isinstance(arguments, bytes):
         payload = meta + arguments
-        return _new_request(fields, crc32(payload, crc32(fields))) + payload
-    return _new_request(fields, crc32(meta, crc32(fields)) | arguments.crc << 32)
+        return _sealed_request(fields, crc32(payload, crc32(fields))) + payload
+    return _sealed_request(fields, crc32(meta, crc32(fields)) | arguments.crc << 32)
 
 
 def seal_claim(started_at_ns: int, worker: int, request_crc: int) -> bytes:
@@ -174,7 +176,7 @@ def seal_claim(started_at_ns: int, worker: int, request_crc: int) -> bytes:
         request_crc: The record's.
     """
     fields = CLAIM.pack(started_at_ns, worker)
-    return fields + _CRC.pack(crc32(fields, request_crc & _CRC_MASK))
+    return _sealed_claim(fields, crc32(fields, request_crc & _CRC_MASK))
 
 
 def seal_outcome(
@@ -192,8 +194,8 @@ def seal_outcome(
     fields = OUTCOME.pack(finished_at_ns, len(outcome), chain)
     crc = crc32(fields, claim_crc ^ state)
     if isinstance(outcome, bytes):
-        return fields + _CRC.pack(crc32(outcome, crc))
-    return fields + _CRC.pack(crc | outcome.crc << 32)
+        return _sealed_outcome(fields, crc32(outcome, crc))
+    return _sealed_outcome(fields, crc | outcome.crc << 32)
 
 
 def seal_loss(finished_at_ns: int, loss: int, head: Head) -> bytes:
@@ -208,7 +210,7 @@ def seal_loss(finished_at_ns: int, loss: int, head: Head) -> bytes:
         head: The record's words.
     """
     crc = crc32(OUTCOME.pack(finished_at_ns, loss, 0), head.claim_crc ^ at.LOST)
-    return OUTCOME.pack(finished_at_ns, loss, head.outcome_chain) + _CRC.pack(crc)
+    return _sealed_outcome(OUTCOME.pack(finished_at_ns, loss, head.outcome_chain), crc)
 
 
 def problem(raw: bytes, head: Head, state: int, inline: int) -> str:

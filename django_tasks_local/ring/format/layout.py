@@ -2,6 +2,7 @@
 
 The drawing, the access rules and the invariants are in the docstring of the package
 (``django_tasks_local/ring/__init__.py``); this module gives each place its number.
+The words of a record are in ``head``.
 """
 
 from dataclasses import dataclass

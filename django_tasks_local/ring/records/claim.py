@@ -26,16 +26,19 @@ class RingClaim(Found):
     """A record that is RUNNING by this process, as it was claimed.
 
     It belongs to the thread that claimed it; `report` to all threads of the task.
+
+    Attributes:
+        pid: The process that claimed it.
     """
 
-    __slots__ = ("_lock", "_open", "_pid", "_table")
+    __slots__ = ("_lock", "_open", "_table", "pid")
 
     def __init__(
-        self, reader: Reader, table: Table, pid: int, slot: int, word: int, head: Head, raw: bytes
+        self, reader: Reader, table: Table, slot: int, word: int, head: Head, raw: bytes
     ) -> None:
         super().__init__(reader, format_id(head.id_high, head.id_low), slot, word, head, raw)
         self._table = table
-        self._pid = pid
+        self.pid = os.getpid()
         self._lock = threading.Lock()
         self._open = True
 
@@ -47,7 +50,7 @@ class RingClaim(Found):
         """
         table = self._table
         return (
-            os.getpid() == self._pid
+            os.getpid() == self.pid
             and table.segment.still_open()
             and table.words[table.commit + self.slot] == self.word
         )

@@ -180,7 +180,7 @@ class Reader:
         wrong = ""
         for _ in range(100):
             word = words[commit]
-            raw = bytes(self._bytes[offset : offset + size])
+            raw = self._bytes[offset : offset + size].tobytes()
             if words[commit] != word:
                 continue
             head = make_head(raw)

@@ -189,19 +189,18 @@ class Registry:
         self.commit = role << at.ROLE_SHIFT | code + 1 << at.CODE_SHIFT | self.serial
         words[self._at(self.index)] = self.commit
 
-    def hold(self) -> bool:
-        """Takes our liveness lock once more; False where our entry is not ours any more (0.4 us).
+    def hold(self, pid: int = 0) -> bool:
+        """Take our liveness lock once more; return False if our entry is no longer ours (0.9 µs).
 
         The kernel drops our record locks when anything in this process closes any descriptor of
         the ring's file (a monitor that reads /dev/shm). It tells nobody, and does not show us our
         own locks; but taking one twice is the same as once. A process that took us for dead has
         freed the entry meanwhile, and perhaps another one has it now.
-        """
-        return os.getpid() == self.pid and self.hold_here()
 
-    def hold_here(self) -> bool:
-        """As `hold`, if the caller knows that this is our process."""
-        if self.index < 0:
+        Args:
+            pid: The calling process, if the caller has just asked for it.
+        """
+        if self.index < 0 or (pid or os.getpid()) != self.pid:
             return False
         byte = self._bytes[self.index]
         if byte.attempt():

@@ -263,5 +263,7 @@ def test_nobody_else_packs_a_record(path: Path) -> None:
     names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert not names & {"REQUEST", "CLAIM", "OUTCOME", "HEAD"}
+    # The geometry, pieces of a chained payload and blocks of metadata have CRCs of their own.
+    assert "crc32" not in names or path.name in ("header.py", "payload.py", "metadata.py")
     slices = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
     assert not [text for text in slices if re.match(r"(\w+\.)?raw\[.*\d+.*:|(\w+\.)?raw\[:", text)]

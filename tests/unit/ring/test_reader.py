@@ -249,7 +249,7 @@ def test_a_change_during_the_copy_is_copied_again(
             self.copies = 0
 
         def __getitem__(self, key: Any) -> Any:
-            data = bytes(self._view[key])
+            data = memoryview(bytes(self._view[key]))
             self.copies += 1
             if self.copies == 1:
                 assert ring.claim() is not None
