@@ -16,7 +16,7 @@ from django_tasks_local.ring.format.ids import slot_of_id
 from django_tasks_local.ring.records.payload import is_whole
 from django_tasks_local.ring.records.table import Table
 from django_tasks_local.ring.shm.header import geometry_crc
-from django_tasks_local.ring.shm.registry import Registry, Role
+from django_tasks_local.ring.shm.registry import Registry, Role, code_in
 
 _STATES = ("FREE", "WRITING", "READY", "RUNNING", "SUCCESSFUL", "FAILED", "LOST", "CHAIN")
 
@@ -238,7 +238,7 @@ def codes_problems(audit: Audit) -> list[str]:
 
 def used_codes(audit: Audit) -> set[int]:
     """The codes that processes or waiting records name."""
-    entries = {audit.registry.code_of(index) for index in range(at.ENTRIES)}
+    entries = {code_in(commit) for commit in filter(None, _commits(audit))}
     waiting = {at.code_of(audit.table.head(slot).origin) for slot in audit.states[at.READY]}
     return entries - {-1} | waiting
 
@@ -249,8 +249,7 @@ def registry_problems(audit: Audit) -> list[str]:
     used = words[at.H_ENTRIES_USED]
     problems = [] if used <= at.ENTRIES else [f"ENTRIES_USED is {used}"]
     others = audit.others()
-    for index in range(at.ENTRIES):
-        commit = registry.field(index, at.E_COMMIT)
+    for index, commit in enumerate(_commits(audit)):
         if not commit:
             continue
         if index >= used:
@@ -266,3 +265,11 @@ def registry_problems(audit: Audit) -> list[str]:
             owned = counted(others[index], "slot")
             problems.append(f"entry {index} owns {owned}, and OTHERS counts fewer")
     return problems
+
+
+def _commits(audit: Audit) -> list[int]:
+    """Return the commit words of all entries of the registry, free ones included."""
+    first = at.REGISTRY_AT + at.E_COMMIT
+    end = at.REGISTRY_AT + at.ENTRIES * at.ENTRY_WORDS
+    commits: list[int] = audit.words[first : end : at.ENTRY_WORDS].tolist()
+    return commits
