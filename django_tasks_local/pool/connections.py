@@ -75,7 +75,7 @@ def connect(spec: PoolSpec, ring: Ring | None = None) -> Site:
                 _temporary[spec.name] = spec
                 _remove_rings_at_exit()
         if site.spec.limits != spec.limits:
-            site.ring.set_limits(spec.limits)
+            site.ring.attachment.set_limits(spec.limits)
             site.spec = spec
         site.serves = site.serves or key[0] in serving
     return site

@@ -82,7 +82,7 @@ def main(order: dict[str, Any]) -> int:
         status = 1
     finally:
         if worker is None:
-            ring.detach()
+            ring.attachment.detach()
     from .copies import run_exit_functions
 
     run_exit_functions()  # with a limit: a thread left from set-up would keep us alive for ever

@@ -269,7 +269,7 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
 
 ## Invariants
 
-They hold whenever nobody is inside and DIRTY is 0. `Ring.check` verifies them all.
+They hold whenever nobody is inside and DIRTY is 0. `Upkeep.check` verifies them all.
 
 ```text
 1 < RESERVED <= SLOTS <= 2**24,  RESERVED a multiple of the step of growth or SLOTS itself
@@ -344,7 +344,7 @@ the ring, a site, or a process that asks for that very result.
 
 An exception that a signal handler raises inside is like a death, but its process lives: what it is
 WRITING it frees itself. Bytes that somebody else wrote over are another matter: readers find them
-by CRC, `Ring.check` names them, and `Ring.repair` drops those records and keeps the rest.
+by CRC, `Upkeep.check` names them, and `Upkeep.repair` drops those records and keeps the rest.
 """
 
 # Imported at first use: a pool that loses the race to start ends before it has imported Django.
@@ -362,13 +362,13 @@ if TYPE_CHECKING:
     from .shm.limits import Limits
     from .shm.neighbours import sites_elsewhere
     from .shm.objects import fill_standard_descriptors, standard_descriptors
-    from .shm.registry import Attachment, PoolState, Role
+    from .shm.registry import Entry, PoolState, Role
     from .shm.removal import ring_is_attached, sweep_passing, unlink_objects, unlink_unattached
     from .shm.segment import attach_segment, ring_exists, ring_name
     from .stops import Running
 
 __all__ = [
-    "ANY_SERVER", "Attachment", "Geometry", "Leadership", "Limits", "Look", "Loss", "PoolState",
+    "ANY_SERVER", "Entry", "Geometry", "Leadership", "Limits", "Look", "Loss", "PoolState",
     "Ring", "Role", "Running", "attach_segment", "code_digest", "fill_standard_descriptors",
     "format_id", "loss_word", "random_id", "ring_exists", "ring_is_attached", "ring_name",
     "sites_elsewhere", "standard_descriptors", "sweep_passing", "unlink_objects",
@@ -386,7 +386,7 @@ _NAMES = {
     ".shm.limits": "Limits",
     ".shm.neighbours": "sites_elsewhere",
     ".shm.objects": "fill_standard_descriptors standard_descriptors",
-    ".shm.registry": "Attachment PoolState Role",
+    ".shm.registry": "Entry PoolState Role",
     ".shm.removal": "ring_is_attached sweep_passing unlink_objects unlink_unattached",
     ".shm.segment": "attach_segment ring_exists ring_name",
     ".stops": "Running",

@@ -68,17 +68,17 @@ class Enrolment:
 
 
 def enrol[*A](
-    reap_dead: Callable[[], object],
+    settle_dead: Callable[[], object],
     run: Callable[..., Any],
     function: Callable[[*A], object],
     *args: *A,
 ) -> Any:
     """Runs inside the mutex what takes an entry, or a number of a code.
 
-    Where none is free, those of the dead are, after `reap_dead`: not inside, they may be 2,048.
+    Where none is free, those of the dead are, after `settle_dead`: not inside, they may be 2,048.
     """
     try:
         return run(function, *args)
     except StoreUnavailable:
-        reap_dead()
+        settle_dead()
         return run(function, *args)

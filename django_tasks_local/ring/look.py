@@ -12,7 +12,7 @@ from django_tasks_local.ring.records.reader import Found, Reader
 from django_tasks_local.ring.records.table import Table
 from django_tasks_local.ring.shm.lock import GUARD, ByteLock
 from django_tasks_local.ring.shm.mutex import look_inside
-from django_tasks_local.ring.shm.registry import Attachment, Registry
+from django_tasks_local.ring.shm.registry import Entry, Registry
 from django_tasks_local.ring.shm.segment import look_at_segment
 
 from .format import layout as at
@@ -86,7 +86,7 @@ class Look:
         """How much of everything there is."""
         return Counts.of(self._table)
 
-    def attached(self) -> list[Attachment]:
+    def attached(self) -> list[Entry]:
         """The living processes that are attached."""
         return [entry for entry in self.registry.attachments() if entry.alive]
 

@@ -115,7 +115,7 @@ def _child(
             state = b"I"
         os.write(tell, state)
         os.read(go, 1)
-        ring.recover()
+        ring.upkeep.rebuild()
         code = 0
     finally:
         os._exit(code)
@@ -145,7 +145,7 @@ def test_interrupt_at_every_point(scene: Scene, name: str, state: str, times: in
 
     def look_inside() -> None:
         started = time.monotonic()
-        scene.ring.become(Role.SITE)
+        scene.ring.attachment.become(Role.SITE)
         assert time.monotonic() - started < AT_ONCE_S
         scene.assert_sound()
 

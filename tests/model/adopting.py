@@ -21,7 +21,7 @@ class Adopting(RuleBasedStateMachine):
 
     def after_interruption(self) -> None:
         """The next one rebuilds; evictions in progress may have happened, in their order."""
-        assert self.ring.check() == []
+        assert self.ring.upkeep.check() == []
         self.kept_before = list(self.model.kept)
         self.adopt_evictions()
         self.model.adopt_drops(filter(self.look.dropped, list(self.model.kept)))

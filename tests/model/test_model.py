@@ -140,7 +140,7 @@ class RingMachine(Cancelling):
         serial = data.draw(st.sampled_from(self.serials()[1:4]))
         site = self.sites[code]
         if serial >= self.model.cleared[code]:
-            if self.interrupted(fault, lambda: site.clear(serial)):
+            if self.interrupted(fault, lambda: site.upkeep.set_runnable_up_to(serial)):
                 self.after_interruption()
             self.model.cleared[code] = site.codes.field(code, at.C_CLEARED)
 
@@ -278,7 +278,7 @@ class RingMachine(Cancelling):
     def sweep(self, fault: int) -> None:
         """The pool looks for expired results; none of them has to go before another."""
         if self.interrupted(fault, self.ring.expiry.sweep):
-            assert self.ring.check() == []
+            assert self.ring.upkeep.check() == []
             self.model.sweep(self.clock.now_ns, but=self.look.found_ids())
             self.after_interruption()
         else:
@@ -287,7 +287,7 @@ class RingMachine(Cancelling):
     @rule(fault=interruptions)
     def promote(self, fault: int) -> None:
         """What has fallen due takes its place."""
-        if self.interrupted(fault, self.ring.promote):
+        if self.interrupted(fault, self.ring.upkeep.promote):
             self.after_interruption()
             self.adopt_promotions()
         else:
@@ -333,13 +333,13 @@ class RingMachine(Cancelling):
                 peer.do(half_an_enqueue, size)
         peer.kill()
         self.dead.append(index)
-        assert self.ring.check() == []
+        assert self.ring.upkeep.check() == []
         self.reap()
 
     @rule()
     def reap(self) -> None:
         """What the dead ran is LOST, what they were writing is free."""
-        self.ring.reap_dead()
+        self.ring.upkeep.settle_dead()
         for index in sorted(self.dead):
             self.reap_in_model(index)
 
@@ -347,27 +347,27 @@ class RingMachine(Cancelling):
     @rule(fault=st.integers(1, 40))
     def reap_interrupted(self, fault: int) -> None:
         """Whoever reaps may be interrupted himself: the next one goes on."""
-        if self.interrupted(fault, self.ring.reap_dead):
-            assert self.ring.check() == []
+        if self.interrupted(fault, self.ring.upkeep.settle_dead):
+            assert self.ring.upkeep.check() == []
         self.reap()
 
     @rule()
     def rebuild(self) -> None:
         """Everything derived is made anew, and nothing changes but lanes."""
-        self.ring.recover()
+        self.ring.upkeep.rebuild()
         self.adopt_lanes()
 
     @rule(fault=st.integers(1, 40))
     def rebuild_interrupted(self, fault: int) -> None:
         """A rebuild may be interrupted too."""
-        self.interrupted(fault, self.ring.recover)
-        assert self.ring.check() == []
+        self.interrupted(fault, self.ring.upkeep.rebuild)
+        assert self.ring.upkeep.check() == []
         self.adopt_lanes()
 
     @rule()
     def repair(self) -> None:
         """There is nothing to repair."""
-        assert self.ring.repair() == []
+        assert self.ring.upkeep.repair() == []
         self.adopt_lanes()
 
     # --- what must hold -----------------------------------------------------------------------
@@ -377,7 +377,7 @@ class RingMachine(Cancelling):
         """The audit finds nothing, and statuses, order, recency and counts are the model's."""
         if not hasattr(self, "ring"):
             return
-        assert self.ring.check() == []
+        assert self.ring.upkeep.check() == []
         model = self.model
         assert self.look.found_states() == {key: each.status for key, each in model.records.items()}
         assert self.look.recency() == list(model.kept)

@@ -41,18 +41,18 @@ def test_every_time_in_the_ring_is_the_clocks(name: str, clock: Clock) -> None:
 
     deferred = put(ring, due_ns=clock.now_ns + SECOND_NS)
     assert ring.claim() is None
-    assert not ring.work_is_due(0.5)
+    assert not ring.upkeep.work_is_due(0.5)
     clock.now_ns += SECOND_NS
-    assert ring.work_is_due(0)
-    ring.promote()
-    assert ring.waiting() == 1
+    assert ring.upkeep.work_is_due(0)
+    ring.upkeep.promote()
+    assert ring.upkeep.waiting() == 1
 
     peer = Peer(lambda: Ring(name, "world", LIMITS, Role.WORKER))
     peer.result()
     assert peer.do(peers.claim) == deferred
     peer.kill()
     clock.now_ns += SECOND_NS
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     assert ring.get(deferred).finished_at_ns == clock.now_ns
 
 
@@ -67,7 +67,7 @@ def test_the_look_sees_what_is_there(name: str) -> None:
     assert look.found_states() == {first: RUNNING, second: READY, third: READY}
     assert look.queue() == [second, third]
     peer.kill()
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     assert look.found_states()[first] == LOST
     assert look.recency() == [first]
 
@@ -79,5 +79,5 @@ def test_every_write_can_be_interrupted(name: str) -> None:
         faults.arm(writes)
         with pytest.raises(Fault):
             put(ring)
-    ring.recover()
-    assert ring.check() == []
+    ring.upkeep.rebuild()
+    assert ring.upkeep.check() == []

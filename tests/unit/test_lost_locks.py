@@ -24,7 +24,7 @@ def alive(mine: Any, index: int) -> bool:
 
 
 def reap_all(mine: Any) -> None:
-    mine.ring.reap_dead()
+    mine.ring.upkeep.settle_dead()
 
 
 def lose(mine: Any, path: str) -> None:
@@ -32,7 +32,7 @@ def lose(mine: Any, path: str) -> None:
 
 
 def hold(mine: Any) -> bool:
-    return bool(mine.ring.hold())
+    return bool(mine.ring.registry.hold())
 
 
 def taken_for_dead(rings: Rings, ring: Ring) -> peers.Peer:
@@ -58,7 +58,7 @@ def test_holding_makes_a_process_alive_again(rings: Rings) -> None:
     index = ring.registry.index
     look_into(rings)
     assert not other.do(alive, index)
-    assert ring.hold()
+    assert ring.registry.hold()
     assert other.do(alive, index)
     assert ring.registry.index == index
 
@@ -71,15 +71,15 @@ def test_a_reaped_process_takes_another_entry(rings: Rings, role: Role) -> None:
     ring.registry.set_state(PoolState.SERVING)
     before = ring.registry.serial
     other = taken_for_dead(rings, ring)
-    assert not ring.hold()
-    ring.take_place()
-    assert ring.hold()
+    assert not ring.registry.hold()
+    ring.attachment.take_place()
+    assert ring.registry.hold()
     assert other.do(alive, ring.registry.index)
     assert ring.registry.serial == before
     (mine,) = [entry for entry in ring.registry.attachments() if entry.serial == before]
     assert (mine.role, mine.state) == (role, PoolState.SERVING)
     assert ring.registry.path_of(mine.index) == "settings.py"
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_an_entry_that_others_have_now_is_left_alone(rings: Rings) -> None:
@@ -88,9 +88,9 @@ def test_an_entry_that_others_have_now_is_left_alone(rings: Rings) -> None:
     first = taken_for_dead(rings, ring)
     heir = rings.peer(role=Role.POOL)
     assert heir.index == ring.registry.index
-    assert not ring.hold()
+    assert not ring.registry.hold()
     ring.registry.set_state(PoolState.LEAVING)
-    ring.detach()
+    ring.attachment.detach()
     assert heir.do(hold)
     found = {entry.index: entry.state for entry in ring.registry.attachments()}
     assert found == {first.index: 0, heir.index: 0}
@@ -107,11 +107,11 @@ def test_claiming_and_copying_need_an_entry_of_our_own(rings: Rings) -> None:
     assert claim.result_id == small
     assert ring.registry.index != heir.index
     heir.kill()
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     ring.finish(claim, successful=True, outcome=ring.encode(1))
     assert run(ring, 2) == large
     assert ring.get(small).outcome() == 1
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_task_that_drops_the_locks_ends_as_if_it_had_not(rings: Rings) -> None:
@@ -134,11 +134,11 @@ def test_a_task_that_was_given_up_meanwhile_ends_its_worker(rings: Rings) -> Non
     result_id = put(ring)
     worker.do(peers.claim)
     worker.do(lose, str(path_of(rings)))
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     assert ring.get(result_id).status.name == "FAILED"
     worker.start(peers.finish, result_id, "value")
     assert worker.wait() == 113
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_forked_child_does_not_hold_its_parents_entry(rings: Rings) -> None:
@@ -151,7 +151,7 @@ def test_a_forked_child_does_not_hold_its_parents_entry(rings: Rings) -> None:
 def hold_in_child(mine: Any) -> int:
     pid = os.fork()
     if not pid:
-        os._exit(int(mine.ring.hold()))
+        os._exit(int(mine.ring.registry.hold()))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -189,7 +189,7 @@ def test_a_pool_that_lost_its_place_leaves(rings: Rings, reaped: bool) -> None:
     supervisor._look_around()
     assert not worker.do(serves, pool.registry.index)
     assert other.do(has_pool)
-    pool.detach()
+    pool.attachment.detach()
 
 
 def test_a_pool_that_nobody_missed_goes_on(rings: Rings) -> None:
@@ -204,7 +204,7 @@ def test_a_pool_that_nobody_missed_goes_on(rings: Rings) -> None:
     assert not other.do(take_pool)
     assert other.do(alive, pool.registry.index)
     pool.leadership.leave_pool()
-    pool.detach()
+    pool.attachment.detach()
 
 
 def take_pool(mine: Any) -> bool:

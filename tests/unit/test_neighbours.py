@@ -77,7 +77,7 @@ def ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ring]:
     name = ring_name("process", "from SECRET_KEY")
     ring = Ring(name, "process", LIMITS, Role.SITE, path=PATH)
     yield ring
-    ring.detach()
+    ring.attachment.detach()
     unlink_objects(name)
 
 
@@ -141,7 +141,7 @@ def warnings_of(rings: Rings, caplog: pytest.LogCaptureFixture, path: str = GREE
     caplog.clear()
     ring = rings.attach(path=path)
     warn_of_strangers(ring)
-    ring.detach()
+    ring.attachment.detach()
     return len(caplog.records)
 
 

@@ -79,10 +79,10 @@ class Command(BaseCommand):
             if ring is None:
                 self.stdout.write(f"{backend.alias}: there is no ring, and nothing to check.")
                 continue
-            problems = ring.repair() if fix else ring.check()
+            problems = ring.upkeep.repair() if fix else ring.upkeep.check()
             for problem in problems:
                 self.stdout.write(f"{backend.alias}: {problem}")
-            left = ring.check() if fix else problems
+            left = ring.upkeep.check() if fix else problems
             broken += len(left)
             if not left:
                 self.stdout.write(self.style.SUCCESS(f"{backend.alias}: every invariant holds."))

@@ -13,7 +13,7 @@ from typing import Final
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm.lock import ByteLock, pool_byte, successor_byte
-from django_tasks_local.ring.shm.registry import Attachment, Role
+from django_tasks_local.ring.shm.registry import Entry, Role
 from django_tasks_local.ring.shm.segment import Segment
 
 from .order import Order
@@ -86,7 +86,7 @@ class Codes:
             "this one another NAMESPACE",
         )
 
-    def orphans(self, living: Iterable[Attachment]) -> int:
+    def orphans(self, living: Iterable[Entry]) -> int:
         """The codes (a bit for each) with unfinished tasks, and nobody to run them.
 
         No site of theirs is attached, and no pool: their release has gone. One that this process
@@ -103,7 +103,7 @@ class Codes:
                 orphans |= 1 << code
         return orphans
 
-    def heir(self, living: Iterable[Attachment]) -> int:
+    def heir(self, living: Iterable[Entry]) -> int:
         """The code whose pool adopts orphans: that of the newest site, or else of the newest pool.
 
         -1 where neither is there.
@@ -112,7 +112,7 @@ class Codes:
         heirs = [(ranks[e.role], e.serial, e.code) for e in living if e.role in ranks]
         return max(heirs)[2] if heirs else -1
 
-    def cared_for(self, code: int, living: Iterable[Attachment]) -> tuple[bool, bool]:
+    def cared_for(self, code: int, living: Iterable[Entry]) -> tuple[bool, bool]:
         """Whether tasks wait, and whether some are deferred, that a pool of a code would run."""
         numbers = {code} - {-1}
         if code >= 0 and code == self.heir(living):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.head import S_STOP
 from django_tasks_local.ring.shm.mutex import Mutex
-from django_tasks_local.ring.shm.registry import Attachment
+from django_tasks_local.ring.shm.registry import Entry
 
 from .loss import BY_KILL, STOP_ASKED, Loss, kill_note, loss_word, noted_loss
 from .table import Table
@@ -32,7 +32,7 @@ class Killing:
         self._words = table.words
         self._mutex = mutex
 
-    def run_of(self, worker: Attachment) -> Run | None:
+    def run_of(self, worker: Entry) -> Run | None:
         """Return what a worker runs right now, None where it runs nothing (no lock)."""
         table = self._table
         if not table.is_run_by(worker.slot, worker.index):

@@ -45,7 +45,7 @@ _ROLES: Final = {int(role): role for role in Role}
 
 
 @dataclass(slots=True)  # not frozen: that makes it four times as dear
-class Attachment:
+class Entry:
     """One process's entry, as read at one moment.
 
     Attributes:
@@ -245,7 +245,7 @@ class Registry:
         """The pid of the other process behind an entry, None where it is dead; see `ByteLock`."""
         return self._byte(index).holder()
 
-    def attachments(self) -> Iterator[Attachment]:
+    def attachments(self) -> Iterator[Entry]:
         """All entries in use, the dead ones among them included."""
         words = self.words
         for index in range(min(words[at.H_ENTRIES_USED], at.ENTRIES)):
@@ -253,7 +253,7 @@ class Registry:
             commit = words[entry]
             if commit == 0:
                 continue
-            yield Attachment(
+            yield Entry(
                 index=index,
                 role=_ROLES.get(commit >> at.ROLE_SHIFT, Role.VISITOR),
                 pid=words[entry + at.E_PID],

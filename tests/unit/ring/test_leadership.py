@@ -140,7 +140,7 @@ def test_sites_see_whether_workers_are_left(rings: Rings) -> None:
 
 def test_with_workers_of_other_code_any_worker_may_be_the_last_idle_one(ring: Ring) -> None:
     """How many tasks run is known of all codes together only: the pool must look."""
-    ring.set_limits(replace(LIMITS, max_workers=3))
+    ring.attachment.set_limits(replace(LIMITS, max_workers=3))
     note_workers(ring, 1, 2)
     assert ring.leadership.crowded()
     note_workers(ring, 1, 3)

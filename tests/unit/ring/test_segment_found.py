@@ -35,7 +35,7 @@ from tests.support import kill, wait_for
 
 
 def reap_all(mine: Any) -> None:
-    mine.ring.reap_dead()
+    mine.ring.upkeep.settle_dead()
 
 
 # --- half-made rings -----------------------------------------------------------------------
@@ -48,7 +48,7 @@ def test_an_interrupted_layout_is_started_again(rings: Rings, size: int) -> None
     path_of(rings).chmod(0o600)
     ring = rings.attach()
     assert put(ring)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_two_processes_make_one_ring(rings: Rings) -> None:
