@@ -64,7 +64,7 @@ def main(order: dict[str, Any]) -> int:
         # Before the project is imported: `local_tasks status` must show a pool that hangs there.
         ring = Ring(
             order["ring"], order["alias"], Limits(*order["limits"]), Role.POOL,
-            path=preparation.path, digest=order["digest"], passing=bool(preparation.run),
+            path=preparation.path, digest=order["digest"], temporary=bool(preparation.run),
         )  # fmt: skip
     status = 0
     try:

@@ -10,7 +10,7 @@ from django_tasks_local.ring import Entry, Ring, Role
 logger = logging.getLogger("django_tasks_local")
 
 # Tasks of another code that has sites and no pool: their site starts one, with pauses up to 60 s.
-# If there is none after this time, somebody should know.
+# If there is none after this time, the log says so.
 STRANDED_S: Final = 120.0
 
 

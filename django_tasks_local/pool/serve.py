@@ -67,7 +67,7 @@ def serve_in_foreground(alias: str) -> None:
     attach_segment(spec.name, spec.limits.geometry)  # makes the ring, unlike other pools
     ring = Ring(
         spec.name, spec.alias, spec.limits, Role.POOL,
-        path=path, digest=digest_of(path), passing=spec.temporary,
+        path=path, digest=digest_of(path), temporary=spec.temporary,
     )  # fmt: skip
     runnable_up_to = ring.leadership.newest_site()
     while not ring.leadership.take_successor():

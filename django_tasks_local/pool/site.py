@@ -276,7 +276,7 @@ class Site:
         while True:
             ring = Ring(
                 spec.name, spec.alias, spec.limits, Role.VISITOR,
-                path=path, digest=digest_of(path), passing=spec.temporary,
+                path=path, digest=digest_of(path), temporary=spec.temporary,
             )  # fmt: skip
             if ring.segment.intact():  # nobody removed or replaced it before we were registered
                 return ring
@@ -311,7 +311,7 @@ class Site:
         if leadership.successor_alive():
             self._slow_start.look(ring)
             return
-        if not leadership.may_start_pool(FIRST_PAUSE_S, LONGEST_PAUSE_S):
+        if not leadership.reserve_start(FIRST_PAUSE_S, LONGEST_PAUSE_S):
             return
         # A script's pool may outlive it, but must not keep readers of its output waiting.
         lends = not (self.serves or self._guest) and project.output_is_piped()

@@ -69,7 +69,7 @@ class Supervisor:
         self._foreground = foreground
         self._files = LoadedFiles()
         self._entries: list[Entry] = []  # the living when this tick began
-        self._death_seen = True  # there is an entry to reap
+        self._death_seen = True  # there is an entry to settle
         self._due_ns = 0  # when the next deferred task falls due
         self._poll = select.poll()
         self._runnable_up_to = runnable_up_to
@@ -202,7 +202,7 @@ class Supervisor:
         """
         if newest <= self._runnable_up_to:
             # Another number is damage, and nothing would run.
-            if self._ring.leadership.cleared() != self._runnable_up_to:
+            if self._ring.leadership.runnable_up_to() != self._runnable_up_to:
                 self._ring.upkeep.set_runnable_up_to(self._runnable_up_to)
             return True
         changed = self._files.changed()

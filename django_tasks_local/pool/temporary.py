@@ -13,7 +13,7 @@ from .launcher import collect_ended_pools, started
 
 logger = logging.getLogger("django_tasks_local")
 
-# If a pool has not ended by then, somebody has stopped it (SIGSTOP).
+# If a pool has not ended by then, another process has stopped it (SIGSTOP).
 LIMIT_S: Final = 10.0
 LOOK_S: Final = 0.005
 

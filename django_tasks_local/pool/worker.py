@@ -85,14 +85,14 @@ def work(spec: WorkerSpec) -> None:
             break
         claim = ring.claim(share)
         if claim is None:
-            if newest > share.cleared and newest != reported:
+            if newest > share.runnable_up_to and newest != reported:
                 reported = newest  # a site whose tasks wait until the pool has compared its files
                 _ring_bell(spec.bell)
             ring.wait_for_work(RETIRING_S if lifetime.is_over else _idle_s(ring))
             continue
         if next(claims) == 0:
             leadership.forget_failures()  # a pool whose workers claim has started well
-        if leadership.crowded():
+        if leadership.wants_more_workers():
             _ring_bell(spec.bell)
         began_s = time.monotonic()
         run(

@@ -36,7 +36,7 @@ class Parts:
     """
 
     def __init__(
-        self, name: str, alias: str, geometry: Geometry, pid: int, *, make: bool, passing: bool
+        self, name: str, alias: str, geometry: Geometry, pid: int, *, make: bool, temporary: bool
     ) -> None:
         """Open the ring, or make it where there is none.
 
@@ -46,13 +46,13 @@ class Parts:
             geometry: The sizes of a new ring.
             pid: This process.
             make: Whether to make one.
-            passing: Marks a new ring as that of a test run.
+            temporary: Marks a new ring as that of a test run.
 
         Raises:
             StoreUnavailable: See `attach_segment`.
         """
         self.alias = alias
-        self.segment: Segment = attach_segment(name, geometry, passing=passing, make=make)
+        self.segment: Segment = attach_segment(name, geometry, temporary=temporary, make=make)
         self.words = self.segment.words
         self.table = Table(self.segment)
         self.registry = Registry(self.segment)

@@ -74,7 +74,7 @@ class Ring:
 
     def __init__(
         self, name: str, alias: str, limits: Limits, role: Role, *, path: str = "",
-        digest: int = 0, passing: bool = False, pool: int = -1,
+        digest: int = 0, temporary: bool = False, pool: int = -1,
     ) -> None:  # fmt: skip
         """Attach, and make the ring where there is none.
 
@@ -85,14 +85,14 @@ class Ring:
             role: What this process is to the ring.
             path: Its settings file.
             digest: What its code is, see `code_digest`; 0: that of its settings file.
-            passing: Marks a new ring as that of a test run.
+            temporary: Marks a new ring as that of a test run.
             pool: A worker's pool (its entry).
 
         Raises:
             StoreUnavailable: See `attach_segment`.
         """
         make = role not in (Role.POOL, Role.WORKER)
-        parts = Parts(name, alias, limits.geometry, os.getpid(), make=make, passing=passing)
+        parts = Parts(name, alias, limits.geometry, os.getpid(), make=make, temporary=temporary)
         self.name, self.alias = name, alias
         self.segment, self.words = parts.segment, parts.words
         self.registry, self.codes = parts.registry, parts.codes
@@ -127,11 +127,11 @@ class Ring:
         return self._parts.leadership
 
     def encode(self, value: object) -> bytes | Pickled:
-        """Pickles a value; it may raise whatever pickling raises."""
+        """Pickle a value; it may raise whatever pickling raises."""
         return encode(value, self._inline)
 
     def encode_arguments(self, arguments: Arguments) -> bytes | Pickled:
-        """As `encode`, for a task's arguments."""
+        """Do as `encode`, for a task's arguments."""
         args, kwargs = arguments
         return encode(arguments, self._inline) if args or kwargs else NO_ARGUMENTS
 
@@ -139,7 +139,7 @@ class Ring:
         self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int,
         time_limit: int = 0, metadata: bytes = b"",
     ) -> tuple[str, int]:  # fmt: skip
-        """As `put`, with the id as text."""
+        """Do as `put`, with the id as text."""
         high, low, now_ns = self.put(
             meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit,
             metadata=metadata,
@@ -161,7 +161,7 @@ class Ring:
         Raises:
             QueueFull: MAX_PENDING tasks wait, or their payloads fill SHM_SIZE.
             PayloadTooLarge: The arguments or the metadata could never fit.
-            StoreUnavailable: /dev/shm is full, or the ring can't be used.
+            StoreUnavailable: /dev/shm is full, or the ring cannot be used.
         """
         work = self._semaphores.work
         if work is None:
@@ -188,9 +188,9 @@ class Ring:
         return request.id_high, with_slot(request.id_low, slot), now_ns
 
     def get(self, result_id: str) -> Found:
-        """The record as it is now; reading a finished one makes it the most recently used.
+        """Return the record as it is now; reading a finished one makes it the most recently used.
 
-        It waits for nobody: where somebody is inside for long, the order stays as it is.
+        It never waits: where another process is inside for long, the order stays as it is.
 
         Raises:
             TaskResultDoesNotExist: Whatever string it is that names no record here; or it expired.
@@ -212,7 +212,7 @@ class Ring:
     def listed(
         self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
     ) -> Iterator[Found]:
-        """The records of these statuses, without the lock and without a trace: see `Listing`."""
+        """Return the records of these statuses, read without the lock and without a trace."""
         states = [state for state, status in STATUSES.items() if status in statuses]
         found = Listing(self._table, self._reader).records(states, accepts)
         if not any(self.words[which] for which in TTL_OF.values()):
@@ -220,7 +220,7 @@ class Ring:
         return (each for each in found if not self.expiry.is_over(each))
 
     def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Found | None]:
-        """Takes a READY task out, or asks a RUNNING one to stop; see `Stops.cancel`.
+        """Take a READY task out, or ask a RUNNING one to stop; see `Stops.cancel`.
 
         Returns:
             Whether it was taken out or asked, and the record if it was taken out.
@@ -230,7 +230,7 @@ class Ring:
         return outcome is not Cancelled.TOO_LATE, found if taken_out else None
 
     def claim(self, share: at.Share | None = None) -> RingClaim | None:
-        """Makes the next task RUNNING by this process.
+        """Make the next task RUNNING by this process.
 
         Args:
             share: Which tasks may run on this process's code; None: all.
@@ -259,10 +259,10 @@ class Ring:
                 wrong = "its commit word is of another generation"
             if not wrong:
                 return claim
-            # Never unpickled. Whoever asks for the result is told what is wrong.
-            self._run(self._operations.lose, claim)
+            # Never unpickled. A reader of the result is told what is wrong.
+            self._run(self._operations.mark_lost, claim)
             self._waiters.wake(slot)
-            logger.error("%s: a task in slot %d can't run: %s", self.segment.path, slot, wrong)
+            logger.error("%s: a task in slot %d cannot run: %s", self.segment.path, slot, wrong)
         return None
 
     def wait_for_work(self, timeout_s: float) -> None:
@@ -280,14 +280,14 @@ class Ring:
         self, claim: RingClaim, *, successful: bool, outcome: bytes | Pickled,
         cancelled: bool = False,
     ) -> int:  # fmt: skip
-        """Stores the outcome of a claimed task and makes it SUCCESSFUL or FAILED.
+        """Store the outcome of a claimed task and make it SUCCESSFUL or FAILED.
 
         A process that lost its hold on the ring (its task closed all descriptors, or forked and
         both came back) ends here instead, by `os._exit`. A worker waits for a frozen process for as
         long as it takes.
 
         Returns:
-            When it finished (unix ns).
+            When it finished (Unix ns).
 
         Raises:
             PayloadTooLarge: There is no room for it. Nothing is stored: call again with less.
@@ -320,7 +320,7 @@ class Ring:
         note = STOP_ASKED if cancelled else 0
         ended = self._run(self._operations.finish, claim, state, slots, note)
         if not ended:
-            os._exit(EXIT_DETACHED)  # taken for dead, and reaped
+            os._exit(EXIT_DETACHED)  # taken for dead, and settled
         if ended == TOLD_TO_STOP:
             if not claim.is_asked():
                 os._exit(EXIT_DETACHED)  # the pool's SIGKILL is on its way
@@ -341,11 +341,11 @@ class Ring:
             self._waiters.wait(found.slot, found.word, timeout_s)
 
     def begin_waiting(self, task_id: str) -> bool:
-        """A worker's task begins to wait for others; False where no worker would be left."""
+        """Note that a worker's task waits for others; return False if no worker were left."""
         return self._run(self._waiters.begin_in_task, task_id, self.upkeep.max_workers())
 
     def end_waiting(self, task_id: str) -> None:
-        """It waits no longer."""
+        """Note that it waits no longer."""
         self._run(self._waiters.end_in_task, task_id)
 
     def save_metadata(

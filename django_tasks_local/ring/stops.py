@@ -128,7 +128,7 @@ class Stops:
             return came_of_it, found
 
     def running(self, worker: Entry) -> Running | None:
-        """What a worker runs; None for nothing. No lock."""
+        """Return what a worker runs; None for nothing. No lock."""
         table, words, slot = self._table, self._words, worker.slot
         if not table.is_run_by(slot, worker.index):
             return None

@@ -100,11 +100,11 @@ class Upkeep:
             # One by one, each in a hold of its own; the list is made outside the lock.
             for slot in recovery.owned_by(self._table, index):
                 running = self._table.is_run_by(slot, index)
-                if not run(operations.settle, slot, index, loss):
+                if not run(operations.settle_record, slot, index, loss):
                     return 0
                 if running:
                     self._tell_lost(slot)
-        if lost := run(operations.reap, index, loss, several) or 0:
+        if lost := run(operations.settle_entry, index, loss, several) or 0:
             self._tell_lost(lost)
         return lost
 
@@ -134,13 +134,13 @@ class Upkeep:
 
     def reopen_semaphores(self) -> None:
         """Open those that others use now: removed ones serve until a newcomer makes new ones."""
-        if self._parts.semaphores.renew():
+        if self._parts.semaphores.reopen():
             self._mutex.semaphore = self._parts.semaphores.mutex
 
     def renew_semaphores(self) -> None:
         """Renew the semaphores: a lost token, a removed name. Cheap; call it now and then."""
         self.reopen_semaphores()
-        self._mutex.heal()
+        self._mutex.renew_token()
 
     # --- what is to be done now and then ------------------------------------------------------
 
@@ -173,16 +173,16 @@ class Upkeep:
 
     def set_runnable_up_to(self, serial: int) -> None:
         """Let the workers of this process, a pool, run the tasks of sites up to `serial`."""
-        self._registry.set_field(at.E_CLEARED, serial)
+        self._registry.set_field(at.E_RUNNABLE_UP_TO, serial)
         # Last: a worker that may claim less must find nothing more then.
-        self._parts.leadership.set_cleared(serial)
+        self._parts.leadership.set_runnable_up_to(serial)
         self.top_up()
 
     # --- what is there ------------------------------------------------------------------------
 
     def is_temporary(self) -> bool:
         """Return whether this is the ring of a test run."""
-        return bool(self._words[at.H_PASSING])
+        return bool(self._words[at.H_TEMPORARY])
 
     def max_workers(self) -> int:
         """Return how many worker processes the host may have for this ring."""

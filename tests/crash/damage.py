@@ -183,7 +183,7 @@ class Use:
             ring.upkeep.is_busy(entry)
             ring.registry.path_of(entry.index)
         ring.leadership.pool_looks_alive()
-        ring.leadership.crowded()
+        ring.leadership.wants_more_workers()
         assert ring.upkeep.max_workers() <= 1024
         ring.upkeep.drain_timeout_s()
 
@@ -198,7 +198,7 @@ class Use:
         ring.upkeep.has_work()
         ring.upkeep.next_due_ns()
 
-    def reap(self) -> None:
+    def settle(self) -> None:
         """Asks for all entries, dead or alive."""
         for index in self.rng.sample(range(at.ENTRIES), 5):
             self.ring.upkeep.settle(index, loss_word(Loss.UNKNOWN))
@@ -245,7 +245,7 @@ class Use:
         """All of it in some order, twice, then a repair, and all of it again."""
         operations: list[Callable[[], None]] = [
             self.claim, self.finish, self.enqueue, self.get, self.strangers, self.look_after,
-            self.look, self.reap, self.check, self.recover, self.become, self.attach, self.save,
+            self.look, self.settle, self.check, self.recover, self.become, self.attach, self.save,
         ]  # fmt: skip
         order = [*operations, self.claim, self.finish, self.enqueue, self.enqueue, self.get]
         self.rng.shuffle(order)

@@ -122,8 +122,8 @@ def _child(
 
 
 STATE = {
-    "enqueue_large": "chained", "finish_large": "chained", "promote": "deferred", "reap": "running",
-    "note_kill": "running", "reap_noted": "running",
+    "enqueue_large": "chained", "finish_large": "chained", "promote": "deferred",
+    "settle": "running", "note_kill": "running", "settle_noted": "running",
     "save": "noted", "save_own": "noted", "save_finished": "noted", "clear_metadata": "noted",
 }  # fmt: skip
 # A repair has thousands of points, all of the same kind; sharing limits has next to none.

@@ -216,11 +216,11 @@ OPERATIONS = {
         lambda ring, oldest: ring.get(oldest), oldest_result,
         states=("waiting", "full", "crowded", "chained"),
     ),
-    "bury": Operation(
+    "settle_on_read": Operation(
         lambda ring, _: [ring.get(task.result_id) for task, _ in Look(ring._table, "").running()],
         states=("running", "chained"),
     ),
-    "reap": Operation(lambda ring, _: ring.upkeep.settle_dead(), states=("running", "chained")),
+    "settle": Operation(lambda ring, _: ring.upkeep.settle_dead(), states=("running", "chained")),
     "rebuild": Operation(lambda ring, _: ring.upkeep.rebuild()),
     "repair": Operation(lambda ring, _: ring.upkeep.repair(), states=("running", "chained")),
     "cancel_first": cancel_waiting(0),
@@ -249,14 +249,14 @@ OPERATIONS = {
         lambda ring, runs: [ring.killing.note(run, TOO_MUCH) for run in runs], runs_of,
         states=("running", "chained"),
     ),
-    "reap_noted": Operation(lambda it, _: it.upkeep.settle_dead(), note_all, states=("running",)),
+    "settle_noted": Operation(lambda it, _: it.upkeep.settle_dead(), note_all, states=("running",)),
     "become": Operation(lambda ring, _: ring.attachment.become(Role.VISITOR), states=("waiting",)),
     "attach_other_code": Operation(lambda ring, _: other_code(ring), states=("empty", "codes")),
     "enqueue_other_code": Operation(
         lambda _, other: other.enqueue(META, other.encode(NEW), priority=0, due_ns=0),
         other_code, extra=NEW, states=("waiting", "codes"),
     ),
-    "clear": Operation(
+    "allow": Operation(
         lambda ring, _: ring.upkeep.set_runnable_up_to(ring.registry.serial),
         states=("waiting", "deferred", "codes"),
         hits=("words",),
@@ -344,7 +344,7 @@ def test_death_at_every_step(scene: Scene, name: str, state: str) -> None:
         ("enqueue_large", "holes"),
         ("finish_large", "holes"),
         ("save_finished", "full"),
-        ("reap", "chained"),
+        ("settle", "chained"),
         ("promote", "deferred"),
         ("trim", "full"),
         ("trim", "holes"),
@@ -371,7 +371,7 @@ def test_death_between_pieces(
         ("claim", "deferred"),
         ("finish_large", "full"),
         ("save_finished", "noted"),
-        ("reap", "running"),
+        ("settle", "running"),
     ],
 )
 def test_second_death_in_the_recovery(scene: Scene, name: str, state: str) -> None:

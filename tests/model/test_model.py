@@ -139,10 +139,10 @@ class RingMachine(Cancelling):
         """The pool of a code has compared its files with those of newer sites."""
         serial = data.draw(st.sampled_from(self.serials()[1:4]))
         site = self.sites[code]
-        if serial >= self.model.cleared[code]:
+        if serial >= self.model.runnable_up_to[code]:
             if self.interrupted(fault, lambda: site.upkeep.set_runnable_up_to(serial)):
                 self.after_interruption()
-            self.model.cleared[code] = site.codes.field(code, at.C_CLEARED)
+            self.model.runnable_up_to[code] = site.codes.field(code, at.C_RUNNABLE_UP_TO)
 
     @precondition(may_claim)
     @rule(data=st.data(), code=st.integers(-1, 1), adopts=st.booleans(), fault=interruptions)
@@ -150,9 +150,9 @@ class RingMachine(Cancelling):
         """This process takes the next task that a share of it allows."""
         share = None
         if code >= 0:
-            cleared, bound = (data.draw(st.sampled_from(self.serials())) for _ in range(2))
+            runnable_up_to, bound = (data.draw(st.sampled_from(self.serials())) for _ in range(2))
             adopted = bound << at.CODES | 1 << 1 - code if adopts else 0
-            share = at.Share(code, cleared, adopted)
+            share = at.Share(code, runnable_up_to, adopted)
         taken: list[Any] = []
         if self.interrupted(fault, lambda: taken.append(self.ring.claim(share))):
             first = self.model.first(share)  # before what the next one rebuilds
@@ -238,7 +238,7 @@ class RingMachine(Cancelling):
             self.model.kept = type(self.model.kept).fromkeys(order)
             return
         if lost:
-            self.reap_in_model(record.owner)
+            self.settle_in_model(record.owner)
             if result_id not in self.model.records:
                 return
         if self.model.expired(result_id, self.clock.now_ns):
@@ -334,22 +334,22 @@ class RingMachine(Cancelling):
         peer.kill()
         self.dead.append(index)
         assert self.ring.upkeep.check() == []
-        self.reap()
+        self.settle()
 
     @rule()
-    def reap(self) -> None:
+    def settle(self) -> None:
         """What the dead ran is LOST, what they were writing is free."""
         self.ring.upkeep.settle_dead()
         for index in sorted(self.dead):
-            self.reap_in_model(index)
+            self.settle_in_model(index)
 
     @precondition(lambda self: self.dead)
     @rule(fault=st.integers(1, 40))
-    def reap_interrupted(self, fault: int) -> None:
-        """Whoever reaps may be interrupted himself: the next one goes on."""
+    def settle_interrupted(self, fault: int) -> None:
+        """A process that settles may be interrupted itself: the next one goes on."""
         if self.interrupted(fault, self.ring.upkeep.settle_dead):
             assert self.ring.upkeep.check() == []
-        self.reap()
+        self.settle()
 
     @rule()
     def rebuild(self) -> None:

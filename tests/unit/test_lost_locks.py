@@ -23,7 +23,7 @@ def alive(mine: Any, index: int) -> bool:
     return bool(mine.ring.registry.alive(index))
 
 
-def reap_all(mine: Any) -> None:
+def settle_all(mine: Any) -> None:
     mine.ring.upkeep.settle_dead()
 
 
@@ -36,12 +36,12 @@ def hold(mine: Any) -> bool:
 
 
 def taken_for_dead(rings: Rings, ring: Ring) -> peers.Peer:
-    """Another process, after it has reaped this one."""
+    """Another process, after it has settled this one."""
     other = rings.peer()
     assert other.do(alive, ring.registry.index)
     look_into(rings)
     assert not other.do(alive, ring.registry.index)
-    other.do(reap_all)
+    other.do(settle_all)
     return other
 
 
@@ -171,21 +171,21 @@ def test_a_site_is_attached_again_at_its_tick(
     site.close()
 
 
-@pytest.mark.parametrize("reaped", [False, True])
-def test_a_pool_that_lost_its_place_leaves(rings: Rings, reaped: bool) -> None:
+@pytest.mark.parametrize("settled", [False, True])
+def test_a_pool_that_lost_its_place_leaves(rings: Rings, settled: bool) -> None:
     """Two pools would start twice as many workers; what it has begun runs to its end."""
     rings.attach(role=Role.VISITOR)
     pool = Ring(rings.name, "unit", LIMITS, Role.POOL)
     assert pool.leadership.take_pool()
     worker = rings.peer(role=Role.WORKER, pool=pool.registry.index)
     supervisor = Supervisor(pool, lambda *_: 0, foreground=True, runnable_up_to=0)
-    if reaped:
+    if settled:
         taken_for_dead(rings, pool)
     else:
         look_into(rings)
     other = rings.peer(role=Role.POOL)
     assert other.do(take_pool)
-    assert worker.do(serves, pool.registry.index) is not reaped
+    assert worker.do(serves, pool.registry.index) is not settled
     supervisor._look_around()
     assert not worker.do(serves, pool.registry.index)
     assert other.do(has_pool)

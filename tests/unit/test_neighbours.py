@@ -44,7 +44,7 @@ def test_living_sites_are_seen(other: Rings) -> None:
 
 def test_what_is_no_ring_of_a_site(other: Rings) -> None:
     """A test run's ring, and whatever else has such a name."""
-    other.peer(path=PATH, passing=True)
+    other.peer(path=PATH, temporary=True)
     assert found(other) == []
     for content in (b"", b"x" * 100_000, bytes(200_000)):
         name = f"/dtl-{os.geteuid()}-{uuid4().hex[:12]}"

@@ -296,7 +296,7 @@ def test_a_process_that_outlives_its_test_run(
     rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The end of a test run waits for its processes, with a limit, and names who is left."""
-    ring = Ring(rings.name, "alias", LIMITS, Role.SITE, passing=True)
+    ring = Ring(rings.name, "alias", LIMITS, Role.SITE, temporary=True)
     worker = rings.peer(role=Role.WORKER)
     monkeypatch.setattr(temporary, "LIMIT_S", 0.05)
     remove(ring)

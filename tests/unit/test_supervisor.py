@@ -275,7 +275,7 @@ def test_a_pool_proves_itself_by_serving(
 ) -> None:
     """One that dies just after it took its place is started with pauses; not after a minute."""
     monkeypatch.setattr(module, "PROVED_S", proved_s)
-    assert pool.leadership.may_start_pool(100, 1000)
+    assert pool.leadership.reserve_start(100, 1000)
     seen = []
 
     def start(life: int, bell: int, to_close: list[int]) -> int:

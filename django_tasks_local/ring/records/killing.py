@@ -50,7 +50,7 @@ class Killing:
             loss: A `loss_word` with a reason in `KILLED`.
 
         Returns:
-            Whether that task still runs, and may be killed. False as well where somebody is inside
+            Whether that task still runs, and may be killed. False as well where a process is inside
             the ring for long: ask again later.
         """
         return bool(self._mutex.try_run(self._note, run, loss))

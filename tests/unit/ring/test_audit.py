@@ -257,7 +257,7 @@ def test_two_records_of_one_generation_are_found(
 def test_a_task_that_nobody_runs_is_lost(
     furnished: tuple[Ring, dict[str, str]], owner: int
 ) -> None:
-    """Its owner is no entry that is in use: nobody would ever reap it."""
+    """Its owner is no entry that is in use: nobody would ever settle it."""
     ring, ids = furnished
     word = ring._commit + slot_of(ids, "running")
     generation = ring.words[word] & at.GENERATION_MASK

@@ -45,12 +45,12 @@ def test_a_worker_with_old_files_leaves_newer_tasks(rings: Rings) -> None:
     share = Share(0, old.registry.serial)
     assert claimed(old, share) == [first, last]
     assert not old.words[at.H_DIRTY]
-    assert claimed(old, share._replace(cleared=new.registry.serial)) == newer
+    assert claimed(old, share._replace(runnable_up_to=new.registry.serial)) == newer
     assert old.upkeep.check() == []
 
 
-def test_what_is_cleared_keeps_its_order(rings: Rings) -> None:
-    """Tasks of one site may lie in both lanes: those from before it was cleared, and after."""
+def test_what_may_run_keeps_its_order(rings: Rings) -> None:
+    """Tasks of one site may lie in both lanes: those from before they might run, and after."""
     ring = rings.attach()
     ids = [put(ring), put(ring)]
     ring.upkeep.set_runnable_up_to(ring.registry.serial)
@@ -71,7 +71,7 @@ def test_both_lanes_are_one_queue(rings: Rings) -> None:
     assert claimed(ring, Share(0, ring.registry.serial)) == [highest, high, equal, low]
 
 
-def test_a_worker_of_the_pool_before_claims_nothing_that_its_successor_cleared(
+def test_a_worker_of_the_pool_before_claims_nothing_that_only_its_successor_runs(
     rings: Rings,
 ) -> None:
     """It may be slow: it read what it may claim before its pool left."""
@@ -83,7 +83,7 @@ def test_a_worker_of_the_pool_before_claims_nothing_that_its_successor_cleared(
 
 
 def test_what_falls_due_goes_into_the_right_lane(rings: Rings) -> None:
-    """A deferred task was enqueued before its site was cleared, and falls due after."""
+    """A deferred task was enqueued before its site was compared, and falls due after."""
     ring = rings.attach()
     result_id = put(ring, due_ns=peers.FAR_NS * 10**6)
     assert (ring.counts().waiting, ring.counts().deferred) == (0, 1)
@@ -264,9 +264,9 @@ def test_damage_to_the_table_strands_no_task(rings: Rings) -> None:
     blue, green = rings.attach(path=BLUE), rings.attach(path=GREEN)
     mine = put(blue)
     blue.words[at.code_word(0, at.C_DIGEST)] = green.attachment.digest
-    blue.words[at.code_word(1, at.C_CLEARED)] = 2**60
+    blue.words[at.code_word(1, at.C_RUNNABLE_UP_TO)] = 2**60
     assert [each for each in blue.upkeep.check() if "digest of code 0" in each]
-    assert [each for each in blue.upkeep.check() if "CLEARED of code 1" in each]
+    assert [each for each in blue.upkeep.check() if "RUNNABLE_UP_TO of code 1" in each]
     blue.upkeep.repair()
     assert blue.upkeep.check() == []
     blue.words[at.code_word(0, at.C_DIGEST)] = 0

@@ -67,7 +67,7 @@ def test_polls_do_not_wait(rings: Rings) -> None:
 
 @pytest.mark.usefixtures("for_ever")
 def test_housekeeping_does_not_wait(rings: Rings) -> None:
-    """Healing, promoting, reaping and looking for what is due: another time will do."""
+    """Renewing, promoting, settling and looking for what is due: another time will do."""
     ring = rings.attach()
     put(ring, due_ns=time.time_ns() + FAR_NS)
     due = ring.upkeep.next_due_ns()

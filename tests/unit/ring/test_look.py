@@ -114,7 +114,7 @@ def test_what_cannot_be_read_is_not_listed(
     assert ring.claim()
     found = look(rings)
 
-    def cannot(result_id: str) -> None:
+    def cannot(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(found._reader, "find", cannot)

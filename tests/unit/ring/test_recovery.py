@@ -344,7 +344,7 @@ def test_losing_counts_as_a_result(ring: Ring) -> None:
     lost = put(ring)
     claim = ring.claim()
     assert claim is not None
-    ring._mutex.run(ring._operations.lose, claim)
+    ring._mutex.run(ring._operations.mark_lost, claim)
     assert not exists(ring, ids[0])
     assert exists(ring, lost)
     assert ring.words[at.H_NEWEST] == ring_address(lost)[0]

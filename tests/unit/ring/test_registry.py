@@ -113,7 +113,7 @@ def test_life_and_death_are_seen_at_once(rings: Rings) -> None:
 
 
 def test_a_frozen_process_lives(rings: Rings) -> None:
-    """A stopped process keeps its locks: it is not reaped, however long it takes."""
+    """A stopped process keeps its locks: it is not settled, however long it takes."""
     ring = rings.attach()
     peer = rings.peer()
     peer.stop()
@@ -135,7 +135,7 @@ def test_a_detached_process_leaves_nothing(rings: Rings) -> None:
 
 
 def test_a_process_with_work_in_hand_does_not_free_its_entry(rings: Rings) -> None:
-    """Whoever detaches while a task of his runs is reaped later: the task is not forgotten."""
+    """One that detaches while its task runs is settled later: the task is not forgotten."""
     ring = rings.attach()
     peer = rings.peer()
     result_id = put(ring)
@@ -179,7 +179,7 @@ def test_an_entry_is_reused_only_after_it_was_reaped(rings: Rings) -> None:
     assert rings.peer().index == peer.index
 
 
-# --- reaping -------------------------------------------------------------------------------
+# --- settling ------------------------------------------------------------------------------
 
 
 def test_a_dead_ones_task_is_lost(rings: Rings) -> None:
@@ -341,7 +341,7 @@ def test_a_role_can_be_given_up(ring: Ring) -> None:
 
 
 def test_the_dead_make_room(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before it refuses anybody, a full registry reaps."""
+    """Before it refuses anybody, a full registry settles the dead."""
     monkeypatch.setattr(at, "ENTRIES", 3)
     ring = rings.attach()
     result_id = put(ring)

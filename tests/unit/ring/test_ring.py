@@ -128,7 +128,7 @@ def test_what_comes_too_late_changes_nothing(ring: Ring) -> None:
     newest = done(ring)
     for operation, arguments in (
         (ring._operations.drop_outcome_chain, (claim,)),
-        (ring._operations.lose, (claim,)),
+        (ring._operations.mark_lost, (claim,)),
         (ring._operations.touch, (slot, claim.word)),
     ):
         ring._mutex.run(operation, *arguments)
@@ -212,7 +212,7 @@ def close_and_finish(mine: Any, result_id: str) -> None:
 def test_a_worker_that_was_taken_for_dead_ends(rings: Rings) -> None:
     """Its task is LOST already when it comes with the result: the result is not stored."""
     ring = rings.attach()
-    for function in (reaped_and_finish, finish_and_reaped):
+    for function in (settled_and_finish, finish_and_settled):
         result_id = put(ring)
         peer = rings.peer(role=Role.WORKER)
         peer.do(peers.claim)
@@ -222,20 +222,20 @@ def test_a_worker_that_was_taken_for_dead_ends(rings: Rings) -> None:
     assert ring.upkeep.check() == []
 
 
-def reaped(mine: Any) -> None:
+def settled(mine: Any) -> None:
     """What another process would do that finds the locks of this one gone."""
     mine.ring.segment.entries.clear()
     mine.ring.upkeep.settle(mine.ring.registry.index)
 
 
-def reaped_and_finish(mine: Any, result_id: str) -> None:
-    reaped(mine)
+def settled_and_finish(mine: Any, result_id: str) -> None:
+    settled(mine)
     peers.finish(mine, result_id)
 
 
-def finish_and_reaped(mine: Any, result_id: str) -> None:
+def finish_and_settled(mine: Any, result_id: str) -> None:
     """In the moment between looking and storing."""
-    RingClaim.close = lambda _: reaped(mine)  # type: ignore[method-assign, assignment]
+    RingClaim.close = lambda _: settled(mine)  # type: ignore[method-assign, assignment]
     peers.finish(mine, result_id)
 
 
@@ -287,6 +287,6 @@ def test_a_damaged_task_is_not_run(ring: Ring, caplog: pytest.LogCaptureFixture)
     claim = ring.claim()
     assert claim is not None
     assert claim.result_id == whole
-    assert "can't run" in caplog.text
+    assert "cannot run" in caplog.text
     with pytest.raises(StoreUnavailable):
         ring.get(broken)

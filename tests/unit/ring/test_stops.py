@@ -56,8 +56,8 @@ def test_the_order_of_the_others(ring: Ring) -> None:
     assert ring.claim() is None
 
 
-def test_what_was_cleared_since(rings: Rings) -> None:
-    """A record may still be in the lane of newer sites, though its code is cleared by now."""
+def test_what_was_allowed_since(rings: Rings) -> None:
+    """A record may still be in the lane of newer sites, though its code may run it by now."""
     ring = rings.attach()
     ids = [put(ring) for _ in range(3)]
     ring.upkeep.set_runnable_up_to(ring.registry.serial)
