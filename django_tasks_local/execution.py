@@ -36,7 +36,7 @@ from django.dispatch import Signal, receiver
 from django.tasks import TaskResultStatus
 from django.tasks.signals import task_finished, task_started
 
-from django_tasks_local import progress, stopping
+from django_tasks_local import interruptions, progress, stopping
 from django_tasks_local.announce import announce
 from django_tasks_local.exceptions import PayloadTooLarge, TaskCancelled, describe
 from django_tasks_local.metadata import LocalTaskContext
@@ -63,7 +63,7 @@ _CALL_NAMES = ("iscoroutinefunction", "func", "async_to_sync")
 _is_async = lru_cache(1024)(iscoroutinefunction)  # arbitrary: a project has far fewer tasks
 
 # What raises in the user's code without being called by it.
-_STOPPERS = (stopping.__file__, progress.__file__)
+_STOPPERS = (stopping.__file__, progress.__file__, interruptions.__file__)
 
 # Where the frames between `run` and the user's function come from.
 _MACHINERY = (

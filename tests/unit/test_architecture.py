@@ -18,6 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "announce",
         "exceptions",
         "heap",
+        "interruptions",
         "moments",
         "polite_lock",
         "progress",
