@@ -158,7 +158,14 @@ def sleep_in_small_steps(path: str, seconds: float) -> str:
 
 @task(takes_context=True)
 @policy(timeout=0.2)
-def note_beyond_its_limit(context: Any) -> None:
+def note_beyond_its_limit(context: Any, note: Any = True) -> None:
     """Notes that it has begun, and does not save it."""
-    context.metadata["begun"] = True
+    context.metadata["begun"] = note
     _ask_for_ever()
+
+
+@task(takes_context=True)
+def note_until_cancelled(context: Any, path: str) -> None:
+    """Notes what has no form in JSON."""
+    context.metadata["begun"] = {1, 2}
+    _noting(path, _ask_for_ever)
