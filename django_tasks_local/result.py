@@ -20,6 +20,7 @@ from django_tasks_local.exceptions import ArgumentsDropped, LocalTasksError, des
 from django_tasks_local.metadata import decode, encode, shown
 from django_tasks_local.moments import moment_of, unix_ns
 from django_tasks_local.naming import add_metadata, decode_task, encode_task
+from django_tasks_local.own_backend import OwnBackend
 from django_tasks_local.store import PlainSnapshot, Snapshot, task_path
 from django_tasks_local.waiting import await_finished, wait_finished
 
@@ -287,17 +288,15 @@ class LocalTaskResult(_TaskResult):
         Raises:
             TaskResultDoesNotExist: The result has been evicted.
         """
-        cancelled: bool = self._own_backend().cancel(self.id, running=running)
-        return cancelled
+        return self._own_backend().cancel(self.id, running=running)
 
     async def acancel(self, *, running: bool = True) -> bool:
         """Do what `cancel` does, from async code."""
-        cancelled: bool = await self._own_backend().acancel(self.id, running=running)
-        return cancelled
+        return await self._own_backend().acancel(self.id, running=running)
 
-    def _own_backend(self) -> Any:
-        backend = task_backends[self.backend]
-        if not hasattr(backend, "cancel"):  # TASKS names another backend by now
+    def _own_backend(self) -> OwnBackend:
+        backend: Any = task_backends[self.backend]
+        if not isinstance(backend, OwnBackend):  # TASKS names another backend by now
             raise TaskResultDoesNotExist(self.id)
         return backend
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from django.tasks import task_backends
 
+from django_tasks_local.own_backend import OwnBackend
+
 if TYPE_CHECKING:
     from django.tasks import TaskResult
 
@@ -142,7 +144,7 @@ class _Wait:
                 f"cannot be seen when it ends: task backend {result.backend!r} "
                 f"({type(backend).__name__}) does not support reading results."
             )
-        self._is_ours = hasattr(backend, "wait_for_change") and hasattr(result, "snapshot")
+        self._is_ours = isinstance(backend, OwnBackend) and isinstance(result, backend.result_class)
 
     def _left_s(self) -> float:
         if self._limit_s is None:
