@@ -28,7 +28,7 @@ from typing import Any, Final
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local.exceptions import QueueFull, TaskCancelled, counted
+from django_tasks_local.exceptions import CANCELLED, QueueFull, TaskCancelled, counted
 from django_tasks_local.heap import Heap
 from django_tasks_local.lifetimes import Lifetimes
 from django_tasks_local.memory_listing import in_order
@@ -206,7 +206,6 @@ class MemoryStore:
         # Outside the lock, as it may call code of the arguments. Raises for what is not there.
         held = weight(self.get(result_id).arguments())
         evicted: list[Record] = []  # keeps the records alive until the lock is free
-        ending = f"{TaskCancelled.__module__}.{TaskCancelled.__qualname__}"
         with self._lock:
             record = self._records.get(result_id)
             if record is None or record.finished_at_ns:
@@ -217,7 +216,7 @@ class MemoryStore:
             record.heap.remove(record.entry)
             record.heap = None
             record.stop_asked = True
-            record.ending = ending, f"{ending}: {TaskCancelled()}"
+            record.ending = CANCELLED, f"{CANCELLED}: {TaskCancelled()}"
             record.weight = held + weight(record.ending)
             self._end(record, TaskResultStatus.FAILED, evicted)
             snapshot = record.snapshot()

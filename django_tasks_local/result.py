@@ -16,7 +16,7 @@ from django.tasks import TaskResult, TaskResultStatus, task_backends
 from django.tasks.base import TaskError
 from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local.exceptions import ArgumentsDropped, LocalTasksError, describe
+from django_tasks_local.exceptions import CANCELLED, ArgumentsDropped, LocalTasksError, describe
 from django_tasks_local.metadata import decode, encode, shown
 from django_tasks_local.moments import moment_of, unix_ns
 from django_tasks_local.naming import add_metadata, decode_task, encode_task
@@ -102,6 +102,7 @@ class LocalTaskResult(_TaskResult):
             arguments=lambda: (tuple(args), kwargs),
             outcome=lambda: (errors[0].exception_class_path, errors[0].traceback),
             metadata=encode(raw_metadata or {}),
+            cancelled=any(each.exception_class_path == CANCELLED for each in errors[-1:]),
         )
         made = self.from_record(snapshot, backend, task)
         for name in ("task", "id", "backend", "_snapshot"):
