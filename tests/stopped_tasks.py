@@ -9,23 +9,26 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from django.tasks import task
 
 from django_tasks_local import (
+    await_finished,
     check_cancelled,
     is_cancel_requested,
     policy,
     report_progress,
     track,
+    wait_finished,
 )
 from django_tasks_local.exceptions import TaskCancelled
-from tests.tasks import GATE_LIMIT_S
+from tests.tasks import GATE_LIMIT_S, hold
 
 
-def _noting(path: str, body: Callable[[], None]) -> str:
+def _noting(path: str, body: Callable[[], object]) -> str:
     """Runs `body` and notes in a file how it ended."""
     ended = "returned"
     try:
@@ -113,6 +116,26 @@ async def async_ask_until_cancelled(path: str) -> None:
     while time.monotonic() < give_up:
         check_cancelled()
         await asyncio.sleep(0.005)
+
+
+@task
+def wait_until_cancelled(path: str, gate: str, alias: str) -> str:
+    held = hold.using(backend=alias).enqueue(gate)
+    return _noting(path, partial(wait_finished, held, GATE_LIMIT_S))
+
+
+@task
+@policy(timeout=0.2)
+def wait_beyond_its_limit(path: str, gate: str, alias: str) -> str:
+    """Waits for a task that holds at a gate."""
+    return wait_until_cancelled.func(path, gate, alias)
+
+
+@task
+async def async_wait_until_cancelled(path: str, gate: str, alias: str) -> None:
+    held = await hold.using(backend=alias).aenqueue(gate)
+    Path(f"{path}.running").touch()
+    await await_finished(held, GATE_LIMIT_S)
 
 
 @task
