@@ -52,6 +52,8 @@ class MemoryStore:
         running: Tasks that are RUNNING.
     """
 
+    record_class = Record
+
     def __init__(
         self, alias: str, *, max_results: int, max_result_bytes: int, max_pending: int,
         max_workers: int = 1, result_ttl_s: float | None = None, failure_ttl_s: float | None = None,
@@ -98,7 +100,7 @@ class MemoryStore:
         time_limit: int = 0, metadata: bytes = b"",
     ) -> tuple[str, int]:  # fmt: skip
         """Store a READY task; see ``store.StoreClient``."""
-        record = Record(meta, arguments, priority, time_limit, metadata)
+        record = self.record_class(meta, arguments, priority, time_limit, metadata)
         expired: list[Record] = []  # until the lock is free
         self._let_workers_go()
         with self._lock:
@@ -188,7 +190,7 @@ class MemoryStore:
     ) -> int:
         """Store the outcome. Nothing is too large here: the latest result is always kept."""
         evicted: list[Record] = []  # keeps the records alive until the lock is free
-        claim.weight = weight(outcome) + weight(claim.arguments())
+        claim.weight = weight(outcome) + weight(claim.passed)
         with self._lock_of_workers:
             if claim.stop_asked and not cancelled:
                 raise StopAsked
@@ -203,8 +205,9 @@ class MemoryStore:
 
     def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Snapshot | None]:
         """Take a READY task out, or ask a RUNNING one to stop; see ``store.StoreClient``."""
-        # Outside the lock, as it may call code of the arguments. Raises for what is not there.
-        held = weight(self.get(result_id).arguments())
+        self.get(result_id)  # raises for what is not there
+        # Outside the lock, as it may call code of the arguments.
+        held = weight(getattr(self._records.get(result_id), "passed", None))
         evicted: list[Record] = []  # keeps the records alive until the lock is free
         ending = f"{TaskCancelled.__module__}.{TaskCancelled.__qualname__}"
         with self._lock:
@@ -217,7 +220,7 @@ class MemoryStore:
             record.heap.remove(record.entry)
             record.heap = None
             record.stop_asked = True
-            record.ending = ending, f"{ending}: {TaskCancelled()}"
+            record.ending = self.encode((ending, f"{ending}: {TaskCancelled()}"))
             record.weight = held + weight(record.ending)
             self._end(record, TaskResultStatus.FAILED, evicted)
             snapshot = record.snapshot()
@@ -373,10 +376,7 @@ class MemoryStore:
         if not self._ready:
             return None
         record = self._ready.pop()
-        record.heap = None
-        record.worker_id = worker_id
-        record.started_at_ns = max(time.time_ns(), record.enqueued_at_ns)
-        record.status = TaskResultStatus.RUNNING
+        record.begin(worker_id)
         self.running += 1
         return record
 

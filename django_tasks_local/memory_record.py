@@ -18,7 +18,6 @@ class Record:
     """One task; also the claim of the thread that runs it."""
 
     __slots__ = (
-        "_arguments",
         "bell",
         "ending",
         "enqueued_at_ns",
@@ -27,6 +26,7 @@ class Record:
         "heap",
         "meta",
         "metadata",
+        "passed",
         "priority",
         "reported",
         "result_id",
@@ -46,7 +46,7 @@ class Record:
     ) -> None:  # fmt: skip
         self.result_id = random_id()
         self.meta = meta
-        self._arguments = arguments
+        self.passed = arguments  # as the store has encoded them
         self.metadata = metadata
         self.priority = priority
         self.time_limit = time_limit
@@ -63,9 +63,16 @@ class Record:
         self.weight = 0  # about how many bytes it holds; counted when it ends
         self.bell: threading.Event | None = None  # made by the first call that waits for its end
 
+    def begin(self, worker_id: str) -> None:
+        """Make it RUNNING. It was just taken out of its heap, and the store's lock is held."""
+        self.heap = None
+        self.worker_id = worker_id
+        self.started_at_ns = max(time.time_ns(), self.enqueued_at_ns)
+        self.status = TaskResultStatus.RUNNING
+
     def arguments(self) -> Arguments:
         """Return the objects that were passed, unchanged."""
-        return self._arguments
+        return self.passed
 
     def outcome(self) -> Any:
         """Return the object that the task returned, or the error's class path and traceback."""

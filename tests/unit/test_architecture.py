@@ -51,6 +51,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("execution",),
     ("pool",),
     ("backends",),
+    ("test",),
     ("management", "apps", ""),
 )
 # The rest of the package sees the ring through its door.
