@@ -1,5 +1,7 @@
 """What a ring derives from its commit words, in a form that can be compared."""
 
+from collections import defaultdict
+from itertools import compress
 from typing import Any
 
 from django_tasks_local.ring import Ring
@@ -9,20 +11,22 @@ from django_tasks_local.ring.format import layout as at
 def derived(ring: Ring) -> dict[str, Any]:
     """All that is derived from the commit words, in a form that can be compared."""
     table, words = ring._table, ring.words
-    # What was cleared since it was enqueued goes from one lane of its code into the other.
-    waiting = {
-        (code, queue): sorted(
-            (slot for lane in (0, 1) for slot in _walk(ring, words[_head_of(code, lane, queue)])),
-            key=lambda slot: words[table.sequence + slot],
-        )
-        for code in range(at.CODES)
-        for queue in range(at.PRIORITIES)
-    }
+    # A task goes from one lane of its code into the other when its code may run.
+    waiting: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+    for code in range(at.CODES):
+        for lane in (0, 1):
+            first = at.LANES_AT + (2 * code + lane) * at.LANE_WORDS + at.L_HEAD
+            heads = words[first : first + at.PRIORITIES].tolist()
+            for queue in compress(range(at.PRIORITIES), heads):
+                waiting[code, queue] += _walk(ring, heads[queue])
     heap = table.geometry.column("heap")
     reserved = table.slots.reserved()
     place = table.geometry.map_at
     return {
-        "waiting": {place: slots for place, slots in waiting.items() if slots},
+        "waiting": {
+            place: sorted(slots, key=lambda slot: words[table.sequence + slot])
+            for place, slots in waiting.items()
+        },
         "heap": sorted(words[heap : heap + words[at.H_DEFERRED]].tolist()),
         "recency": _walk(ring, words[at.H_OLDEST]),
         "newest": words[at.H_NEWEST],
@@ -44,7 +48,3 @@ def _walk(ring: Ring, slot: int) -> list[int]:
         slots.append(slot)
         slot = ring.words[link + slot]
     return slots
-
-
-def _head_of(code: int, lane: int, queue: int) -> int:
-    return at.LANES_AT + (2 * code + lane) * at.LANE_WORDS + at.L_HEAD + queue

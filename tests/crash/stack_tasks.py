@@ -13,13 +13,14 @@ from django_tasks_local import current_result_id
 def work(path: str, for_s: float) -> str:
     """Runs for a while; returns its own id."""
     result_id = current_result_id.get()
-    _note(path, "start", result_id)
+    note(path, "start", result_id)
     select.select([], [], [], for_s)
-    _note(path, "end", result_id)
+    note(path, "end", result_id)
     return result_id
 
 
-def _note(path: str, what: str, result_id: str) -> None:
+def note(path: str, what: str, result_id: str) -> None:
+    """Append a line to a file."""
     line = f"{what} {result_id} {os.getpid()} {time.monotonic_ns()}\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(descriptor, line.encode())  # one write: lines of several workers do not mix
