@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Any
 
 from django.tasks import TaskResultStatus
+from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.heap import Heap
 from django_tasks_local.progress import Progress
@@ -63,13 +65,6 @@ class Record:
         self.weight = 0  # about how many bytes it holds; counted when it ends
         self.bell: threading.Event | None = None  # made by the first call that waits for its end
 
-    def begin(self, worker_id: str) -> None:
-        """Make it RUNNING. It was just taken out of its heap, and the store's lock is held."""
-        self.heap = None
-        self.worker_id = worker_id
-        self.started_at_ns = max(time.time_ns(), self.enqueued_at_ns)
-        self.status = TaskResultStatus.RUNNING
-
     def arguments(self) -> Arguments:
         """Return the objects that were passed, unchanged."""
         return self.passed
@@ -109,3 +104,18 @@ class Record:
             metadata=self.metadata,
             cancelled=self.cancelled,
         )
+
+
+def does_not_exist(result_id: str, alias: str, kept: str) -> TaskResultDoesNotExist:
+    """Return what to raise for a string that is not the id of a record here.
+
+    Args:
+        result_id: The string.
+        alias: The backend's.
+        kept: What is kept of finished results.
+    """
+    return TaskResultDoesNotExist(
+        f"No result {result_id[:80]!r} in process {os.getpid()}. Task backend {alias!r} is a "
+        "ThreadPoolBackend: only the process that enqueued a task can read its result, and it "
+        f"keeps {kept}. ProcessPoolBackend has results that every process of the site can read."
+    )

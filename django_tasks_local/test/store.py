@@ -73,18 +73,16 @@ class InlineStore(MemoryStore):
             record = self._records.get(result_id)
             if record is None or record.heap is None:
                 return None
-            is_deferred = record.heap is self._deferred
+            is_deferred = record.heap is self._order.deferred
             if is_deferred and due_ns is not None and record.entry[0] > due_ns:
                 return None
-            record.heap.remove(record.entry)
-            record.begin(worker_id)
-            self.running += 1
-            return record
+            self._order.remove(record)
+            return self._begin(record, worker_id)
 
     def look(self, record: Record) -> Snapshot:
-        """Return a record as it is now, also one that the store has dropped."""
+        """Return a record as it is now: that of the next attempt, or one that was dropped."""
         with self._lock:
-            return record.snapshot()
+            return self._records.get(record.result_id, record).snapshot()
 
     def _does_not_exist(self, result_id: str) -> TaskResultDoesNotExist:
         return TaskResultDoesNotExist(
