@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local.exceptions import counted
 from django_tasks_local.memory import MemoryStore
 from django_tasks_local.memory_record import Record
 from django_tasks_local.options import Options
@@ -87,9 +86,8 @@ class InlineStore(MemoryStore):
     def _does_not_exist(self, result_id: str) -> TaskResultDoesNotExist:
         return TaskResultDoesNotExist(
             f"No result {result_id[:80]!r}. Task backend {self.alias!r} is an InlineBackend: what "
-            "was enqueued before the last captured_tasks() is gone, and of what came after it "
-            f"{counted(self.max_results, 'finished result')} (MAX_RESULTS) are kept"
-            f"{self._lifetimes}."
+            "was enqueued before the last captured_tasks() is gone, and what has come since is "
+            "kept as MAX_RESULTS, MAX_RESULT_BYTES, RESULT_TTL and FAILURE_TTL say."
         )
 
 
