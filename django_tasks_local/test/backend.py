@@ -38,9 +38,7 @@ class InlineBackend(LocalBackend):
     ) -> Any:
         """Do what ``ProcessPoolBackend.enqueue`` does, run the task if it is due, and return."""
         result = super().enqueue(task, args, kwargs, **prepared)
-        if runs_at_once[-1]:
-            while self.run_once(result, time.time_ns()):
-                pass  # it failed, and is to be tried again at once
+        self._run_now(result)
         return result
 
     def run_once(self, result: LocalTaskResult, due_ns: int | None = None) -> bool:
@@ -88,6 +86,11 @@ class InlineBackend(LocalBackend):
     async def await_change(self, result: LocalTaskResult, timeout_s: float) -> None:
         """Do what `wait_for_change` does, in a thread."""
         await sync_to_async(self.wait_for_change, thread_sensitive=True)(result, timeout_s)
+
+    def _run_now(self, result: LocalTaskResult) -> None:
+        # More than once where it failed, and is to be tried again at once.
+        while runs_at_once[-1] and self.run_once(result, time.time_ns()):
+            pass
 
     def close(self) -> None:
         """Forget all tasks and results of this alias."""
