@@ -15,7 +15,7 @@ class MetadataOperations(Operations):
     """The operations of a ring, with those that concern metadata."""
 
     def enqueue_with_metadata(self, request: Request) -> int:
-        """As `enqueue`, for a request that has metadata."""
+        """Do as `enqueue`, for a request that has metadata."""
         words, table, block = self._words, self._table, request.metadata
         assert block is not None
         if self.full():

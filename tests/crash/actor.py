@@ -68,10 +68,12 @@ class Actor(Canceller):
 
     def act(self) -> None:
         """One random operation."""
+        upkeep = self.ring.upkeep
         operations: tuple[tuple[Callable[[], object], int], ...] = (
             (self.enqueue, 30), (self.work, 34), (self.read, 24), (self.save, 8),
-            (self.ring.reap_dead, 3), (self.ring.promote, 2), (self.ring.top_up, 1),
-            (self.ring.heal, 2), (self.ring.recover, 1), (self.check, 1), (self.ring.counts, 1),
+            (upkeep.settle_dead, 3), (upkeep.promote, 2), (upkeep.top_up, 1),
+            (upkeep.renew_semaphores, 2), (upkeep.rebuild, 1), (self.check, 1),
+            (self.ring.counts, 1),
             (self.clear, 2), (self.hire, 1), (self.ring.workforce.give_way, 1),
             (self.ring.expiry.sweep, 3), (self.note_kill, 2), (self.look_at_noted, 2),
             (self.cancel, 4),
@@ -99,7 +101,7 @@ class Actor(Canceller):
 
     def clear(self) -> None:
         """Does as a pool that has compared its files with all sites of its code."""
-        self.ring.clear(self.ring.leadership.newest_site())
+        self.ring.upkeep.set_runnable_up_to(self.ring.leadership.newest_site())
 
     def hire(self) -> None:
         """Does as a pool that could use workers."""
@@ -238,7 +240,7 @@ class Actor(Canceller):
 
     def check(self) -> None:
         """Audits the living ring."""
-        for problem in self.ring.check():
+        for problem in self.ring.upkeep.check():
             self.ledger.violation(f"the audit says: {problem}")
 
 

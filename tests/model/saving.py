@@ -40,7 +40,7 @@ class Saving(Adopting):
             assert not self.model.expired(result_id, self.clock.now_ns)
             assert self.model.saves(result_id, metadata)
             return
-        assert self.ring.check() == []
+        assert self.ring.upkeep.check() == []
         if self.look.recency()[-1:] == [result_id]:
             self.model.read(result_id)
         self.after_interruption()
