@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from django.tasks import Task, TaskResult, TaskResultStatus
 
+    from django_tasks_local.options import Kind
     from django_tasks_local.store import Snapshot
 
 
@@ -22,7 +23,7 @@ class OwnBackend(ABC):
         result_class: That of the results that it returns.
     """
 
-    kind: ClassVar[Literal["thread", "process"]]
+    kind: ClassVar[Kind]
     result_class: ClassVar[type[TaskResult[..., Any]]]
 
     @abstractmethod
@@ -62,3 +63,7 @@ class OwnBackend(ABC):
     @abstractmethod
     def wait_for_change(self, result: Any, timeout_s: float) -> None:
         """Block until the task of ``result`` has ended, or for ``timeout_s``."""
+
+    @abstractmethod
+    async def await_change(self, result: Any, timeout_s: float) -> None:
+        """Do what `wait_for_change` does, for an event loop."""
