@@ -4,7 +4,7 @@ Nothing is pickled; a task gets the very objects that were passed. One lock guar
 idle threads wait on a condition of the lock. No thread that holds the lock calls the user's code,
 or drops the last reference to one of the user's objects, whose ``__del__`` may be such code.
 
-Invariants, whenever the lock is free:
+Invariants, whenever the lock is free and ``_torn`` is false:
 
 - once the store is closed, ``_records`` holds what is RUNNING and nothing else is held;
 - a record is in ``_order`` if and only if it is READY, in ``_finished`` if and only if it is
@@ -12,15 +12,19 @@ Invariants, whenever the lock is free:
 - ``waiting == len(_order) <= max_pending``;
 - ``len(_finished) <= max_results``;
 - with a RESULT_TTL or a FAILURE_TTL, what is in ``_finished`` and can expire is in ``_lifetimes``;
-- ``_kept_bytes`` is the sum of the weights in ``_finished``, and at most ``max_result_bytes``
-  unless one record alone is heavier.
+- ``_finished.kept_bytes`` is the sum of the weights there, and at most ``max_result_bytes`` unless
+  one record alone is heavier.
+
+An exception may come between any two writes: a signal handler's, such as that of a time limit, in
+the main thread. Which records there are, and the status of each, is the truth; ``_torn`` is true
+while anything else is being made to fit it, and whoever finds it true does that again.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -29,9 +33,10 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import CANCELLED, QueueFull, TaskCancelled, counted
 from django_tasks_local.lifetimes import Lifetimes
+from django_tasks_local.memory_finished import Finished
 from django_tasks_local.memory_listing import in_order
 from django_tasks_local.memory_order import Order
-from django_tasks_local.memory_record import Record, does_not_exist
+from django_tasks_local.memory_record import Record, by_status, does_not_exist
 from django_tasks_local.polite_lock import PoliteLock
 from django_tasks_local.store import Arguments, Snapshot, StopAsked
 from django_tasks_local.weight import weight
@@ -68,10 +73,10 @@ class MemoryStore:
         self._records: dict[str, Record] = {}
         self._waiting: Counter[str] = Counter()  # how often each running task waits for others
         self._order = Order()
-        self._finished: OrderedDict[str, Record] = OrderedDict()  # least recently used first
-        self._kept_bytes = 0  # the weight of the finished records
         self._lifetimes = Lifetimes[Record](result_ttl_s, failure_ttl_s)
         self._expires = bool(self._lifetimes)
+        self._finished = Finished(max_results, max_result_bytes, self._lifetimes)
+        self._torn = False
 
     @property
     def waiting(self) -> int:
@@ -115,7 +120,7 @@ class MemoryStore:
                     record = None
             if record is not None:
                 if record.finished_at_ns:
-                    self._finished.move_to_end(result_id)
+                    self._finished.touch(result_id)
                 return record.snapshot()
         raise self._does_not_exist(result_id)
 
@@ -134,10 +139,11 @@ class MemoryStore:
                 more = len(metadata) - len(record.metadata)
                 record.metadata = metadata
                 if result_id in self._finished:
-                    self._finished.move_to_end(result_id)
-                    record.weight += more
-                    self._kept_bytes += more
-                    dropped += self._evict()
+                    self._torn = True
+                    self._finished.touch(result_id)
+                    self._finished.weigh(record, more)
+                    self._torn = False
+                    self._evict(dropped)
         if record is None:
             raise self._does_not_exist(result_id)
 
@@ -178,6 +184,8 @@ class MemoryStore:
         with self._lock_of_workers:
             if claim.stop_asked and not cancelled:
                 raise StopAsked
+            self._mend_if_torn()
+            self._torn = True
             claim.ending = outcome
             self.running -= 1
             self._waiting.pop(claim.result_id, None)  # for a thread that it has left
@@ -200,6 +208,7 @@ class MemoryStore:
             if record.heap is None:
                 record.stop_asked = record.stop_asked or running
                 return running, None
+            self._torn = True
             self._order.remove(record)
             record.stop_asked = True
             record.ending = self.encode((CANCELLED, f"{CANCELLED}: {TaskCancelled()}"))
@@ -211,10 +220,13 @@ class MemoryStore:
         return True, snapshot
 
     def _put(self, record: Record, due_ns: int) -> None:
+        if self.idle:
+            self._work.notify()  # which goes on when the lock is free
+        record.due_ns = due_ns
+        self._torn = True
         self._records[record.result_id] = record
         self._order.add(record, due_ns)
-        if self.idle:
-            self._work.notify()
+        self._torn = False
 
     def _end(self, record: Record, status: TaskResultStatus, evicted: list[Record]) -> None:
         # A clock that was set back must not make a task end before it began.
@@ -223,33 +235,38 @@ class MemoryStore:
         if self._closed:
             evicted.append(self._records.pop(record.result_id))
         else:
-            self._finished[record.result_id] = record
             record.weight += len(record.metadata)
-            self._kept_bytes += record.weight
-            if self._expires:
-                self._drop_expired(evicted)
-                self._lifetimes.add(record)
-        evicted += self._evict()
+            self._finished.add(record)
+        self._torn = False
+        if self._expires:
+            self._drop_expired(evicted)
+        self._evict(evicted)
         if self._ending:
             self._quiet.notify_all()
 
-    def _drop(self, result_id: str) -> Record:
-        """Forget a finished record. Its caller keeps it until the lock is free."""
-        record = self._finished.pop(result_id)
-        self._kept_bytes -= record.weight
-        del self._records[result_id]
-        if self._expires:
-            self._lifetimes.remove(record)
-        return record
+    def _drop(self, record: Record, dropped: list[Record]) -> None:
+        dropped.append(record)  # which its caller keeps until the lock is free
+        self._torn = True
+        self._finished.remove(record)
+        del self._records[record.result_id]
+        self._torn = False
 
-    def _evict(self) -> list[Record]:
-        evicted = []
-        while self._keeps_too_much():
-            evicted.append(self._drop(next(iter(self._finished))))
-        return evicted
+    def _evict(self, dropped: list[Record]) -> None:
+        while (record := self._finished.surplus()) is not None:
+            self._drop(record, dropped)
 
     def _drop_expired(self, dropped: list[Record]) -> None:
-        dropped += [self._drop(record.result_id) for record in self._lifetimes.expired()]
+        for record in self._lifetimes.expired():
+            self._drop(record, dropped)
+
+    def _mend_if_torn(self) -> None:
+        if not self._torn:
+            return
+        waiting, running, finished = by_status(self._records.values())
+        self._order.refill(waiting)
+        self._finished.refill(finished)
+        self.running = len(running)
+        self._torn = False
 
     def wait_for_change(self, snapshot: Snapshot, timeout_s: float) -> None:
         """Block until a record has ended; see ``store.StoreClient``."""
@@ -294,11 +311,6 @@ class MemoryStore:
             self._waiting[task_id] -= 1
             self._waiting = +self._waiting  # without what is 0 or less: its task has ended
 
-    def _keeps_too_much(self) -> bool:
-        kept = len(self._finished)
-        too_heavy = self._kept_bytes > self.max_result_bytes and kept > 1
-        return too_heavy or kept > self.max_results
-
     def wait_until_done(self, timeout_s: float | None) -> bool:
         """Wait until nothing is running or due; tasks deferred to later do not count.
 
@@ -330,11 +342,8 @@ class MemoryStore:
             self._closed = True
             self._work.notify_all()
             waiting = self._order.empty()
-            dropped = self._records, self._finished
+            dropped = self._records, self._finished.empty()
             self._records = {record.result_id: record for record in self._in_progress()}
-            self._finished = OrderedDict()
-            self._lifetimes.forget()
-            self._kept_bytes = 0
         for bell in filter(None, (record.bell for record in waiting)):
             bell.set()
         del dropped  # now that the lock is free
@@ -349,6 +358,9 @@ class MemoryStore:
         # What `PoliteLock` does, as far as that is safe in the main thread.
         while self._lock.locked():
             time.sleep(0)
+        if self._torn:  # no other thread's, once the lock is ours
+            with self._lock:
+                self._mend_if_torn()
 
     def _in_progress(self) -> list[Record]:
         running = TaskResultStatus.RUNNING
@@ -358,6 +370,7 @@ class MemoryStore:
         self._promote()
         if not self._order.ready:
             return None
+        self._torn = True
         return self._begin(self._order.pop(), worker_id)
 
     def _begin(self, record: Record, worker_id: str) -> Record:
@@ -365,8 +378,13 @@ class MemoryStore:
         record.started_at_ns = max(time.time_ns(), record.enqueued_at_ns)
         record.status = TaskResultStatus.RUNNING
         self.running += 1
+        self._torn = False
         return record
 
     def _promote(self) -> None:
-        for _ in range(self._order.promote()):
+        self._mend_if_torn()
+        self._torn = True
+        promoted = self._order.promote()
+        self._torn = False
+        for _ in range(promoted):
             self._work.notify()

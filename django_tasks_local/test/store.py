@@ -69,12 +69,14 @@ class InlineStore(MemoryStore):
             ``None`` if it does not wait, or is deferred beyond that moment.
         """
         with self._lock:
+            self._mend_if_torn()
             record = self._records.get(result_id)
             if record is None or record.heap is None:
                 return None
             is_deferred = record.heap is self._order.deferred
             if is_deferred and due_ns is not None and record.entry[0] > due_ns:
                 return None
+            self._torn = True
             self._order.remove(record)
             return self._begin(record, worker_id)
 

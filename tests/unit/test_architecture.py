@@ -42,7 +42,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("ring",),
     ("lifetimes",),
     ("memory_listing", "memory_record"),
-    ("memory_order",),
+    ("memory_finished", "memory_order"),
     ("memory",),
     ("metadata",),
     ("naming",),
