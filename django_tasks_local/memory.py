@@ -9,7 +9,7 @@ Invariants, whenever the lock is free and ``_torn`` is false:
 - once the store is closed, ``_records`` holds what is RUNNING and nothing else is held;
 - a record is in ``_order`` if and only if it is READY, in ``_finished`` if and only if it is
   SUCCESSFUL or FAILED;
-- ``waiting == len(_order) <= max_pending``;
+- ``waiting == len(_order)``, and at most ``max_pending`` but for retries;
 - ``len(_finished) <= max_results``;
 - with a RESULT_TTL or a FAILURE_TTL, what is in ``_finished`` and can expire is in ``_lifetimes``;
 - ``_finished.kept_bytes`` is the sum of the weights there, and at most ``max_result_bytes`` unless
@@ -29,12 +29,12 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from django.tasks import TaskResultStatus
-from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local.exceptions import CANCELLED, QueueFull, TaskCancelled, counted
+from django_tasks_local.attempts import TaskErrorText
+from django_tasks_local.exceptions import CANCELLED, QueueFull, TaskCancelled
 from django_tasks_local.lifetimes import Lifetimes
 from django_tasks_local.memory_finished import Finished
-from django_tasks_local.memory_listing import in_order
+from django_tasks_local.memory_listing import in_order, wanted
 from django_tasks_local.memory_order import Order
 from django_tasks_local.memory_record import Record, by_status, does_not_exist
 from django_tasks_local.polite_lock import PoliteLock
@@ -51,6 +51,7 @@ class MemoryStore:
     """
 
     record_class = Record
+    _does_not_exist = staticmethod(does_not_exist)
 
     def __init__(
         self, alias: str, *, max_results: int, max_result_bytes: int, max_pending: int,
@@ -58,8 +59,6 @@ class MemoryStore:
     ) -> None:  # fmt: skip
         self.alias = alias
         self.max_workers = max_workers
-        self.max_results = max_results
-        self.max_result_bytes = max_result_bytes
         self.max_pending = max_pending
         self.idle = self.running = 0
         self._closed = False
@@ -122,7 +121,7 @@ class MemoryStore:
                 if record.finished_at_ns:
                     self._finished.touch(result_id)
                 return record.snapshot()
-        raise self._does_not_exist(result_id)
+        raise self._does_not_exist(result_id, self.alias, str(self._finished))
 
     def save_metadata(self, result_id: str, metadata: bytes, claim: Record | None = None) -> None:
         """Replace a task's metadata. A save makes a finished result the most recent."""
@@ -145,14 +144,7 @@ class MemoryStore:
                     self._torn = False
                     self._evict(dropped)
         if record is None:
-            raise self._does_not_exist(result_id)
-
-    def _does_not_exist(self, result_id: str) -> TaskResultDoesNotExist:
-        kept = counted(self.max_results, "finished result")
-        return does_not_exist(
-            result_id, self.alias, f"{kept} (MAX_RESULTS) of up to {self.max_result_bytes:,} bytes "
-            f"in all (MAX_RESULT_BYTES){self._lifetimes}",
-        )  # fmt: skip
+            raise self._does_not_exist(result_id, self.alias, str(self._finished))
 
     def claim(self, worker_id: str = "") -> Record | None:
         """Claim the task whose turn it is; ``None`` if none is due."""
@@ -180,7 +172,7 @@ class MemoryStore:
     ) -> int:
         """Store the outcome. Nothing is too large here: the latest result is always kept."""
         evicted: list[Record] = []  # keeps the records alive until the lock is free
-        claim.weight = weight(outcome) + weight(claim.passed)
+        claim.weight = weight(outcome) + weight(claim.passed) + weight(claim.past)
         with self._lock_of_workers:
             if claim.stop_asked and not cancelled:
                 raise StopAsked
@@ -195,11 +187,30 @@ class MemoryStore:
             claim.bell.set()
         return claim.finished_at_ns
 
+    def retry(self, claim: Record, *, error: TaskErrorText, due_ns: int) -> bool:
+        """Make a claimed task READY again; see ``store.Store``."""
+        record = claim.next_attempt(error)
+        with self._lock_of_workers:
+            if claim.stop_asked:
+                raise StopAsked
+            if self._closed:
+                return False
+            self._mend_if_torn()
+            self._torn = True
+            self.running -= 1
+            self._waiting.pop(claim.result_id, None)  # for a thread that it has left
+            record.metadata, record.bell = claim.metadata, claim.bell
+            claim.replaced = True
+            self._put(record, due_ns)
+            if self._ending:
+                self._quiet.notify_all()
+        return True
+
     def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Snapshot | None]:
         """Take a READY task out, or ask a RUNNING one to stop; see ``store.StoreClient``."""
-        self.get(result_id)  # raises for what is not there
+        past = self.get(result_id).past  # raises for what is not there
         # Outside the lock, as it may call code of the arguments.
-        held = weight(getattr(self._records.get(result_id), "passed", None))
+        held = weight(getattr(self._records.get(result_id), "passed", None)) + weight(past)
         evicted: list[Record] = []  # keeps the records alive until the lock is free
         with self._lock:
             record = self._records.get(result_id)
@@ -211,7 +222,8 @@ class MemoryStore:
             self._torn = True
             self._order.remove(record)
             record.stop_asked = True
-            record.ending = self.encode((CANCELLED, f"{CANCELLED}: {TaskCancelled()}"))
+            cancelled = TaskCancelled(retried=record.past is not None)
+            record.ending = self.encode((CANCELLED, f"{CANCELLED}: {cancelled}"))
             record.weight = held + weight(record.ending)
             self._end(record, TaskResultStatus.FAILED, evicted)
             snapshot = record.snapshot()
@@ -286,11 +298,8 @@ class MemoryStore:
         with self._lock:  # copies of references: some ms for 100,000 records
             records = [*self._records.values()]
             ready, deferred = self._order.ready.entries(), self._order.deferred.entries()
-        seen = set()  # what ends meanwhile would come a second time, among the finished
-        for record in in_order(statuses, records, ready, deferred, time.time_ns()):
-            if record.result_id in seen or not (accepts is None or accepts(record.meta)):
-                continue
-            seen.add(record.result_id)
+        found = in_order(statuses, records, ready, deferred, time.time_ns())
+        for record in wanted(found, accepts):
             with self._lock:
                 there = self._records.get(record.result_id) is record
                 snapshot = record.snapshot()

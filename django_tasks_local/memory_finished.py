@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
+from django_tasks_local.exceptions import counted
 from django_tasks_local.lifetimes import Lifetimes
 from django_tasks_local.memory_record import Record
 
@@ -35,6 +36,12 @@ class Finished:
     def __contains__(self, result_id: str) -> bool:
         """Return whether a record is among them."""
         return result_id in self._records
+
+    def __str__(self) -> str:
+        """Return how many are kept and for how long, as a part of a sentence."""
+        kept = counted(self._max_results, "finished result")
+        size = f"{self._max_bytes:,} bytes in all (MAX_RESULT_BYTES)"
+        return f"{kept} (MAX_RESULTS) of up to {size}{self._lifetimes}"
 
     def touch(self, result_id: str) -> None:
         """Make a record the most recently used."""

@@ -85,9 +85,10 @@ class InlineStore(MemoryStore):
         with self._lock:
             return self._records.get(record.result_id, record).snapshot()
 
-    def _does_not_exist(self, result_id: str) -> TaskResultDoesNotExist:
+    @staticmethod
+    def _does_not_exist(result_id: str, alias: str, kept: str) -> TaskResultDoesNotExist:
         return TaskResultDoesNotExist(
-            f"No result {result_id[:80]!r}. Task backend {self.alias!r} is an InlineBackend: what "
+            f"No result {result_id[:80]!r}. Task backend {alias!r} is an InlineBackend: what "
             "was enqueued before the last captured_tasks() is gone, and what has come since is "
             "kept as MAX_RESULTS, MAX_RESULT_BYTES, RESULT_TTL and FAILURE_TTL say."
         )
