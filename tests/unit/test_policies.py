@@ -97,6 +97,14 @@ async def waits(exception: BaseException, task_result: Any) -> float:
     return 0
 
 
+class Waits:
+    """Nor is an object that is called as one."""
+
+    async def __call__(self, exception: BaseException, task_result: Any) -> float:
+        """Do not wait."""
+        return 0
+
+
 @pytest.mark.parametrize(
     ("word", "value", "wanted"),
     [
@@ -108,6 +116,7 @@ async def waits(exception: BaseException, task_result: Any) -> float:
         ("backoff", timedelta(1), "not of type timedelta"),
         ("backoff", int, "a class is not"),
         ("backoff", waits, "async is not"),
+        ("backoff", Waits(), "async is not"),
         ("retry_on", "OSError", "'OSError', of type str, is no exception class"),
         ("retry_on", (OSError, int), "of type type, is no exception class"),
         ("retry_on", OSError("x"), "of type OSError, is no exception class"),
