@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from django_tasks_local.backends.process import ProcessPoolBackend
     from django_tasks_local.backends.thread import ThreadPoolBackend
+    from django_tasks_local.bulk import aenqueue_many, enqueue_many
     from django_tasks_local.cancelling import acancel, cancel
     from django_tasks_local.execution import current_result_id
     from django_tasks_local.listing import MissingTask, aresults, results
@@ -24,11 +25,13 @@ __all__ = [
     "Progress",
     "ThreadPoolBackend",
     "acancel",
+    "aenqueue_many",
     "aresults",
     "await_finished",
     "cancel",
     "check_cancelled",
     "current_result_id",
+    "enqueue_many",
     "enqueue_on_commit",
     "is_cancel_requested",
     "metadata_of",
@@ -49,11 +52,13 @@ _MODULES = {
     "Progress": "django_tasks_local.progress",
     "ThreadPoolBackend": "django_tasks_local.backends.thread",
     "acancel": "django_tasks_local.cancelling",
+    "aenqueue_many": "django_tasks_local.bulk",
     "aresults": "django_tasks_local.listing",
     "await_finished": "django_tasks_local.waiting",
     "cancel": "django_tasks_local.cancelling",
     "check_cancelled": "django_tasks_local.stopping",
     "current_result_id": "django_tasks_local.execution",
+    "enqueue_many": "django_tasks_local.bulk",
     "enqueue_on_commit": "django_tasks_local.on_commit",
     "is_cancel_requested": "django_tasks_local.stopping",
     "metadata_of": "django_tasks_local.metadata",

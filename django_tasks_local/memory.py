@@ -7,33 +7,33 @@ or drops the last reference to one of the user's objects, whose ``__del__`` may 
 Invariants, whenever the lock is free:
 
 - once the store is closed, ``_records`` holds what is RUNNING and nothing else is held;
-- a record is in ``_order`` if and only if it is READY, in ``_finished`` if and only if it is
-  SUCCESSFUL or FAILED;
-- ``waiting == len(_order) <= max_pending``;
-- ``len(_finished) <= max_results``;
-- with a RESULT_TTL or a FAILURE_TTL, what is in ``_finished`` and can expire is in ``_lifetimes``;
-- ``_kept_bytes`` is the sum of the weights in ``_finished``, and at most ``max_result_bytes``
-  unless one record alone is heavier.
+- a record is in ``_order`` if and only if it is READY, in ``_kept`` if and only if it is SUCCESSFUL
+  or FAILED;
+- ``waiting == len(_order) + _promised <= max_pending``;
+- ``_keys`` has the records with a key that are READY or RUNNING, each under its own.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local.exceptions import QueueFull, TaskCancelled, counted
-from django_tasks_local.lifetimes import Lifetimes
+from django_tasks_local.exceptions import QueueFull, TaskCancelled
+from django_tasks_local.memory_bulk import put_all
+from django_tasks_local.memory_kept import Kept
 from django_tasks_local.memory_listing import in_order
 from django_tasks_local.memory_order import Order
 from django_tasks_local.memory_record import Record, does_not_exist
 from django_tasks_local.polite_lock import PoliteLock
-from django_tasks_local.store import Arguments, Snapshot, StopAsked
+from django_tasks_local.store import Arguments, KeyTaken, Snapshot, StopAsked
 from django_tasks_local.weight import weight
 
 
@@ -53,12 +53,9 @@ class MemoryStore:
     ) -> None:  # fmt: skip
         self.alias = alias
         self.max_workers = max_workers
-        self.max_results = max_results
-        self.max_result_bytes = max_result_bytes
         self.max_pending = max_pending
         self.idle = self.running = 0
-        self._closed = False
-        self._ending = False  # a thread waits until all is done
+        self._closed = self._ending = False  # the latter: a thread waits until all is done
         self._lock = threading.Lock()
         self._lock_of_workers = PoliteLock(self._lock)
         # Two conditions: a notify meant for a thread that wants work must not wake a thread that
@@ -66,17 +63,17 @@ class MemoryStore:
         self._work = threading.Condition(self._lock)
         self._quiet = threading.Condition(self._lock)
         self._records: dict[str, Record] = {}
+        self._keys: dict[bytes, Record] = {}
         self._waiting: Counter[str] = Counter()  # how often each running task waits for others
         self._order = Order()
-        self._finished: OrderedDict[str, Record] = OrderedDict()  # least recently used first
-        self._kept_bytes = 0  # the weight of the finished records
-        self._lifetimes = Lifetimes[Record](result_ttl_s, failure_ttl_s)
-        self._expires = bool(self._lifetimes)
+        self._promised = 0  # accepted, and on their way to the others
+        self._kept = Kept(max_results, max_result_bytes, result_ttl_s, failure_ttl_s)
+        self._expires = self._kept.expires
 
     @property
     def waiting(self) -> int:
         """Tasks that are READY, deferred ones included."""
-        return len(self._order)
+        return len(self._order) + self._promised
 
     @property
     def unattended(self) -> int:
@@ -89,19 +86,63 @@ class MemoryStore:
 
     def enqueue(
         self, meta: bytes, arguments: Arguments, *, priority: int, due_ns: int,
-        time_limit: int = 0, metadata: bytes = b"",
+        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"",
     ) -> tuple[str, int]:  # fmt: skip
         """Store a READY task; see ``store.StoreClient``."""
-        record = self.record_class(meta, arguments, priority, time_limit, metadata)
+        record = self.record_class(meta, arguments, priority, time_limit, metadata, key)
         expired: list[Record] = []  # until the lock is free
         self._let_workers_go()
         with self._lock:
             if self._expires:
                 self._drop_expired(expired)
+            if key in self._keys:
+                raise KeyTaken(self._keys[key].result_id)
             if self.waiting >= self.max_pending:
                 raise QueueFull(self.alias, self.waiting, self.max_pending)
             self._put(record, due_ns)
         return record.result_id, record.enqueued_at_ns
+
+    def enqueue_many(
+        self, meta: bytes, arguments: Sequence[Arguments], *, priority: int, due_ns: int,
+        time_limit: int = 0, metadata: bytes = b"", keys: Sequence[bytes] = (),
+    ) -> tuple[list[str], dict[int, str], int]:  # fmt: skip
+        """Store READY tasks, all of them or none; see ``store.StoreClient``."""
+        made = zip(arguments, keys or repeat(b""), strict=False)
+        make = self.record_class
+        records = [make(meta, a, priority, time_limit, metadata, key) for a, key in made]
+        now_ns = records[0].enqueued_at_ns
+        expired: list[Record] = []  # until the lock is free
+        self._let_workers_go()
+        with self._lock:
+            if self._expires:
+                self._drop_expired(expired)
+            if self.waiting + len(records) > self.max_pending:
+                waiting = self.waiting
+                raise QueueFull(self.alias, waiting, self.max_pending, wanted=len(records))
+            self._promised += len(records)
+        for record in records:
+            record.enqueued_at_ns = now_ns
+        held = put_all(records, partial(self._put_some, due_ns))
+        return [record.result_id for record in records], held, now_ns
+
+    def held(self, keys: Sequence[bytes]) -> dict[int, str]:
+        """Return which of these keys tasks have; see ``store.StoreClient``."""
+        with self._lock:
+            found = [(place, self._keys.get(key)) for place, key in enumerate(keys)]
+            return {place: record.result_id for place, record in found if record is not None}
+
+    def _put_some(self, due_ns: int, records: Sequence[Record]) -> dict[int, Record]:
+        held = {}
+        self._let_workers_go()
+        with self._lock:
+            for place, record in enumerate(records):
+                other = self._keys.get(record.key, record)
+                if other is not record:
+                    held[place] = other
+                elif not record.was_put:
+                    self._put(record, due_ns)
+            self._promised -= len(records)
+        return held
 
     def get(self, result_id: str) -> Snapshot:
         """Return the record as it is now. A read makes a finished result the most recent."""
@@ -111,11 +152,11 @@ class MemoryStore:
             record = self._records.get(result_id)
             if record is not None and self._expires:
                 self._drop_expired(expired)
-                if self._lifetimes.is_over(record):
+                if self._kept.is_over(record):
                     record = None
             if record is not None:
                 if record.finished_at_ns:
-                    self._finished.move_to_end(result_id)
+                    self._kept.use(result_id)
                 return record.snapshot()
         raise self._does_not_exist(result_id)
 
@@ -128,25 +169,20 @@ class MemoryStore:
                 self._drop_expired(dropped)
             # What a worker runs may be of a store that was closed meanwhile, or of another one.
             record = claim or self._records.get(result_id)
-            if record is not None and self._lifetimes.is_over(record):
+            if record is not None and self._kept.is_over(record):
                 record = None
             if record is not None:
                 more = len(metadata) - len(record.metadata)
                 record.metadata = metadata
-                if result_id in self._finished:
-                    self._finished.move_to_end(result_id)
-                    record.weight += more
-                    self._kept_bytes += more
-                    dropped += self._evict()
+                if result_id in self._kept:
+                    self._kept.use(result_id)
+                    self._kept.reweigh(record, more)
+                    dropped += self._forget(self._kept.surplus())
         if record is None:
             raise self._does_not_exist(result_id)
 
     def _does_not_exist(self, result_id: str) -> TaskResultDoesNotExist:
-        kept = counted(self.max_results, "finished result")
-        return does_not_exist(
-            result_id, self.alias, f"{kept} (MAX_RESULTS) of up to {self.max_result_bytes:,} bytes "
-            f"in all (MAX_RESULT_BYTES){self._lifetimes}",
-        )  # fmt: skip
+        return does_not_exist(result_id, self.alias, str(self._kept))
 
     def claim(self, worker_id: str = "") -> Record | None:
         """Claim the task whose turn it is; ``None`` if none is due."""
@@ -213,6 +249,8 @@ class MemoryStore:
 
     def _put(self, record: Record, due_ns: int) -> None:
         self._records[record.result_id] = record
+        if record.key:
+            self._keys[record.key] = record
         self._order.add(record, due_ns)
         if self.idle:
             self._work.notify()
@@ -221,36 +259,26 @@ class MemoryStore:
         # A clock that was set back must not make a task end before it began.
         record.finished_at_ns = max(time.time_ns(), record.started_at_ns, record.enqueued_at_ns)
         record.status = status
+        if record.key:
+            del self._keys[record.key]
         if self._closed:
             evicted.append(self._records.pop(record.result_id))
         else:
-            self._finished[record.result_id] = record
             record.weight += len(record.metadata)
-            self._kept_bytes += record.weight
             if self._expires:
                 self._drop_expired(evicted)
-                self._lifetimes.add(record)
-        evicted += self._evict()
+            self._kept.add(record)
+        evicted += self._forget(self._kept.surplus())
         if self._ending:
             self._quiet.notify_all()
 
-    def _drop(self, result_id: str) -> Record:
-        """Forget a finished record. Its caller keeps it until the lock is free."""
-        record = self._finished.pop(result_id)
-        self._kept_bytes -= record.weight
-        del self._records[result_id]
-        if self._expires:
-            self._lifetimes.remove(record)
-        return record
-
-    def _evict(self) -> list[Record]:
-        evicted = []
-        while self._keeps_too_much():
-            evicted.append(self._drop(next(iter(self._finished))))
-        return evicted
+    def _forget(self, dropped: list[Record]) -> list[Record]:
+        for record in dropped:
+            del self._records[record.result_id]
+        return dropped
 
     def _drop_expired(self, dropped: list[Record]) -> None:
-        dropped += [self._drop(record.result_id) for record in self._lifetimes.expired()]
+        dropped += self._forget(self._kept.expired())
 
     def wait_for_change(self, snapshot: Snapshot, timeout_s: float) -> None:
         """Block until a record has ended; see ``store.StoreClient``."""
@@ -268,17 +296,13 @@ class MemoryStore:
         """Yield the records that are there; see ``store.StoreClient``."""
         self._let_workers_go()
         with self._lock:  # copies of references: some ms for 100,000 records
-            records = [*self._records.values()]
-            ready, deferred = self._order.ready.entries(), self._order.deferred.entries()
-        seen = set()  # what ends meanwhile would come a second time, among the finished
-        for record in in_order(statuses, records, ready, deferred, time.time_ns()):
-            if record.result_id in seen or not (accepts is None or accepts(record.meta)):
-                continue
-            seen.add(record.result_id)
+            records, order = [*self._records.values()], self._order
+            waiting = order.ready.entries(), order.deferred.entries()
+        for record in in_order(statuses, accepts, records, *waiting, time.time_ns()):
             with self._lock:
                 there = self._records.get(record.result_id) is record
                 snapshot = record.snapshot()
-            if there and snapshot.status in statuses and not self._lifetimes.is_over(record):
+            if there and snapshot.status in statuses and not self._kept.is_over(record):
                 yield snapshot
 
     def begin_waiting(self, task_id: str) -> bool:
@@ -294,11 +318,6 @@ class MemoryStore:
         with self._lock_of_workers:
             self._waiting[task_id] -= 1
             self._waiting = +self._waiting  # without what is 0 or less: its task has ended
-
-    def _keeps_too_much(self) -> bool:
-        kept = len(self._finished)
-        too_heavy = self._kept_bytes > self.max_result_bytes and kept > 1
-        return too_heavy or kept > self.max_results
 
     def wait_until_done(self, timeout_s: float | None) -> bool:
         """Wait until nothing is running or due; tasks deferred to later do not count.
@@ -331,11 +350,10 @@ class MemoryStore:
             self._closed = True
             self._work.notify_all()
             waiting = self._order.empty()
-            dropped = self._records, self._finished
+            for record in waiting:
+                self._keys.pop(record.key, None)
+            dropped = self._records, self._kept.empty()
             self._records = {record.result_id: record for record in self._in_progress()}
-            self._finished = OrderedDict()
-            self._lifetimes.forget()
-            self._kept_bytes = 0
         for bell in filter(None, (record.bell for record in waiting)):
             bell.set()
         del dropped  # now that the lock is free

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from django.tasks import TaskResultStatus
@@ -14,20 +14,36 @@ if TYPE_CHECKING:
 
 def in_order(
     statuses: Collection[TaskResultStatus],
+    accepts: Callable[[bytes], bool] | None,
     records: Collection[Any],
     ready: Iterable[Entry],
     deferred: Iterable[Entry],
     now_ns: int,
 ) -> Iterator[Any]:
-    """Yield records in the order of ``StoreClient.listed``. All that is given are copies.
+    """Yield records in the order of ``StoreClient.listed``, each once. All are copies.
 
     Args:
         statuses: Which of them.
+        accepts: Says by a record's ``meta`` whether it is wanted; ``None``: all are.
         records: All records of the store.
         ready: What is due, with minus its priority and its turn.
         deferred: What was not when it was looked at last, with the moment and its turn.
         now_ns: The time in Unix ns.
     """
+    seen = set()  # what ends meanwhile would come a second time, among the finished
+    for record in _sorted(statuses, records, ready, deferred, now_ns):
+        if record.result_id not in seen and (accepts is None or accepts(record.meta)):
+            seen.add(record.result_id)
+            yield record
+
+
+def _sorted(
+    statuses: Collection[TaskResultStatus],
+    records: Collection[Any],
+    ready: Iterable[Entry],
+    deferred: Iterable[Entry],
+    now_ns: int,
+) -> Iterator[Any]:
     if TaskResultStatus.RUNNING in statuses:
         running = [each for each in records if each.status is TaskResultStatus.RUNNING]
         yield from sorted(running, key=lambda each: -each.started_at_ns)

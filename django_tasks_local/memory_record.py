@@ -26,6 +26,7 @@ class Record:
         "entry",
         "finished_at_ns",
         "heap",
+        "key",
         "meta",
         "metadata",
         "passed",
@@ -44,12 +45,13 @@ class Record:
 
     def __init__(
         self, meta: bytes, arguments: Arguments, priority: int, time_limit: int = 0,
-        metadata: bytes = b"",
+        metadata: bytes = b"", key: bytes = b"",
     ) -> None:  # fmt: skip
         self.result_id = random_id()
         self.meta = meta
         self.passed = arguments  # as the store has encoded them
         self.metadata = metadata
+        self.key = key  # of a unique task, b"" of others
         self.priority = priority
         self.time_limit = time_limit
         self.stop_asked = False  # from then on, and so it was cancelled
@@ -87,6 +89,11 @@ class Record:
     def cancelled(self) -> bool:
         """Whether it was cancelled before its end, and has ended."""
         return self.stop_asked and self.finished_at_ns > 0
+
+    @property
+    def was_put(self) -> bool:
+        """Whether it has ever been READY in a store."""
+        return self.heap is not None or self.started_at_ns > 0 or self.finished_at_ns > 0
 
     def snapshot(self) -> Snapshot:
         """Return the record as it is now. The store's lock must be held."""

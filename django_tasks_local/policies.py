@@ -14,6 +14,7 @@ from django.tasks import Task
 from django.tasks.exceptions import InvalidTask
 
 from django_tasks_local.store import LIMIT_MASK, time_limit_word
+from django_tasks_local.unique import Unique, checked_conflict, checked_unique, missing_parameter
 
 # Where a function's policy is kept. Other backends do not look there.
 _ATTRIBUTE: Final = "_django_tasks_local_policy"
@@ -26,15 +27,24 @@ class Policy:
 
     Attributes:
         timeout: Seconds that one attempt may run, as `policy` was given them.
+        unique: What makes two such tasks the same.
+        on_conflict: What `enqueue` does where the same one waits or runs.
     """
 
     timeout: float | None = None
+    unique: Unique | None = None
+    on_conflict: str | None = None
 
 
 NO_POLICY: Final = Policy()
 
 
-def policy[F: Callable[..., Any]](*, timeout: float | timedelta | None = None) -> Callable[[F], F]:
+def policy[F: Callable[..., Any]](
+    *,
+    timeout: float | timedelta | None = None,
+    unique: bool | str | tuple[str, ...] | Callable[..., Any] | None = None,
+    on_conflict: str | None = None,
+) -> Callable[[F], F]:
     """Say how a task is to be run: a decorator, to stand below ``@task``.
 
     It stores its values on the function, and means nothing to backends of others. What is left out
@@ -43,6 +53,12 @@ def policy[F: Callable[..., Any]](*, timeout: float | timedelta | None = None) -
     Args:
         timeout: Seconds that one attempt may run, more than 0 and at most 4,294,967.295; or a
             ``timedelta``.
+        unique: Which of its tasks are the same, so that only one of them waits or runs: ``True``,
+            those with the same arguments; the name of a parameter, or a tuple of names, those with
+            the same values there, ``()`` all of them; a function that is called with the task's
+            arguments, those for which it returns the same, unless that is ``None``.
+        on_conflict: What `enqueue` does where the same task waits or runs already: ``"existing"``
+            (the default) returns the result of that one, ``"raise"`` raises ``AlreadyEnqueued``.
 
     Returns:
         A decorator that returns the function itself.
@@ -50,7 +66,7 @@ def policy[F: Callable[..., Any]](*, timeout: float | timedelta | None = None) -
     Raises:
         InvalidTask: A value is of a wrong type or out of range, or ``@task`` stands below.
     """
-    return _decorator({"timeout": timeout})
+    return _decorator({"timeout": timeout, "unique": unique, "on_conflict": on_conflict})
 
 
 def run_limits(function: object, timeout_s: float | None, grace_s: float) -> int:
@@ -92,6 +108,10 @@ def set_policy(function: Callable[..., Any], words: dict[str, Any]) -> None:
                 f"Task {where}: {name} is {values[name]!r} in one place and {checked!r} in another."
             )
         values[name] = checked
+    if unknown := missing_parameter(function, values["unique"]):
+        raise InvalidTask(
+            f"Task {where}: unique={values['unique']!r}: it has no parameter {unknown!r}."
+        )
     function.__dict__[_ATTRIBUTE] = Policy(**values)
 
 
@@ -122,7 +142,11 @@ def _timeout(value: object) -> float:
 
 
 # By field of `Policy`: returns the value to keep, or raises ValueError.
-_VALIDATORS: Final[dict[str, Callable[[object], Any]]] = {"timeout": _timeout}
+_VALIDATORS: Final[dict[str, Callable[[object], Any]]] = {
+    "timeout": _timeout,
+    "unique": checked_unique,
+    "on_conflict": checked_conflict,
+}
 
 
 def _decorator[F: Callable[..., Any]](words: dict[str, Any]) -> Callable[[F], F]:

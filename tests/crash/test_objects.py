@@ -13,7 +13,7 @@ from django_tasks_local.ring.shm.objects import segment_path
 from tests.crash.scene import GROWING, META, SMALL, STATES, Scene, large_value, small_value
 from tests.crash.steps import NEVER, Steps, in_child, kill_everywhere
 
-OTHER = Limits(2, 8, 12, 1024, at.COLUMNS_AT + 124_832)
+OTHER = Limits(2, 8, 12, 1024, at.COLUMNS_AT + 129_608)
 
 
 @pytest.fixture

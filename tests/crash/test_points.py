@@ -12,6 +12,7 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.records import expiry, order, slots, table
 from django_tasks_local.ring.records.killing import Run
+from tests.crash.keyed import key_of
 from tests.crash.noted import metadata_of, noted_value
 from tests.crash.scene import (
     FAILED,
@@ -75,9 +76,8 @@ def put(value: Any, delay_ns: int = 0) -> Callable[[Ring, Any], object]:
 
     def act(ring: Ring, _: Any) -> object:
         due_ns = time.time_ns() + delay_ns if delay_ns else 0
-        return ring.enqueue(
-            META, ring.encode(value), priority=0, due_ns=due_ns, metadata=metadata_of(value)
-        )
+        more: dict[str, Any] = {"metadata": metadata_of(value), "key": key_of(value)}
+        return ring.enqueue(META, ring.encode(value), priority=0, due_ns=due_ns, **more)
 
     return act
 

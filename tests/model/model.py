@@ -34,6 +34,7 @@ class Record:
     finished_at_ns: int = 0
     noted: bool = False  # its pool was about to kill its worker
     metadata: bytes = b""
+    key: bytes = b""
 
 
 @dataclass
@@ -123,6 +124,18 @@ class Model:
         if noted:
             return self.make_room(1 + noted, workers)
         return self.free() > workers or self.make_room(1, workers)
+
+    def accepts_many(self, records: list[Record]) -> bool:
+        """Whether these are accepted, all of them or none; makes room for them if so.
+
+        While they are enqueued, they need one slot more.
+        """
+        if self.waiting() + len(records) > self.limits.max_pending:
+            return False
+        slots = sum(
+            self.request_slots(each) + self.metadata_slots(each.metadata) for each in records
+        )
+        return self.make_room(1 + slots, self.limits.max_workers)
 
     def enqueue(self, result_id: str, record: Record) -> None:
         """Adds what was accepted."""
