@@ -4,13 +4,21 @@ Nothing is pickled; a task gets the very objects that were passed. One lock guar
 idle threads wait on a condition of the lock. No thread that holds the lock calls the user's code,
 or drops the last reference to one of the user's objects, whose ``__del__`` may be such code.
 
-Invariants, whenever the lock is free:
+Invariants, whenever the lock is free and ``_torn`` is false:
 
 - once the store is closed, ``_records`` holds what is RUNNING and nothing else is held;
-- a record is in ``_order`` if and only if it is READY, in ``_kept`` if and only if it is SUCCESSFUL
-  or FAILED;
-- ``waiting == len(_order) + _promised <= max_pending``;
-- ``_keys`` has the records with a key that are READY or RUNNING, each under its own.
+- a record is in ``_order`` if and only if it is READY, in ``_finished`` if and only if it is
+  SUCCESSFUL or FAILED;
+- ``waiting == len(_order) + _promised``, and at most ``max_pending`` but for retries;
+- ``_keys`` has the records with a key that are READY or RUNNING, each under its own;
+- ``len(_finished) <= max_results``;
+- with a RESULT_TTL or a FAILURE_TTL, what is in ``_finished`` and can expire is in ``_lifetimes``;
+- ``_finished.kept_bytes`` is the sum of the weights there, and at most ``max_result_bytes`` unless
+  one record alone is heavier.
+
+An exception may come between any two writes: a signal handler's, such as that of a time limit, in
+the main thread. Which records there are, and the status of each, is the truth; ``_torn`` is true
+while anything else is being made to fit it, and whoever finds it true does that again.
 """
 
 from __future__ import annotations
@@ -18,26 +26,26 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from functools import partial
-from itertools import repeat
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from django.tasks import TaskResultStatus
-from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local.exceptions import QueueFull, TaskCancelled
-from django_tasks_local.memory_bulk import put_all
-from django_tasks_local.memory_kept import Kept
-from django_tasks_local.memory_listing import in_order
+from django_tasks_local.attempts import TaskErrorText
+from django_tasks_local.exceptions import CANCELLED, QueueFull, TaskCancelled
+from django_tasks_local.lifetimes import Lifetimes
+from django_tasks_local.memory_bulk import BulkEnqueue
+from django_tasks_local.memory_finished import Finished
+from django_tasks_local.memory_listing import in_order, wanted
 from django_tasks_local.memory_order import Order
-from django_tasks_local.memory_record import Record, does_not_exist
+from django_tasks_local.memory_record import Record, by_status, does_not_exist
+from django_tasks_local.memory_waits import Waits
 from django_tasks_local.polite_lock import PoliteLock
 from django_tasks_local.store import Arguments, KeyTaken, Snapshot, StopAsked
 from django_tasks_local.weight import weight
 
 
-class MemoryStore:
+class MemoryStore(BulkEnqueue, Waits):
     """Tasks and results of one alias in one process; see ``store.Store``.
 
     Attributes:
@@ -46,6 +54,7 @@ class MemoryStore:
     """
 
     record_class = Record
+    _does_not_exist = staticmethod(does_not_exist)
 
     def __init__(
         self, alias: str, *, max_results: int, max_result_bytes: int, max_pending: int,
@@ -55,7 +64,8 @@ class MemoryStore:
         self.max_workers = max_workers
         self.max_pending = max_pending
         self.idle = self.running = 0
-        self._closed = self._ending = False  # the latter: a thread waits until all is done
+        self._closed = False
+        self._ending = False  # a thread waits until all is done
         self._lock = threading.Lock()
         self._lock_of_workers = PoliteLock(self._lock)
         # Two conditions: a notify meant for a thread that wants work must not wake a thread that
@@ -64,11 +74,13 @@ class MemoryStore:
         self._quiet = threading.Condition(self._lock)
         self._records: dict[str, Record] = {}
         self._keys: dict[bytes, Record] = {}
+        self._promised = 0  # accepted, and on their way to the others
         self._waiting: Counter[str] = Counter()  # how often each running task waits for others
         self._order = Order()
-        self._promised = 0  # accepted, and on their way to the others
-        self._kept = Kept(max_results, max_result_bytes, result_ttl_s, failure_ttl_s)
-        self._expires = self._kept.expires
+        self._lifetimes = Lifetimes[Record](result_ttl_s, failure_ttl_s)
+        self._expires = bool(self._lifetimes)
+        self._finished = Finished(max_results, max_result_bytes, self._lifetimes)
+        self._torn = False
 
     @property
     def waiting(self) -> int:
@@ -102,48 +114,6 @@ class MemoryStore:
             self._put(record, due_ns)
         return record.result_id, record.enqueued_at_ns
 
-    def enqueue_many(
-        self, meta: bytes, arguments: Sequence[Arguments], *, priority: int, due_ns: int,
-        time_limit: int = 0, metadata: bytes = b"", keys: Sequence[bytes] = (),
-    ) -> tuple[list[str], dict[int, str], int]:  # fmt: skip
-        """Store READY tasks, all of them or none; see ``store.StoreClient``."""
-        made = zip(arguments, keys or repeat(b""), strict=False)
-        make = self.record_class
-        records = [make(meta, a, priority, time_limit, metadata, key) for a, key in made]
-        now_ns = records[0].enqueued_at_ns
-        expired: list[Record] = []  # until the lock is free
-        self._let_workers_go()
-        with self._lock:
-            if self._expires:
-                self._drop_expired(expired)
-            if self.waiting + len(records) > self.max_pending:
-                waiting = self.waiting
-                raise QueueFull(self.alias, waiting, self.max_pending, wanted=len(records))
-            self._promised += len(records)
-        for record in records:
-            record.enqueued_at_ns = now_ns
-        held = put_all(records, partial(self._put_some, due_ns))
-        return [record.result_id for record in records], held, now_ns
-
-    def held(self, keys: Sequence[bytes]) -> dict[int, str]:
-        """Return which of these keys tasks have; see ``store.StoreClient``."""
-        with self._lock:
-            found = [(place, self._keys.get(key)) for place, key in enumerate(keys)]
-            return {place: record.result_id for place, record in found if record is not None}
-
-    def _put_some(self, due_ns: int, records: Sequence[Record]) -> dict[int, Record]:
-        held = {}
-        self._let_workers_go()
-        with self._lock:
-            for place, record in enumerate(records):
-                other = self._keys.get(record.key, record)
-                if other is not record:
-                    held[place] = other
-                elif not record.was_put:
-                    self._put(record, due_ns)
-            self._promised -= len(records)
-        return held
-
     def get(self, result_id: str) -> Snapshot:
         """Return the record as it is now. A read makes a finished result the most recent."""
         expired: list[Record] = []  # until the lock is free
@@ -152,13 +122,13 @@ class MemoryStore:
             record = self._records.get(result_id)
             if record is not None and self._expires:
                 self._drop_expired(expired)
-                if self._kept.is_over(record):
+                if self._lifetimes.is_over(record):
                     record = None
             if record is not None:
                 if record.finished_at_ns:
-                    self._kept.use(result_id)
+                    self._finished.touch(result_id)
                 return record.snapshot()
-        raise self._does_not_exist(result_id)
+        raise self._does_not_exist(result_id, self.alias, str(self._finished))
 
     def save_metadata(self, result_id: str, metadata: bytes, claim: Record | None = None) -> None:
         """Replace a task's metadata. A save makes a finished result the most recent."""
@@ -169,20 +139,19 @@ class MemoryStore:
                 self._drop_expired(dropped)
             # What a worker runs may be of a store that was closed meanwhile, or of another one.
             record = claim or self._records.get(result_id)
-            if record is not None and self._kept.is_over(record):
+            if record is not None and self._lifetimes.is_over(record):
                 record = None
             if record is not None:
                 more = len(metadata) - len(record.metadata)
                 record.metadata = metadata
-                if result_id in self._kept:
-                    self._kept.use(result_id)
-                    self._kept.reweigh(record, more)
-                    dropped += self._forget(self._kept.surplus())
+                if result_id in self._finished:
+                    self._torn = True
+                    self._finished.touch(result_id)
+                    self._finished.weigh(record, more)
+                    self._torn = False
+                    self._evict(dropped)
         if record is None:
-            raise self._does_not_exist(result_id)
-
-    def _does_not_exist(self, result_id: str) -> TaskResultDoesNotExist:
-        return does_not_exist(result_id, self.alias, str(self._kept))
+            raise self._does_not_exist(result_id, self.alias, str(self._finished))
 
     def claim(self, worker_id: str = "") -> Record | None:
         """Claim the task whose turn it is; ``None`` if none is due."""
@@ -210,10 +179,12 @@ class MemoryStore:
     ) -> int:
         """Store the outcome. Nothing is too large here: the latest result is always kept."""
         evicted: list[Record] = []  # keeps the records alive until the lock is free
-        claim.weight = weight(outcome) + weight(claim.passed)
+        claim.weight = weight(outcome) + weight(claim.passed) + weight(claim.past)
         with self._lock_of_workers:
             if claim.stop_asked and not cancelled:
                 raise StopAsked
+            self._mend_if_torn()
+            self._torn = True
             claim.ending = outcome
             self.running -= 1
             self._waiting.pop(claim.result_id, None)  # for a thread that it has left
@@ -223,13 +194,31 @@ class MemoryStore:
             claim.bell.set()
         return claim.finished_at_ns
 
+    def retry(self, claim: Record, *, error: TaskErrorText, due_ns: int) -> bool:
+        """Make a claimed task READY again; see ``store.Store``."""
+        record = claim.next_attempt(error)
+        with self._lock_of_workers:
+            if claim.stop_asked:
+                raise StopAsked
+            if self._closed:
+                return False
+            self._mend_if_torn()
+            self._torn = True
+            self.running -= 1
+            self._waiting.pop(claim.result_id, None)  # for a thread that it has left
+            record.metadata, record.bell = claim.metadata, claim.bell
+            claim.replaced = True
+            self._put(record, due_ns)
+            if self._ending:
+                self._quiet.notify_all()
+        return True
+
     def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Snapshot | None]:
         """Take a READY task out, or ask a RUNNING one to stop; see ``store.StoreClient``."""
-        self.get(result_id)  # raises for what is not there
+        past = self.get(result_id).past  # raises for what is not there
         # Outside the lock, as it may call code of the arguments.
-        held = weight(getattr(self._records.get(result_id), "passed", None))
+        held = weight(getattr(self._records.get(result_id), "passed", None)) + weight(past)
         evicted: list[Record] = []  # keeps the records alive until the lock is free
-        ending = f"{TaskCancelled.__module__}.{TaskCancelled.__qualname__}"
         with self._lock:
             record = self._records.get(result_id)
             if record is None or record.finished_at_ns:
@@ -237,9 +226,11 @@ class MemoryStore:
             if record.heap is None:
                 record.stop_asked = record.stop_asked or running
                 return running, None
+            self._torn = True
             self._order.remove(record)
             record.stop_asked = True
-            record.ending = self.encode((ending, f"{ending}: {TaskCancelled()}"))
+            cancelled = TaskCancelled(retried=record.past is not None)
+            record.ending = self.encode((CANCELLED, f"{CANCELLED}: {cancelled}"))
             record.weight = held + weight(record.ending)
             self._end(record, TaskResultStatus.FAILED, evicted)
             snapshot = record.snapshot()
@@ -248,47 +239,57 @@ class MemoryStore:
         return True, snapshot
 
     def _put(self, record: Record, due_ns: int) -> None:
+        if self.idle:
+            self._work.notify()  # which goes on when the lock is free
+        record.due_ns = due_ns
+        self._torn = True
         self._records[record.result_id] = record
         if record.key:
             self._keys[record.key] = record
         self._order.add(record, due_ns)
-        if self.idle:
-            self._work.notify()
+        self._torn = False
 
     def _end(self, record: Record, status: TaskResultStatus, evicted: list[Record]) -> None:
         # A clock that was set back must not make a task end before it began.
         record.finished_at_ns = max(time.time_ns(), record.started_at_ns, record.enqueued_at_ns)
         record.status = status
-        if record.key:
-            del self._keys[record.key]
+        self._keys.pop(record.key, None)
         if self._closed:
             evicted.append(self._records.pop(record.result_id))
         else:
             record.weight += len(record.metadata)
-            if self._expires:
-                self._drop_expired(evicted)
-            self._kept.add(record)
-        evicted += self._forget(self._kept.surplus())
+            self._finished.add(record)
+        self._torn = False
+        if self._expires:
+            self._drop_expired(evicted)
+        self._evict(evicted)
         if self._ending:
             self._quiet.notify_all()
 
-    def _forget(self, dropped: list[Record]) -> list[Record]:
-        for record in dropped:
-            del self._records[record.result_id]
-        return dropped
+    def _drop(self, record: Record, dropped: list[Record]) -> None:
+        dropped.append(record)  # which its caller keeps until the lock is free
+        self._torn = True
+        self._finished.remove(record)
+        del self._records[record.result_id]
+        self._torn = False
+
+    def _evict(self, dropped: list[Record]) -> None:
+        while (record := self._finished.surplus()) is not None:
+            self._drop(record, dropped)
 
     def _drop_expired(self, dropped: list[Record]) -> None:
-        dropped += self._forget(self._kept.expired())
+        for record in self._lifetimes.expired():
+            self._drop(record, dropped)
 
-    def wait_for_change(self, snapshot: Snapshot, timeout_s: float) -> None:
-        """Block until a record has ended; see ``store.StoreClient``."""
-        self._let_workers_go()
-        with self._lock:
-            record = self._records.get(snapshot.result_id)
-            if record is None or record.finished_at_ns:
-                return
-            bell = record.bell = record.bell or threading.Event()
-        bell.wait(timeout_s)
+    def _mend_if_torn(self) -> None:
+        if not self._torn:
+            return
+        waiting, running, finished = by_status(self._records.values())
+        self._order.refill(waiting)
+        self._finished.refill(finished)
+        self._keys = {record.key: record for record in (*waiting, *running) if record.key}
+        self.running = len(running)
+        self._torn = False
 
     def listed(
         self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
@@ -296,28 +297,15 @@ class MemoryStore:
         """Yield the records that are there; see ``store.StoreClient``."""
         self._let_workers_go()
         with self._lock:  # copies of references: some ms for 100,000 records
-            records, order = [*self._records.values()], self._order
-            waiting = order.ready.entries(), order.deferred.entries()
-        for record in in_order(statuses, accepts, records, *waiting, time.time_ns()):
+            records = [*self._records.values()]
+            ready, deferred = self._order.ready.entries(), self._order.deferred.entries()
+        found = in_order(statuses, records, ready, deferred, time.time_ns())
+        for record in wanted(found, accepts):
             with self._lock:
                 there = self._records.get(record.result_id) is record
                 snapshot = record.snapshot()
-            if there and snapshot.status in statuses and not self._kept.is_over(record):
+            if there and snapshot.status in statuses and not self._lifetimes.is_over(record):
                 yield snapshot
-
-    def begin_waiting(self, task_id: str) -> bool:
-        """Note that a running task waits for others; see ``store.StoreClient``."""
-        with self._lock_of_workers:
-            if task_id not in self._waiting and len(self._waiting) + 1 >= self.max_workers:
-                return False
-            self._waiting[task_id] += 1
-            return True
-
-    def end_waiting(self, task_id: str) -> None:
-        """Note that a task waits no longer; see ``store.StoreClient``."""
-        with self._lock_of_workers:
-            self._waiting[task_id] -= 1
-            self._waiting = +self._waiting  # without what is 0 or less: its task has ended
 
     def wait_until_done(self, timeout_s: float | None) -> bool:
         """Wait until nothing is running or due; tasks deferred to later do not count.
@@ -352,7 +340,7 @@ class MemoryStore:
             waiting = self._order.empty()
             for record in waiting:
                 self._keys.pop(record.key, None)
-            dropped = self._records, self._kept.empty()
+            dropped = self._records, self._finished.empty()
             self._records = {record.result_id: record for record in self._in_progress()}
         for bell in filter(None, (record.bell for record in waiting)):
             bell.set()
@@ -368,6 +356,9 @@ class MemoryStore:
         # What `PoliteLock` does, as far as that is safe in the main thread.
         while self._lock.locked():
             time.sleep(0)
+        if self._torn:  # no other thread's, once the lock is ours
+            with self._lock:
+                self._mend_if_torn()
 
     def _in_progress(self) -> list[Record]:
         running = TaskResultStatus.RUNNING
@@ -377,6 +368,7 @@ class MemoryStore:
         self._promote()
         if not self._order.ready:
             return None
+        self._torn = True
         return self._begin(self._order.pop(), worker_id)
 
     def _begin(self, record: Record, worker_id: str) -> Record:
@@ -384,8 +376,13 @@ class MemoryStore:
         record.started_at_ns = max(time.time_ns(), record.enqueued_at_ns)
         record.status = TaskResultStatus.RUNNING
         self.running += 1
+        self._torn = False
         return record
 
     def _promote(self) -> None:
-        for _ in range(self._order.promote()):
+        self._mend_if_torn()
+        self._torn = True
+        promoted = self._order.promote()
+        self._torn = False
+        for _ in range(promoted):
             self._work.notify()

@@ -14,36 +14,20 @@ if TYPE_CHECKING:
 
 def in_order(
     statuses: Collection[TaskResultStatus],
-    accepts: Callable[[bytes], bool] | None,
     records: Collection[Any],
     ready: Iterable[Entry],
     deferred: Iterable[Entry],
     now_ns: int,
 ) -> Iterator[Any]:
-    """Yield records in the order of ``StoreClient.listed``, each once. All are copies.
+    """Yield records in the order of ``StoreClient.listed``. All that is given are copies.
 
     Args:
         statuses: Which of them.
-        accepts: Says by a record's ``meta`` whether it is wanted; ``None``: all are.
         records: All records of the store.
         ready: What is due, with minus its priority and its turn.
         deferred: What was not when it was looked at last, with the moment and its turn.
         now_ns: The time in Unix ns.
     """
-    seen = set()  # what ends meanwhile would come a second time, among the finished
-    for record in _sorted(statuses, records, ready, deferred, now_ns):
-        if record.result_id not in seen and (accepts is None or accepts(record.meta)):
-            seen.add(record.result_id)
-            yield record
-
-
-def _sorted(
-    statuses: Collection[TaskResultStatus],
-    records: Collection[Any],
-    ready: Iterable[Entry],
-    deferred: Iterable[Entry],
-    now_ns: int,
-) -> Iterator[Any]:
     if TaskResultStatus.RUNNING in statuses:
         running = [each for each in records if each.status is TaskResultStatus.RUNNING]
         yield from sorted(running, key=lambda each: -each.started_at_ns)
@@ -56,3 +40,12 @@ def _sorted(
         yield from (each for _, each in sorted(keyed, key=lambda pair: pair[0]))
     ended = [each for each in records if each.finished_at_ns and each.status in statuses]
     yield from sorted(ended, key=lambda each: -each.finished_at_ns)
+
+
+def wanted(records: Iterable[Any], accepts: Callable[[bytes], bool] | None) -> Iterator[Any]:
+    """Yield what ``accepts`` lets pass, each once: what ends meanwhile comes twice `in_order`."""
+    seen: set[str] = set()
+    for record in records:
+        if record.result_id not in seen and (accepts is None or accepts(record.meta)):
+            seen.add(record.result_id)
+            yield record

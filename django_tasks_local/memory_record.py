@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
+from django_tasks_local.attempts import Past, TaskErrorText, add_attempt
 from django_tasks_local.heap import Heap
 from django_tasks_local.progress import Progress
 from django_tasks_local.ring import random_id
@@ -17,10 +19,11 @@ from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot
 
 
 class Record:
-    """One task; also the claim of the thread that runs it."""
+    """One task in one attempt; also the claim of the thread that runs it."""
 
     __slots__ = (
         "bell",
+        "due_ns",
         "ending",
         "enqueued_at_ns",
         "entry",
@@ -30,7 +33,9 @@ class Record:
         "meta",
         "metadata",
         "passed",
+        "past",
         "priority",
+        "replaced",
         "reported",
         "result_id",
         "started_at_ns",
@@ -61,11 +66,26 @@ class Record:
         self.finished_at_ns = 0
         self.worker_id = ""
         self.ending: Any = None
+        self.due_ns = 0  # until when it is deferred
         self.heap: Heap[Record] | None = None  # in which it waits, and its entry there
         self.entry: list[Any] = []
         self.reported: tuple[float, float | None, str] | None = None
         self.weight = 0  # about how many bytes it holds; counted when it ends
         self.bell: threading.Event | None = None  # made by the first call that waits for its end
+        self.past: Past[str] | None = None
+        self.replaced = False  # by the record of its next attempt
+
+    def next_attempt(self, error: TaskErrorText) -> Record:
+        """Return the READY record that takes the place of this one, whose attempt has failed.
+
+        Another object: what a thread that outlives the attempt reports, it reports to this one.
+        """
+        record = type(self)(
+            self.meta, self.passed, self.priority, self.time_limit, self.metadata, self.key
+        )
+        record.result_id, record.enqueued_at_ns = self.result_id, self.enqueued_at_ns
+        record.past = add_attempt(self.past, self.worker_id, self.started_at_ns, error)
+        return record
 
     def arguments(self) -> Arguments:
         """Return the objects that were passed, unchanged."""
@@ -82,7 +102,7 @@ class Record:
 
     def report(self, done: float, total: float | None, message: str) -> None:
         """Keep the task's progress: one store of one reference, so a reader needs no lock."""
-        if self.status is TaskResultStatus.RUNNING:
+        if self.status is TaskResultStatus.RUNNING and not self.replaced:
             self.reported = (done, total, message)
 
     @property
@@ -110,6 +130,7 @@ class Record:
             self.outcome,
             metadata=self.metadata,
             cancelled=self.cancelled,
+            past=self.past,
         )
 
 
@@ -126,3 +147,24 @@ def does_not_exist(result_id: str, alias: str, kept: str) -> TaskResultDoesNotEx
         "ThreadPoolBackend: only the process that enqueued a task can read its result, and it "
         f"keeps {kept}. ProcessPoolBackend has results that every process of the site can read."
     )
+
+
+def by_status(records: Iterable[Record]) -> tuple[list[Record], list[Record], list[Record]]:
+    """Return what is READY, RUNNING and finished; what has not ended is as if nothing had tried.
+
+    Its status is what a call that ends a record writes last.
+    """
+    waiting: list[Record] = []
+    running: list[Record] = []
+    finished: list[Record] = []
+    for record in records:
+        if record.status is TaskResultStatus.READY:
+            record.stop_asked = False
+            waiting.append(record)
+        elif record.status is TaskResultStatus.RUNNING:
+            running.append(record)
+        else:
+            finished.append(record)
+            continue
+        record.finished_at_ns, record.ending = 0, None
+    return waiting, running, finished

@@ -9,6 +9,7 @@ from django.db import transaction
 from django.tasks import Task
 
 from django_tasks_local.naming import enqueues_as_django
+from django_tasks_local.own_backend import OwnBackend
 
 if TYPE_CHECKING:
     from django_tasks_local.naming import AnyTask
@@ -51,7 +52,8 @@ def enqueue_on_commit(
         )
     backend: Any = task.get_backend()
     backend.validate_task(task)
-    prepared = backend.prepare(task, args, kwargs) if hasattr(backend, "prepare") else None
+    is_ours = isinstance(backend, OwnBackend)
+    prepared = backend.prepare(task, args, kwargs) if is_ours else None
     transaction.on_commit(partial(_enqueue, task, args, kwargs, prepared), using=using)
 
 
@@ -59,7 +61,7 @@ def _enqueue(
     task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], prepared: object
 ) -> None:
     backend: Any = task.get_backend()
-    prepares = prepared is not None and hasattr(backend, "enqueue_prepared")
+    prepares = prepared is not None and isinstance(backend, OwnBackend)
     if prepares and enqueues_as_django(task):
         backend.enqueue_prepared(task, args, kwargs, prepared)
     else:

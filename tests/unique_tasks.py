@@ -4,7 +4,7 @@ from typing import Any
 
 from django.tasks import task
 
-from django_tasks_local import policy
+from django_tasks_local import fixed, policy
 from tests import tasks
 
 
@@ -38,6 +38,13 @@ def by_function(number: Any) -> Any:
 @policy(unique=True)
 def fail(number: int) -> None:
     """Fails."""
+    raise ValueError(number)
+
+
+@task
+@policy(unique=True, max_attempts=2, backoff=fixed(3600))
+def fail_and_wait(number: int) -> None:
+    """Fails, and waits for its second attempt."""
     raise ValueError(number)
 
 

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
@@ -26,8 +26,9 @@ from django_tasks_local.exceptions import AlreadyEnqueued, StoreUnavailable
 from django_tasks_local.execution import current_result_id
 from django_tasks_local.metadata import decode, encode, encode_of
 from django_tasks_local.naming import copy_task, encode_task
-from django_tasks_local.options import Kind, Options, check, check_app
-from django_tasks_local.policies import NO_POLICY, policy_of, run_limits
+from django_tasks_local.options import Options, check, check_app
+from django_tasks_local.own_backend import OwnBackend
+from django_tasks_local.policies import NO_POLICY, policy_of, time_limit_of
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.store import BulkStore, KeyTaken, PlainSnapshot, Snapshot, task_path
 from django_tasks_local.unique import RAISE, key_of
@@ -46,11 +47,11 @@ type _Allowed = tuple[bool, bool, Set[str]]
 _VALID_LIMIT = 1024  # arbitrary; reached by `using` in a loop
 
 
-class LocalBackend(BaseTaskBackend):
+class LocalBackend(OwnBackend, BaseTaskBackend):
     """Base of the package's two backends. Do not name it in ``TASKS``."""
 
-    kind: ClassVar[Kind]
     task_class = TASK_CLASS
+    result_class = LocalTaskResult
 
     supports_defer = True
     supports_async_task = True
@@ -237,12 +238,11 @@ class LocalBackend(BaseTaskBackend):
     def _time_limit(self, task: AnyTask) -> int:
         if policy_of(task.func) is NO_POLICY:  # as most are
             return self._default_time_limit
-        options = self.checked_options
-        return run_limits(task.func, options.timeout, options.timeout_grace)
+        return time_limit_of(task.func, self.checked_options)
 
     @cached_property
     def _default_time_limit(self) -> int:
-        return run_limits(None, self.checked_options.timeout, self.checked_options.timeout_grace)
+        return time_limit_of(None, self.checked_options)
 
     async def aenqueue(
         self, task: AnyTask, args: Any = (), kwargs: dict[str, Any] | None = None

@@ -11,6 +11,7 @@ from itertools import repeat
 from typing import Final, NamedTuple
 
 from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.ring.format.blocks import Block
 from django_tasks_local.ring.format.head import (
     KEY_BYTES,
     PROGRESS_BYTES,
@@ -21,7 +22,6 @@ from django_tasks_local.ring.format.head import (
     words_in_batch,
 )
 from django_tasks_local.ring.format.ids import format_id, many_id_words, with_slot
-from django_tasks_local.ring.format.metadata import Block
 from django_tasks_local.ring.records.payload import Pickled
 from django_tasks_local.ring.records.slots import Wanted
 from django_tasks_local.ring.records.table import Room

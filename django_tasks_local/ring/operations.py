@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from django_tasks_local.ring.format.blocks import Block
 from django_tasks_local.ring.format.head import (
     BATCH_WORD,
     CLAIM_AT,
@@ -15,6 +16,7 @@ from django_tasks_local.ring.format.head import (
     PROGRESS_BYTES,
     S_ARGUMENTS_BYTES,
     S_ARGUMENTS_CHAIN,
+    S_HISTORY_CHAIN,
     S_META_BYTES,
     S_METADATA_CHAIN,
     S_OUTCOME_CHAIN,
@@ -24,7 +26,6 @@ from django_tasks_local.ring.format.head import (
     seal_request,
 )
 from django_tasks_local.ring.format.ids import with_slot
-from django_tasks_local.ring.format.metadata import Block
 from django_tasks_local.ring.records.holder import Holder, holder_of
 from django_tasks_local.ring.records.loss import Loss, loss_word, noted_loss
 from django_tasks_local.ring.records.reader import Found
@@ -134,7 +135,7 @@ class Operations:
         words[word + S_META_BYTES] = len(request.meta)
         words[word + S_ARGUMENTS_BYTES] = len(request.arguments)
         words[word + S_ARGUMENTS_CHAIN] = 0
-        words[word + S_METADATA_CHAIN] = 0
+        words[word + S_METADATA_CHAIN] = words[word + S_HISTORY_CHAIN] = 0
         words[word + BATCH_WORD] = 0
         words[table.commit + slot] = at.head_word(at.WRITING, generation, self._registry.index)
         words[at.H_UNFINISHED] += 1

@@ -80,6 +80,20 @@ def test_a_cancellation_frees_the_key(bench: Bench) -> None:
     assert second.return_value == [1, None]
 
 
+def test_a_task_that_is_tried_again_keeps_its_key(bench: Bench) -> None:
+    """Between two attempts, too."""
+    first = bench.enqueue(tasks.fail_and_wait, 1)
+
+    def waits_again() -> bool:
+        first.refresh()
+        return bool(first.attempts == 1 and first.status == TaskResultStatus.READY)
+
+    wait_for(waits_again)
+    assert bench.enqueue(tasks.fail_and_wait, 1).id == first.id
+    assert first.cancel()
+    assert bench.enqueue(tasks.fail_and_wait, 1).id != first.id
+
+
 def test_raise(bench: Bench) -> None:
     """A policy may say that a second one is an error."""
     release = bench.occupy(2)

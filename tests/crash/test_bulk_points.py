@@ -17,11 +17,11 @@ from tests.crash.scene import (
     FAR_NS,
     META,
     SMALL,
-    STATES,
     Scene,
     large_value,
     small_value,
 )  # fmt: skip
+from tests.crash.states import STATES
 from tests.crash.steps import Steps, die_in_child, kill_everywhere
 
 FEW: Final = 3

@@ -5,16 +5,10 @@ from typing import Final
 import pytest
 
 from tests.crash.keyed import keyed, keyed_value
-from tests.crash.scene import STATES, SUCCESSFUL, Scene
-from tests.crash.test_points import (
-    OUTCOME,
-    Operation,
-    cancel_waiting,
-    end,
-    kill_in,
-    put,
-    scene,
-)
+from tests.crash.operations import Operation, cancel_waiting, end, put
+from tests.crash.scene import SUCCESSFUL, Scene
+from tests.crash.states import STATES
+from tests.crash.test_points import OUTCOME, kill_in, scene
 
 __all__ = ["scene"]
 

@@ -8,13 +8,13 @@ from hypothesis.stateful import rule
 from django_tasks_local.exceptions import QueueFull
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.store import Arguments, KeyTaken
-from tests.model.cancelling import Cancelling
 from tests.model.draws import interruptions, notes
 from tests.model.model import READY, RUNNING, Record
+from tests.model.retrying import Retrying
 from tests.rings import META, ring_address
 
 
-class Keying(Cancelling):
+class Keying(Retrying):
     """A machine some of whose tasks are unique."""
 
     def holder(self, key: bytes) -> str | None:

@@ -371,8 +371,8 @@ def test_expired_results_are_dropped_by_later_calls(clock: list[int]) -> None:
     for _ in range(10):
         store.get(waiting)
     assert list(store._records) == [waiting]
-    assert not store._kept._records
-    assert store._kept._bytes == 0
+    assert not store._finished
+    assert store._finished.kept_bytes == 0
 
 
 def test_what_is_evicted_is_not_kept_to_expire(clock: list[int]) -> None:
@@ -380,7 +380,7 @@ def test_what_is_evicted_is_not_kept_to_expire(clock: list[int]) -> None:
     store = lasting(result_ttl_s=10**9)
     ids = [end(store) for _ in range(200)]
     assert len(store._records) == 50
-    assert sum(map(len, store._kept._lifetimes._records.values())) == 50
+    assert sum(map(len, store._lifetimes._records.values())) == 50
     assert readable(store, ids[-1])
 
 

@@ -188,8 +188,19 @@ def test_replace_with_nothing_gives_an_equal_result() -> None:
     assert replace(failed) == failed
     assert replace(ready) == ready
     assert pickle.loads(pickle.dumps(replace(failed))) == failed
-    with pytest.raises(ValueError, match="one worker at most"):
-        replace(ready, worker_ids=["a", "b"])
+    twice = replace(failed, worker_ids=["a", "b"], errors=failed.errors * 2)
+    assert (twice.attempts, len(twice.errors)) == (2, 2)
+    assert pickle.loads(pickle.dumps(twice)).worker_ids == ["a", "b"]
+
+
+def test_a_cancelled_result_stays_so_when_it_is_replaced() -> None:
+    """Django's fields say it by the error alone."""
+    outcome = ("django_tasks_local.exceptions.TaskCancelled", "Traceback…")
+    record = snapshot(status=TaskResultStatus.FAILED, outcome=lambda: outcome, cancelled=True)
+    other = replace(LocalTaskResult.from_snapshot(record, "thread"), id="another id")
+    assert other.is_cancelled
+    failed = snapshot(status=TaskResultStatus.FAILED, outcome=lambda: ("builtins.KeyError", ""))
+    assert not replace(LocalTaskResult.from_snapshot(failed, "thread")).is_cancelled
 
 
 def test_errors_are_one_list() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from django_tasks_local.ring import Ring, Role
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import META_AT
 from django_tasks_local.store import Arguments, KeyTaken
 from tests import rings as peers
 from tests.rings import FAR_NS, LIMITS, META, Peer, Rings, ring_address
@@ -191,7 +192,7 @@ def test_a_record_with_a_damaged_key_can_end(ring: Ring) -> None:
     """It is found in whatever bucket it is, given up when it is claimed, and holds no key then."""
     ids = [put(ring, os.urandom(16)) for _ in range(6)]
     slot = ring_address(ids[0])[0]
-    ring._bytes[ring._table.offset(slot) + 152] ^= 0xFF
+    ring._bytes[ring._table.offset(slot) + META_AT] ^= 0xFF
     assert any(f"slot {slot}" in problem for problem in ring.upkeep.check())
     claim = ring.claim()  # the first is damaged
     assert claim is not None
