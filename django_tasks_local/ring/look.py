@@ -1,13 +1,17 @@
 """What is in a ring, seen without its lock and without a trace: for people and for monitors."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from time import sleep
 from typing import Final, NamedTuple
 
+from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.ring.records.reader import Found, Reader
+from django_tasks_local.ring.records.expiry import Lifetimes
+from django_tasks_local.ring.records.listing import Listing
+from django_tasks_local.ring.records.reader import STATUSES, Found, Reader
 from django_tasks_local.ring.records.table import Table
 from django_tasks_local.ring.shm.lock import GUARD, ByteLock
 from django_tasks_local.ring.shm.mutex import look_inside
@@ -69,6 +73,7 @@ class Look:
         self.registry = Registry(table.segment)
         self._table = table
         self._reader = Reader(table, alias)
+        self._lifetimes = Lifetimes(table)
         self._guard = ByteLock(table.segment.fd, GUARD)
 
     @classmethod
@@ -105,6 +110,47 @@ class Look:
             if found.state == at.RUNNING:
                 owner = found.word >> at.OWNER_SHIFT & at.OWNER_MASK
                 yield found, owner < at.ENTRIES and self.registry.alive(owner)
+
+    def find(self, result_id: str) -> Found:
+        """Return a record as it is now; it does not count as a use of a result.
+
+        Raises:
+            TaskResultDoesNotExist: Whatever string it is that names no record here; or it expired.
+            StoreUnavailable: The record is damaged.
+        """
+        found = self._reader.find(result_id)
+        self._lifetimes.refuse_expired(found)
+        return found
+
+    def listed(
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
+    ) -> Iterator[Found]:
+        """Yield the records of these statuses, as `Ring.listed` does."""
+        states = [state for state, status in STATUSES.items() if status in statuses]
+        for found in Listing(self._table, self._reader).records(states, accepts):
+            if not self._lifetimes.is_over(found):
+                yield found
+
+    def waiting(self) -> Iterator[tuple[int, Found]]:
+        """Yield the tasks that are due, each with since when it may have been, Unix ns.
+
+        The longest wait comes first. A task that was deferred, and that a worker has put among
+        those that are due, keeps no other trace of its moment than its ``run_after``.
+        """
+        due, now_ns = self._table.due, time.time_ns()
+        since: list[tuple[int, Found]] = []
+        for found in Listing(self._table, self._reader).records({at.READY}):
+            due_ns = self._table.words[due + found.slot]
+            if due_ns <= now_ns:
+                since.append((max(due_ns, found.enqueued_at_ns), found))
+        yield from sorted(since, key=lambda each: each[0])
+
+    def starts_in_vain(self) -> int:
+        """Return how many starts of a pool in a row have not led to a task that ran."""
+        return max(
+            int(self._table.words[at.code_word(code, at.C_START_FAILURES)])
+            for code in range(at.CODES)
+        )
 
     def stuck_inside(self) -> int | None:
         """Return the pid of a process that has the lock and does not move; None for none.
