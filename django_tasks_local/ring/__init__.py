@@ -360,7 +360,7 @@ if TYPE_CHECKING:
     from .ring import Ring
     from .shm.leadership import ANY_SERVER, Leadership
     from .shm.limits import Limits
-    from .shm.neighbours import sites_elsewhere
+    from .shm.neighbours import Surveyed, sites_elsewhere, survey_rings
     from .shm.objects import fill_standard_descriptors, standard_descriptors
     from .shm.registry import Entry, PoolState, Role
     from .shm.removal import ring_is_attached, sweep_temporary, unlink_objects, unlink_unattached
@@ -368,10 +368,10 @@ if TYPE_CHECKING:
     from .stops import Running
 
 __all__ = [
-    "ANY_SERVER", "Entry", "Geometry", "Leadership", "Limits", "Look", "Loss", "PoolState",
-    "Ring", "Role", "Running", "attach_segment", "code_digest", "fill_standard_descriptors",
+    "ANY_SERVER", "Entry", "Geometry", "Leadership", "Limits", "Look", "Loss", "PoolState", "Ring",
+    "Role", "Running", "Surveyed", "attach_segment", "code_digest", "fill_standard_descriptors",
     "format_id", "loss_word", "random_id", "ring_exists", "ring_is_attached", "ring_name",
-    "sites_elsewhere", "standard_descriptors", "sweep_temporary", "unlink_objects",
+    "sites_elsewhere", "standard_descriptors", "survey_rings", "sweep_temporary", "unlink_objects",
     "unlink_unattached",
 ]  # fmt: skip
 
@@ -384,7 +384,7 @@ _NAMES = {
     ".ring": "Ring",
     ".shm.leadership": "ANY_SERVER Leadership",
     ".shm.limits": "Limits",
-    ".shm.neighbours": "sites_elsewhere",
+    ".shm.neighbours": "Surveyed sites_elsewhere survey_rings",
     ".shm.objects": "fill_standard_descriptors standard_descriptors",
     ".shm.registry": "Entry PoolState Role",
     ".shm.removal": "ring_is_attached sweep_temporary unlink_objects unlink_unattached",
