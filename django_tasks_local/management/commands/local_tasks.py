@@ -1,4 +1,4 @@
-"""``manage.py local_tasks``: look into the rings, cancel tasks, check the rings, remove them."""
+"""``manage.py local_tasks``: look into the rings, steer tasks, check the rings, remove them."""
 
 import getpass
 import json
@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.tasks.exceptions import TaskResultDoesNotExist
 
@@ -26,26 +27,35 @@ from django_tasks_local.ring import (
 )
 from django_tasks_local.store import task_path
 
+from . import _health, _list, _rings, _show
 from ._aliases import add_alias_argument, process_backends
+from ._questions import confirmed
+from ._text import harmless
 
 # By number: a damaged entry may have one that is no state.
 _STATES: Final = {int(state): state.name.lower() for state in PoolState}
 
 
 class Command(BaseCommand):
-    """Status, audit and removal of the rings of this site, and the end of single tasks."""
+    """The tasks of this site one by one, and the status, audit and removal of its rings."""
 
     # No check concerns this command, and a check's errors must not prevent a look.
     requires_system_checks = ()
     help = (
         "Show, check or remove the shared memory of ProcessPoolBackend on this host, "
-        "or cancel tasks in it."
+        "and show or cancel the tasks in it."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
         status = actions.add_parser("status", help="what waits, runs, is kept and is attached")
         status.add_argument("--json", action="store_true", help="for programs")
+        health = actions.add_parser("health", help="exit status 0, 1 or 2, for monitors")
+        _health.add_arguments(health)
+        tasks = actions.add_parser("list", help="tasks and results, newest first")
+        _list.add_arguments(tasks)
+        show = actions.add_parser("show", help="all of one task, with its errors")
+        _show.add_arguments(show)
         cancel = actions.add_parser("cancel", help="take tasks out, or ask them to stop")
         cancel.add_argument("ids", nargs="+", metavar="ID", help="of the task's result")
         cancel.add_argument("--waiting", action="store_true", help="leave alone what runs")
@@ -54,14 +64,24 @@ class Command(BaseCommand):
         destroy = actions.add_parser("destroy", help="remove the ring, with all tasks and results")
         destroy.add_argument("--no-input", action="store_true", help="do not ask")
         destroy.add_argument("--force", action="store_true", help="even if processes are attached")
-        for action in (status, cancel, check, destroy):
+        for action in (status, health, tasks, show, cancel, check, destroy):
             add_alias_argument(action)
+        _rings.add_arguments(actions.add_parser("rings", help="all rings of this user"))
 
-    def handle(self, *, action: str, alias: str | None, **options: Any) -> None:
+    def handle(self, *, action: str, alias: str | None = None, **options: Any) -> None:
+        if action == "rings":
+            _rings.run(self, **options)
+            return
         backends = process_backends(alias)
         try:
             if action == "status":
                 self._status(backends, as_json=options["json"])
+            elif action == "health":
+                _health.run(self, backends, **options)
+            elif action == "list":
+                _list.run(self, backends, **options)
+            elif action == "show":
+                _show.run(self, backends, **options)
             elif action == "cancel":
                 self._cancel(backends, options["ids"], running=not options["waiting"])
             elif action == "check":
@@ -69,7 +89,7 @@ class Command(BaseCommand):
             else:
                 for backend in backends:
                     self._destroy(backend, ask=not options["no_input"], force=options["force"])
-        except StoreUnavailable as error:
+        except (StoreUnavailable, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from error
 
     def _status(self, backends: list[ProcessPoolBackend], *, as_json: bool) -> None:
@@ -91,7 +111,7 @@ class Command(BaseCommand):
                     break
             else:
                 unknown += 1
-                self.stderr.write(f"{result_id}: there is no such task, or no longer.")
+                self.stderr.write(f"{harmless(result_id)}: there is no such task, or no longer.")
         if unknown:
             raise CommandError(
                 f"{counted(unknown, 'id')} unknown to {listed([each.alias for each in backends])}."
@@ -121,7 +141,7 @@ class Command(BaseCommand):
             return
         if ring_is_attached(name) and not force:
             raise _attached(backend.alias)
-        if ask and not _confirmed(backend.alias):
+        if ask and not confirmed(f"Remove the ring of {backend.alias!r}"):
             self.stdout.write("Left as it is.")
             return
         if force:
@@ -136,17 +156,6 @@ def _attached(alias: str) -> CommandError:
         f"{alias}: processes are attached (`local_tasks status` lists them). Stop the site first, "
         "or use --force: they go on with a new ring, and what is in this one is out of reach."
     )
-
-
-def _confirmed(alias: str) -> bool:
-    question = f"Remove the ring of {alias!r} with all tasks and results? [y/N] "
-    try:
-        return input(question).strip().lower() in ("y", "yes")
-    except EOFError:
-        raise CommandError(
-            f"{alias}: nothing was removed. `local_tasks destroy` asks before it removes, and "
-            "standard input has no answer; where nobody can be asked, use --no-input."
-        ) from None
 
 
 def _cancelled(backend: ProcessPoolBackend, result_id: str, running: bool) -> str:
@@ -235,8 +244,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"{facts['shm_size'] / 2**20:,.1f} MiB (SHM_SIZE), ring {facts['ring']}",
     ]
     lines += [
-        f"running {task['task']} for {task['age_s']:,.1f} s in worker {task['worker_pid']}"
-        f"{'' if task['worker_lives'] else ', which has died,'} ({task['id']})"
+        f"running {harmless(task['task'])} for {task['age_s']:,.1f} s "
+        f"in worker {task['worker_pid']}{'' if task['worker_lives'] else ', which has died,'} ({task['id']})"
         for task in facts["running"]
     ]
     if facts["stuck_inside"] is not None:

@@ -1,0 +1,132 @@
+"""``local_tasks show``: all that is known of one task."""
+
+from collections.abc import Iterable, Iterator
+from json import dumps
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.tasks.exceptions import TaskResultDoesNotExist
+
+from django_tasks_local.backends.process import ProcessPoolBackend
+from django_tasks_local.exceptions import listed
+from django_tasks_local.moments import unix_ns
+from django_tasks_local.naming import MissingTask, add_metadata, load_or_stand_in
+from django_tasks_local.result import LocalTaskResult
+from django_tasks_local.ring import Look
+
+from ._records import details, duration_s, errors, values
+from ._text import clock, harmless, harmless_lines, shown, span, write
+
+
+def add_arguments(parser: CommandParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("id", metavar="ID", help="of the task's result")
+    parser.add_argument(
+        "--arguments", action="store_true", help="its arguments and its return value, too"
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(
+    command: BaseCommand, backends: list[ProcessPoolBackend], *, id: str, arguments: bool,
+    json: bool, **_: Any,
+) -> None:  # fmt: skip
+    """Print all of one task.
+
+    Raises:
+        CommandError: No backend has it.
+        StoreUnavailable: A ring cannot be used, or the record is damaged.
+        ImproperlyConfigured: The options of an alias are wrong.
+    """
+    result = find(backends, id)
+    if json:
+        command.stdout.write(dumps(details(result, arguments=arguments), indent=2))
+        return
+    for line in lines(result, arguments=arguments):
+        write(command.stdout, line)
+
+
+def find(backends: Iterable[ProcessPoolBackend], result_id: str) -> LocalTaskResult:
+    """Return the result with this id, without a trace.
+
+    Raises:
+        CommandError: No backend has it.
+        StoreUnavailable: A ring cannot be used, or the record is damaged.
+    """
+    looked: list[str] = []
+    for backend in backends:
+        looked.append(backend.alias)
+        look = Look.into(backend.spec().name, backend.alias)
+        if look is None:
+            continue
+        try:
+            found = look.find(result_id)
+        except TaskResultDoesNotExist:
+            continue
+        task = add_metadata(load_or_stand_in(found.meta, backend.alias), found.metadata)
+        return LocalTaskResult.from_record(found, backend.alias, task)
+    raise CommandError(
+        f"{harmless(result_id)}: {listed(looked)} has no such task, or no longer: finished results "
+        "are evicted beyond MAX_RESULTS, and expire (RESULT_TTL, FAILURE_TTL)."
+    )
+
+
+def lines(result: LocalTaskResult, *, arguments: bool) -> Iterator[str]:
+    """Yield the lines for people. Nothing of a text is cut."""
+    yield result.id
+    for name, text in _fields(result):
+        yield f"  {name:12}{text}"
+    if arguments:
+        yield from _values(result)
+    else:
+        yield f"  {'arguments':12}not shown; --arguments shows them, and the return value"
+    for number, error in enumerate(errors(result), 1):
+        yield f"  error {number}: {harmless(error.exception_class_path)}"
+        for line in harmless_lines(error.traceback):
+            yield f"    {line}"
+
+
+def _fields(result: LocalTaskResult) -> Iterator[tuple[str, str]]:
+    snapshot, task, progress = result.snapshot, result.task, result.progress
+    missing = "  (no such task here any more)" if isinstance(task, MissingTask) else ""
+    yield "task", harmless(task.module_path) + missing
+    yield "backend", harmless(result.backend)
+    how = "  (cancelled)" if result.is_cancelled else "  (lost with its worker)" * bool(result.loss)
+    yield "status", f"{result.status}{how}"
+    yield "queue", harmless(task.queue_name) or "unknown"
+    yield "priority", str(task.priority)
+    if task.run_after:
+        yield "not before", clock(unix_ns(task.run_after))
+    yield "enqueued", clock(snapshot.enqueued_at_ns)
+    if snapshot.started_at_ns:
+        yield "started", clock(snapshot.started_at_ns)
+        ran = span(duration_s(result) or 0)
+        if snapshot.finished_at_ns:
+            yield "ended", f"{clock(snapshot.finished_at_ns)}, after {ran}"
+        else:
+            yield "running", f"for {ran}"
+    elif snapshot.finished_at_ns:
+        yield "ended", f"{clock(snapshot.finished_at_ns)}, before it started"
+    yield "attempts", str(result.attempts)
+    for worker in result.worker_ids:
+        yield "worker", harmless(worker)
+    if progress is not None:
+        total = "" if progress.total is None else f" of {progress.total:,}"
+        yield "progress", f"{progress.done:,}{total}  {harmless(progress.message)}".rstrip()
+    for key, value in result.raw_metadata.items():
+        yield "metadata", f"{harmless(key)} = {shown(value)}"
+
+
+def _values(result: LocalTaskResult) -> Iterator[str]:
+    args, kwargs, value = values(result)
+    if isinstance(args, str) or isinstance(kwargs, str):
+        yield f"  {'arguments':12}{harmless(str(args))}"
+    else:
+        for each in args:
+            yield f"  {'argument':12}{each}"
+        for name, each in kwargs.items():
+            yield f"  {'argument':12}{harmless(name)} = {each}"
+        if not (args or kwargs):
+            yield f"  {'arguments':12}none"
+    if value is not None:
+        yield f"  {'returned':12}{harmless(value)}"
