@@ -195,7 +195,8 @@ ones. So no task is behind one that only other code may run.
                       in the upper half the chained outcome's table
  136  STOP            0, or why the task is to stop: 1 << 63 | what a LOST record says
  144  METADATA_CHAIN  first extent of the metadata, 0: it has none
- 152  meta, arguments, outcome: as far as each fits
+ 152  HISTORY_CHAIN   first extent of the history of earlier attempts, 0: there were none
+ 160  meta, arguments, outcome: as far as each fits
  ...
  -88  progress        a sequence word (generation << 16 | number, odd while it is written),
                       done and total as doubles, 64 bytes of UTF-8
@@ -214,16 +215,23 @@ ones. So no task is behind one that only other code may run.
 Large bytes are a piece of their own, so that they are copied straight into the new object and
 checked there. Opcodes are copied to private memory, checked, and only then looked at.
 
-### Metadata, by byte
+### Metadata and history, by byte
 
 ```text
-   0  LENGTH          of the JSON
-   8  CRC             of the commit word of its slots, LENGTH and the upper half: that of the JSON
-  16  the JSON        an object, ASCII
+   0  LENGTH          of the data
+   8  CRC             of the commit word of its slots, LENGTH and the upper half, begun with its
+                      kind; in the upper half that of the data
+  16  the data        metadata: JSON, an object, ASCII; a history:
+  16  FIRST_STARTED   when the first attempt began, unix ns
+  24  LAST_STARTED    when the last one began
+  32  ATTEMPTS        how many there are << 32 | how many errors are kept
+  40  workers         pid << 32 | serial, of each attempt
+ ...  errors          length of the class path << 32 | of the traceback, and these in UTF-8
 ```
 
-Metadata may change in any state, and any process may change it. A change is a new block and one
-store to METADATA_CHAIN: a reader sees the old block or the new one, or tries again.
+Metadata may change in any state, and any process may change it. A history has the attempts before
+the present or last one; whoever ends an attempt changes it. A change is a new block and one store
+to the word that names it: a reader sees the old block or the new one, or tries again.
 
 An extent is a run of neighbouring slots, `length << 32 | first slot`; the link word of its first
 slot is the next extent. Every byte that a read returns is covered by a CRC-32, but for the
@@ -235,18 +243,17 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
    exceptions are the words of rule 6 and rule 11.
 2. **W is the truth.** A record is what W says. Everything that helps to find one is derived and
    can be rebuilt: FREE to CURSOR, DISCARDED, HAND, lanes, heap, recency list, free map. Two more
-   columns are needed for that: `sequence` and `due`. A finished record whose `due` is its
-   generation has lost its chained arguments: of their chain only the slots that hold its meta are
-   its own.
+   columns are needed for that. `sequence`: its top bit marks a record that leaves the queue,
+   cancelled. `due`: a finished record in which it is the generation has lost its chained
+   arguments; of their chain only the slots that hold its meta are its own.
 3. **Order.** DIRTY first; then whatever W is to cover; then W, by one store, the commit point;
    then links and counts. The mutex clears DIRTY when the operation came to its end.
 4. **Reading.** Readers take no lock: W, copy, W again, CRC. If the two differ they try again. A
    reader never writes (only WAITED, while it waits for an end); to make a result the most recent
    it goes inside and looks at W once more. It leaves that out where another process is inside for
    long: nobody waits in order to read.
-5. **Bounds.** No slot at or above RESERVED is touched, whatever names it: result ids come from
-   strangers, links may be damaged, and a hole is a page or a SIGBUS. To grow, first the memory is
-   reserved, then RESERVED is stored.
+5. **Bounds.** No slot at or above RESERVED is touched, whatever names it: ids come from strangers,
+   links may be damaged, and a hole is a page or a SIGBUS. Memory is there before RESERVED says so.
 6. **Outside.** Only the owner of a WRITING or RUNNING record writes outside the mutex: payload and
    outcome, and while it runs the progress. Before each such write it makes sure that it still is
    the same process, with the same descriptor, and that W is still its own: a process that lost its
@@ -292,6 +299,8 @@ bit n of BITMAP is set = FIFO n of its lane is not empty
 OTHERS >= records that are WRITING or RUNNING by the entry, but for CURRENT
 ENTRIES_USED > index of every entry in use
 every chained slot names one head, and one chain of that head reaches it
+a READY record has no outcome and no reason to stop
+a history has 1 to 1,000 attempts, and 1 to 10 errors
 ```
 
 ## What a death leaves behind
@@ -318,11 +327,15 @@ the pool of the ring, a site, or a process that asks for that very result.
 | hire | before the workers are started | places that nobody uses | its next turn, or its death |
 | | while it is WANTED | a wish of a dead pool | the next worker that looks |
 | give way | before its process ends | a place that counts as free | its pool's next turn |
-| run | at any moment | RUNNING by a dead entry | settled: LOST |
-| cancel | after W = LOST | a finished record in a FIFO or the heap, and in no list | next |
+| run | at any moment | RUNNING by a dead entry | settled: LOST, or READY as after a retry |
+| cancel | before W = LOST | READY, and marked as leaving the queue | next: its old place |
+| | after W = LOST | a finished record in a FIFO or the heap, and in no list | next: the newest |
 | | of a running one, after STOP | its pool is not woken | the pool, within a second |
 | kill | before the signal | a task that cannot be finished: STOP says why | settled: LOST |
 | report | between two stores | an odd sequence word: no progress is shown | nobody needs to |
+| retry | before HISTORY_CHAIN | RUNNING by a dead entry; slots that no record reaches | settled |
+| | after HISTORY_CHAIN | RUNNING, its own attempt the last of its history | settled: READY |
+| | after W = READY | a task in no FIFO and no heap; likewise the old slots | next: it runs |
 | finish | before W | a result that nobody reads; chained slots | settled: LOST, slots freed |
 | | after W | a finished record in no list | next |
 | | before it wakes those who wait | sleepers | nobody needs to: they look twice a second |
@@ -347,15 +360,16 @@ WRITING it frees itself. Bytes that another program wrote over are another matte
 by CRC, `Upkeep.check` names them, and `Upkeep.repair` drops those records and keeps the rest.
 """
 
-# Imported at first use: a pool that loses the race to start ends before it has imported Django.
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .door import __getattr__ as __getattr__
 
 if TYPE_CHECKING:
     from .format.ids import format_id, random_id
     from .format.layout import Geometry
     from .look import Look
     from .records.codes import code_digest
+    from .records.killing import Run
     from .records.loss import Loss, loss_word
     from .ring import Ring
     from .shm.leadership import ANY_SERVER, Leadership
@@ -369,32 +383,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANY_SERVER", "Entry", "Geometry", "Leadership", "Limits", "Look", "Loss", "PoolState", "Ring",
-    "Role", "Running", "Surveyed", "attach_segment", "code_digest", "fill_standard_descriptors",
-    "format_id", "loss_word", "random_id", "ring_exists", "ring_is_attached", "ring_name",
-    "sites_elsewhere", "standard_descriptors", "survey_rings", "sweep_temporary", "unlink_objects",
-    "unlink_unattached",
+    "Role", "Run", "Running", "Surveyed", "attach_segment", "code_digest",
+    "fill_standard_descriptors", "format_id", "loss_word", "random_id", "ring_exists",
+    "ring_is_attached", "ring_name", "sites_elsewhere", "standard_descriptors", "survey_rings",
+    "sweep_temporary", "unlink_objects", "unlink_unattached",
 ]  # fmt: skip
-
-_NAMES = {
-    ".format.ids": "format_id random_id",
-    ".format.layout": "Geometry",
-    ".look": "Look",
-    ".records.codes": "code_digest",
-    ".records.loss": "Loss loss_word",
-    ".ring": "Ring",
-    ".shm.leadership": "ANY_SERVER Leadership",
-    ".shm.limits": "Limits",
-    ".shm.neighbours": "Surveyed sites_elsewhere survey_rings",
-    ".shm.objects": "fill_standard_descriptors standard_descriptors",
-    ".shm.registry": "Entry PoolState Role",
-    ".shm.removal": "ring_is_attached sweep_temporary unlink_objects unlink_unattached",
-    ".shm.segment": "attach_segment ring_exists ring_name",
-    ".stops": "Running",
-}
-_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(_MODULES[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

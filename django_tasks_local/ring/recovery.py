@@ -7,6 +7,7 @@ import time
 from array import array
 from typing import Final
 
+from django_tasks_local.ring.records import retrying
 from django_tasks_local.ring.records.loss import noted_loss
 from django_tasks_local.ring.records.table import Table
 
@@ -16,6 +17,7 @@ from .format.head import (
     OUTCOME_END,
     S_ARGUMENTS_BYTES,
     S_GENERATION,
+    S_HISTORY_CHAIN,
     S_META_BYTES,
     S_METADATA_CHAIN,
     S_OUTCOME_BYTES,
@@ -40,6 +42,9 @@ def settle_record(table: Table, slot: int, index: int, loss: int, keep: int) -> 
     """
     words = table.words
     if table.is_run_by(slot, index):
+        if retrying.is_over(table, slot) and not noted_loss(table.head(slot).stop):
+            retrying.make_ready(table, slot)  # its death came in the middle of a retry
+            return 0
         mark_lost(table, slot, loss, keep)
         return slot
     if table.is_owned_by(slot, index, at.WRITING):
@@ -108,6 +113,7 @@ def rebuild(table: Table) -> list[str]:
     # Links inside chains stay as they are.
     links, backs = (array("Q", words[column].tobytes()) for column in columns)
     due = table.due
+    found.place_cancelled()
     found.put_in_order(found.finished)
     table.recency.fill(found.finished, links, backs)
     found.put_in_order(found.ready)
@@ -129,6 +135,7 @@ class _Records:
         tick: A number above every generation and every place in an order.
         ready: The slots of the records that are READY.
         finished: And of those that are SUCCESSFUL, FAILED or LOST.
+        cancelled: Those among them whose place is still that in the queue.
         finished_slots: How many slots these occupy.
         running: How many records are RUNNING.
         writing: How many are WRITING.
@@ -143,6 +150,7 @@ class _Records:
         self.tick = tick if 0 < tick < at.BEYOND_ANY_TICK else 1
         self.ready: list[int] = []
         self.finished: list[int] = []
+        self.cancelled: list[int] = []
         self.finished_slots = self.running = self.writing = 0
         self.dropped: list[str] = []
 
@@ -167,8 +175,8 @@ class _Records:
                     )
                 continue
             place = places[slot - start]
-            if place >= at.BEYOND_ANY_TICK:  # damage, and no longer a place
-                words[table.sequence + slot] = place = generation
+            if place >= at.BEYOND_ANY_TICK:
+                place = self._mended_place(slot, state, place, generation)
             tick = max(tick, generation + 1, place + 1)
             if state == at.READY:
                 self.ready.append(slot)
@@ -180,6 +188,23 @@ class _Records:
                 self.finished.append(slot)
                 self.finished_slots += size
         self.tick = tick
+
+    def _mended_place(self, slot: int, state: int, place: int, generation: int) -> int:
+        """Return the place of a record that left the queue, or whose place is damaged."""
+        place &= ~at.LEAVES_QUEUE
+        if place >= at.BEYOND_ANY_TICK:  # damage, and no longer a place
+            place = generation
+        elif state == at.LOST:
+            self.cancelled.append(slot)
+            return place
+        self._table.words[self._table.sequence + slot] = place
+        return place
+
+    def place_cancelled(self) -> None:
+        """Make the most recent what was cancelled, and has no new place yet."""
+        for slot in self.cancelled:
+            self._table.words[self._table.sequence + slot] = self.tick
+            self.tick += 1
 
     def put_in_order(self, slots: list[int]) -> None:
         """Sort records by their places. Where two have the same, which is damage, all get others.
@@ -215,6 +240,8 @@ class _Records:
             wanted.append((chain, size, state != at.RUNNING))
         if chain := words[head + S_METADATA_CHAIN]:
             wanted.append((chain, self._table.metadata.block_bytes(chain), True))
+        if chain := words[head + S_HISTORY_CHAIN]:
+            wanted.append((chain, self._table.history.block_bytes(chain), True))
         used[slot] = 1
         if not wanted:  # as most are
             return 1

@@ -244,8 +244,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         f"{facts['shm_size'] / 2**20:,.1f} MiB (SHM_SIZE), ring {facts['ring']}",
     ]
     lines += [
-        f"running {harmless(task['task'])} for {task['age_s']:,.1f} s "
-        f"in worker {task['worker_pid']}{'' if task['worker_lives'] else ', which has died,'} ({task['id']})"
+        f"running {harmless(task['task'])} for {task['age_s']:,.1f} s in worker "
+        f"{task['worker_pid']}{'' if task['worker_lives'] else ', which has died,'} ({task['id']})"
         for task in facts["running"]
     ]
     if facts["stuck_inside"] is not None:
