@@ -134,15 +134,18 @@ class Look:
     def waiting(self) -> Iterator[tuple[int, Found]]:
         """Yield the tasks that are due, each with since when it may have been, Unix ns.
 
-        The longest wait comes first. A task that was deferred, and that a worker has put among
-        those that are due, keeps no other trace of its moment than its ``run_after``.
+        The longest wait comes first. What was deferred keeps its moment until a worker has put it
+        among those that are due. After that there is only the ``run_after`` of its task, and for
+        one that is to be tried again the start of its latest attempt, which is given here.
         """
         due, now_ns = self._table.due, time.time_ns()
         since: list[tuple[int, Found]] = []
         for found in Listing(self._table, self._reader).records({at.READY}):
             due_ns = self._table.words[due + found.slot]
             if due_ns <= now_ns:
-                since.append((max(due_ns, found.enqueued_at_ns), found))
+                past = found.past
+                since_ns = past.last_started_at_ns if past else found.enqueued_at_ns
+                since.append((max(due_ns, since_ns), found))
         yield from sorted(since, key=lambda each: each[0])
 
     def starts_in_vain(self) -> int:

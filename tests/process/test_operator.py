@@ -67,6 +67,20 @@ def test_failed_and_lost_tasks_are_found_from_outside(tmp_path: Path) -> None:
         client.value(running)
 
 
+def test_a_failed_task_is_run_again(tmp_path: Path) -> None:
+    """By its id, when what was missing is there; the command does not wait for it beside a site."""
+    path = tmp_path / "folder" / "notes"
+    with serving(workers=1) as client:
+        failed = client.enqueue("note", str(path), "here")
+        assert client.error(failed)[0] == "builtins.FileNotFoundError"
+        path.parent.mkdir()
+        answer = command(client.namespace, "retry", failed)
+        assert answer.returncode == 0, answer.stderr
+        client.value(answer.stdout.split()[-1].rstrip("."))
+        assert path.read_text() == "here\n"
+        assert client.status(failed) == "FAILED"
+
+
 def test_looking_starts_no_pool(tmp_path: Path) -> None:
     """Where the site has gone and tasks wait: they are shown, health says so, and they wait on."""
     options = {"MAX_WORKERS": 1, "DRAIN_TIMEOUT": 0}

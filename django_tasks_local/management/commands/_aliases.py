@@ -5,6 +5,7 @@ from django.tasks import task_backends
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import describe
+from django_tasks_local.ring import Ring, ring_exists
 
 
 def add_alias_argument(parser: CommandParser) -> None:
@@ -57,6 +58,11 @@ def process_backend(alias: str | None) -> ProcessPoolBackend:
         names = ", ".join(backend.alias for backend in found)
         raise CommandError(f"TASKS has several process backends ({names}): choose with --alias.")
     return found[0]
+
+
+def ring_of(backend: ProcessPoolBackend) -> Ring | None:
+    """Return the backend's ring, None where there is none: looking must not make one."""
+    return backend.site().ring if ring_exists(backend.spec().name) else None
 
 
 def _load(alias: str) -> object:

@@ -162,7 +162,8 @@ def _examine(backend: ProcessPoolBackend, max_wait_s: float, health: Health) -> 
         return
     attached = look.attached()
     pools = [entry for entry in attached if entry.role is Role.POOL]
-    counts, wait = look.counts(), _longest_wait(look, backend.alias)
+    counts = look.counts()
+    wait = _longest_wait(look, backend.alias, has_pool=bool(pools))
     health.facts = {
         "waiting": counts.waiting,
         "deferred": counts.deferred,
@@ -217,13 +218,15 @@ def _examine_wait(
         )
 
 
-def _longest_wait(look: Look, alias: str) -> tuple[float, str] | None:
+def _longest_wait(look: Look, alias: str, *, has_pool: bool) -> tuple[float, str] | None:
     """Return how long the task has waited that waits longest, and which it is; None for none."""
     now_ns = time.time_ns()
     longest: tuple[int, str] | None = None
     for since_ns, found in look.waiting():
         if longest is not None and since_ns >= longest[0]:
             break  # the others may only have come later
+        if has_pool and found.past and since_ns == found.past.last_started_at_ns:
+            continue  # to be tried again, and since when it is due was not kept
         due_ns = _due_ns(since_ns, found.meta, alias)
         if longest is None or due_ns < longest[0]:
             longest = due_ns, f"{harmless(task_path(found.meta))} ({found.result_id})"

@@ -71,7 +71,7 @@ def newest(
     """Return the results, newest first, and whether there are more.
 
     It takes no lock, and leaves no trace. A task's moment is that of its end, or else of its
-    start, or else of its enqueue.
+    latest start, or else of its enqueue.
 
     Args:
         backends: Whose.

@@ -6,6 +6,7 @@ from typing import Any
 from django.tasks import TaskResultStatus
 from django.tasks.base import TaskError
 
+from django_tasks_local.attempts import first_started_at_ns, last_started_at_ns
 from django_tasks_local.exceptions import describe
 from django_tasks_local.moments import unix_ns
 from django_tasks_local.naming import MissingTask
@@ -30,7 +31,8 @@ def summary(result: LocalTaskResult) -> dict[str, Any]:
         "priority": task.priority,
         "run_after": iso(unix_ns(run_after)) if run_after else None,
         "enqueued_at": iso(snapshot.enqueued_at_ns),
-        "started_at": iso(snapshot.started_at_ns),
+        "started_at": iso(first_ns(result)),
+        "last_attempted_at": iso(last_ns(result)),
         "finished_at": iso(snapshot.finished_at_ns),
         "duration_s": duration_s(result),
         "attempts": result.attempts,
@@ -73,10 +75,11 @@ def errors(result: LocalTaskResult) -> list[TaskError]:
 
 
 def error_line(result: LocalTaskResult) -> str | None:
-    """Return the last error of a task that has failed in a line, ``None`` for another."""
-    if result.status != TaskResultStatus.FAILED:
+    """Return a task's last error in a line, ``None`` for one without, or that has succeeded."""
+    if result.status == TaskResultStatus.SUCCESSFUL:
         return None
-    return line_of(errors(result)[-1])
+    found = errors(result)
+    return line_of(found[-1]) if found else None
 
 
 def values(result: LocalTaskResult) -> tuple[list[str] | str, dict[str, str] | str, str | None]:
@@ -104,16 +107,28 @@ def shown_error(error: Exception) -> str:
     return f"({describe(error)})"
 
 
+def first_ns(result: LocalTaskResult) -> int:
+    """Return when the first attempt of a task began, Unix ns; 0 before that."""
+    return first_started_at_ns(result.snapshot.past, result.snapshot.started_at_ns)
+
+
+def last_ns(result: LocalTaskResult) -> int:
+    """Return when the latest attempt of a task began, likewise."""
+    return last_started_at_ns(result.snapshot.past, result.snapshot.started_at_ns)
+
+
 def duration_s(result: LocalTaskResult) -> float | None:
-    """Return how long a task ran, or has been running; ``None`` for one that has not started."""
-    snapshot = result.snapshot
-    if not snapshot.started_at_ns:
+    """Return how long the last attempt of a task took, or has been running.
+
+    ``None`` for a task that waits.
+    """
+    snapshot, started_ns = result.snapshot, last_ns(result)
+    if not started_ns or snapshot.status == TaskResultStatus.READY:
         return None
-    until_ns = snapshot.finished_at_ns or time.time_ns()
-    return round(max(0, until_ns - snapshot.started_at_ns) / 1e9, 3)
+    return round(max(0, (snapshot.finished_at_ns or time.time_ns()) - started_ns) / 1e9, 3)
 
 
 def latest_ns(result: LocalTaskResult) -> int:
-    """Return when a task ended, or else started, or else was enqueued: Unix ns."""
+    """Return when a task ended, or else its latest attempt began, or else it was enqueued."""
     snapshot = result.snapshot
-    return snapshot.finished_at_ns or snapshot.started_at_ns or snapshot.enqueued_at_ns
+    return snapshot.finished_at_ns or last_ns(result) or snapshot.enqueued_at_ns

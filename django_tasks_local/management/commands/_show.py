@@ -14,7 +14,7 @@ from django_tasks_local.naming import MissingTask, add_metadata, load_or_stand_i
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.ring import Look
 
-from ._records import details, duration_s, errors, values
+from ._records import details, duration_s, errors, first_ns, last_ns, values
 from ._text import clock, harmless, harmless_lines, shown, span, write
 
 
@@ -98,15 +98,17 @@ def _fields(result: LocalTaskResult) -> Iterator[tuple[str, str]]:
     if task.run_after:
         yield "not before", clock(unix_ns(task.run_after))
     yield "enqueued", clock(snapshot.enqueued_at_ns)
-    if snapshot.started_at_ns:
-        yield "started", clock(snapshot.started_at_ns)
-        ran = span(duration_s(result) or 0)
-        if snapshot.finished_at_ns:
-            yield "ended", f"{clock(snapshot.finished_at_ns)}, after {ran}"
-        else:
-            yield "running", f"for {ran}"
-    elif snapshot.finished_at_ns:
-        yield "ended", f"{clock(snapshot.finished_at_ns)}, before it started"
+    if first_ns(result):
+        yield "started", clock(first_ns(result))
+    if result.attempts > 1 or (snapshot.past and not snapshot.finished_at_ns):
+        yield "last start", clock(last_ns(result))
+    seconds = duration_s(result)
+    ran = None if seconds is None else span(seconds)
+    if snapshot.finished_at_ns:
+        how = f"after {ran}" if ran else "before it started"
+        yield "ended", f"{clock(snapshot.finished_at_ns)}, {how}"
+    elif ran:
+        yield "running", f"for {ran}"
     yield "attempts", str(result.attempts)
     for worker in result.worker_ids:
         yield "worker", harmless(worker)
