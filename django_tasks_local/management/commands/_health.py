@@ -44,19 +44,19 @@ class Health:
     Attributes:
         alias: The backend's.
         status: `FINE`, `LOOK_AT_IT` or `UNUSABLE`.
-        sentences: What is to be said.
+        sentences: What is to be said, each with the status for which it is.
         facts: Numbers for programs.
     """
 
     alias: str
     status: int = FINE
-    sentences: list[str] = field(default_factory=list)
+    sentences: list[tuple[int, str]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
     def say(self, status: int, sentence: str) -> None:
         """Add a sentence; the worst status of all holds."""
         self.status = max(self.status, status)
-        self.sentences.append(sentence)
+        self.sentences.append((status, sentence))
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -129,7 +129,11 @@ def report(
     found = list(found)
     if as_json:
         aliases = {
-            each.alias: {"status": each.status, "says": each.sentences, **each.facts}
+            each.alias: {
+                "status": each.status,
+                "says": [sentence for _, sentence in each.sentences],
+                **each.facts,
+            }
             for each in found
         }
         yield dumps(
@@ -143,12 +147,12 @@ def report(
         )
         return
     for each in found:
-        for sentence in each.sentences:
-            yield f"{_WORDS[each.status]}: {harmless(each.alias)}: {harmless(sentence)}"
-    for ring in stranded:
+        for status, sentence in each.sentences:
+            yield f"{_WORDS[status]}: {harmless(each.alias)}: {harmless(sentence)}"
+    for ring in (each.ring for each in stranded):
         yield (
-            f"{_WORDS[LOOK_AT_IT]}: {counted(ring.ring.unfinished or 0, 'task')} stranded in "
-            f"{ring.ring.name}, to which no alias of this project leads any more: see "
+            f"{_WORDS[LOOK_AT_IT]}: {counted(ring.unfinished or 0, 'task')} stranded in "
+            f"{ring.name}, to which no alias of this project leads any more: see "
             "`local_tasks rings`."
         )
     for alias, kind in foreign.items():
