@@ -17,6 +17,7 @@ from django_tasks_local.ring.shm.lock import GUARD, ByteLock
 from django_tasks_local.ring.shm.mutex import look_inside
 from django_tasks_local.ring.shm.registry import Entry, Registry
 from django_tasks_local.ring.shm.segment import look_at_segment
+from django_tasks_local.store import Snapshot
 
 from .format import layout as at
 
@@ -108,8 +109,19 @@ class Look:
             except (TaskResultDoesNotExist, StoreUnavailable):
                 continue  # finished and evicted meanwhile; or damaged, which `check` tells
             if found.state == at.RUNNING:
-                owner = found.word >> at.OWNER_SHIFT & at.OWNER_MASK
-                yield found, owner < at.ENTRIES and self.registry.alive(owner)
+                yield found, not self.is_orphan(found)
+
+    def is_orphan(self, found: Snapshot) -> bool:
+        """Return whether a task runs whose worker has died, which nobody has settled yet.
+
+        Args:
+            found: A record, as this look has given it.
+        """
+        assert isinstance(found, Found)
+        if found.state != at.RUNNING:
+            return False
+        owner = found.word >> at.OWNER_SHIFT & at.OWNER_MASK
+        return owner >= at.ENTRIES or not self.registry.alive(owner)
 
     def find(self, result_id: str) -> Found:
         """Return a record as it is now; it does not count as a use of a result.

@@ -18,6 +18,7 @@ from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.ring import Ring, Role, ring_name
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm import segment
+from tests.crash.steps import in_child
 from tests.rings import Rings, put
 
 PROCESS = "django_tasks_local.ProcessPoolBackend"
@@ -155,6 +156,26 @@ def test_a_process_that_keeps_the_lock(
     assert status == 2
     assert f"Process {stopped} has the lock" in text
     assert f"kill -CONT {stopped}" in text
+
+
+def test_the_task_of_a_dead_worker(site_ring: Callable[[], Ring]) -> None:
+    """As long as nobody is there who settles it: here, in `list` and in `show`."""
+    ring = site_ring()
+    running = put(ring)
+    in_child(lambda: Ring(ring.name, "process", ring.attachment.limits, Role.SITE).claim())
+    assert health()[0] == 0  # a site is there, which will
+    ring.attachment.detach()
+    before = bytes(ring.segment.bytes)
+    status, text = says()
+    assert (status, "The workers of 1 task have died" in text) == (1, True)
+    out = io.StringIO()
+    call_command("local_tasks", "list", stdout=out, stderr=io.StringIO())
+    call_command("local_tasks", "show", running, stdout=out)
+    call_command("local_tasks", "show", running, "--json", stdout=out)
+    assert "  its worker has died\n" in out.getvalue()
+    assert "status      RUNNING  (its worker has died, and it will be FAILED" in out.getvalue()
+    assert '"orphan": true' in out.getvalue()
+    assert bytes(ring.segment.bytes) == before
 
 
 def test_what_is_told_for_programs(site_ring: Callable[[], Ring]) -> None:

@@ -186,6 +186,13 @@ def _examine(backend: ProcessPoolBackend, max_wait_s: float, health: Health) -> 
         )
     if wait is not None:
         _examine_wait(look, health, wait, max_wait_s, has_pool=bool(pools))
+    orphans = sum(not lives for _, lives in look.running()) if not attached else 0
+    if orphans:
+        health.say(
+            LOOK_AT_IT,
+            f"The workers of {counted(orphans, 'task')} have died, and no process is there to note "
+            "that: local_worker or a request to the site does.",
+        )
     limit = backend.checked_options.max_pending
     pending = counts.waiting + counts.deferred
     if pending >= NEARLY_FULL * limit:

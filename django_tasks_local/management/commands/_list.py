@@ -15,20 +15,16 @@ from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import counted
 from django_tasks_local.listing import select
 from django_tasks_local.moments import unix_ns
-from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.ring import Look
 
 from ._aliases import foreign_aliases
-from ._records import duration_s, error_line, latest_ns, summary
+from ._records import Row, duration_s, error_line, latest_ns, summary
 from ._text import COLUMNS, clock, cut, cut_left, harmless, span, write
 
 _LIMIT: Final = 20
 _READY: Final = frozenset({TaskResultStatus.READY})
-# Each comes in the order of its ends, or of its starts: of these the first are the newest.
-_ORDERED: Final = (
-    frozenset({TaskResultStatus.RUNNING}),
-    frozenset({TaskResultStatus.SUCCESSFUL, TaskResultStatus.FAILED}),
-)
+_RUNNING: Final = frozenset({TaskResultStatus.RUNNING})
+_ENDED: Final = frozenset({TaskResultStatus.SUCCESSFUL, TaskResultStatus.FAILED})
 # How much of a line a path leaves to an error.
 _PATH_COLUMNS: Final = 34
 
@@ -67,8 +63,8 @@ def run(
 def newest(
     backends: Iterable[ProcessPoolBackend], *, status: list[str] | None, queue: str | None,
     task: str | None, limit: int,
-) -> tuple[list[LocalTaskResult], bool]:  # fmt: skip
-    """Return the results, newest first, and whether there are more.
+) -> tuple[list[Row], bool]:  # fmt: skip
+    """Return the tasks, newest first, and whether there are more.
 
     It takes no lock, and leaves no trace. A task's moment is that of its end, or else of its
     latest start, or else of its enqueue.
@@ -89,58 +85,60 @@ def newest(
     return nlargest(limit, found, key=latest_ns), len(found) > limit
 
 
-def lines(results: list[LocalTaskResult], *, more: bool, several: bool) -> Iterator[str]:
+def lines(rows: list[Row], *, more: bool, several: bool) -> Iterator[str]:
     """Yield the lines of a list for people: two for each task, of at most 80 columns.
 
     Args:
-        results: What to list.
+        rows: What to list.
         more: Whether there are more.
         several: Whether there are several aliases, so that each task's must be told.
     """
-    if not results:
+    if not rows:
         yield "No such tasks."
         return
     zone = datetime.now(timezone.get_default_timezone()).tzname()
     yield f"{'STATUS':10}  {f'WHEN ({zone})':20}  {'TOOK':>7}  ID"
-    for result in results:
-        seconds = duration_s(result)
+    for row in rows:
+        seconds = duration_s(row.result)
         took = "" if seconds is None else span(seconds)
-        yield f"{result.status:10}  {clock(latest_ns(result)):20} {took:>8}  {result.id}"
-        yield cut(f"  {_what(result, several)}", COLUMNS)
+        yield f"{row.result.status:10}  {clock(latest_ns(row)):20} {took:>8}  {row.result.id}"
+        yield cut(f"  {_what(row, several)}", COLUMNS)
     if more:
-        shown = counted(len(results), "task")
+        shown = counted(len(rows), "task")
         yield f"These are the newest {shown}; --limit shows more, --limit 0 all."
 
 
-def objects(results: list[LocalTaskResult]) -> Iterator[str]:
+def objects(rows: list[Row]) -> Iterator[str]:
     """Yield the same for programs: a JSON object for each task, each in a line."""
-    for result in results:
-        yield dumps(summary(result))
+    for row in rows:
+        yield dumps(summary(row))
 
 
 def _found(
     backends: Iterable[ProcessPoolBackend], status: list[str] | None, queue: str | None,
     task: str | None, limit: int | None,
-) -> Iterator[LocalTaskResult]:  # fmt: skip
+) -> Iterator[Row]:  # fmt: skip
     wanted = frozenset(map(TaskResultStatus, status or TaskResultStatus.values))
     for backend in backends:
         look = Look.into(backend.spec().name, backend.alias)
         if look is None:
             continue
-        filters: dict[str, Any] = {"queue_name": queue, "task": task}
-        for group in _ORDERED:
-            if group & wanted:
-                yield from select(
-                    look.listed, backend.alias, status=group & wanted, limit=limit, **filters
-                )
-        if _READY & wanted:  # in the order in which they will run
-            yield from select(look.listed, backend.alias, status=_READY, **filters)
+        # What waits comes in the order in which it will run, the others come the newest first.
+        for group, at_most in ((_RUNNING, limit), (_ENDED, limit), (_READY, None)):
+            if not group & wanted:
+                continue
+            for result in select(
+                look.listed, backend.alias, status=group & wanted, queue_name=queue, task=task,
+                limit=at_most,
+            ):  # fmt: skip
+                yield Row(result, look.is_orphan(result.snapshot))
 
 
-def _what(result: LocalTaskResult, several: bool) -> str:
+def _what(row: Row, several: bool) -> str:
+    result = row.result
     path = harmless(result.task.module_path)
     alias = f"{harmless(result.backend)}: " if several else ""
-    error = error_line(result)
+    error = "its worker has died" if row.is_orphan else error_line(result)
     if error is not None:
         return f"{alias}{cut_left(path, _PATH_COLUMNS)}  {error}"
     run_after = getattr(result.task, "run_after", None)

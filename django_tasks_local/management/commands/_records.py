@@ -1,7 +1,7 @@
 """What ``local_tasks list`` and ``local_tasks show`` tell of a task, for programs."""
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.tasks import TaskResultStatus
 from django.tasks.base import TaskError
@@ -15,8 +15,22 @@ from django_tasks_local.result import LocalTaskResult
 from ._text import iso, line_of, shown
 
 
-def summary(result: LocalTaskResult) -> dict[str, Any]:
+class Row(NamedTuple):
+    """A task, as it was seen.
+
+    Attributes:
+        result: What is known of it.
+        is_orphan: It runs, but its worker has died, and nobody has noted that yet: it will be
+            FAILED.
+    """
+
+    result: LocalTaskResult
+    is_orphan: bool
+
+
+def summary(row: Row) -> dict[str, Any]:
     """Return what ``list --json`` says of a task; `details` has more."""
+    result = row.result
     snapshot, task, progress = result.snapshot, result.task, result.progress
     run_after = getattr(task, "run_after", None)
     return {
@@ -27,6 +41,7 @@ def summary(result: LocalTaskResult) -> dict[str, Any]:
         "status": str(result.status),
         "cancelled": result.is_cancelled,
         "lost": result.loss is not None,
+        "orphan": row.is_orphan,
         "queue_name": task.queue_name or None,
         "priority": task.priority,
         "run_after": iso(unix_ns(run_after)) if run_after else None,
@@ -44,14 +59,14 @@ def summary(result: LocalTaskResult) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def details(result: LocalTaskResult, *, arguments: bool) -> dict[str, Any]:
+def details(row: Row, *, arguments: bool) -> dict[str, Any]:
     """Return what ``show --json`` says of a task.
 
     Args:
-        result: The task's.
+        row: The task.
         arguments: Whether to tell arguments and return value, each as its ``repr``.
     """
-    facts = summary(result)
+    result, facts = row.result, summary(row)
     del facts["error"]
     facts["raw_metadata"] = result.raw_metadata
     facts["errors"] = [
@@ -128,7 +143,7 @@ def duration_s(result: LocalTaskResult) -> float | None:
     return round(max(0, (snapshot.finished_at_ns or time.time_ns()) - started_ns) / 1e9, 3)
 
 
-def latest_ns(result: LocalTaskResult) -> int:
+def latest_ns(row: Row) -> int:
     """Return when a task ended, or else its latest attempt began, or else it was enqueued."""
-    snapshot = result.snapshot
-    return snapshot.finished_at_ns or last_ns(result) or snapshot.enqueued_at_ns
+    snapshot = row.result.snapshot
+    return snapshot.finished_at_ns or last_ns(row.result) or snapshot.enqueued_at_ns

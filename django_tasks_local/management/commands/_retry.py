@@ -33,7 +33,7 @@ def run(
     refused = 0
     for result_id in ids:
         try:
-            again = enqueue_again(_show.find(backends, result_id))
+            again = enqueue_again(_show.find(backends, result_id).result)
         except (
             CommandError, ImproperlyConfigured, InvalidTask, LocalTasksError,
             TaskResultDoesNotExist, ValueError,

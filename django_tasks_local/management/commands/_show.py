@@ -14,7 +14,7 @@ from django_tasks_local.naming import MissingTask, add_metadata, load_or_stand_i
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.ring import Look
 
-from ._records import details, duration_s, errors, first_ns, last_ns, values
+from ._records import Row, details, duration_s, errors, first_ns, last_ns, values
 from ._text import clock, harmless, harmless_lines, shown, span, write
 
 
@@ -38,16 +38,16 @@ def run(
         StoreUnavailable: A ring cannot be used, or the record is damaged.
         ImproperlyConfigured: The options of an alias are wrong.
     """
-    result = find(backends, id)
+    row = find(backends, id)
     if json:
-        command.stdout.write(dumps(details(result, arguments=arguments), indent=2))
+        command.stdout.write(dumps(details(row, arguments=arguments), indent=2))
         return
-    for line in lines(result, arguments=arguments):
+    for line in lines(row, arguments=arguments):
         write(command.stdout, line)
 
 
-def find(backends: Iterable[ProcessPoolBackend], result_id: str) -> LocalTaskResult:
-    """Return the result with this id, without a trace.
+def find(backends: Iterable[ProcessPoolBackend], result_id: str) -> Row:
+    """Return the task whose result has this id, without a trace.
 
     Raises:
         CommandError: No backend has it.
@@ -64,17 +64,19 @@ def find(backends: Iterable[ProcessPoolBackend], result_id: str) -> LocalTaskRes
         except TaskResultDoesNotExist:
             continue
         task = add_metadata(load_or_stand_in(found.meta, backend.alias), found.metadata)
-        return LocalTaskResult.from_record(found, backend.alias, task)
+        result = LocalTaskResult.from_record(found, backend.alias, task)
+        return Row(result, look.is_orphan(found))
     raise CommandError(
         f"{harmless(result_id)}: {listed(looked)} has no such task, or no longer: finished results "
         "are evicted beyond MAX_RESULTS, and expire (RESULT_TTL, FAILURE_TTL)."
     )
 
 
-def lines(result: LocalTaskResult, *, arguments: bool) -> Iterator[str]:
+def lines(row: Row, *, arguments: bool) -> Iterator[str]:
     """Yield the lines for people. Nothing of a text is cut."""
+    result = row.result
     yield result.id
-    for name, text in _fields(result):
+    for name, text in _fields(row):
         yield f"  {name:12}{text}"
     if arguments:
         yield from _values(result)
@@ -86,13 +88,13 @@ def lines(result: LocalTaskResult, *, arguments: bool) -> Iterator[str]:
             yield f"    {line}"
 
 
-def _fields(result: LocalTaskResult) -> Iterator[tuple[str, str]]:
+def _fields(row: Row) -> Iterator[tuple[str, str]]:
+    result = row.result
     snapshot, task, progress = result.snapshot, result.task, result.progress
     missing = "  (no such task here any more)" if isinstance(task, MissingTask) else ""
     yield "task", harmless(task.module_path) + missing
     yield "backend", harmless(result.backend)
-    how = "  (cancelled)" if result.is_cancelled else "  (lost with its worker)" * bool(result.loss)
-    yield "status", f"{result.status}{how}"
+    yield "status", f"{result.status}{_how(row)}"
     yield "queue", harmless(task.queue_name) or "unknown"
     yield "priority", str(task.priority)
     if task.run_after:
@@ -117,6 +119,14 @@ def _fields(result: LocalTaskResult) -> Iterator[tuple[str, str]]:
         yield "progress", f"{progress.done:,}{total}  {harmless(progress.message)}".rstrip()
     for key, value in result.raw_metadata.items():
         yield "metadata", f"{harmless(key)} = {shown(value)}"
+
+
+def _how(row: Row) -> str:
+    if row.is_orphan:
+        return "  (its worker has died, and it will be FAILED as soon as a process notes that)"
+    if row.result.is_cancelled:
+        return "  (cancelled)"
+    return "  (lost with its worker)" if row.result.loss else ""
 
 
 def _values(result: LocalTaskResult) -> Iterator[str]:
