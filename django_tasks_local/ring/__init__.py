@@ -379,7 +379,7 @@ if TYPE_CHECKING:
     from .ring import Ring
     from .shm.leadership import ANY_SERVER, Leadership
     from .shm.limits import Limits
-    from .shm.neighbours import sites_elsewhere
+    from .shm.neighbours import Surveyed, sites_elsewhere, survey_rings
     from .shm.objects import fill_standard_descriptors, standard_descriptors
     from .shm.registry import Entry, PoolState, Role
     from .shm.removal import ring_is_attached, sweep_temporary, unlink_objects, unlink_unattached
@@ -387,9 +387,9 @@ if TYPE_CHECKING:
     from .stops import Running
 
 __all__ = [
-    "ANY_SERVER", "Entry", "Geometry", "Leadership", "Limits", "Look", "Loss", "PoolState",
-    "Ring", "Role", "Run", "Running", "attach_segment", "code_digest", "fill_standard_descriptors",
-    "format_id", "loss_word", "random_id", "ring_exists", "ring_is_attached", "ring_name",
-    "sites_elsewhere", "standard_descriptors", "sweep_temporary", "unlink_objects",
-    "unlink_unattached",
+    "ANY_SERVER", "Entry", "Geometry", "Leadership", "Limits", "Look", "Loss", "PoolState", "Ring",
+    "Role", "Run", "Running", "Surveyed", "attach_segment", "code_digest",
+    "fill_standard_descriptors", "format_id", "loss_word", "random_id", "ring_exists",
+    "ring_is_attached", "ring_name", "sites_elsewhere", "standard_descriptors", "survey_rings",
+    "sweep_temporary", "unlink_objects", "unlink_unattached",
 ]  # fmt: skip
