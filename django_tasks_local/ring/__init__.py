@@ -286,7 +286,7 @@ UNFINISHED = WRITING + READY + RUNNING
 WAITING of all lanes + DEFERRED = READY
 DEFERRED = DEFERRED of all codes
 a record in the judged lane of its code is of a site up to RUNNABLE_UP_TO
-every code that a process or a waiting record names has a digest of its own
+every code that a process or an unfinished record names has a digest of its own
 FINISHED <= MAX_RESULTS                 after every end of a task, unless it was lowered
 UNFINISHED - RUNNING <= MAX_PENDING     after every enqueue
 FREE + FINISHED_SLOTS >= MAX_WORKERS    after every enqueue and every large result

@@ -56,7 +56,7 @@ class Parts:
         self.words = self.segment.words
         self.table = Table(self.segment)
         self.registry = Registry(self.segment)
-        self.codes = Codes(self.segment, self.table.order)
+        self.codes = Codes(self.table)
         self.reader = Reader(self.table, alias)
         self.operations = MetadataOperations(self.table, self.registry)
         self.semaphores = Semaphores(self.segment)

@@ -12,11 +12,11 @@ from typing import Final
 
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import S_ORIGIN
 from django_tasks_local.ring.shm.lock import ByteLock, pool_byte, successor_byte
 from django_tasks_local.ring.shm.registry import Entry, Role
-from django_tasks_local.ring.shm.segment import Segment
 
-from .order import Order
+from .table import Table
 
 # A release without any process for so long has gone. Shorter: a server that replaces a killed web
 # worker, and imports for long, finds its tasks run by another release. Longer: what a release has
@@ -33,10 +33,11 @@ def code_digest(*parts: str) -> int:
 class Codes:
     """The table of codes (changes: in the lock)."""
 
-    def __init__(self, segment: Segment, order: Order) -> None:
-        self._segment = segment
-        self._words = segment.words
-        self._order = order
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._segment = table.segment
+        self._words = table.words
+        self._order = table.order
         # When this process saw a site or a pool of a code last, by its digest.
         self._seen: dict[int, float] = {}
 
@@ -73,7 +74,12 @@ class Codes:
         found = self.find(digest)
         if found >= 0:
             return found
-        free = [code for code in range(at.CODES) if not self._in_use(code, attached)]
+        running = self._running()
+        free = [
+            code
+            for code in range(at.CODES)
+            if code not in running and not self._in_use(code, attached)
+        ]
         # The one that has been out of use for longest.
         for code in sorted(free, key=lambda each: self.field(each, at.C_NEWEST)):
             if self._give(code, digest, path):
@@ -137,6 +143,20 @@ class Codes:
 
     def _in_use(self, code: int, attached: Container[int]) -> bool:
         return code in attached or self.has_tasks(code) or self.has_pool(code)
+
+    def _running(self) -> set[int]:
+        """Return the codes of tasks that run, as another code's or not: they may wait again.
+
+        It looks at what each process has claimed last.
+        """
+        words, table = self._words, self._table
+        end = at.REGISTRY_AT + min(words[at.H_ENTRIES_USED], at.ENTRIES) * at.ENTRY_WORDS
+        current = words[at.REGISTRY_AT + at.E_CURRENT : end : at.ENTRY_WORDS].tolist()
+        return {
+            at.code_of(words[table.offset(slot) // 8 + S_ORIGIN])
+            for index, slot in enumerate(current)
+            if slot and table.is_run_by(slot, index)
+        }
 
     def has_tasks(self, code: int) -> bool:
         """Return whether tasks of a code wait, or are deferred."""

@@ -299,3 +299,21 @@ def test_a_wrong_head_in_one_of_several_lanes_is_noticed(rings: Rings) -> None:
         blue.claim()
     assert claimed(blue, None) == ids
     assert blue.upkeep.check() == []
+
+
+def test_a_task_that_runs_keeps_the_number_of_its_code(rings: Rings) -> None:
+    """It may wait again, for its next attempt: then its number must not mean another code."""
+    gone = rings.attach(path=BLUE)
+    number = gone.registry.code
+    result_id = put(gone)
+    others = [rings.attach(path=f"/{each}/settings.py") for each in range(at.CODES - 1)]
+    claim = others[0].claim()
+    assert claim is not None
+    gone.attachment.detach()
+    with pytest.raises(StoreUnavailable, match="unfinished tasks"):
+        rings.attach(path=GREEN)
+    assert others[0].retry(claim, error=peers.ERROR, due_ns=0)
+    assert others[0].codes.find(code_digest(BLUE)) == number
+    assert run(others[0]) == result_id
+    assert rings.attach(path=GREEN).registry.code == number
+    assert others[0].upkeep.check() == []
