@@ -9,7 +9,7 @@ from typing import Final
 
 from django_tasks_local.ring.records import retrying
 from django_tasks_local.ring.records.holder import Holder, holder_of
-from django_tasks_local.ring.records.loss import noted_loss
+from django_tasks_local.ring.records.loss import is_cancelled, noted_loss
 from django_tasks_local.ring.records.table import Table
 
 from .format import layout as at
@@ -45,8 +45,11 @@ def settle_record(table: Table, slot: int, index: int, loss: int, keep: int) -> 
         keep: MAX_RESULTS.
     """
     if table.is_run_by(slot, index):
-        if retrying.is_over(table, slot) and not noted_loss(table.head(slot).stop):
-            retrying.make_ready(table, slot)  # its death came in the middle of a retry
+        # A death came in the middle of a retry. Another note than that of a cancellation is why the
+        # attempt was lost that is over.
+        cancelled = is_cancelled(noted_loss(table.head(slot).stop))
+        if not cancelled and retrying.is_over(table, slot):
+            retrying.make_ready(table, slot)
             return 0
         mark_lost(table, slot, loss, keep)
         return slot

@@ -346,6 +346,43 @@ def test_what_was_killed(ring: Ring, rings: Rings, loss: int, again: bool) -> No
     assert ring.upkeep.check() == []
 
 
+@pytest.mark.parametrize(
+    ("loss", "again"), [(loss_word(Loss.MEMORY, 2048, 2**20), True), (None, False)]
+)
+def test_a_retry_of_what_was_killed_is_completed(
+    ring: Ring, rings: Rings, monkeypatch: pytest.MonkeyPatch, loss: int | None, again: bool
+) -> None:
+    """The note of the kill belongs to the attempt that is over; one to cancel came after it."""
+    result_id = put_lost(ring, attempts=2)
+    worker = rings.peer(role=Role.WORKER)
+    worker.do(peers.claim)
+    (entry,) = (each for each in ring.registry.attachments() if each.index == worker.index)
+    noted = ring.killing.run_of(entry)
+    assert noted is not None
+    if loss is not None:
+        assert ring.killing.note(noted, loss)
+    worker.kill()
+    with monkeypatch.context() as patched:
+        patched.setattr(retrying, "make_ready", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ring.upkeep.settle_dead()
+    assert retrying.is_over(ring._table, ring_address(result_id)[0])
+    if loss is None:
+        assert ring.cancel(result_id, running=True)[0]
+    ring.upkeep.settle_dead()
+    found = ring.get(result_id)
+    assert (found.status == TaskResultStatus.READY) is again
+    assert found.cancelled is not again
+    assert found.past is not None
+    assert len(found.past.workers) == 1
+    assert ring.upkeep.check() == []
+
+
+def interrupted(*_: object) -> None:
+    """Raise what a signal handler raises."""
+    raise KeyboardInterrupt
+
+
 def test_nobody_retries_for_the_living(ring: Ring) -> None:
     """Who is wrong about a death changes nothing."""
     put_lost(ring)
