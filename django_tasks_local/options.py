@@ -13,7 +13,9 @@ from django.apps import apps
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 
+from django_tasks_local import schedules
 from django_tasks_local.exceptions import counted
+from django_tasks_local.schedules import Schedule
 from django_tasks_local.store import LIMIT_MASK
 
 type Kind = Literal["thread", "process"]
@@ -109,6 +111,12 @@ OPTIONS: dict[str, Option] = {
     "MAX_TASK_MEMORY": Option(
         None, (int,), MIB, 1024 * GIB, "bytes", ("process",), "to let tasks grow"
     ),
+    # Periodic tasks. Threads have none: each web process would run them.
+    "SCHEDULE": Option(
+        {},
+        (dict,),
+        kinds=("process",),
+    ),
 }
 
 
@@ -134,6 +142,7 @@ class Options:
     max_tasks_per_worker: int | None  # None: no limit
     max_worker_memory: int | None  # bytes; None: no limit
     max_task_memory: int | None  # bytes; None: no limit
+    schedule: Schedule  # periodic tasks
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any], alias: str, kind: Kind) -> Options:
@@ -204,6 +213,7 @@ def _copy(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _complete(options: Mapping[str, Any]) -> Options:
     values = {n.lower(): _plain(options.get(n, option.default)) for n, option in OPTIONS.items()}
+    values["schedule"] = schedules.read(values["schedule"])
     if values["shm_size"] is None:
         values["shm_size"] = _derived_shm_size(**values)
     return Options(**values)
@@ -228,7 +238,7 @@ def _least_shm_size(max_workers: int, slot_size: int) -> int:
 
 
 def _error(number: int, message: str, hint: str) -> Error:
-    return Error(message, hint=hint, id=f"django_tasks_local.E{number:03}")
+    return schedules.Problem(number, message, hint).error()
 
 
 def _check_queues(params: Mapping[str, Any], where: str) -> Iterator[Error]:
@@ -285,6 +295,8 @@ def _check_option(name: object, value: object, where: str, kind: Kind) -> Iterat
             f"{where} is {value:,}, not a power of two.",
             f"The nearest ones are {lower} and {2 * lower}.",
         )
+    elif name == "SCHEDULE" and isinstance(value, dict):
+        yield from (problem.error() for problem in schedules.problems(value, where))
 
 
 def _check_room(options: Options, where: str) -> Iterator[Error]:
@@ -310,6 +322,8 @@ def _check_memory(options: Options, where: str) -> Iterator[Error]:
 
 
 def _in_bounds(option: Option, value: object) -> bool:
+    if isinstance(value, dict):
+        return True
     if isinstance(value, str):
         # White space counts as empty: it comes from an unset variable.
         return bool(value.strip())
@@ -320,6 +334,8 @@ def _in_bounds(option: Option, value: object) -> bool:
 def _wanted(option: Option) -> str:
     if str in option.types:
         return "a string that is not empty"
+    if dict in option.types:
+        return "a dict"
     number = "a number" if float in option.types else "a whole number"
     text = f"{number} of {option.unit} from {option.minimum:,} to {option.maximum:,}"
     if timedelta in option.types:

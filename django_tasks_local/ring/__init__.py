@@ -14,6 +14,8 @@ byte 0          +----------------------------------------------+
 57,344          +----------------------------------------------+
                 | registry         2,048 entries of 256 bytes  |  512 KiB
 581,632         +----------------------------------------------+
+                | schedule         128 rows of 96 bytes        |  12 KiB
+593,920         +----------------------------------------------+
                 | commit    W, one word for each slot          |  six columns of SLOTS words,
                 | sequence  place in FIFO or recency list      |  each rounded up to whole
                 | due       unix ns, 0: due; else see rule 2   |  pages of 4 KiB
@@ -170,6 +172,22 @@ ones. So no task is behind one that only other code may run.
   88  PATH            the end of the settings file's path, UTF-8
 ```
 
+### A row of the schedule, by byte
+
+One for each periodic task. Its times up to SETTLED have fired, or never will.
+
+```text
+   0  NAME            the number of its name, 0: the row is free
+   8  TIMING          the number of its times: where it changes, it begins afresh
+  16  SETTLED         unix ns
+  24  LAST            unix ns, the time for which it fired last, 0: never
+  32  ID_HIGH         the result id of that run
+  40  ID_LOW          likewise
+  48  SKIPPED         times that came while an earlier run was not over: statistics
+  56  FIRING          ID_HIGH of the record that is being made READY for it, 0: none
+  64  FIRING_FOR      unix ns, the time for which it is
+```
+
 ### A head slot, by byte
 
 ```text
@@ -291,6 +309,7 @@ HAND is 0 or finished, and no record from OLDEST to it has arguments that can be
 bit n of BITMAP is set = FIFO n of its lane is not empty
 OTHERS >= records that are WRITING or RUNNING by the entry, but for CURRENT
 ENTRIES_USED > index of every entry in use
+FIRING of every row is 0
 every chained slot names one head, and one chain of that head reaches it
 ```
 
@@ -310,6 +329,9 @@ the ring, a site, or a process that asks for that very result.
 | | before METADATA_CHAIN | and the slots of its metadata | next |
 | large enqueue | before its chain is whole | WRITING by a dead entry | reaper: freed |
 | | while it copies | WRITING by a dead entry | reaper: freed |
+| fire | before W | a row's proposal, for a record that is not there | next: dropped |
+| | after W = READY | a task whose time is not settled | next: by its FIRING |
+| adopt | at any step | rows without an entry, entries without a row | the pool's next turn |
 | claim | before W | READY; a start time that nobody reads | nobody needs to |
 | | after W = RUNNING | RUNNING by a dead entry | reaper: LOST |
 | promote | before due = 0 | a record in no heap | next: back into the heap |
@@ -352,11 +374,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .firing import Due, Outcome
     from .format.ids import format_id, random_id
     from .format.layout import Geometry
     from .look import Look
     from .records.codes import code_digest
     from .records.loss import Loss, loss_word
+    from .records.schedule import Row
     from .ring import Ring
     from .shm.leadership import ANY_SERVER, Leadership
     from .shm.limits import Limits
@@ -368,19 +392,21 @@ if TYPE_CHECKING:
     from .stops import Running
 
 __all__ = [
-    "ANY_SERVER", "Attachment", "Geometry", "Leadership", "Limits", "Look", "Loss", "PoolState",
-    "Ring", "Role", "Running", "attach_segment", "code_digest", "fill_standard_descriptors",
-    "format_id", "loss_word", "random_id", "ring_exists", "ring_is_attached", "ring_name",
-    "sites_elsewhere", "standard_descriptors", "sweep_passing", "unlink_objects",
-    "unlink_unattached",
+    "ANY_SERVER", "Attachment", "Due", "Geometry", "Leadership", "Limits", "Look", "Loss",
+    "Outcome", "PoolState", "Ring", "Role", "Row", "Running", "attach_segment", "code_digest",
+    "fill_standard_descriptors", "format_id", "loss_word", "random_id", "ring_exists",
+    "ring_is_attached", "ring_name", "sites_elsewhere", "standard_descriptors", "sweep_passing",
+    "unlink_objects", "unlink_unattached",
 ]  # fmt: skip
 
 _NAMES = {
+    ".firing": "Due Outcome",
     ".format.ids": "format_id random_id",
     ".format.layout": "Geometry",
     ".look": "Look",
     ".records.codes": "code_digest",
     ".records.loss": "Loss loss_word",
+    ".records.schedule": "Row",
     ".ring": "Ring",
     ".shm.leadership": "ANY_SERVER Leadership",
     ".shm.limits": "Limits",

@@ -14,13 +14,19 @@ from .records.table import Room
 class MetadataOperations(Operations):
     """The operations of a ring, with those that concern metadata."""
 
+    def room_for(self, request: Request) -> Room:
+        """Do a step towards room for a request that has metadata, and fits its head slot."""
+        assert request.metadata is not None
+        if self.full():
+            return Room.NONE
+        needed = 1 + request.metadata.slots(self._size)
+        return self._table.make_room(needed, self._words[at.H_MAX_WORKERS])
+
     def enqueue_with_metadata(self, request: Request) -> int:
         """As `enqueue`, for a request that has metadata."""
         words, table, block = self._words, self._table, request.metadata
         assert block is not None
-        if self.full():
-            return 0
-        room = table.make_room(1 + block.slots(self._size), words[at.H_MAX_WORKERS])
+        room = self.room_for(request)
         if room is not Room.ENOUGH:
             return AGAIN if room is Room.MORE else 0
         words[at.H_DIRTY] = 1

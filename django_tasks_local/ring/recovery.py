@@ -117,6 +117,7 @@ def rebuild(table: Table) -> list[str]:
     table.order.fill(waiting, deferred, links, backs)
     words[columns[0]] = memoryview(links)
     words[columns[1]] = memoryview(backs)
+    table.schedule.complete(found.ready)
     words[at.H_TICK] = found.tick
     return found.dropped
 

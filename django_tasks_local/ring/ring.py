@@ -35,11 +35,15 @@ from django_tasks_local.ring.shm.registry import WAITS
 from django_tasks_local.store import Arguments, StopAsked, task_path
 
 from .attachment import Attached
+from .firing import Firing
 from .format import layout as at
 from .operations import AGAIN, TOLD_TO_STOP, Request, Written
 from .stops import Cancelled
 
 logger = logging.getLogger("django_tasks_local")
+
+type _Small = Callable[[Request], int]
+type _Publish = Callable[[Request, Written], bool]
 
 # A task that falls due so soon wakes a worker, which then waits for its moment. For others the
 # pool's own look, once a second, is in time.
@@ -48,6 +52,13 @@ SOON_NS: Final = 1_000_000_000
 
 class Ring(Attached):
     """The store of ProcessPoolBackend, as one attached process uses it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.firing = Firing(
+            self._table, self._do, self._mutex.run, self.refusals, self._enqueue_with_metadata,
+            self.wake,
+        )  # fmt: skip
 
     def encode(self, value: object) -> bytes | Pickled:
         """Pickles a value; it may raise whatever pickling raises."""
@@ -295,15 +306,19 @@ class Ring(Attached):
         if room is None:
             raise lost_hold(self.segment.path) if claim else does_not_exist(result_id)
 
-    def _enqueue_with_metadata(self, request: Request) -> int:
+    def _enqueue_with_metadata(
+        self, request: Request, small: _Small | None = None, publish: _Publish | None = None
+    ) -> int:
+        """Stores a request, by other operations where a periodic task fires."""
         if len(request.meta) + len(request.arguments) > self._inline:
             request = request._replace(arguments=Pickled.of(request.arguments))
-            return self._enqueue_chained(request)
-        while (slot := self._mutex.run(self._do.enqueue_with_metadata, request)) == AGAIN:
+            return self._enqueue_chained(request, publish)
+        small = small or self._do.enqueue_with_metadata
+        while (slot := self._mutex.run(small, request)) == AGAIN:
             pass
         return slot
 
-    def _enqueue_chained(self, request: Request) -> int:
+    def _enqueue_chained(self, request: Request, publish: _Publish | None = None) -> int:
         size = len(request.meta) + len(request.arguments)
         count = at.slots_for(size, self._table.geometry.slot_size)
         written = Written()
@@ -323,7 +338,7 @@ class Ring(Attached):
                 at.chain_word(written.slot, written.generation),
                 [request.meta, *request.arguments.parts],
             )
-            published = run(self._do.publish_chained, request, written)
+            published = run(publish or self._do.publish_chained, request, written)
         except BaseException:
             self._abandoned.append(written)
             with suppress(StoreUnavailable):  # somebody is frozen inside: another time

@@ -7,6 +7,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from django_tasks_local.options import MIB, OPTIONS, Kind, Options, check
+from django_tasks_local.schedules import EMPTY
 
 
 def options(kind: Kind = "process", **values: Any) -> Options:
@@ -44,6 +45,7 @@ def test_defaults() -> None:
             max_tasks_per_worker=None,
             max_worker_memory=None,
             max_task_memory=None,
+            schedule=EMPTY,
         )
 
 
@@ -75,7 +77,7 @@ def test_bounds_are_inclusive(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("value", [True, None, [], {}, object(), b"x", 1j])
+@pytest.mark.parametrize("value", [True, None, [], {1}, object(), b"x", 1j])
 def test_wrong_types(name: str, value: object) -> None:
     """Wrong types are E003, a bool is no number, None only where it means something."""
     if value is None and OPTIONS[name].none_means:
@@ -157,7 +159,7 @@ def test_namespace_is_not_empty(value: str) -> None:
 
 
 PROCESS_ONLY = ["SLOT_SIZE", "SHM_SIZE", "NAMESPACE", "MAX_TASKS_PER_WORKER"]
-PROCESS_ONLY += ["MAX_WORKER_MEMORY", "MAX_TASK_MEMORY"]
+PROCESS_ONLY += ["MAX_WORKER_MEMORY", "MAX_TASK_MEMORY", "SCHEDULE"]
 
 
 @pytest.mark.parametrize("name", PROCESS_ONLY)

@@ -21,6 +21,7 @@ from django_tasks_local.ring.shm.segment import Segment
 from .metadata import Metadata
 from .order import Order
 from .recency import Recency
+from .schedule import ScheduleRows
 from .slots import Slots
 
 # 50 us of small records; no other once they had more than twice as many slots.
@@ -54,6 +55,7 @@ class Table:
         self.metadata = Metadata(segment, self.slots)
         self.order = Order(segment)
         self.recency = Recency(segment)
+        self.schedule = ScheduleRows(segment)
         self._slots_at = geometry.slots_at
         self._size = geometry.slot_size
         self.commit = geometry.column("commit")
