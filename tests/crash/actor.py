@@ -18,7 +18,7 @@ from django_tasks_local.exceptions import ArgumentsDropped, PayloadTooLarge, Que
 from django_tasks_local.ring import Limits, Loss, Ring, Role, loss_word
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
-from django_tasks_local.ring.records.loss import EXIT_DETACHED
+from django_tasks_local.ring.records.loss import EXIT_DETACHED, is_cancelled, noted_loss
 from django_tasks_local.store import StopAsked
 from tests.crash.cancelling import Canceller
 from tests.crash.ledger import CANCELLED, ENDED, STARTED, Ledger
@@ -63,7 +63,8 @@ class Actor(Canceller):
         self.place = place
         self.rng = rng
         self._numbers = threading.Lock()
-        self._noted: list[str] = []
+        # Tasks whose kill this actor has noted, each with the class of error that it must end with.
+        self._noted: list[tuple[str, str]] = []
 
     def act(self) -> None:
         """One random operation."""
@@ -115,19 +116,32 @@ class Actor(Canceller):
         """
         others = [e for e in self.ring.registry.attachments() if e.pid != os.getpid()]
         run = self.ring.killing.run_of(self.rng.choice(others)) if others else None
-        if run is not None and self.ring.killing.note(run, loss_word(Loss.MEMORY, 2048, 2**20)):
-            self.ledger.add(self.place, "noted")
-            head = self.ring._table.head(run.slot)
-            if head.generation == run.word & at.GENERATION_MASK:
-                self._noted.append(format_id(head.id_high, head.id_low))
+        if run is None:
+            return
+        # Before it happens: the worker may end, and this process be killed, before the next line.
+        self.ledger.add(self.place, "noted")
+        if not self.ring.killing.note(run, loss_word(Loss.MEMORY, 2048, 2**20)):
+            self.ledger.add(self.place, "noted", -1)
+            return
+        table = self.ring._table
+        head = table.head(run.slot)
+        # Else it is settled, and may be evicted: these words may be another record's.
+        if table.words[table.commit + run.slot] == run.word:
+            cancelled = is_cancelled(noted_loss(head.stop))
+            ending = ".TaskCancelled" if cancelled else ".MemoryExceeded"
+            self._noted.append((format_id(head.id_high, head.id_low), ending))
 
     def look_at_noted(self) -> None:
-        """A task whose end was decided has no other one."""
-        for result_id in self._noted[-5:]:
+        """A task whose end was decided has no other one.
+
+        What was asked to stop before it was to be killed was cancelled: the first reason stands.
+        """
+        for result_id, ending in self._noted[-5:]:
             with suppress(TaskResultDoesNotExist):
                 found = self.ring.get(result_id)
-                if found.finished_at_ns and not found.outcome()[0].endswith(".MemoryExceeded"):
-                    self.ledger.violation(f"{result_id} was noted, and is {found.outcome()}")
+                if found.finished_at_ns and not found.outcome()[0].endswith(ending):
+                    told = f"noted as {ending}, and is {found.outcome()}"
+                    self.ledger.violation(f"{result_id} was {told}")
 
     def share(self) -> at.Share | None:
         """What a worker of our code may claim, or anything."""

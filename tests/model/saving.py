@@ -9,10 +9,7 @@ from hypothesis.stateful import precondition, rule
 
 from django_tasks_local.exceptions import PayloadTooLarge
 from tests.model.adopting import Adopting
-
-# Bytes of metadata: mostly none.
-notes = st.one_of(st.just(0), st.just(0), st.integers(1, 30), st.integers(480, 5000))
-interruptions = st.one_of(st.just(0), st.just(0), st.integers(1, 60))
+from tests.model.draws import interruptions, notes
 
 
 class Saving(Adopting):

@@ -20,9 +20,9 @@ from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.store import Arguments, StopAsked
 from tests import rings as peers
 from tests.model.cancelling import Cancelling
+from tests.model.draws import interruptions, notes, sizes
 from tests.model.faults import Fault, attach_with_faults, half_an_enqueue
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record
-from tests.model.saving import interruptions, notes
 from tests.model.world import SECOND_NS, Clock, Look
 from tests.rings import META, Peer
 
@@ -31,11 +31,9 @@ LIMITS: Final = Limits(
     3, 6, 9, 512, at.COLUMNS_AT + 58_832, result_ttl_s=15, failure_ttl_s=30
 )  # fmt: skip
 
-# Sizes around every edge: inline or not, one slot or two, more than there is.
-sizes = st.one_of(
-    st.just(0), st.integers(200, 300), st.integers(400, 520), st.integers(0, 5000),
-    st.just(18_000), st.just(30_000),
-)  # fmt: skip
+EXAMPLES: Final = int(os.environ.get("DTL_MODEL_EXAMPLES", "120"))
+# Hypothesis makes a failing example smaller for up to five minutes. Cut short it says "flaky".
+pytestmark = pytest.mark.time_limit(420 + EXAMPLES)
 
 
 class RingMachine(Cancelling):
@@ -394,6 +392,6 @@ class RingMachine(Cancelling):
 
 TestRing = RingMachine.TestCase
 TestRing.settings = settings(
-    max_examples=int(os.environ.get("DTL_MODEL_EXAMPLES", "120")),
-    stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck),
+    max_examples=EXAMPLES, stateful_step_count=40, deadline=None,
+    suppress_health_check=list(HealthCheck),
 )  # fmt: skip

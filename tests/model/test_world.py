@@ -1,6 +1,9 @@
 """The model's world is the ring's own: else tests of the model could pass and show nothing."""
 
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -70,6 +73,26 @@ def test_the_look_sees_what_is_there(name: str) -> None:
     ring.upkeep.settle_dead()
     assert look.found_states()[first] == LOST
     assert look.recency() == [first]
+
+
+def test_the_look_counts_what_an_interrupted_end_has_chained(name: str) -> None:
+    """Wherever it was interrupted: a RUNNING record's slots are those that are not free."""
+    ring, faults = attach_with_faults(name, LIMITS)
+    look, result_id = Look(ring), put(ring, ((bytes(5000),), {}))
+    claim: Any = ring.claim()
+    others = ring.counts().free_slots + look.slots(result_id)
+    counted: set[int] = set()
+    for writes in count(1):
+        faults.arm(writes)
+        with suppress(Fault):
+            ring.finish(claim, successful=True, outcome=ring.encode(bytes(18_000)))
+        faults.arm(0)
+        assert ring.check() == []
+        if look.found_states()[result_id] != RUNNING:
+            break
+        counted.add(look.slots(result_id))
+        assert ring.counts().free_slots + look.slots(result_id) == others
+    assert counted == {1 + 10, 1 + 10 + 36}
 
 
 def test_every_write_can_be_interrupted(name: str) -> None:
