@@ -38,7 +38,7 @@ class OwnRing:
 
     def remove(self) -> None:
         """Leave nothing in /dev/shm."""
-        self.ring.detach()
+        self.ring.attachment.detach()
         unlink_objects(self.spec.name)
 
 
@@ -47,7 +47,7 @@ def rebuilds(alias: str, records: int, times: int) -> list[int]:
     own, spans = OwnRing(alias, records), []
     for _ in range(times):
         begin = time.perf_counter_ns()
-        own.ring.recover()
+        own.ring.upkeep.rebuild()
         spans.append(time.perf_counter_ns() - begin)
     own.remove()
     return spans
@@ -68,10 +68,10 @@ def holder_kills(alias: str, records: int, kills: int) -> list[int]:
         time.sleep(0.002 + number % 10 / 5000)  # not always at the same step
         begin = time.perf_counter_ns()
         os.kill(pid, signal.SIGKILL)
-        own.ring.next_due_ns()
+        own.ring.upkeep.next_due_ns()
         spans.append(time.perf_counter_ns() - begin)
         os.waitpid(pid, 0)
-        own.ring.reap_dead()
+        own.ring.upkeep.settle_dead()
     own.remove()
     return spans
 
@@ -81,7 +81,7 @@ def rebuild_for_ever(own: OwnRing) -> None:
     try:
         ring = own.attach()
         while True:
-            ring.recover()
+            ring.upkeep.rebuild()
     finally:
         os._exit(1)  # never back into the parent's code
 

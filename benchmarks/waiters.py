@@ -40,7 +40,7 @@ def fill(alias: str, count: int) -> None:
     while (missing := count - ring.counts().kept) > 0:
         for _ in range(min(missing, 5000)):
             job.enqueue()
-        while ring.waiting():
+        while ring.upkeep.waiting():
             time.sleep(0.01)
 
 
@@ -51,7 +51,7 @@ def feed(alias: str) -> None:
 
     def go_on() -> None:
         while not _fed.is_set():
-            for _ in range(100 if ring.waiting() < 200 else 0):
+            for _ in range(100 if ring.upkeep.waiting() < 200 else 0):
                 job.enqueue()
             time.sleep(0.001)
 

@@ -15,7 +15,7 @@ from django.utils.module_loading import import_string
 from .exceptions import describe
 from .metadata import encode
 from .naming import encode_task
-from .schedules import Entry, Problem, Schedule
+from .schedules import Problem, Schedule, ScheduleEntry
 
 if TYPE_CHECKING:
     from .naming import AnyTask
@@ -34,7 +34,7 @@ class Periodic:
         meta: What names the task in a record.
     """
 
-    entry: Entry
+    entry: ScheduleEntry
     task: AnyTask
     meta: bytes
 
@@ -49,7 +49,7 @@ def moment_text(time_ns: int) -> str:
     return (_EPOCH + timedelta(microseconds=time_ns // 1000)).isoformat()
 
 
-def find(entry: Entry, alias: str) -> Periodic:
+def find(entry: ScheduleEntry, alias: str) -> Periodic:
     """Return an entry with its task, which is imported.
 
     Raises:

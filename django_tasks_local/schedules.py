@@ -52,7 +52,7 @@ class Problem(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Entry:
+class ScheduleEntry:
     """One periodic task.
 
     Attributes:
@@ -92,7 +92,7 @@ class Schedule:
         digest: Tells it from other schedules, in every process; 0 where it is empty.
     """
 
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[ScheduleEntry, ...] = ()
     digest: int = 0
 
 
@@ -240,13 +240,13 @@ def _value_problems(entry: dict[str, Any], where: str) -> Iterator[Problem]:
             )  # fmt: skip
 
 
-def _entry(name: str, found: Mapping[str, Any]) -> Entry:
+def _entry(name: str, found: Mapping[str, Any]) -> ScheduleEntry:
     timing: Timing
     if "cron" in found:
         timing = Cron(" ".join(found["cron"].split()), _zone(found))
     else:
         timing = Every(_ns(found["every"]))
-    return Entry(
+    return ScheduleEntry(
         name, found["task"], timing, tuple(found.get("args", ())), dict(found.get("kwargs", {})),
         found.get("overlap", True), _ns(found.get("grace", GRACE_S)),
     )  # fmt: skip
@@ -280,7 +280,7 @@ def _ns(value: Any) -> int:
     return round(milliseconds) * (SECOND_NS // 1000)
 
 
-def _fingerprint(entry: Entry) -> str:
+def _fingerprint(entry: ScheduleEntry) -> str:
     timing, grace_ns = entry.timing.text, entry.grace_ns
     arguments = _canonical((entry.args, entry.kwargs))
     return repr((entry.name, entry.task, timing, grace_ns, entry.overlap, arguments))

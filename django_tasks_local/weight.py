@@ -33,7 +33,7 @@ _PLAIN: Final = (str, bytes, bytearray, array)
 _CONTAINERS: Final = (dict, tuple, list, set, frozenset, deque)
 # How many items of a container are sampled; the others count as these do on average.
 _SAMPLE: Final = 32
-# How many objects are looked at, at 0.3 to 1 us each. All that are known of share what is left, so
+# How many objects are looked at, at 0.3 to 1 µs each. All that are known of share what is left, so
 # that no wide part of a value leaves nothing to a deep one.
 LOOKED_AT: Final = 2000
 
@@ -78,7 +78,7 @@ def weight(value: object) -> int:
 
 
 def _look(value: Any, seen: set[int]) -> tuple[int, list[tuple[Iterable[Any], int]]]:
-    """The bytes of an object itself, and what is in it, with how many there are of that."""
+    """Return the bytes of an object itself, and what is in it, with how many there are of that."""
     kind = type(value)
     size = sys.getsizeof(value)
     if kind is tuple:
@@ -104,7 +104,7 @@ def _look(value: Any, seen: set[int]) -> tuple[int, list[tuple[Iterable[Any], in
 
 
 def _items(value: Any, kind: type) -> list[tuple[Iterable[Any], int]]:
-    """What is in a container, or in an object of a class that is derived from one or from text."""
+    """Return what is in a container, or in an object of a class derived from one or from text."""
     groups: list[tuple[Iterable[Any], int]] = []
     if issubclass(kind, dict):
         groups.append((chain.from_iterable(value.items()), 2 * len(value)))
@@ -117,7 +117,7 @@ def _items(value: Any, kind: type) -> list[tuple[Iterable[Any], int]]:
 
 
 def _fields(value: Any, kind: type) -> Iterator[Any]:
-    """What a container has beside its items: in its `__dict__`, and in slots."""
+    """Yield what a container has beside its items: in its `__dict__`, and in slots."""
     yield getattr(value, "__dict__", None)
     for each in kind.__mro__:
         if "__slots__" in vars(each):
@@ -127,7 +127,7 @@ def _fields(value: Any, kind: type) -> Iterator[Any]:
 
 
 def _buffer_bytes(value: Any) -> int:
-    """Memory that `getsizeof` may know nothing of: a mapped file, a part of somebody's array."""
+    """Return memory that `getsizeof` may not know of: a mapped file, a part of another array."""
     try:
         with memoryview(value) as view:
             return view.nbytes

@@ -207,7 +207,7 @@ def report(mine: Any, result_id: str, done: float, total: float | None, message:
 
 def detach(mine: Any) -> None:
     """Leaves the ring."""
-    mine.ring.detach()
+    mine.ring.attachment.detach()
 
 
 def status_of(mine: Any, result_id: str) -> str:
@@ -237,6 +237,11 @@ def done(ring: Ring, arguments: Any = ((), {}), outcome: Any = None) -> str:
     result_id = put(ring, arguments, priority=100)
     assert run(ring, outcome) == result_id
     return result_id
+
+
+def change_limits(ring: Ring, **changes: Any) -> None:
+    """From now on other options hold."""
+    ring.attachment.set_limits(replace(ring.attachment.limits, **changes))
 
 
 def exists(ring: Ring, result_id: str) -> bool:

@@ -65,7 +65,7 @@ def ring(folder: Path) -> Opened:
         return store.get(key).outcome()
 
     def close() -> None:
-        store.detach()
+        store.attachment.detach()
         unlink_objects(spec.name)
 
     return put, get, close

@@ -50,7 +50,7 @@ def attach_where_work_is() -> None:
 
 
 def _expect_requests(backend: PoolBackend) -> None:
-    if ring_exists(backend.spec().name) and backend.site().ring.has_work():
+    if ring_exists(backend.spec().name) and backend.site().ring.upkeep.has_work():
         backend.site().expect_requests()
 
 

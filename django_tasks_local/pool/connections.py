@@ -19,7 +19,7 @@ from django.tasks import task_backends
 from django_tasks_local import under_test
 from django_tasks_local.exceptions import LocalTasksError
 from django_tasks_local.options import Options
-from django_tasks_local.ring import Ring, Role, ring_exists, sweep_passing
+from django_tasks_local.ring import Ring, Role, ring_exists, sweep_temporary
 
 from . import temporary
 from .site import Site
@@ -68,14 +68,14 @@ def connect(spec: PoolSpec, ring: Ring | None = None) -> Site:
         site = _sites.get(key)
         if site is None or site.closed:
             if spec.temporary:
-                sweep_passing()
+                sweep_temporary()
             guest = is_guest()
             site = _sites[key] = Site(spec, ring=ring, guest=guest)
             if spec.temporary and not guest:
                 _temporary[spec.name] = spec
                 _remove_rings_at_exit()
         if site.spec.limits != spec.limits:
-            site.ring.set_limits(spec.limits)
+            site.ring.attachment.set_limits(spec.limits)
             site.spec = spec
         site.serves = site.serves or key[0] in serving
     return site
@@ -162,7 +162,7 @@ def _remove_rings(run: str = "") -> None:
     # enqueue has ended; each pass ends those that it finds, so there is at most one per alias.
     for _ in range(len(specs) + 1):
         for spec in [spec for name, spec in specs.items() if ring_exists(name)]:
-            temporary.remove(Ring(spec.name, spec.alias, spec.limits, Role.VISITOR, passing=True))
+            temporary.remove(Ring(spec.name, spec.alias, spec.limits, Role.VISITOR, temporary=True))
 
 
 under_test.at_end(_remove_rings)

@@ -157,8 +157,8 @@ class Crew:
         index = self._ring.registry.index
         entries = self._ring.registry.attachments()
         mine = (e for e in entries if e.pool == index and e.pid == child.pid)
-        lost = sum(bool(self._ring.reap(entry.index, word)) for entry in list(mine))
-        if lost:  # `Ring.reap` has logged it, with the task's id
+        lost = sum(bool(self._ring.upkeep.settle(entry.index, word)) for entry in list(mine))
+        if lost:  # `Upkeep.settle` has logged it, with the task's id
             self._early_deaths = 0
             return
         if code and self._loss is None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from django_tasks_local.ring import Attachment, Loss, Ring, Running, loss_word
+from django_tasks_local.ring import Entry, Loss, Ring, Running, loss_word
 from django_tasks_local.store import grace_s, limit_s
 
 from .crew import Crew
@@ -64,7 +64,7 @@ class Deadlines:
         """Return in how many seconds there is something to be done."""
         return max(0.0, self._next_s - time.monotonic())
 
-    def look(self, workers: Iterable[Attachment]) -> None:
+    def look(self, workers: Iterable[Entry]) -> None:
         """Tell tasks to stop that are to, and end those that were told for long enough."""
         now_s, tasks = time.monotonic(), {}
         self._next_s = math.inf
@@ -88,7 +88,7 @@ class Deadlines:
         began_s: float = max(now_s - age_s, self._looked_s)
         return began_s
 
-    def _see_to(self, worker: Attachment, running: Running, task: _Task, now_s: float) -> None:
+    def _see_to(self, worker: Entry, running: Running, task: _Task, now_s: float) -> None:
         if running.asked:
             task.asked_s = min(task.asked_s, now_s)
         limit = limit_s(running.time_limit)
@@ -104,7 +104,7 @@ class Deadlines:
         else:
             self._next_s = min(self._next_s, due_s)
 
-    def _end(self, worker: Attachment, running: Running) -> None:
+    def _end(self, worker: Entry, running: Running) -> None:
         # Noted first: from there on the worker can neither end this task nor begin another.
         if self._ring.killing.note(running.run, loss_word(Loss.TIMED_OUT)):
             self._crew.kill_one(worker.pid)

@@ -64,7 +64,7 @@ def main(order: dict[str, Any]) -> int:
         # Before the project is imported: `local_tasks status` must show a pool that hangs there.
         ring = Ring(
             order["ring"], order["alias"], Limits(*order["limits"]), Role.POOL,
-            path=preparation.path, digest=order["digest"], passing=bool(preparation.run),
+            path=preparation.path, digest=order["digest"], temporary=bool(preparation.run),
         )  # fmt: skip
     status = 0
     try:
@@ -82,7 +82,7 @@ def main(order: dict[str, Any]) -> int:
         status = 1
     finally:
         if worker is None:
-            ring.detach()
+            ring.attachment.detach()
     from .copies import run_exit_functions
 
     run_exit_functions()  # with a limit: a thread left from set-up would keep us alive for ever

@@ -62,9 +62,9 @@ def launch(
         "alias": ring.alias,
         "slot_size": geometry.slot_size,
         "slots": geometry.slots,
-        "limits": astuple(ring.limits),
+        "limits": astuple(ring.attachment.limits),
         "code": ring.registry.code,
-        "digest": ring.digest,
+        "digest": ring.attachment.digest,
         "directory": project.directory(),
         "worker": worker,
     }

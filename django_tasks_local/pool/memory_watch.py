@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from django_tasks_local.ring import Attachment, Loss, Ring, loss_word
+from django_tasks_local.ring import Entry, Loss, Ring, loss_word
 
 from .crew import Crew
 from .process_memory import private_bytes, resident_bytes
@@ -28,7 +28,7 @@ class MemoryWatch:
         self._crew = crew
         self._next_look = 0.0
 
-    def look(self, workers: Iterable[Attachment]) -> None:
+    def look(self, workers: Iterable[Entry]) -> None:
         """Kill each worker whose task takes too much; the task is FAILED with `MemoryExceeded`."""
         limit = self._ring.workforce.allowance().task_bytes
         began = time.monotonic()
@@ -39,7 +39,7 @@ class MemoryWatch:
         now = time.monotonic()
         self._next_look = now + PAUSE_FACTOR * (now - began)
 
-    def _look_at(self, worker: Attachment, limit: int) -> None:
+    def _look_at(self, worker: Entry, limit: int) -> None:
         # Before the memory is measured: what is measured is that task's, if it still runs after.
         run = self._ring.killing.run_of(worker)
         if run is None or resident_bytes(worker.pid) <= limit:

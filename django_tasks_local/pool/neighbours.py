@@ -18,7 +18,7 @@ def warn_of_strangers(ring: Ring) -> None:
     Call it when this process has become a site. Where both sites had a process before, the later
     of those has logged it: a recycled web worker of a blue/green deployment does not say it again.
     """
-    ours = ring.path.partition(":")[0]
+    ours = ring.attachment.path.partition(":")[0]
     stranger = None
     seen_before = {True: False, False: False}  # processes that came before us: theirs, ours
     for entry in ring.registry.attachments():
@@ -46,7 +46,7 @@ def warn_of_other_rings(ring: Ring, namespace: str) -> None:
         ring: Our ring.
         namespace: The default namespace. Where the options name one, there is nothing to check.
     """
-    ours = ring.path.partition(":")[0]
+    ours = ring.attachment.path.partition(":")[0]
     if os.getpid() in _looked or not ours or ring.name != ring_name(ring.alias, namespace):
         return
     _looked.add(os.getpid())

@@ -28,7 +28,7 @@ class OwnTasks:
         self._last_due_ns = max(self._last_due_ns, due_ns)
         self._ids.extend(id_words)
         if len(self._ids) > 2 * self._limit:
-            self._ids = ring.unfinished(self._ids)
+            self._ids = ring.upkeep.unfinished(self._ids)
             left = len(self._ids) // 2
             self._limit = max(REMEMBERED, 2 * left)
 
@@ -40,13 +40,13 @@ class OwnTasks:
             ring: Returns the ring, which may be another one each time.
             look_after: Called while there is no pool.
         """
-        mine = ring().unfinished(self._ids)
+        mine = ring().upkeep.unfinished(self._ids)
         said = False
         place = 0
         while True:
             # One by one: once each task has been seen to have ended, all have. So a look costs the
             # same however many there are.
-            while place < len(mine) and not ring().unfinished(mine[place : place + 2]):
+            while place < len(mine) and not ring().upkeep.unfinished(mine[place : place + 2]):
                 place += 2
             if place >= len(mine) or _others_serve(ring()):
                 return

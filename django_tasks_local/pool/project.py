@@ -110,7 +110,7 @@ class Preparation:
 
 
 def output_is_piped() -> bool:
-    """Return whether somebody reads what this process writes, and waits for its end."""
+    """Return whether another process reads what this process writes, and waits for its end."""
     modes = [os.fstat(descriptor).st_mode for descriptor in (1, 2) if _is_open(descriptor)]
     return any(stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) for mode in modes)
 

@@ -5,12 +5,12 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from django_tasks_local.ring import Attachment, Ring, Role
+from django_tasks_local.ring import Entry, Ring, Role
 
 logger = logging.getLogger("django_tasks_local")
 
 # Tasks of another code that has sites and no pool: their site starts one, with pauses up to 60 s.
-# If there is none after this time, somebody should know.
+# If there is none after this time, the log says so.
 STRANDED_S: Final = 120.0
 
 
@@ -23,7 +23,7 @@ class Releases:
         self._stranded: dict[int, float] = {}  # since when; 0.0: it was logged
         self._no_place_said = False
 
-    def adopt(self, living: list[Attachment], latest: int) -> None:
+    def adopt(self, living: list[Entry], latest: int) -> None:
         """Take over the tasks of codes whose release has gone, if our code is the newest.
 
         Args:
@@ -51,21 +51,21 @@ class Releases:
         ring = self._ring
         # The end of a long path is all that the table of codes has of it.
         path = ring.codes.path(code)
-        if path and ring.path.endswith(path):
+        if path and ring.attachment.path.endswith(path):
             return "the same settings under another Python or virtual environment"
-        return f"the code at {ring.path}"
+        return f"the code at {ring.attachment.path}"
 
-    def strays(self, living: Iterable[Attachment]) -> int:
+    def strays(self, living: Iterable[Entry]) -> int:
         """Count living workers whose pool has died: they are dying too, but still take places."""
         pools = {entry.index for entry in living if entry.role is Role.POOL}
         return sum(e.role is Role.WORKER and e.pool not in pools for e in living)
 
-    def wake(self, living: Iterable[Attachment]) -> None:
+    def wake(self, living: Iterable[Entry]) -> None:
         """Wake the workers of other codes, so that idle ones see that they must give way."""
         ours = self._ring.registry.code
         workers = [e.code for e in living if e.role is Role.WORKER and e.code not in (ours, -1)]
         for code in set(workers):
-            self._ring.wake(workers.count(code), code)
+            self._ring.upkeep.wake(workers.count(code), code)
 
     def say_no_place(self, count: int) -> None:
         """Log once that the registry has no place for more workers."""
@@ -77,7 +77,7 @@ class Releases:
                 "MAX_WORKERS.", self._ring.alias, count,
             )  # fmt: skip
 
-    def _mind_stranded(self, living: list[Attachment]) -> None:
+    def _mind_stranded(self, living: list[Entry]) -> None:
         codes, now = self._ring.codes, time.monotonic()
         waiting = {
             code

@@ -67,7 +67,7 @@ def serve_in_foreground(alias: str) -> None:
     attach_segment(spec.name, spec.limits.geometry)  # makes the ring, unlike other pools
     ring = Ring(
         spec.name, spec.alias, spec.limits, Role.POOL,
-        path=path, digest=digest_of(path), passing=spec.temporary,
+        path=path, digest=digest_of(path), temporary=spec.temporary,
     )  # fmt: skip
     runnable_up_to = ring.leadership.newest_site()
     while not ring.leadership.take_successor():
@@ -98,9 +98,8 @@ def _serve(
     close_connections()
 
     def start_worker(life: int, bell: int, to_close: list[int]) -> int:
-        worker = WorkerSpec(
-            spec, ring.path, ring.registry.index, life, bell, type(task_backends[spec.alias])
-        )
+        path, backend_class = ring.attachment.path, type(task_backends[spec.alias])
+        worker = WorkerSpec(spec, path, ring.registry.index, life, bell, backend_class)
         if _threads() > 1:
             # A fork would copy the locks that other threads hold, and nobody would release them.
             return _spawn(ring, worker, project_bytes)
@@ -116,7 +115,7 @@ def _serve(
             provisional=provisional,
         ).run()
     finally:
-        ring.detach()
+        ring.attachment.detach()
 
 
 def _spec_from(preparation: Preparation, alias: str, name: str) -> PoolSpec:

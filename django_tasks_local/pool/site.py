@@ -180,7 +180,7 @@ class Site:
             self._take_part(serves=is_server(), needed=False)
 
     def _take_part(self, *, serves: bool, needed: bool) -> bool:
-        self._has_role = self.ring.become(Role.SITE, needed=needed)
+        self._has_role = self.ring.attachment.become(Role.SITE, needed=needed)
         if self._has_role:
             if serves:  # tells scripts that they may leave their tasks to us
                 self.ring.registry.set_state(PoolState.SERVING)
@@ -190,7 +190,7 @@ class Site:
     def _become_site(self, *, needed: bool = True) -> bool:
         if self._guest:
             if not self.ring.registry.serial:
-                self.ring.take_place(needed=needed)
+                self.ring.attachment.take_place(needed=needed)
             return True
         under_test.refuse_unshared_databases(self.spec.alias)
         if not self.serves and is_server():
@@ -199,7 +199,7 @@ class Site:
             if self._has_role:
                 self.ring.registry.set_state(PoolState.SERVING)
         # Not while holding `_lead`: this may have to wait, and other threads may not want to.
-        while not self._has_role or not self.ring.intact():
+        while not self._has_role or not self.ring.segment.intact():
             if self._has_role:  # nobody could see our role before, so the ring could be removed
                 self._reattach()
             if not self._take_part(serves=self.serves, needed=needed):
@@ -228,19 +228,19 @@ class Site:
         if self.closed or self._borrowed:
             return
         ring = self.ring
-        if not ring.intact():
+        if not ring.segment.intact():
             self._reattach()
             return
         self._keep_place()
-        ring.renew_semaphores()
+        ring.upkeep.reopen_semaphores()
         if started:
             log_ended_pools()
         if not (self._looks_after_pool and self._has_role):
             return
         if not ring.leadership.pool_looks_alive():
-            ring.heal()
-            living = ring.reap_dead()
-            if ring.work_is_due(TICK_S, living):
+            ring.upkeep.renew_semaphores()
+            living = ring.upkeep.settle_dead()
+            if ring.upkeep.work_is_due(TICK_S, living):
                 self._start_pool()
         elif ring.leadership.successor_wanted(ring.registry.serial, server=self.serves):
             self._start_pool()
@@ -249,14 +249,14 @@ class Site:
         """Keep our entry and our role; what cannot be done now waits for the next tick."""
         ring = self.ring
         if not ring.registry.serial:
-            ring.take_place(needed=False)  # there was none when it attached
-        elif not ring.hold():
+            ring.attachment.take_place(needed=False)  # there was none when it attached
+        elif not ring.registry.hold():
             logger.warning(
                 "ring=%s others took this process for dead: something in it opened and closed the "
                 "file of the shared memory, which drops its record locks. It is attached again.",
                 self.spec.name,
             )
-            ring.take_place(needed=False)
+            ring.attachment.take_place(needed=False)
         if self._looks_after_pool and not self._has_role:
             self._take_part(serves=self.serves, needed=False)
 
@@ -266,7 +266,7 @@ class Site:
             return
         self.closed = True
         if not self._borrowed:
-            self.ring.detach()
+            self.ring.attachment.detach()
             if self in _sites:
                 _sites.remove(self)
 
@@ -276,9 +276,9 @@ class Site:
         while True:
             ring = Ring(
                 spec.name, spec.alias, spec.limits, Role.VISITOR,
-                path=path, digest=digest_of(path), passing=spec.temporary,
+                path=path, digest=digest_of(path), temporary=spec.temporary,
             )  # fmt: skip
-            if ring.intact():  # nobody removed or replaced it before we were registered
+            if ring.segment.intact():  # nobody removed or replaced it before we were registered
                 return ring
 
     def _reattach(self) -> None:
@@ -311,14 +311,14 @@ class Site:
         if leadership.successor_alive():
             self._slow_start.look(ring)
             return
-        if not leadership.may_start_pool(FIRST_PAUSE_S, LONGEST_PAUSE_S):
+        if not leadership.reserve_start(FIRST_PAUSE_S, LONGEST_PAUSE_S):
             return
         # A script's pool may outlive it, but must not keep readers of its output waiting.
         lends = not (self.serves or self._guest) and project.output_is_piped()
         output_owner = ring.registry.serial if lends else 0
         try:
             preparation = Preparation.of_this_process(
-                self.spec.namespace, ring.path,
+                self.spec.namespace, ring.attachment.path,
                 output_owner=output_owner, provisional=not (self.serves or self._guest),
             )  # fmt: skip
             start_pool(ring, preparation)

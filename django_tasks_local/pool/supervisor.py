@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
-from django_tasks_local.ring import ANY_SERVER, Attachment, Loss, PoolState, Ring, Role
+from django_tasks_local.ring import ANY_SERVER, Entry, Loss, PoolState, Ring, Role
 
 from .crew import Crew
 from .deadlines import Deadlines
@@ -68,8 +68,8 @@ class Supervisor:
         self._ring = ring
         self._foreground = foreground
         self._files = LoadedFiles()
-        self._entries: list[Attachment] = []  # the living when this tick began
-        self._death_seen = True  # there is an entry to reap
+        self._entries: list[Entry] = []  # the living when this tick began
+        self._death_seen = True  # there is an entry to settle
         self._due_ns = 0  # when the next deferred task falls due
         self._poll = select.poll()
         self._runnable_up_to = runnable_up_to
@@ -107,7 +107,7 @@ class Supervisor:
         if not self._wait_for_turn():
             return
         self._serving_since = time.monotonic()
-        self._ring.clear(self._runnable_up_to)
+        self._ring.upkeep.set_runnable_up_to(self._runnable_up_to)
         self._ring.registry.set_state(PoolState.SERVING)
         logger.info("alias=%s pool pid=%d serves", self._ring.alias, os.getpid())
         while not self._done():
@@ -140,7 +140,7 @@ class Supervisor:
         """Wait for the pool's place; return False if nothing is left to wait for."""
         ring = self._ring
         while not ring.leadership.take_pool():
-            self._entries = ring.reap_dead()
+            self._entries = ring.upkeep.settle_dead()
             if self._stop_requests or not (self._foreground or self._sites()):
                 return False
             time.sleep(TURN_S)
@@ -155,18 +155,18 @@ class Supervisor:
             self._leave()
         ring = self._ring
         self._due_ns = 0
-        ring.heal()
-        ring.promote()
-        ring.trim()
+        ring.upkeep.renew_semaphores()
+        ring.upkeep.promote()
+        ring.upkeep.trim()
         if self._death_seen:
-            ring.reap_dead()
-        self._due_ns = ring.next_due_ns()
-        ring.top_up()
+            ring.upkeep.settle_dead()
+        self._due_ns = ring.upkeep.next_due_ns()
+        ring.upkeep.top_up()
 
     def _look_around(self) -> None:
         """Act on which processes are attached, without a lock: the ring may be in any state."""
         ring = self._ring
-        if not self._leaving and not (ring.hold() and ring.leadership.hold_pool()):
+        if not self._leaving and not (ring.registry.hold() and ring.leadership.hold_pool()):
             logger.error(
                 "alias=%s pool pid=%d was taken for dead: something in it opened and closed the "
                 "file of the shared memory, which drops its record locks. Its tasks run to their "
@@ -191,10 +191,10 @@ class Supervisor:
             self._abandon()
         else:
             self._mind_being_alone(bool(sites))
-        if self._leaving or len(self._crew) > ring.max_workers():
-            ring.wake(len(self._crew))  # the idle ones, to see that they are to go
+        if self._leaving or len(self._crew) > ring.upkeep.max_workers():
+            ring.upkeep.wake(len(self._crew))  # the idle ones, to see that they are to go
 
-    def _compare_code(self, sites: list[Attachment], newest: int) -> bool:
+    def _compare_code(self, sites: list[Entry], newest: int) -> bool:
         """Allow tasks of newly attached sites to run, or ask for a pool with their code.
 
         Returns:
@@ -202,8 +202,8 @@ class Supervisor:
         """
         if newest <= self._runnable_up_to:
             # Another number is damage, and nothing would run.
-            if self._ring.leadership.cleared() != self._runnable_up_to:
-                self._ring.clear(self._runnable_up_to)
+            if self._ring.leadership.runnable_up_to() != self._runnable_up_to:
+                self._ring.upkeep.set_runnable_up_to(self._runnable_up_to)
             return True
         changed = self._files.changed()
         if changed:
@@ -211,7 +211,7 @@ class Supervisor:
             self._ask_for_successor(0, f"{changed} changed")
             return False
         self._runnable_up_to = newest
-        self._ring.clear(newest)
+        self._ring.upkeep.set_runnable_up_to(newest)
         return True
 
     def _ask_for_successor(self, serial: int, why: str) -> None:
@@ -225,7 +225,7 @@ class Supervisor:
             )  # fmt: skip
         self._ring.leadership.ask_for_successor(serial)
 
-    def _mind_origin(self, sites: list[Attachment]) -> None:
+    def _mind_origin(self, sites: list[Entry]) -> None:
         """Ask for a pool with the same code if ours was preparation to go, or is a script's."""
         if self._stop_requests or self._output_owner_gone(sites):
             why = "told to stop" if self._stop_requests else "its script has ended"
@@ -233,7 +233,7 @@ class Supervisor:
         elif self._provisional and any(site.state == PoolState.SERVING for site in sites):
             self._ask_for_successor(ANY_SERVER, "a script has started it, and a server is there")
 
-    def _output_owner_gone(self, sites: list[Attachment]) -> bool:
+    def _output_owner_gone(self, sites: list[Entry]) -> bool:
         """Return whether a reader of a script's output (cron, ssh, a pipe) waits only for us."""
         return self._output_owner > 0 and all(site.serial != self._output_owner for site in sites)
 
@@ -262,8 +262,8 @@ class Supervisor:
     def _mind_being_alone(self, company: bool) -> None:
         now = time.monotonic()
         ring = self._ring
-        removed = not ring.intact()
-        if removed and ring.passing:  # the test run has ended, and waits for our end
+        removed = not ring.segment.intact()
+        if removed and ring.upkeep.is_temporary():  # the test run has ended, and waits for our end
             self._abandon()
             return
         if not removed and (company or (self._foreground and not self._stop_requests)):
@@ -272,14 +272,14 @@ class Supervisor:
         if self._alone_since is None:
             self._alone_since = now
         alone_s = now - self._alone_since
-        drain_s = ring.drain_timeout_s()
+        drain_s = ring.upkeep.drain_timeout_s()
         # Nothing more comes through a removed ring, but what came still runs. And while sites of
         # other code are attached, service goes on: what this code's sites enqueued runs, too.
         others = any(entry.role is Role.SITE for entry in self._entries)
         if company or others:
             drain_s = None
         # No other process can ever run what is deferred in a removed ring.
-        busy = ring.has_unfinished() if removed and company else self._has_work()
+        busy = ring.upkeep.has_unfinished() if removed and company else self._has_work()
         if drain_s is not None and alone_s >= max(drain_s, ALONE_S):
             self._abandon()
         elif others and self._stop_requests and not self._leaving:
@@ -288,8 +288,8 @@ class Supervisor:
             self._leave()
 
     def _has_work(self) -> bool:
-        ring = self._ring
-        return ring.workforce.runnable() > 0 or any(ring.busy(worker) for worker in self._ours())
+        is_busy = self._ring.upkeep.is_busy
+        return self._ring.workforce.runnable() > 0 or any(map(is_busy, self._ours()))
 
     def _abandon(self) -> None:
         """Leave now, and kill what still runs."""
@@ -305,10 +305,10 @@ class Supervisor:
         waiting = ring.workforce.runnable()
         ours = self._ours()
         retiring = [worker for worker in ours if worker.retires]
-        idle = len(crew) - sum(ring.busy(worker) or worker in retiring for worker in ours)
+        idle = len(crew) - sum(ring.upkeep.is_busy(worker) or worker in retiring for worker in ours)
         successors = crew.unsucceeded(worker.pid for worker in retiring)
         # One more than waits: the next task then starts without a fork before it.
-        wanted = max(min(waiting + 1, ring.max_workers()) - idle, len(successors))
+        wanted = max(min(waiting + 1, ring.upkeep.max_workers()) - idle, len(successors))
         if self._leaving or crew.paused or wanted < 0:
             wanted = 0
         hiring = ring.workforce.hire(
@@ -331,12 +331,12 @@ class Supervisor:
     def _end_tasks(self) -> None:
         self._deadlines.look(self._ours())
 
-    def _ours(self) -> list[Attachment]:
+    def _ours(self) -> list[Entry]:
         """Return our workers that were attached when this tick began."""
         index = self._ring.registry.index
         return [e for e in self._entries if e.role is Role.WORKER and e.pool == index]
 
-    def _sites(self) -> list[Attachment]:
+    def _sites(self) -> list[Entry]:
         """Return the sites of our code."""
         code = self._ring.registry.code
         return [e for e in self._entries if e.role is Role.SITE and e.code == code]

@@ -13,7 +13,7 @@ from .launcher import collect_ended_pools, started
 
 logger = logging.getLogger("django_tasks_local")
 
-# If a pool has not ended by then, somebody has stopped it (SIGSTOP).
+# If a pool has not ended by then, another process has stopped it (SIGSTOP).
 LIMIT_S: Final = 10.0
 LOOK_S: Final = 0.005
 
@@ -23,7 +23,7 @@ def remove(ring: Ring) -> None:
 
     No site of this process may look after the ring any more, or the site would make a new one.
     """
-    assert ring.passing
+    assert ring.upkeep.is_temporary()
     unlink_objects(ring.name)
     asked: set[int] = set()
     give_up = time.monotonic() + LIMIT_S
@@ -41,7 +41,7 @@ def remove(ring: Ring) -> None:
             break
         time.sleep(LOOK_S)
         collect_ended_pools()
-    ring.detach()
+    ring.attachment.detach()
 
 
 def _processes(ring: Ring) -> set[tuple[int, Role]]:

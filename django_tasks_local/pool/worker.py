@@ -77,7 +77,7 @@ def work(spec: WorkerSpec) -> None:
         # The pool starts as many workers again as it may have. A new worker claims before it gives
         # way: where two pools share one place, each finds that the other waits, and if every worker
         # left at once, no task would ever run.
-        if leadership.workers() > ring.max_workers() or (
+        if leadership.workers() > ring.upkeep.max_workers() or (
             (next(looks) and ring.workforce.give_way())
             # One compare where the worker's life has no limit.
             or (limited and lifetime.ends(after_task=claim is not None))
@@ -85,14 +85,14 @@ def work(spec: WorkerSpec) -> None:
             break
         claim = ring.claim(share)
         if claim is None:
-            if newest > share.cleared and newest != reported:
+            if newest > share.runnable_up_to and newest != reported:
                 reported = newest  # a site whose tasks wait until the pool has compared its files
                 _ring_bell(spec.bell)
             ring.wait_for_work(RETIRING_S if lifetime.is_over else _idle_s(ring))
             continue
         if next(claims) == 0:
             leadership.forget_failures()  # a pool whose workers claim has started well
-        if leadership.crowded():
+        if leadership.wants_more_workers():
             _ring_bell(spec.bell)
         began_s = time.monotonic()
         run(
@@ -104,7 +104,7 @@ def work(spec: WorkerSpec) -> None:
             break
         files.look()
     run_exit_functions()
-    ring.detach()
+    ring.attachment.detach()
 
 
 def _attach(spec: WorkerSpec) -> Ring:
@@ -119,7 +119,7 @@ def _attach(spec: WorkerSpec) -> Ring:
 
 def _idle_s(ring: Ring) -> float:
     """Return how long to wait for work: no longer than until the next deferred task is due."""
-    due_ns = ring.next_due_ns()
+    due_ns = ring.upkeep.next_due_ns()
     return min(IDLE_S, max(0.0, (due_ns - time.time_ns()) / 1e9)) if due_ns else IDLE_S
 
 

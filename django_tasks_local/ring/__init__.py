@@ -18,7 +18,7 @@ byte 0          +----------------------------------------------+
 593,920         +----------------------------------------------+
                 | commit    W, one word for each slot          |  six columns of SLOTS words,
                 | sequence  place in FIFO or recency list      |  each rounded up to whole
-                | due       unix ns, 0: due; else see rule 2   |  pages of 4 KiB
+                | due       Unix ns, 0: due; else see rule 2   |  pages of 4 KiB
                 | link      next slot in a list, next extent   |
                 | back      previous slot in a list, see below |
                 | heap      slots of deferred tasks            |
@@ -87,7 +87,7 @@ The first eight words keep their places in every layout version.
   48  GEOMETRY_CRC    CRC-32 of the five words before it
   56  UNFINISHED      records that are WRITING, READY or RUNNING
   64  RESERVED        slots that have memory; its complement in the upper half shows damage
-  72  DIRTY           not 0: somebody died or was interrupted between two writes
+  72  DIRTY           not 0: a process died or was interrupted between two writes
   80  TICK            the next generation, and the next place in any order
   88  FREE            free slots below RESERVED
   96  DEFERRED        records in the heap
@@ -101,7 +101,7 @@ The first eight words keep their places in every layout version.
  160  LOST            the same
  168  SERIAL          the latest attachment's number
  176  ENTRIES_USED    no entry at or above this one was ever used
- 184  PASSING         1: the ring of a test run
+ 184  TEMPORARY       1: the ring of a test run
  192  POOL_WORKERS    worker processes that all pools have
  200  WANTED          a bit for each code whose pool waits for others to give workers up
  208  MAX_WORKERS     the options of the site that came last; they hold for all
@@ -111,7 +111,7 @@ The first eight words keep their places in every layout version.
  240  SEMAPHORE       the inode of the mutex's semaphore that was opened last
  248  DISCARDED       the latest chain that was given up and is not all free yet
  256  HAND            a finished record: it and older ones have no arguments to drop; 0: not begun
- 264  WAITED          unix ns until which a process may be waiting for the end of a task
+ 264  WAITED          Unix ns until which a process may be waiting for the end of a task
  272  RESULT_TTL      31 times the option in ms, 0: none; no flip of one bit makes another value
  280  FAILURE_TTL     the same
  288  MAX_TASKS       31 times MAX_TASKS_PER_WORKER
@@ -128,7 +128,7 @@ not. Processes and records name a code by its place in the table.
 
 ```text
    0  DIGEST          what tells it from others; 0: nobody has this number
-   8  CLEARED         what its sites up to this serial enqueue goes into its judged lane
+   8  RUNNABLE_UP_TO  what its sites up to this serial enqueue goes into its judged lane
   16  NEWEST          the serial of its newest site
   24  DEFERRED        its records in the heap
   32  SUCCESSOR       1 + the least site serial that may start a new pool, 0: no wish;
@@ -159,10 +159,10 @@ ones. So no task is behind one that only other code may run.
 ```text
    0  COMMIT          role << 56 | 1 + code << 32 | serial; 0: the entry is free
    8  PID             in that process's own pid namespace
-  16  SINCE           when it attached, unix ns
+  16  SINCE           when it attached, Unix ns
   24  CURRENT         the slot that it claimed last; counts while that is RUNNING by this entry
   32  OTHERS          at least the records that it is WRITING, or runs beside CURRENT
-  40  CLEARED         a pool: tasks of its code's sites up to this serial may run on it
+  40  RUNNABLE_UP_TO  a pool: tasks of its code's sites up to this serial may run on it
   48  ADOPTED         a pool: up to which serial << 8 | of which other codes it runs tasks
   56  WORKERS         a pool: the worker processes that it has, or is about to have
   64  POOL            a worker: its pool's serial << 32 | 1 + its pool's entry
@@ -194,7 +194,7 @@ One for each periodic task. Its times up to SETTLED have fired, or never will.
    0  ID_HIGH         the result id: 60 random bits,
    8  ID_LOW          the slot's number and 38 random bits
   16  GENERATION      as in W
-  24  ENQUEUED_AT     unix ns
+  24  ENQUEUED_AT     Unix ns
   32  ORIGIN          code << 40 | serial of the site that enqueued << 8 | priority + 100
   40  TIME_LIMIT      ms that it may take to stop << 32 | ms that it may run, 0: any
   48  META_BYTES      length of what names the task
@@ -202,10 +202,10 @@ One for each periodic task. Its times up to SETTLED have fired, or never will.
   64  ARGUMENTS_CHAIN first extent of meta and arguments, where they do not fit here
   72  REQUEST_CRC     bytes 0 to 71 and the payload; if that is chained bytes 0 to 71 and
                       meta, and in the upper half the arguments' table
-  80  STARTED_AT      unix ns; 0 in a record that was cancelled before
+  80  STARTED_AT      Unix ns; 0 in a record that was cancelled before
   88  WORKER          pid << 32 | serial
   96  CLAIM_CRC       goes on from REQUEST_CRC
- 104  FINISHED_AT     unix ns
+ 104  FINISHED_AT     Unix ns
  112  OUTCOME_BYTES   length of the pickled outcome, if chained with its table; in a LOST
                       record why it was lost
  120  OUTCOME_CHAIN   first extent of the outcome, where it does not fit here
@@ -260,7 +260,7 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
    then links and counts. The mutex clears DIRTY when the operation came to its end.
 4. **Reading.** Readers take no lock: W, copy, W again, CRC. If the two differ they try again. A
    reader never writes (only WAITED, while it waits for an end); to make a result the most recent
-   it goes inside and looks at W once more. It leaves that out where somebody else is inside for
+   it goes inside and looks at W once more. It leaves that out where another process is inside for
    long: nobody waits in order to read.
 5. **Bounds.** No slot at or above RESERVED is touched, whatever names it: result ids come from
    strangers, links may be damaged, and a hole is a page or a SIGBUS. To grow, first the memory is
@@ -277,17 +277,17 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
 9. **Quick.** Nobody inside pickles, logs, sends a signal, forks, waits, or copies a large payload,
    and nobody is inside for more than 1 ms. Work of any size is done in steps, each in a hold of its
    own: chains are taken and given up some runs at a time, of however many chains, records evicted
-   and promoted some at a time, memory reserved 1 MiB at a time. Exceptions are a rebuild, 3 us a
+   and promoted some at a time, memory reserved 1 MiB at a time. Exceptions are a rebuild, 3 µs a
    record, and the audit and the repair, which read everything.
 10. **Two views.** All writes are item or slice assignments to `Segment.words` and
     `Segment.bytes`: the crash tests count them, and kill at each.
 11. **Hints.** The work semaphores, CURSOR, the statistics, ENTRIES_USED, POOL_WORKERS, WANTED and
-    WAITED, and of a code all but DIGEST, CLEARED and DEFERRED may be lost or stale. A process that
-    goes by one looks at the ring after all; one that has an entry above ENTRIES_USED raises it.
+    WAITED, and of a code all but DIGEST, RUNNABLE_UP_TO and DEFERRED may be lost or stale. Code
+    that goes by one looks at the ring after all; a process above ENTRIES_USED raises it.
 
 ## Invariants
 
-They hold whenever nobody is inside and DIRTY is 0. `Ring.check` verifies them all.
+They hold whenever nobody is inside and DIRTY is 0. `Upkeep.check` verifies them all.
 
 ```text
 1 < RESERVED <= SLOTS <= 2**24,  RESERVED a multiple of the step of growth or SLOTS itself
@@ -296,7 +296,7 @@ FINISHED_SLOTS = slots of all records that are SUCCESSFUL, FAILED or LOST
 UNFINISHED = WRITING + READY + RUNNING
 WAITING of all lanes + DEFERRED = READY
 DEFERRED = DEFERRED of all codes
-a record in the judged lane of its code is of a site up to CLEARED
+a record in the judged lane of its code is of a site up to RUNNABLE_UP_TO
 every code that a process or a waiting record names has a digest of its own
 FINISHED <= MAX_RESULTS                 after every end of a task, unless it was lowered
 UNFINISHED - RUNNING <= MAX_PENDING     after every enqueue
@@ -316,8 +316,8 @@ every chained slot names one head, and one chain of that head reaches it
 ## What a death leaves behind
 
 Each line is a place where a process can be killed. "Next" is the process that goes inside next: it
-finds DIRTY and rebuilds, in about 2 us a record. "Reaper" is the dead process's pool, the pool of
-the ring, a site, or a process that asks for that very result.
+finds DIRTY and rebuilds, in about 2 µs a record. "Settled" is what the dead process's pool does,
+the pool of the ring, a site, or a process that asks for that very result.
 
 | Operation | killed | what is left | who repairs it |
 |---|---|---|---|
@@ -327,28 +327,28 @@ the ring, a site, or a process that asks for that very result.
 | | after W = READY | a task in no FIFO; its caller was never told the id | next: it runs |
 | | before the wake-up | a task that nobody was woken for | the supervisor tops up |
 | | before METADATA_CHAIN | and the slots of its metadata | next |
-| large enqueue | before its chain is whole | WRITING by a dead entry | reaper: freed |
-| | while it copies | WRITING by a dead entry | reaper: freed |
+| large enqueue | before its chain is whole | WRITING by a dead entry | settled: freed |
+| | while it copies | WRITING by a dead entry | settled: freed |
 | fire | before W | a row's proposal, for a record that is not there | next: dropped |
 | | after W = READY | a task whose time is not settled | next: by its FIRING |
 | adopt | at any step | rows without an entry, entries without a row | the pool's next turn |
 | claim | before W | READY; a start time that nobody reads | nobody needs to |
-| | after W = RUNNING | RUNNING by a dead entry | reaper: LOST |
+| | after W = RUNNING | RUNNING by a dead entry | settled: LOST |
 | promote | before due = 0 | a record in no heap | next: back into the heap |
 | | after due = 0 | a record in no FIFO | next: to its FIFO's end |
-| clear | before the code's CLEARED | newer tasks in the other lane | nobody needs to |
+| allow sites | before the code's RUNNABLE_UP_TO | tasks in the other lane | nobody needs to |
 | hire | before the workers are started | places that nobody uses | its next turn, or its death |
 | | while it is WANTED | a wish of a dead pool | the next worker that looks |
 | give way | before its process ends | a place that counts as free | its pool's next turn |
-| run | at any moment | RUNNING by a dead entry | reaper: LOST |
+| run | at any moment | RUNNING by a dead entry | settled: LOST |
 | cancel | after W = LOST | a finished record in a FIFO or the heap, and in no list | next |
 | | of a running one, after STOP | its pool is not woken | the pool, within a second |
-| kill | before the signal | a task that cannot be finished: STOP says why | reaper: LOST |
+| kill | before the signal | a task that cannot be finished: STOP says why | settled: LOST |
 | report | between two stores | an odd sequence word: no progress is shown | nobody needs to |
-| finish | before W | a result that nobody reads; chained slots | reaper: LOST, slots freed |
+| finish | before W | a result that nobody reads; chained slots | settled: LOST, slots freed |
 | | after W | a finished record in no list | next |
 | | before it wakes those who wait | sleepers | nobody needs to: they look twice a second |
-| wait | at any moment | a moment in WAITED; STATE of a dead entry | it passes; reaper |
+| wait | at any moment | a moment in WAITED; STATE of a dead entry | it passes; settled |
 | save metadata | before METADATA_CHAIN | the old metadata; slots that no record reaches | next |
 | | after METADATA_CHAIN | the new metadata; likewise the old slots | next |
 | read | between stamp and link | the old place in the list, the new sequence | next: by sequence |
@@ -358,15 +358,15 @@ the ring, a site, or a process that asks for that very result.
 | drop arguments | before due = generation | all of it; HAND may be further | next: HAND is 0 |
 | | after due = generation | slots marked as used, links into them | next |
 | grow | before RESERVED | memory that nobody knows of | the next that grows |
-| reap | at any step | part of it done; the entry is still there | the next reaper goes on |
+| settle | at any step | part of it done; the entry is still there | the next one goes on |
 | rebuild | at any step | DIRTY | next: begins again |
 | attach | before COMMIT | nothing: its liveness lock is gone | nobody needs to |
 | | a new code, before its DIGEST | a free number | nobody needs to |
 | | making the ring | no bytes, zeros, or all but MAGIC | the next that attaches lays it out |
 
 An exception that a signal handler raises inside is like a death, but its process lives: what it is
-WRITING it frees itself. Bytes that somebody else wrote over are another matter: readers find them
-by CRC, `Ring.check` names them, and `Ring.repair` drops those records and keeps the rest.
+WRITING it frees itself. Bytes that another program wrote over are another matter: readers find them
+by CRC, `Upkeep.check` names them, and `Upkeep.repair` drops those records and keeps the rest.
 """
 
 # Imported at first use: a pool that loses the race to start ends before it has imported Django.
@@ -386,16 +386,16 @@ if TYPE_CHECKING:
     from .shm.limits import Limits
     from .shm.neighbours import sites_elsewhere
     from .shm.objects import fill_standard_descriptors, standard_descriptors
-    from .shm.registry import Attachment, PoolState, Role
-    from .shm.removal import ring_is_attached, sweep_passing, unlink_objects, unlink_unattached
+    from .shm.registry import Entry, PoolState, Role
+    from .shm.removal import ring_is_attached, sweep_temporary, unlink_objects, unlink_unattached
     from .shm.segment import attach_segment, ring_exists, ring_name
     from .stops import Running
 
 __all__ = [
-    "ANY_SERVER", "Attachment", "Due", "Geometry", "Leadership", "Limits", "Look", "Loss",
+    "ANY_SERVER", "Due", "Entry", "Geometry", "Leadership", "Limits", "Look", "Loss",
     "Outcome", "PoolState", "Ring", "Role", "Row", "Running", "attach_segment", "code_digest",
     "fill_standard_descriptors", "format_id", "loss_word", "random_id", "ring_exists",
-    "ring_is_attached", "ring_name", "sites_elsewhere", "standard_descriptors", "sweep_passing",
+    "ring_is_attached", "ring_name", "sites_elsewhere", "standard_descriptors", "sweep_temporary",
     "unlink_objects", "unlink_unattached",
 ]  # fmt: skip
 
@@ -412,8 +412,8 @@ _NAMES = {
     ".shm.limits": "Limits",
     ".shm.neighbours": "sites_elsewhere",
     ".shm.objects": "fill_standard_descriptors standard_descriptors",
-    ".shm.registry": "Attachment PoolState Role",
-    ".shm.removal": "ring_is_attached sweep_passing unlink_objects unlink_unattached",
+    ".shm.registry": "Entry PoolState Role",
+    ".shm.removal": "ring_is_attached sweep_temporary unlink_objects unlink_unattached",
     ".shm.segment": "attach_segment ring_exists ring_name",
     ".stops": "Running",
 }

@@ -25,7 +25,7 @@ class Enrolment:
         self._digest = digest
 
     def register(self, role: Role, pool: int = -1) -> None:
-        """Takes an entry, and for all but visitors the number of a code: a worker its pool's.
+        """Take an entry, and for all but visitors the number of a code: a worker its pool's.
 
         Raises:
             StoreUnavailable: All entries, or all numbers, are taken, be it by the dead.
@@ -39,7 +39,7 @@ class Enrolment:
         registry.register(role, self._path, code=code, pool=pool)
 
     def become(self, role: Role, needs_code: bool) -> bool:
-        """Takes another role; True, since it was done."""
+        """Take another role, and return True, since that was done."""
         self.take_place()
         code = self._registry.code
         if needs_code and code < 0:
@@ -48,7 +48,7 @@ class Enrolment:
         return True
 
     def take_place(self) -> None:
-        """Takes an entry where we have none: not yet, or not any more."""
+        """Take an entry where we have none: not yet, or not any more."""
         registry = self._registry
         if not registry.serial:
             self.register(Role.VISITOR)
@@ -68,17 +68,17 @@ class Enrolment:
 
 
 def enrol[*A](
-    reap_dead: Callable[[], object],
+    settle_dead: Callable[[], object],
     run: Callable[..., Any],
     function: Callable[[*A], object],
     *args: *A,
 ) -> Any:
-    """Runs inside the mutex what takes an entry, or a number of a code.
+    """Run inside the mutex what takes an entry, or a number of a code.
 
-    Where none is free, those of the dead are, after `reap_dead`: not inside, they may be 2,048.
+    Where none is free, those of the dead are, after `settle_dead`: not inside, they may be 2,048.
     """
     try:
         return run(function, *args)
     except StoreUnavailable:
-        reap_dead()
+        settle_dead()
         return run(function, *args)

@@ -6,22 +6,21 @@ no time fires twice, and none is settled without its task.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Any, NamedTuple
 
+from .chaining import Chaining
 from .format import layout as at
 from .format.ids import new_id_words
 from .metadata import MetadataOperations
 from .operations import AGAIN, Request, Written
+from .parts import Parts
 from .records.schedule import Row
 from .records.table import Room, Table
 from .refusals import Refusals
-
-type _Small = Callable[[Request], int]
-type _Chained = Callable[[Request, Written], bool]
 
 
 class Outcome(Enum):
@@ -57,10 +56,10 @@ class Attempt:
 class FiringOperations:
     """What happens inside the mutex; see `operations`."""
 
-    def __init__(self, table: Table, do: MetadataOperations) -> None:
+    def __init__(self, table: Table, tasks: MetadataOperations) -> None:
         self._words = table.words
         self._rows = table.schedule
-        self._do = do
+        self._tasks = tasks
 
     def fire(self, request: Request, attempt: Attempt) -> int:
         """Store a request that fits its head slot, for a time of a row.
@@ -70,12 +69,12 @@ class FiringOperations:
         """
         if not self._judge(attempt):
             return 1
-        room = self._do.room_for(request)
+        room = self._tasks.room_for(request)
         if room is not Room.ENOUGH:
             return AGAIN if room is Room.MORE else 0
         self._words[at.H_DIRTY] = 1
         self._rows.propose(attempt.due.row.number, request.id_high, attempt.due.time_ns)
-        slot = self._do.enqueue_with_metadata(request)
+        slot = self._tasks.enqueue_with_metadata(request)
         self._rows.settle(attempt.due.row.number, slot)
         return slot
 
@@ -85,14 +84,14 @@ class FiringOperations:
         Returns:
             As `publish_chained`; True also where the attempt says that it came to nothing.
         """
-        if not self._do.is_ours(written):
+        if not self._tasks.is_ours(written):
             return False
         if not self._judge(attempt):
-            self._do.abandon(written)
+            self._tasks.abandon(written)
             return True
         self._words[at.H_DIRTY] = 1
         self._rows.propose(attempt.due.row.number, request.id_high, attempt.due.time_ns)
-        self._do.publish_chained(request, written)
+        self._tasks.publish_chained(request, written)
         self._rows.settle(attempt.due.row.number, written.slot)
         return True
 
@@ -149,25 +148,18 @@ class Firing:
     """What a pool does with the schedule of its ring.
 
     Args:
-        table: The records.
-        do: The operations on them.
-        run: The mutex's way in.
-        refusals: What to say where there is no room.
-        store: Stores a request that has metadata, by two operations: one for what fits a head slot,
-            and one for the last step of what does not. It returns the slot, 0 for no room.
-        wake: Wakes so many idle workers.
+        parts: The ring.
+        refusals: What there is no room for.
+        chaining: Stores requests that have metadata.
     """
 
-    def __init__(
-        self, table: Table, do: MetadataOperations, run: Callable[..., Any], refusals: Refusals,
-        store: Callable[[Request, _Small, _Chained], int], wake: Callable[[int], None],
-    ) -> None:  # fmt: skip
-        self._rows = table.schedule
-        self._do = FiringOperations(table, do)
-        self._run = run
+    def __init__(self, parts: Parts, refusals: Refusals, chaining: Chaining) -> None:
+        self._rows = parts.table.schedule
+        self._operations = FiringOperations(parts.table, parts.operations)
+        self._run = parts.mutex.run
         self._refusals = refusals
-        self._store = store
-        self._wake = wake
+        self._chaining = chaining
+        self._semaphores = parts.semaphores
 
     def rows(self) -> dict[int, Row]:
         """Return the rows by the numbers of their entries' names. No lock."""
@@ -175,11 +167,11 @@ class Firing:
 
     def adopt(self, entries: Iterable[tuple[int, int]], now_ns: int) -> None:
         """Give each entry its row, and take theirs from all others; see `FiringOperations`."""
-        self._run(self._do.adopt, list(entries), now_ns)
+        self._run(self._operations.adopt, list(entries), now_ns)
 
     def settle(self, row: Row, time_ns: int) -> bool:
         """Settle a row's times up to a moment, without any run; return whether it was as seen."""
-        return bool(self._run(self._do.settle, row, time_ns))
+        return bool(self._run(self._operations.settle, row, time_ns))
 
     def fire(
         self, due: Due, meta: bytes, arguments: Any, *, priority: int, time_limit: int,
@@ -201,11 +193,10 @@ class Firing:
             meta, arguments, priority - at.LOWEST_PRIORITY, 0, time.time_ns(), high, low,
             time_limit, self._refusals.block(metadata, meta),
         )  # fmt: skip
-        do = self._do
-        if not self._store(
-            request, partial(do.fire, attempt=attempt), partial(do.fire_chained, attempt=attempt)
-        ):
+        small = partial(self._operations.fire, attempt=attempt)
+        publish = partial(self._operations.fire_chained, attempt=attempt)
+        if not self._chaining.enqueue(request, small, publish):
             raise self._refusals.of_request(request)
         if attempt.outcome is Outcome.FIRED:
-            self._wake(1)
+            self._semaphores.wake(1)
         return attempt.outcome

@@ -7,12 +7,11 @@ from typing import Final, NamedTuple
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.records.reader import Found, Reader
 from django_tasks_local.ring.records.table import Table
 from django_tasks_local.ring.shm.lock import GUARD, ByteLock
 from django_tasks_local.ring.shm.mutex import look_inside
-from django_tasks_local.ring.shm.registry import Attachment, Registry
+from django_tasks_local.ring.shm.registry import Entry, Registry
 from django_tasks_local.ring.shm.segment import look_at_segment
 
 from .format import layout as at
@@ -39,7 +38,7 @@ class Counts(NamedTuple):
 
     @classmethod
     def of(cls, table: Table) -> "Counts":
-        """Reads them; each number is true for some recent moment."""
+        """Return those of a ring; each number is true for some recent moment."""
         words, geometry = table.words, table.geometry
         reserved = table.slots.reserved()
         return cls(
@@ -74,7 +73,7 @@ class Look:
 
     @classmethod
     def into(cls, name: str, alias: str) -> "Look | None":
-        """Looks at the ring of that name; None where there is none.
+        """Return a look into the ring of that name, None where there is none.
 
         Raises:
             StoreUnavailable: It is not ours, or no ring of this layout.
@@ -83,15 +82,15 @@ class Look:
         return None if segment is None else cls(Table(segment), alias)
 
     def counts(self) -> Counts:
-        """How much of everything there is."""
+        """Return what is in the ring: each number is true for some recent moment."""
         return Counts.of(self._table)
 
-    def attached(self) -> list[Attachment]:
-        """The living processes that are attached."""
+    def attached(self) -> list[Entry]:
+        """Return the living processes that are attached."""
         return [entry for entry in self.registry.attachments() if entry.alive]
 
     def running(self) -> Iterator[tuple[Found, bool]]:
-        """The tasks that run now, and whether their workers live.
+        """Yield the tasks that run now, each with whether its worker lives.
 
         It reads every slot's commit word: for people, not for polls.
         """
@@ -100,7 +99,7 @@ class Look:
         for slot in [s for s, word in enumerate(column) if word >> at.STATE_SHIFT == at.RUNNING]:
             head = table.head(slot)
             try:
-                found = self._reader.find(format_id(head.id_high, head.id_low))
+                found = self._reader.find_words(head.id_high, head.id_low)
             except (TaskResultDoesNotExist, StoreUnavailable):
                 continue  # finished and evicted meanwhile; or damaged, which `check` tells
             if found.state == at.RUNNING:
@@ -108,7 +107,7 @@ class Look:
                 yield found, owner < at.ENTRIES and self.registry.alive(owner)
 
     def stuck_inside(self) -> int | None:
-        """The pid of a process that has the lock and does not move; None for none.
+        """Return the pid of a process that has the lock and does not move; None for none.
 
         A pid of 0 or less stands for a process in another pid namespace.
         """

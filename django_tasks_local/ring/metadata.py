@@ -23,7 +23,7 @@ class MetadataOperations(Operations):
         return self._table.make_room(needed, self._words[at.H_MAX_WORKERS])
 
     def enqueue_with_metadata(self, request: Request) -> int:
-        """As `enqueue`, for a request that has metadata."""
+        """Do as `enqueue`, for a request that has metadata."""
         words, table, block = self._words, self._table, request.metadata
         assert block is not None
         room = self.room_for(request)

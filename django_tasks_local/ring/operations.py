@@ -79,7 +79,7 @@ class Operations:
         self._size = table.geometry.slot_size
 
     def enqueue(self, request: Request) -> int:
-        """Stores a request that fits its head slot; its slot, 0 where refused, or AGAIN."""
+        """Store a request that fits its head slot: return its slot, 0 if refused, or AGAIN."""
         words = self._words
         if self.full():
             return 0
@@ -98,7 +98,7 @@ class Operations:
         return slot
 
     def begin_chained(self, request: Request, written: Written, count: int) -> Room:
-        """Takes a head slot, WRITING by us, for a request with `count` chained slots.
+        """Take a head slot, WRITING by us, for a request with `count` chained slots.
 
         `written` names it as soon as it is ours, so that `abandon` finds it even if an exception
         comes in between.
@@ -128,14 +128,14 @@ class Operations:
         return Room.ENOUGH
 
     def chain_request(self, written: Written) -> Room:
-        """Takes some of the chained slots of what we are WRITING; ENOUGH when all are there."""
+        """Take some chained slots of what we are WRITING, and return ENOUGH when all are there."""
         word = self._table.offset(written.slot) // 8 + S_ARGUMENTS_CHAIN
         mine = at.head_word(at.WRITING, written.generation, self._registry.index)
         keep = self._words[at.H_MAX_WORKERS]
         return self._take_runs(written.slot, mine, written.wanted, word, keep)
 
     def publish_chained(self, request: Request, written: Written) -> bool:
-        """Makes READY what we have been WRITING; False where somebody took it from us."""
+        """Make READY what we have been WRITING; return False where it was taken from us."""
         if not self.is_ours(written):
             return False
         words = self._words
@@ -150,7 +150,7 @@ class Operations:
         return True
 
     def abandon(self, written: Written) -> None:
-        """Frees what we have been WRITING, if there is any."""
+        """Free what we have been WRITING, if there is any."""
         if self.is_ours(written):
             self._words[at.H_DIRTY] = 1
             self._table.free(written.slot)
@@ -163,7 +163,7 @@ class Operations:
         return bool(word == at.head_word(at.WRITING, written.generation, self._registry.index))
 
     def claim(self, share: at.Share | None) -> int:
-        """Makes the next due record of a share RUNNING by us; its slot, 0 for none, or AGAIN."""
+        """Make the next due record of a share RUNNING by us: return its slot, 0, or AGAIN."""
         words, table = self._words, self._table
         now_ns = time.time_ns()
         more = words[at.H_DEFERRED] and table.order.promote(now_ns)
@@ -196,7 +196,7 @@ class Operations:
         return slot
 
     def chain_outcome(self, found: Found, wanted: Wanted, keep: int) -> Room:
-        """Takes some of the chained slots of a record that we run; ENOUGH when all are there.
+        """Take some chained slots of a record that we run, and return ENOUGH when all are there.
 
         Args:
             found: The record.
@@ -207,7 +207,7 @@ class Operations:
         return self._take_runs(found.slot, found.word, wanted, word, keep)
 
     def drop_outcome_chain(self, found: Found) -> None:
-        """Frees what an interrupted attempt to finish a record that we run has chained."""
+        """Free what an interrupted attempt to finish a record that we run has chained."""
         words, table = self._words, self._table
         if words[table.commit + found.slot] == found.word:
             words[at.H_DIRTY] = 1
@@ -217,7 +217,7 @@ class Operations:
             table.slots.discard(chain)
 
     def trim(self) -> bool:
-        """Evicts some of what is beyond MAX_RESULTS; whether there is more to do."""
+        """Evict some of what is beyond MAX_RESULTS, and return whether there is more to do."""
         return self._table.trim(self._words[at.H_MAX_RESULTS])
 
     def _take_runs(self, slot: int, mine: int, wanted: Wanted, word: int, keep: int) -> Room:
@@ -233,10 +233,10 @@ class Operations:
         return Room.ENOUGH if whole else Room.MORE
 
     def finish(self, found: Found, state: int, slots: int, note: int = 0) -> int:
-        """Makes a record that we run SUCCESSFUL or FAILED; False where it is not ours any more.
+        """Make a record that we run SUCCESSFUL or FAILED; return False where it is not ours.
 
         Where another note than `note` is in it, that says to stop: TOLD_TO_STOP.
-        `slots` are those that it occupies, without its metadata: anybody may replace these.
+        `slots` are those that it occupies, without its metadata: any process may replace these.
         """
         words, table, slot = self._words, self._table, found.slot
         commit = table.commit + slot
@@ -254,21 +254,21 @@ class Operations:
         return True
 
     def touch(self, slot: int, word: int) -> None:
-        """Makes a finished record the most recently used, if it is still there."""
+        """Make a finished record the most recently used, if it is still there."""
         words, table = self._words, self._table
         if words[table.commit + slot] == word and words[at.H_NEWEST] != slot:
             words[at.H_DIRTY] = 1
             table.recency.renew(slot)
 
-    def lose(self, found: Found) -> None:
-        """Gives up a record that we claimed and that turned out to be damaged."""
+    def mark_lost(self, found: Found) -> None:
+        """Make LOST a record that we claimed and that turned out to be damaged."""
         if self._words[self._table.commit + found.slot] == found.word:
-            recovery.lose(
+            recovery.mark_lost(
                 self._table, found.slot, loss_word(Loss.DAMAGED), self._words[at.H_MAX_RESULTS]
             )
 
     def leave(self) -> None:
-        """Frees our entry, unless a thread of ours is still at work: then it is reaped later."""
+        """Free our entry, unless a thread of ours is still at work: then it is settled later."""
         index = self._registry.index
         if not self._registry.owned():  # others took us for dead, and settled what we had
             return
@@ -276,15 +276,15 @@ class Operations:
         if not (self._table.is_run_by(slot, index) or self._others()):
             self._registry.release(index)
 
-    def settle(self, slot: int, index: int, loss: int) -> bool:
-        """Settles one record of a dead entry that has several; whether the entry still is dead."""
+    def settle_record(self, slot: int, index: int, loss: int) -> bool:
+        """Settle one of a dead entry's records, and return whether the entry still is dead."""
         dead = self._is_dead(index)
         if dead:
-            recovery.settle(self._table, slot, index, loss, self._words[at.H_MAX_RESULTS])
+            recovery.settle_record(self._table, slot, index, loss, self._words[at.H_MAX_RESULTS])
         return dead
 
-    def reap(self, index: int, loss: int, settled: bool) -> int:
-        """Settles a dead entry's CURRENT record and frees the entry; the lost task's slot or 0.
+    def settle_entry(self, index: int, loss: int, settled: bool) -> int:
+        """Settle a dead entry's CURRENT record, free the entry, return the lost task's slot or 0.
 
         Args:
             index: The entry.
@@ -297,7 +297,7 @@ class Operations:
             return 0
         current = registry.field(index, at.E_CURRENT)
         keep = self._words[at.H_MAX_RESULTS]
-        lost = recovery.settle(self._table, current, index, loss, keep)
+        lost = recovery.settle_record(self._table, current, index, loss, keep)
         registry.release(index)  # last: rule 7
         return lost
 
@@ -314,7 +314,7 @@ class Operations:
         sequence: int,
         metadata_chain: int = 0,
     ) -> None:
-        """Fills the head slot, commits it as READY and links it."""
+        """Fill the head slot, commit it as READY and link it."""
         words, table, registry = self._words, self._table, self._registry
         sealed = seal_request(
             request.id_high, with_slot(request.id_low, slot), generation, request.now_ns,
@@ -335,12 +335,12 @@ class Operations:
             table.order.defer(slot)
         else:
             lane = registry.lane
-            if registry.newest > words[registry.cleared_word]:
+            if registry.newest > words[registry.runnable_word]:
                 lane += at.LANE_WORDS  # `layout.lane_of` says the same
             table.order.append(slot, lane, request.queue)
 
     def full(self) -> bool:
-        """Whether MAX_PENDING tasks wait."""
+        """Return whether MAX_PENDING tasks wait."""
         words = self._words
         pending: int = words[at.H_UNFINISHED] - words[at.H_RUNNING]
         return pending >= words[at.H_MAX_PENDING]

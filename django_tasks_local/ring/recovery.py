@@ -1,4 +1,4 @@
-"""What is done after a death: reap what a process left behind, rebuild what is derived.
+"""What is done after a death: settle what a process left behind, rebuild what is derived.
 
 Both run inside the mutex, and both may die half-way themselves: the next one starts again.
 """
@@ -28,8 +28,8 @@ from .format.head import (
 _SCANNED_AT_ONCE: Final = 2**16
 
 
-def settle(table: Table, slot: int, index: int, loss: int, keep: int) -> int:
-    """Settles one record that a dead process left; the slot where a task was lost, else 0.
+def settle_record(table: Table, slot: int, index: int, loss: int, keep: int) -> int:
+    """Settle one record that a dead process left, and return its slot if a task was lost, else 0.
 
     Args:
         table: The records.
@@ -40,7 +40,7 @@ def settle(table: Table, slot: int, index: int, loss: int, keep: int) -> int:
     """
     words = table.words
     if table.is_run_by(slot, index):
-        lose(table, slot, loss, keep)
+        mark_lost(table, slot, loss, keep)
         return slot
     if table.is_owned_by(slot, index, at.WRITING):
         words[at.H_DIRTY] = 1
@@ -50,7 +50,7 @@ def settle(table: Table, slot: int, index: int, loss: int, keep: int) -> int:
 
 
 def owned_by(table: Table, index: int) -> list[int]:
-    """The head slots that an entry owns (outside the lock: for a dead one, whose do not change)."""
+    """Return the head slots that a dead entry owns (outside the lock: they do not change)."""
     reserved = table.slots.reserved()
     column = table.words[table.commit : table.commit + reserved].tolist()
     owned = at.WRITING, at.RUNNING
@@ -61,8 +61,8 @@ def owned_by(table: Table, index: int) -> list[int]:
     ]
 
 
-def lose(table: Table, slot: int, loss: int, keep: int) -> None:
-    """Makes a RUNNING record LOST; what is noted there of its end goes before `loss`."""
+def mark_lost(table: Table, slot: int, loss: int, keep: int) -> None:
+    """Make a RUNNING record LOST; what is noted there of its end goes before `loss`."""
     words = table.words
     words[at.H_DIRTY] = 1
     head = table.head(slot)
@@ -79,7 +79,7 @@ def lose(table: Table, slot: int, loss: int, keep: int) -> None:
 
 
 def rebuild(table: Table) -> list[str]:
-    """Rebuilds everything derived from the commit words: one scan, 2 us a record.
+    """Rebuild everything derived from the commit words: one scan, 2 µs a record.
 
     Columns are read and written as a whole: a word by itself costs 40 ns. It copes with any bytes:
     what does not hold together is dropped.
@@ -148,7 +148,7 @@ class _Records:
         self.dropped: list[str] = []
 
     def scan(self, start: int, end: int) -> None:
-        """Looks at the commit words of some slots."""
+        """Look at the commit words of some slots."""
         table, words = self._table, self._table.words
         column = words[table.commit + start : table.commit + end].tolist()
         places = words[table.sequence + start : table.sequence + end].tolist()
@@ -183,7 +183,7 @@ class _Records:
         self.tick = tick
 
     def put_in_order(self, slots: list[int]) -> None:
-        """Sorts records by their places. Where two have the same, which is damage, all get others.
+        """Sort records by their places. Where two have the same, which is damage, all get others.
 
         (A TICK that was damaged gives places away that others have.)
         """
@@ -195,7 +195,7 @@ class _Records:
                 self.tick += 1
 
     def _take(self, slot: int, state: int, word: int, generation: int) -> int:
-        """Marks a record's slots as used; how many they are, 0 where they do not hold."""
+        """Mark a record's slots as used, and return how many they are, 0 where they do not hold."""
         words, geometry, slots = self._table.words, self._table.geometry, self._table.slots
         used = self.used
         if not state or word % 31 or generation >= at.BEYOND_ANY_TICK or used[slot]:
@@ -224,7 +224,7 @@ class _Records:
         return 1 + taken if taken is not None else 0
 
     def _take_chains(self, wanted: list[tuple[int, int, bool]], owner_word: int) -> int | None:
-        """Marks the slots of chains as used; how many, None where they do not hold.
+        """Mark the slots of chains as used, and return how many, None where they do not hold.
 
         Args:
             wanted: Their first extents, their bytes, and whether they have so many: a chain that is

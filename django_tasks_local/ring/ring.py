@@ -4,17 +4,17 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
+import posix_ipc
 from django.tasks import TaskResultStatus
 
-from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.format.head import (
     OUTCOME_AT,
     OUTCOME_END,
     S_OUTCOME_CHAIN,
+    inline_bytes,
     make_head,
     outcome_at,
     problem,
@@ -22,50 +22,119 @@ from django_tasks_local.ring.format.head import (
 )
 from django_tasks_local.ring.format.ids import format_id, new_id_words, with_slot
 from django_tasks_local.ring.records.claim import RingClaim
-from django_tasks_local.ring.records.expiry import TTL_OF
+from django_tasks_local.ring.records.expiry import TTL_OF, Expiry
+from django_tasks_local.ring.records.killing import Killing
 from django_tasks_local.ring.records.listing import Listing
 from django_tasks_local.ring.records.loss import EXIT_DETACHED, STOP_ASKED
 from django_tasks_local.ring.records.order import JUDGED_WAITING
 from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encode
 from django_tasks_local.ring.records.reader import STATUSES, Found, does_not_exist
-from django_tasks_local.ring.records.slots import Wanted
 from django_tasks_local.ring.records.table import Room
+from django_tasks_local.ring.records.workforce import Workforce
 from django_tasks_local.ring.shm.errors import lost_hold
-from django_tasks_local.ring.shm.registry import WAITS
-from django_tasks_local.store import Arguments, StopAsked, task_path
+from django_tasks_local.ring.shm.leadership import Leadership
+from django_tasks_local.ring.shm.limits import Limits
+from django_tasks_local.ring.shm.registry import WAITS, Role
+from django_tasks_local.store import Arguments, StopAsked
 
-from .attachment import Attached
+from .attachment import Attachment
+from .chaining import Chaining
 from .firing import Firing
 from .format import layout as at
-from .operations import AGAIN, TOLD_TO_STOP, Request, Written
-from .stops import Cancelled
+from .look import Counts
+from .operations import AGAIN, TOLD_TO_STOP, Request
+from .parts import Parts
+from .refusals import Refusals
+from .stops import Cancelled, Stops
+from .upkeep import Upkeep
 
 logger = logging.getLogger("django_tasks_local")
-
-type _Small = Callable[[Request], int]
-type _Publish = Callable[[Request, Written], bool]
 
 # A task that falls due so soon wakes a worker, which then waits for its moment. For others the
 # pool's own look, once a second, is in time.
 SOON_NS: Final = 1_000_000_000
 
 
-class Ring(Attached):
-    """The store of ProcessPoolBackend, as one attached process uses it."""
+class Ring:
+    """The store of ProcessPoolBackend, as one attached process uses it.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.firing = Firing(
-            self._table, self._do, self._mutex.run, self.refusals, self._enqueue_with_metadata,
-            self.wake,
+    Attributes:
+        name: The common part of the objects' names.
+        alias: The alias of the backend, for texts and worker ids.
+        attachment: This process's place in the ring.
+        upkeep: What keeps the ring in order.
+        segment: The memory.
+        words: The memory as words.
+        registry: Who is attached.
+        codes: Whose tasks are in the ring.
+        workforce: How pools share MAX_WORKERS.
+        expiry: When finished results expire.
+        killing: Workers that are to be killed.
+        stops: Tasks that are to stop.
+        firing: Periodic tasks.
+    """
+
+    def __init__(
+        self, name: str, alias: str, limits: Limits, role: Role, *, path: str = "",
+        digest: int = 0, temporary: bool = False, pool: int = -1,
+    ) -> None:  # fmt: skip
+        """Attach, and make the ring where there is none.
+
+        Args:
+            name: As from `ring_name`.
+            alias: The alias of the backend, for texts and worker ids.
+            limits: The options.
+            role: What this process is to the ring.
+            path: Its settings file.
+            digest: What its code is, see `code_digest`; 0: that of its settings file.
+            temporary: Marks a new ring as that of a test run.
+            pool: A worker's pool (its entry).
+
+        Raises:
+            StoreUnavailable: See `attach_segment`.
+        """
+        make = role not in (Role.POOL, Role.WORKER)
+        parts = Parts(name, alias, limits.geometry, os.getpid(), make=make, temporary=temporary)
+        self.name, self.alias = name, alias
+        self.segment, self.words = parts.segment, parts.words
+        self.registry, self.codes = parts.registry, parts.codes
+        self.workforce = Workforce(parts.registry, parts.codes, parts.mutex)
+        self.upkeep = Upkeep(parts, self.workforce)
+        self.attachment = Attachment(
+            parts, self.upkeep.settle_dead, limits, role, path=path, digest=digest, pool=pool
+        )
+        # Here as well as in `parts`: what each task needs is one look-up away.
+        self._parts = parts
+        self._table, self._mutex, self._reader = parts.table, parts.mutex, parts.reader
+        self._operations, self._waiters = parts.operations, parts.waiters
+        self._semaphores = parts.semaphores
+        self._run = self.attachment.run
+        self._bytes = parts.segment.bytes
+        self._commit = parts.table.commit
+        self._slots_at = parts.table.geometry.slots_at
+        self._size = parts.table.geometry.slot_size
+        self._inline = inline_bytes(self._size)
+        self.expiry = Expiry(parts.table, parts.mutex)
+        self.killing = Killing(parts.table, parts.mutex)
+        self.stops = Stops(
+            parts.table, parts.registry, parts.reader, self.expiry, parts.mutex.run,
+            parts.waiters.wake,
         )  # fmt: skip
+        self._refusals = Refusals(parts.table, parts.mutex, alias, self._inline)
+        self._chaining = Chaining(parts, self._refusals, self._run)
+        self.firing = Firing(parts, self._refusals, self._chaining)
+
+    @property
+    def leadership(self) -> Leadership:
+        """Who runs the pool of our code; of no use to a visitor, which has none."""
+        return self._parts.leadership
 
     def encode(self, value: object) -> bytes | Pickled:
-        """Pickles a value; it may raise whatever pickling raises."""
+        """Pickle a value; it may raise whatever pickling raises."""
         return encode(value, self._inline)
 
     def encode_arguments(self, arguments: Arguments) -> bytes | Pickled:
-        """As `encode`, for a task's arguments."""
+        """Do as `encode`, for a task's arguments."""
         args, kwargs = arguments
         return encode(arguments, self._inline) if args or kwargs else NO_ARGUMENTS
 
@@ -73,7 +142,7 @@ class Ring(Attached):
         self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int,
         time_limit: int = 0, metadata: bytes = b"",
     ) -> tuple[str, int]:  # fmt: skip
-        """As `put`, with the id as text."""
+        """Do as `put`, with the id as text."""
         high, low, now_ns = self.put(
             meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit,
             metadata=metadata,
@@ -95,26 +164,25 @@ class Ring(Attached):
         Raises:
             QueueFull: MAX_PENDING tasks wait, or their payloads fill SHM_SIZE.
             PayloadTooLarge: The arguments or the metadata could never fit.
-            StoreUnavailable: /dev/shm is full, or the ring can't be used.
+            StoreUnavailable: /dev/shm is full, or the ring cannot be used.
         """
         work = self._semaphores.work
         if work is None:
-            work = self.take_code()
+            work = self.attachment.take_code()
         now_ns = time.time_ns()
         queue = priority - at.LOWEST_PRIORITY
         high, low = new_id_words()
         request = Request(meta, arguments, queue, due_ns, now_ns, high, low, time_limit)
         if metadata:
-            request = request._replace(metadata=self.refusals.block(metadata, meta))
-            slot = self._enqueue_with_metadata(request)
+            request = request._replace(metadata=self._refusals.block(metadata, meta))
+            slot = self._chaining.enqueue(request)
         elif len(meta) + len(arguments) <= self._inline:
-            while (slot := self._mutex.run(self._do.enqueue, request)) == AGAIN:
+            while (slot := self._mutex.run(self._operations.enqueue, request)) == AGAIN:
                 pass
         else:
-            request = request._replace(arguments=Pickled.of(arguments))
-            slot = self._enqueue_chained(request)
+            slot = self._chaining.enqueue(request)
         if not slot:
-            raise self.refusals.of_request(request)
+            raise self._refusals.of_request(request)
         if due_ns <= now_ns + SOON_NS:
             try:  # noqa: SIM105  (`suppress` would cost 1 % of it all)
                 work.release()
@@ -123,9 +191,9 @@ class Ring(Attached):
         return request.id_high, with_slot(request.id_low, slot), now_ns
 
     def get(self, result_id: str) -> Found:
-        """The record as it is now; reading a finished one makes it the most recently used.
+        """Return the record as it is now; reading a finished one makes it the most recently used.
 
-        It waits for nobody: where somebody is inside for long, the order stays as it is.
+        It never waits: where another process is inside for long, the order stays as it is.
 
         Raises:
             TaskResultDoesNotExist: Whatever string it is that names no record here; or it expired.
@@ -135,19 +203,19 @@ class Ring(Attached):
         word = found.word
         state = word >> at.STATE_SHIFT
         if state == at.RUNNING:
-            if self._bury(word >> at.OWNER_SHIFT & at.OWNER_MASK):
+            if self.upkeep.settle_if_dead(word >> at.OWNER_SHIFT & at.OWNER_MASK):
                 return self.get(result_id)
         elif state != at.READY:
             if self.words[TTL_OF[state]]:
                 self.expiry.refuse_expired(found)
             if self.words[at.H_NEWEST] != found.slot:
-                self._mutex.try_run(self._do.touch, found.slot, word)
+                self._mutex.try_run(self._operations.touch, found.slot, word)
         return found
 
     def listed(
         self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
     ) -> Iterator[Found]:
-        """The records of these statuses, without the lock and without a trace: see `Listing`."""
+        """Return the records of these statuses, read without the lock and without a trace."""
         states = [state for state, status in STATUSES.items() if status in statuses]
         found = Listing(self._table, self._reader).records(states, accepts)
         if not any(self.words[which] for which in TTL_OF.values()):
@@ -155,7 +223,7 @@ class Ring(Attached):
         return (each for each in found if not self.expiry.is_over(each))
 
     def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Found | None]:
-        """Takes a READY task out, or asks a RUNNING one to stop; see `Stops.cancel`.
+        """Take a READY task out, or ask a RUNNING one to stop; see `Stops.cancel`.
 
         Returns:
             Whether it was taken out or asked, and the record if it was taken out.
@@ -165,7 +233,7 @@ class Ring(Attached):
         return outcome is not Cancelled.TOO_LATE, found if taken_out else None
 
     def claim(self, share: at.Share | None = None) -> RingClaim | None:
-        """Makes the next task RUNNING by this process.
+        """Make the next task RUNNING by this process.
 
         Args:
             share: Which tasks may run on this process's code; None: all.
@@ -179,7 +247,7 @@ class Ring(Attached):
         while (
             words[judged] or words[at.H_DEFERRED] or words[at.H_DIRTY] or table.order.waits(share)
         ):
-            slot = self._settled(self._do.claim, share)
+            slot = self._run(self._operations.claim, share)
             if slot == AGAIN:
                 continue
             if not slot:
@@ -194,24 +262,35 @@ class Ring(Attached):
                 wrong = "its commit word is of another generation"
             if not wrong:
                 return claim
-            # Never unpickled. Whoever asks for the result is told what is wrong.
-            self._settled(self._do.lose, claim)
+            # Never unpickled. A reader of the result is told what is wrong.
+            self._run(self._operations.mark_lost, claim)
             self._waiters.wake(slot)
-            logger.error("%s: a task in slot %d can't run: %s", self.segment.path, slot, wrong)
+            logger.error("%s: a task in slot %d cannot run: %s", self.segment.path, slot, wrong)
         return None
+
+    def wait_for_work(self, timeout_s: float) -> None:
+        """Wait for a wake-up: a hint only, the ring is the truth. Signals end it early."""
+        work = self._semaphores.work
+        assert work is not None  # visitors do not wait
+        try:
+            work.acquire(timeout_s)
+        except posix_ipc.BusyError:
+            self.upkeep.renew_semaphores()
+        except posix_ipc.SignalError:
+            return
 
     def finish(
         self, claim: RingClaim, *, successful: bool, outcome: bytes | Pickled,
         cancelled: bool = False,
     ) -> int:  # fmt: skip
-        """Stores the outcome of a claimed task and makes it SUCCESSFUL or FAILED.
+        """Store the outcome of a claimed task and make it SUCCESSFUL or FAILED.
 
         A process that lost its hold on the ring (its task closed all descriptors, or forked and
         both came back) ends here instead, by `os._exit`. A worker waits for a frozen process for as
         long as it takes.
 
         Returns:
-            When it finished (unix ns).
+            When it finished (Unix ns).
 
         Raises:
             PayloadTooLarge: There is no room for it. Nothing is stored: call again with less.
@@ -223,7 +302,7 @@ class Ring(Attached):
         head = claim.head
         offset = self._slots_at + claim.slot * self._size
         if self.words[offset // 8 + S_OUTCOME_CHAIN]:  # an earlier attempt was interrupted
-            self._settled(self._do.drop_outcome_chain, claim)
+            self._run(self._operations.drop_outcome_chain, claim)
         slots, chain = 1, 0
         if head.arguments_chain:
             slots += at.slots_for(head.request_bytes, self._size)
@@ -234,7 +313,7 @@ class Ring(Attached):
         else:
             outcome = Pickled.of(outcome)
             count = at.slots_for(len(outcome), self._size)
-            chain = self._write_outcome(claim, outcome, count)
+            chain = self._chaining.write_outcome(claim, outcome, count)
             slots += count
         now_ns = time.time_ns()
         state = at.SUCCESSFUL if successful else at.FAILED
@@ -242,9 +321,9 @@ class Ring(Attached):
         self._bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
         claim.close()
         note = STOP_ASKED if cancelled else 0
-        ended = self._settled(self._do.finish, claim, state, slots, note)
+        ended = self._run(self._operations.finish, claim, state, slots, note)
         if not ended:
-            os._exit(EXIT_DETACHED)  # taken for dead, and reaped
+            os._exit(EXIT_DETACHED)  # taken for dead, and settled
         if ended == TOLD_TO_STOP:
             if not claim.is_asked():
                 os._exit(EXIT_DETACHED)  # the pool's SIGKILL is on its way
@@ -252,7 +331,7 @@ class Ring(Attached):
         if self.words[at.H_WAITED] > now_ns:
             self._waiters.wake(claim.slot)
         if self.registry.marked(WAITS):  # a thread that it has left, or an interrupted wait
-            self._settled(self._waiters.end_task)
+            self._run(self._waiters.end_task)
         return now_ns
 
     def wait_for_change(self, found: Found, timeout_s: float) -> None:
@@ -265,12 +344,12 @@ class Ring(Attached):
             self._waiters.wait(found.slot, found.word, timeout_s)
 
     def begin_waiting(self, task_id: str) -> bool:
-        """A worker's task begins to wait for others; False where no worker would be left."""
-        return self._settled(self._waiters.begin_in_task, task_id, self.max_workers())
+        """Note that a worker's task waits for others; return False if no worker were left."""
+        return self._run(self._waiters.begin_in_task, task_id, self.upkeep.max_workers())
 
     def end_waiting(self, task_id: str) -> None:
-        """It waits no longer."""
-        self._settled(self._waiters.end_in_task, task_id)
+        """Note that it waits no longer."""
+        self._run(self._waiters.end_in_task, task_id)
 
     def save_metadata(
         self, result_id: str, metadata: bytes, claim: RingClaim | None = None
@@ -294,82 +373,18 @@ class Ring(Attached):
             self.expiry.refuse_expired(found)
         elif claim.ours():
             self.registry.hold(claim.pid)  # the task may have dropped our record locks
-            found, run = claim, self._settled
+            found, run = claim, self._run
         else:
             raise lost_hold(self.segment.path)
-        block = self.refusals.block(metadata, found.meta)
-        save = partial(self._do.save_metadata, found, block, as_owner=claim is not None)
+        block = self._refusals.block(metadata, found.meta)
+        save = partial(self._operations.save_metadata, found, block, as_owner=claim is not None)
         while (room := run(save)) is Room.MORE:
             pass
         if room is Room.NONE:
-            raise self.refusals.of_metadata(block, found.meta)
+            raise self._refusals.of_metadata(block, found.meta)
         if room is None:
             raise lost_hold(self.segment.path) if claim else does_not_exist(result_id)
 
-    def _enqueue_with_metadata(
-        self, request: Request, small: _Small | None = None, publish: _Publish | None = None
-    ) -> int:
-        """Stores a request, by other operations where a periodic task fires."""
-        if len(request.meta) + len(request.arguments) > self._inline:
-            request = request._replace(arguments=Pickled.of(request.arguments))
-            return self._enqueue_chained(request, publish)
-        small = small or self._do.enqueue_with_metadata
-        while (slot := self._mutex.run(small, request)) == AGAIN:
-            pass
-        return slot
-
-    def _enqueue_chained(self, request: Request, publish: _Publish | None = None) -> int:
-        size = len(request.meta) + len(request.arguments)
-        count = at.slots_for(size, self._table.geometry.slot_size)
-        written = Written()
-        run = self._mutex.run
-        self._free_abandoned()
-        try:
-            room = _in_steps(run, self._do.begin_chained, request, written, count)
-            if room is Room.ENOUGH and request.metadata:
-                room = _in_steps(run, self._do.attach_metadata, written, request.metadata)
-            if room is Room.ENOUGH:
-                room = _in_steps(run, self._do.chain_request, written)
-            if room is Room.NONE:
-                run(self._do.abandon, written)
-                return 0
-            self._table.slots.write(
-                written.wanted.chain,
-                at.chain_word(written.slot, written.generation),
-                [request.meta, *request.arguments.parts],
-            )
-            published = run(publish or self._do.publish_chained, request, written)
-        except BaseException:
-            self._abandoned.append(written)
-            with suppress(StoreUnavailable):  # somebody is frozen inside: another time
-                self._free_abandoned()
-            raise
-        if not published:
-            raise lost_hold(self.segment.path)
-        return written.slot
-
-    def _free_abandoned(self) -> None:
-        """Gives back what enqueues that were interrupted have left WRITING by us."""
-        for written in list(self._abandoned):
-            self._mutex.run(self._do.abandon, written)
-            with suppress(ValueError):  # another thread did it as well
-                self._abandoned.remove(written)
-
-    def _write_outcome(self, found: Found, outcome: Pickled, count: int) -> int:
-        owner_word = at.chain_word(found.slot, found.head.generation)
-        wanted = Wanted(count, owner_word)
-        # A small result or an error may use the reserve: that is what it is kept for.
-        keep = self.words[at.H_MAX_WORKERS] if count > 1 else 0
-        room = _in_steps(self._settled, self._do.chain_outcome, found, wanted, keep)
-        if room is Room.NONE:
-            self._settled(self._do.drop_outcome_chain, found)
-            raise self.refusals.of_outcome(task_path(found.meta), outcome, count)
-        self._table.slots.write(wanted.chain, owner_word, outcome.parts)
-        return wanted.chain
-
-
-def _in_steps(run: Callable[..., Room], operation: Callable[..., Room], *args: Any) -> Room:
-    """What an operation comes to that needs several holds of the lock, each of them short."""
-    while (room := run(operation, *args)) is Room.MORE:
-        pass
-    return room
+    def counts(self) -> Counts:
+        """Return what is in the ring, without the lock: each number is true for a recent moment."""
+        return Counts.of(self._table)

@@ -38,7 +38,7 @@ from django_tasks_local.ring.records.loss import (
 from django_tasks_local.ring.records.reader import Found, Reader
 from django_tasks_local.ring.records.table import Table
 from django_tasks_local.ring.shm.errors import inconsistent
-from django_tasks_local.ring.shm.registry import Attachment, Registry
+from django_tasks_local.ring.shm.registry import Entry, Registry
 
 from .format import layout as at
 
@@ -127,8 +127,8 @@ class Stops:
                 found = Found(self._reader, result_id, found.slot, word, make_head(raw), raw)
             return came_of_it, found
 
-    def running(self, worker: Attachment) -> Running | None:
-        """What a worker runs; None for nothing. No lock."""
+    def running(self, worker: Entry) -> Running | None:
+        """Return what a worker runs; None for nothing. No lock."""
         table, words, slot = self._table, self._words, worker.slot
         if not table.is_run_by(slot, worker.index):
             return None

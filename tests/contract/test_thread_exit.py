@@ -90,7 +90,7 @@ def to_a_file():
     file = open(os.devnull, "w")
     repeat(lambda: print('row', file=file, flush=True))
 import atexit
-atexit.register(print, "at exit")
+atexit.register(print, "at exit\\n", end="")
 sys.stdout.write("in the buffer")
 """
 
@@ -98,7 +98,11 @@ sys.stdout.write("in the buffer")
 @pytest.mark.parametrize("task", ["to_stdout", "to_stderr", "to_a_stream_that_it_has", "to_a_file"])
 @pytest.mark.parametrize(("ending", "status"), [("", 0), ("sys.exit(3)", 3)])
 def test_a_task_that_no_exception_ends(task: str, ending: str, status: int) -> None:
-    """The process ends in order all the same: exit functions, buffers and status are its own."""
+    """The process ends in order all the same: exit functions, buffers and status are its own.
+
+    The line at exit is one write. `print` makes two of a line and its end, and without a buffer the
+    row of a task that goes on may come between them, as with ``python -u``.
+    """
     code = f"{STUBBORN}on({task}).enqueue()\n{ending}"
     _, output = script(code, drain=0.2, status=status, PYTHONUNBUFFERED="")
     assert "1 running task cut off" in output

@@ -18,7 +18,7 @@ from django_tasks_local.exceptions import ArgumentsDropped, PayloadTooLarge, Que
 from django_tasks_local.ring import Limits, Loss, Ring, Role, loss_word
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
-from django_tasks_local.ring.records.loss import EXIT_DETACHED
+from django_tasks_local.ring.records.loss import EXIT_DETACHED, is_cancelled, noted_loss
 from django_tasks_local.store import StopAsked
 from tests.crash.cancelling import Canceller
 from tests.crash.ledger import CANCELLED, ENDED, STARTED, Ledger
@@ -63,14 +63,17 @@ class Actor(Canceller):
         self.place = place
         self.rng = rng
         self._numbers = threading.Lock()
-        self._noted: list[str] = []
+        # Tasks whose kill this actor has noted, each with the class of error that it must end with.
+        self._noted: list[tuple[str, str]] = []
 
     def act(self) -> None:
         """One random operation."""
+        upkeep = self.ring.upkeep
         operations: tuple[tuple[Callable[[], object], int], ...] = (
             (self.enqueue, 30), (self.work, 34), (self.read, 24), (self.save, 8),
-            (self.ring.reap_dead, 3), (self.ring.promote, 2), (self.ring.top_up, 1),
-            (self.ring.heal, 2), (self.ring.recover, 1), (self.check, 1), (self.ring.counts, 1),
+            (upkeep.settle_dead, 3), (upkeep.promote, 2), (upkeep.top_up, 1),
+            (upkeep.renew_semaphores, 2), (upkeep.rebuild, 1), (self.check, 1),
+            (self.ring.counts, 1),
             (self.clear, 2), (self.hire, 1), (self.ring.workforce.give_way, 1),
             (self.ring.expiry.sweep, 3), (self.note_kill, 2), (self.look_at_noted, 2),
             (self.cancel, 4),
@@ -98,7 +101,7 @@ class Actor(Canceller):
 
     def clear(self) -> None:
         """Does as a pool that has compared its files with all sites of its code."""
-        self.ring.clear(self.ring.leadership.newest_site())
+        self.ring.upkeep.set_runnable_up_to(self.ring.leadership.newest_site())
 
     def hire(self) -> None:
         """Does as a pool that could use workers."""
@@ -113,19 +116,32 @@ class Actor(Canceller):
         """
         others = [e for e in self.ring.registry.attachments() if e.pid != os.getpid()]
         run = self.ring.killing.run_of(self.rng.choice(others)) if others else None
-        if run is not None and self.ring.killing.note(run, loss_word(Loss.MEMORY, 2048, 2**20)):
-            self.ledger.add(self.place, "noted")
-            head = self.ring._table.head(run.slot)
-            if head.generation == run.word & at.GENERATION_MASK:
-                self._noted.append(format_id(head.id_high, head.id_low))
+        if run is None:
+            return
+        # Before it happens: the worker may end, and this process be killed, before the next line.
+        self.ledger.add(self.place, "noted")
+        if not self.ring.killing.note(run, loss_word(Loss.MEMORY, 2048, 2**20)):
+            self.ledger.add(self.place, "noted", -1)
+            return
+        table = self.ring._table
+        head = table.head(run.slot)
+        # Else it is settled, and may be evicted: these words may be another record's.
+        if table.words[table.commit + run.slot] == run.word:
+            cancelled = is_cancelled(noted_loss(head.stop))
+            ending = ".TaskCancelled" if cancelled else ".MemoryExceeded"
+            self._noted.append((format_id(head.id_high, head.id_low), ending))
 
     def look_at_noted(self) -> None:
-        """A task whose end was decided has no other one."""
-        for result_id in self._noted[-5:]:
+        """A task whose end was decided has no other one.
+
+        What was asked to stop before it was to be killed was cancelled: the first reason stands.
+        """
+        for result_id, ending in self._noted[-5:]:
             with suppress(TaskResultDoesNotExist):
                 found = self.ring.get(result_id)
-                if found.finished_at_ns and not found.outcome()[0].endswith(".MemoryExceeded"):
-                    self.ledger.violation(f"{result_id} was noted, and is {found.outcome()}")
+                if found.finished_at_ns and not found.outcome()[0].endswith(ending):
+                    told = f"noted as {ending}, and is {found.outcome()}"
+                    self.ledger.violation(f"{result_id} was {told}")
 
     def share(self) -> at.Share | None:
         """What a worker of our code may claim, or anything."""
@@ -224,7 +240,7 @@ class Actor(Canceller):
 
     def check(self) -> None:
         """Audits the living ring."""
-        for problem in self.ring.check():
+        for problem in self.ring.upkeep.check():
             self.ledger.violation(f"the audit says: {problem}")
 
 

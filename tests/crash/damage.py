@@ -171,21 +171,21 @@ class Use:
     def look_after(self) -> None:
         """What a site's and a pool's tick do."""
         ring = self.ring
-        ring.intact()
-        if not ring.hold():
-            ring.take_place()
-        ring.renew_semaphores()
-        ring.heal()
-        ring.promote()
-        ring.top_up()
-        ring.work_is_due(1.0)
-        for entry in ring.reap_dead():
-            ring.busy(entry)
+        ring.segment.intact()
+        if not ring.registry.hold():
+            ring.attachment.take_place()
+        ring.upkeep.reopen_semaphores()
+        ring.upkeep.renew_semaphores()
+        ring.upkeep.promote()
+        ring.upkeep.top_up()
+        ring.upkeep.work_is_due(1.0)
+        for entry in ring.upkeep.settle_dead():
+            ring.upkeep.is_busy(entry)
             ring.registry.path_of(entry.index)
         ring.leadership.pool_looks_alive()
-        ring.leadership.crowded()
-        assert ring.max_workers() <= 1024
-        ring.drain_timeout_s()
+        ring.leadership.wants_more_workers()
+        assert ring.upkeep.max_workers() <= 1024
+        ring.upkeep.drain_timeout_s()
 
     def look(self) -> None:
         """What `local_tasks status` does."""
@@ -195,25 +195,25 @@ class Use:
         look.attached()
         list(look.running())
         look.stuck_inside()
-        ring.has_work()
-        ring.next_due_ns()
+        ring.upkeep.has_work()
+        ring.upkeep.next_due_ns()
 
-    def reap(self) -> None:
+    def settle(self) -> None:
         """Asks for all entries, dead or alive."""
         for index in self.rng.sample(range(at.ENTRIES), 5):
-            self.ring.reap(index, loss_word(Loss.UNKNOWN))
+            self.ring.upkeep.settle(index, loss_word(Loss.UNKNOWN))
 
     def check(self) -> None:
         """The audit."""
-        self.ring.check()
+        self.ring.upkeep.check()
 
     def recover(self) -> None:
         """A rebuild."""
-        self.ring.recover()
+        self.ring.upkeep.rebuild()
 
     def become(self) -> None:
         """Another role."""
-        self.ring.become(Role.SITE)
+        self.ring.attachment.become(Role.SITE)
 
     def attach(self) -> None:
         """A newcomer."""
@@ -239,21 +239,21 @@ class Use:
         segment._segments.clear()
         ring = Ring(self.scene.name, "crash", LIMITS, Role.SITE)
         ring.enqueue(META, ring.encode(small_value(99)), priority=0, due_ns=0)
-        ring.detach()
+        ring.attachment.detach()
 
     def everything(self) -> None:
         """All of it in some order, twice, then a repair, and all of it again."""
         operations: list[Callable[[], None]] = [
             self.claim, self.finish, self.enqueue, self.get, self.strangers, self.look_after,
-            self.look, self.reap, self.check, self.recover, self.become, self.attach, self.save,
+            self.look, self.settle, self.check, self.recover, self.become, self.attach, self.save,
         ]  # fmt: skip
         order = [*operations, self.claim, self.finish, self.enqueue, self.enqueue, self.get]
         self.rng.shuffle(order)
         for operation in order:
             with suppress(*DOCUMENTED):
                 operation()
-        self.ring.repair()
-        problems = self.ring.check()
+        self.ring.upkeep.repair()
+        problems = self.ring.upkeep.check()
         assert problems == [], f"the repair left {problems[:3]}"
         for operation in (self.get, self.claim, self.finish, self.enqueue, self.get, self.detach):
             with suppress(*DOCUMENTED):
@@ -261,7 +261,7 @@ class Use:
 
     def detach(self) -> None:
         """The end."""
-        self.ring.detach()
+        self.ring.attachment.detach()
 
 
 def run_case(scene: Damaged, seed: int, number: int) -> str:

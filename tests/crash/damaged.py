@@ -29,7 +29,7 @@ class Damaged(Scene):
         self.claim()
         self.claim()
         self.lose_a_worker()
-        self.ring.reap_dead()
+        self.ring.upkeep.settle_dead()
         self.enqueue(noted_value(10), 5)
         self.enqueue(large_value(11))
         self.enqueue(noted_value(12, 2))
@@ -48,7 +48,7 @@ class Damaged(Scene):
         """Puts every byte that has memory back."""
         for (start, size), part in zip(self.places, self.parts, strict=True):
             self.ring.segment.bytes[start : start + size] = part
-        self.ring.heal()
+        self.ring.upkeep.renew_semaphores()
 
     def commit_words(self) -> list[int]:
         """The commit words of all slots that have memory."""

@@ -178,7 +178,7 @@ class Verdict:
 
     def reach(self) -> None:
         """Notes every violation that it finds."""
-        self.ring.reap_dead()
+        self.ring.upkeep.settle_dead()
         self.actor.check()
         lost = self.ledger.lost()
         tasks = self.ledger.wanted_tasks()

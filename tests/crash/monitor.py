@@ -24,7 +24,7 @@ class Monitor:
         self._place = place
         self._local = threading.local()
         self._rebuild = recovery.rebuild
-        self._lose = recovery.lose
+        self._lose = recovery.mark_lost
         self._rebuilt = False
         self._told = False
         self.segment: Segment | None = None
@@ -45,7 +45,7 @@ class Monitor:
         for name, original in _ORIGINAL_WAYS_IN.items():
             setattr(Mutex, name, self._watched(original))
         recovery.rebuild = rebuild  # type: ignore[assignment]
-        recovery.lose = lose  # type: ignore[assignment]
+        recovery.mark_lost = lose  # type: ignore[assignment]
 
     def _watched(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def enter(mutex: Mutex, function: Callable[..., Any], *args: Any) -> Any:
@@ -122,8 +122,8 @@ def remove_monitor() -> None:
     """Give the store's own functions back to a child of this process."""
     for name, original in _ORIGINAL_WAYS_IN.items():
         setattr(Mutex, name, original)
-    recovery.rebuild, recovery.lose = _ORIGINALS
+    recovery.rebuild, recovery.mark_lost = _ORIGINALS
 
 
 _ORIGINAL_WAYS_IN = {name: getattr(Mutex, name) for name in ("run", "try_run", "insist")}
-_ORIGINALS = recovery.rebuild, recovery.lose
+_ORIGINALS = recovery.rebuild, recovery.mark_lost

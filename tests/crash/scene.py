@@ -102,7 +102,7 @@ class Scene:
         self.ring.segment.bytes[:] = self.snapshot
         registry = self.ring.registry
         registry.commit = registry.field(registry.index, at.E_COMMIT)  # it was ours then, too
-        self.ring.heal()
+        self.ring.upkeep.renew_semaphores()
 
     # --- making a state -------------------------------------------------------------------
 
@@ -173,8 +173,8 @@ class Scene:
             order: Results go in the order of their use.
         """
         started = time.monotonic()
-        self.ring.become(Role.SITE)  # takes the lock, whatever the dead process left of it
-        self.ring.reap_dead()
+        self.ring.attachment.become(Role.SITE)  # takes the lock, whatever the dead left of it
+        self.ring.upkeep.settle_dead()
         assert time.monotonic() - started < AT_ONCE_S
         assert all(each.alive for each in self.ring.registry.attachments())
         self.assert_sound()
@@ -191,11 +191,11 @@ class Scene:
 
     def assert_sound(self) -> None:
         """The ring's own audit finds nothing, and rebuilding what is derived changes nothing."""
-        assert self.ring.check() == []
+        assert self.ring.upkeep.check() == []
         while self.ring.words[at.H_DISCARDED]:  # a rebuild would free the rest as well
             self.ring._mutex.run(self.ring._table.slots.free_discarded)
         before = derived(self.ring)
-        self.ring.recover()
+        self.ring.upkeep.rebuild()
         assert derived(self.ring) == before
 
     def status_of(self, result_id: str) -> str:
@@ -315,7 +315,7 @@ def chained(scene: Scene) -> None:
     scene.enqueue(large_value(3))
 
     def half_a_result(ring: Ring, claim: Any) -> None:
-        ring._do.chain_outcome(claim, Wanted(3, ring._table.owner_word(claim.slot)), 0)
+        ring._operations.chain_outcome(claim, Wanted(3, ring._table.owner_word(claim.slot)), 0)
 
     scene.lose_a_worker(half_a_result)
     scene.enqueue(large_value(4, 2))
@@ -331,7 +331,7 @@ def chained(scene: Scene) -> None:
 def holes(scene: Scene) -> None:
     """No two free slots are neighbours, and large payloads lie in single ones."""
     number = 1
-    scene.ring.set_limits(replace(scene.limits, max_results=100))
+    scene.ring.attachment.set_limits(replace(scene.limits, max_results=100))
     while scene.ring.counts().free_slots > scene.limits.max_workers:
         scene.done(small_value(number), None)
         number += 1
@@ -339,9 +339,9 @@ def holes(scene: Scene) -> None:
         scene.ring.get(key)
         scene.finished.remove(key)
         scene.finished.append(key)
-    scene.ring.set_limits(replace(scene.limits, max_results=number // 2))
-    scene.ring.trim()
-    scene.ring.set_limits(replace(scene.limits, max_results=100))
+    scene.ring.attachment.set_limits(replace(scene.limits, max_results=number // 2))
+    scene.ring.upkeep.trim()
+    scene.ring.attachment.set_limits(replace(scene.limits, max_results=100))
     scene.done(large_value(number), "a" * 1000)
     scene.enqueue(large_value(number + 1))
 
@@ -352,7 +352,7 @@ def codes(scene: Scene) -> None:
     green = scene.attach(path=GREEN)
     scene.enqueue(small_value(2))
     scene.enqueue(small_value(3), 5, site=green)
-    scene.ring.clear(scene.ring.registry.serial)
+    scene.ring.upkeep.set_runnable_up_to(scene.ring.registry.serial)
     scene.enqueue(small_value(4))
     scene.enqueue(small_value(5), site=green)
     scene.enqueue(small_value(6), due_ns=time.time_ns() + FAR_NS, site=green)

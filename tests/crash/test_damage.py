@@ -137,22 +137,22 @@ def examine(scene: Scene, use_first: bool) -> None:
     if use_first:
         use(scene)
     else:
-        problems = scene.ring.check()
+        problems = scene.ring.upkeep.check()
         if not problems:
             assert all(
                 look(scene, key) == record.status for key, record in scene.records.items()
             ), "the audit found nothing"
-    scene.ring.repair()
-    assert scene.ring.check() == []
+    scene.ring.upkeep.repair()
+    assert scene.ring.upkeep.check() == []
     for result_id, record in scene.records.items():
         status = look(scene, result_id)
         lost = {LOST, GONE} if record.status == RUNNING else {GONE}
         if result_id in whole and record.status != RUNNING and not use_first:
             assert status == record.status, f"{result_id} was whole"
         assert status in {record.status, *lost} or use_first
-    assert scene.ring.check() == []
+    assert scene.ring.upkeep.check() == []
     use(scene)
-    assert scene.ring.check() == []
+    assert scene.ring.upkeep.check() == []
     signal.alarm(0)
 
 

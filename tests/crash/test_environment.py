@@ -104,7 +104,7 @@ def test_a_small_shm_refuses_and_loses_nothing() -> None:
         assert "--shm-size" in refusals[0]
         assert finish_all(ring, bytes(50_000)) == len(accepted)
         assert ring.get(accepted[-1]).status.name == "SUCCESSFUL"
-        assert ring.check() == []
+        assert ring.upkeep.check() == []
 
     in_small_shm(4, body)
 
@@ -122,7 +122,7 @@ def test_a_small_shm_evicts_earlier() -> None:
         with pytest.raises(TaskResultDoesNotExist):
             ring.get(ids[0])
         assert 20 < ring.counts().kept < 100
-        assert ring.check() == []
+        assert ring.upkeep.check() == []
 
     in_small_shm(4, body)
 
@@ -156,7 +156,7 @@ def test_shm_filled_up_by_others() -> None:
         Path("/dev/shm/other").unlink()
         ring.enqueue(META, ring.encode(bytes(2_000_000)), priority=0, due_ns=0)
         assert finish_all(ring, b"small") == 1
-        assert ring.check() == []
+        assert ring.upkeep.check() == []
 
     in_small_shm(4, body)
 
@@ -284,19 +284,19 @@ def test_unlinked_under_a_process(name: str) -> None:
     def body() -> None:
         old = Ring(name, "crash", SMALL, Role.SITE)
         result_id, _ = old.enqueue(META, old.encode("old"), priority=0, due_ns=0)
-        assert old.intact()
+        assert old.segment.intact()
         for path in Path("/dev/shm").glob(f"*{name[1:]}*"):
             path.unlink()
-        assert not old.intact()
+        assert not old.segment.intact()
         new = Ring(name, "crash", SMALL, Role.SITE)
-        assert new.intact()
+        assert new.segment.intact()
         with pytest.raises(TaskResultDoesNotExist):
             new.get(result_id)
         claim = old.claim()
         assert claim is not None
         old.finish(claim, successful=True, outcome=old.encode("still works"))
         assert old.get(result_id).outcome() == "still works"
-        assert new.check() == []
+        assert new.upkeep.check() == []
 
     in_child(body)
 
@@ -324,6 +324,6 @@ def test_descriptor_closed_by_a_task(name: str) -> None:
         found = ring.get(result_id)
         assert found.status.name == "FAILED"
         assert found.progress is None
-        assert ring.check() == []
+        assert ring.upkeep.check() == []
 
     in_child(body)

@@ -74,8 +74,8 @@ def test_a_time_is_settled_with_its_task(scene: Scene, state: str, arguments: An
 
     def judge(completed: bool) -> None:
         ring = scene.ring
-        ring.become(Role.SITE)
-        ring.reap_dead()
+        ring.attachment.become(Role.SITE)
+        ring.upkeep.settle_dead()
         row, ids = ring.firing.rows()[NAME], waiting(ring, arguments)
         if ids:
             assert row == due.row._replace(
@@ -101,7 +101,7 @@ def test_a_time_is_skipped_once(scene: Scene) -> None:
 
     def judge(completed: bool) -> None:
         ring = scene.ring
-        ring.become(Role.SITE)
+        ring.attachment.become(Role.SITE)
         settled = ring.firing.rows()[NAME].settled_ns == TIME_NS + 1
         assert settled or not completed
         outcome = fire(ring, due, FIRED)
@@ -124,7 +124,7 @@ def test_entries_come_and_go(scene: Scene) -> None:
 
     def judge(completed: bool) -> None:
         ring = scene.ring
-        ring.become(Role.SITE)
+        ring.attachment.become(Role.SITE)
         for name, row in ring.firing.rows().items():
             changed = before[name]._replace(settled_ns=TIME_NS + 5) if name == NAME else None
             fresh = (row.settled_ns, row.last_ns, row.skipped) == (TIME_NS + 5, 0, 0)
@@ -150,7 +150,7 @@ def test_a_second_death_in_the_recovery(scene: Scene) -> None:
     def repair(steps: Steps) -> None:
         ring = scene.attach()
         steps.arm()
-        ring.become(Role.SITE)
+        ring.attachment.become(Role.SITE)
 
     def body(steps: Steps) -> None:
         ring = scene.attach()
@@ -158,12 +158,12 @@ def test_a_second_death_in_the_recovery(scene: Scene) -> None:
         fire(ring, due, FIRED)
 
     def judge(_: bool) -> None:
-        scene.ring.become(Role.SITE)
+        scene.ring.attachment.become(Role.SITE)
         row, ids = scene.ring.firing.rows()[NAME], waiting(scene.ring, FIRED)
         assert ids == ([format_id(row.id_high, row.id_low)] if row.last_ns else [])
         assert row.settled_ns == (TIME_NS if ids else BEGIN_NS)
-        scene.ring.reap_dead()
-        assert scene.ring.check() == []
+        scene.ring.upkeep.settle_dead()
+        assert scene.ring.upkeep.check() == []
 
     tried = 0
     while not first.run(kill_at := kill_at + 1, False, body).completed:

@@ -11,12 +11,16 @@ from uuid import uuid4
 import pytest
 from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local.ring import Ring, Role, ring_name, unlink_objects
+from django_tasks_local.ring import Loss, Ring, Role, loss_word, ring_name, unlink_objects
+from django_tasks_local.ring.format.head import S_STOP
+from django_tasks_local.ring.records.loss import kill_note
+from tests import rings as peers
 from tests.crash import ledger as ledgers
 from tests.crash.actor import LIMITS, Actor, live
 from tests.crash.fuzz import Round
 from tests.crash.ledger import INSIDE, Ledger
 from tests.crash.monitor import Monitor
+from tests.rings import Peer, put, ring_address
 from tests.support import wait_for
 
 
@@ -146,3 +150,32 @@ def test_a_record_may_go_while_it_is_compared(
     ledger.accepted(0, 1, 1)
     assert Actor(ring, ledger, 0, random.Random(0)).compare(0) == "GONE"
     assert ledger.violations() == []
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["running", "asked-to-stop"])
+@pytest.mark.parametrize("changed", [False, True], ids=["stands", "changed"])
+def test_the_first_reason_for_a_kill_must_stand(ledger: Ledger, asked: bool, changed: bool) -> None:
+    """A task that was cancelled before its kill was noted was cancelled; any change is found."""
+    name = ring_name("fuzz", uuid4().hex)
+    ring = Ring(name, "fuzz", LIMITS, Role.SITE)
+    worker = Peer(lambda: Ring(name, "fuzz", LIMITS, Role.WORKER))
+    try:
+        worker.result()
+        actor = Actor(ring, ledger, 0, random.Random(0))
+        result_id = put(ring)
+        assert worker.do(peers.claim) == result_id
+        if asked:
+            assert ring.cancel(result_id, running=True)[0]
+        actor.note_kill()
+        actor.look_at_noted()  # it has not ended yet
+        assert ledger.total("noted") == 1
+        if changed:
+            other = Loss.MEMORY if asked else Loss.CANCELLED
+            stop = ring._table.offset(ring_address(result_id)[0]) // 8 + S_STOP
+            ring.words[stop] = kill_note(loss_word(other))
+        worker.kill()
+        actor.look_at_noted()
+    finally:
+        worker.kill()
+        unlink_objects(name)
+    assert len(ledger.violations()) == changed

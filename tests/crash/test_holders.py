@@ -98,11 +98,11 @@ def test_next_one_inside_after_a_kill(scene: Scene) -> None:
         with children(1, stay_inside(scene)) as (pid,):
             os.kill(pid, signal.SIGKILL)
             killed = time.monotonic()
-            scene.ring.become(Role.SITE)
+            scene.ring.attachment.become(Role.SITE)
             waits.append(time.monotonic() - killed)
-        scene.ring.reap_dead()
+        scene.ring.upkeep.settle_dead()
     assert sorted(waits)[-2] < NEXT_INSIDE_S
-    assert scene.ring.check() == []
+    assert scene.ring.upkeep.check() == []
 
 
 def test_frozen_holder_is_named(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,13 +112,13 @@ def test_frozen_holder_is_named(scene: Scene, monkeypatch: pytest.MonkeyPatch) -
     with children(1, stay_inside(scene)) as (pid,):
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(StoreUnavailable, match=f"Process {pid} .*kill -CONT {pid}"):
-            scene.ring.become(Role.SITE)
+            scene.ring.attachment.become(Role.SITE)
         # Reading needs no lock: polls go on.
         assert scene.ring.get(result_id).status.name == "READY"
         os.kill(pid, signal.SIGCONT)
         os.kill(pid, signal.SIGKILL)
-        scene.ring.become(Role.SITE)
-    scene.ring.reap_dead()
+        scene.ring.attachment.become(Role.SITE)
+    scene.ring.upkeep.settle_dead()
     scene.verify({})
 
 
@@ -167,7 +167,7 @@ def test_stopped_worker_is_not_dead(scene: Scene) -> None:
 
     with children(1, body) as (pid,):
         wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().split()[2] == "T")
-        scene.ring.reap_dead()
+        scene.ring.upkeep.settle_dead()
         assert scene.ring.get(result_id).status.name == "RUNNING"
         os.kill(pid, signal.SIGCONT)
         wait_for(lambda: scene.ring.get(result_id).status.name == "SUCCESSFUL")
@@ -196,9 +196,9 @@ def test_wrong_number_of_tokens(scene: Scene, value: int) -> None:
 
     with children(4, body):
         assert scene.ring.words[SCRATCH] == 800
-    scene.ring.become(Role.SITE)
+    scene.ring.attachment.become(Role.SITE)
     assert value_of_mutex(scene.ring) <= max(1, value)
-    scene.ring.reap_dead()
+    scene.ring.upkeep.settle_dead()
     scene.verify({})
 
 
@@ -214,8 +214,8 @@ def test_semaphores_removed(scene: Scene) -> None:
     with children(1, body) as (pid,):
         assert scene.ring._mutex._guard.holder() == pid
         os.kill(pid, signal.SIGKILL)
-        scene.ring.heal()
-        scene.ring.become(Role.SITE)
+        scene.ring.upkeep.renew_semaphores()
+        scene.ring.attachment.become(Role.SITE)
         result_id = scene.enqueue(small_value(1))
 
     def worker() -> None:
@@ -248,14 +248,14 @@ def test_clock_steps(scene: Scene, step_s: int, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_wait_that_a_clock_step_made_long(scene: Scene) -> None:
-    """Who waits for a lost token by a clock that was set back is let in by the next `heal`."""
+    """A wait for a lost token by a clock that was set back ends with the next renewal."""
 
     def body(number: int, ready: Callable[[], object]) -> None:
         ring = scene.attach()
         scene.ring._mutex.semaphore.acquire(0)
         patience.CHUNK_S = 3600.0  # type: ignore[misc]
         ready()
-        ring.become(Role.SITE)
+        ring.attachment.become(Role.SITE)
         ready()
         signal.pause()
 
@@ -263,7 +263,7 @@ def test_wait_that_a_clock_step_made_long(scene: Scene) -> None:
     with children(1, lambda number, ready: body(number, lambda: (ready(), os.write(tell, b"!")))):
         assert os.read(told, 1) == b"!"
         os.set_blocking(told, False)
-        wait_for(lambda: (scene.ring.heal(), _arrived(told))[1])
+        wait_for(lambda: (scene.ring.upkeep.renew_semaphores(), _arrived(told))[1])
     os.close(told)
     os.close(tell)
 
@@ -281,7 +281,7 @@ def test_200_processes(scene: Scene) -> None:
     def body(number: int, ready: Callable[[], object]) -> None:
         ring = scene.attach()
         ring.counts()
-        ring.become(Role.VISITOR)
+        ring.attachment.become(Role.VISITOR)
         ready()
         signal.pause()
 
@@ -289,7 +289,7 @@ def test_200_processes(scene: Scene) -> None:
         entries = list(scene.ring.registry.attachments())
         assert len(entries) == 201
         assert all(entry.alive for entry in entries)
-    scene.ring.reap_dead()
+    scene.ring.upkeep.settle_dead()
     assert len(list(scene.ring.registry.attachments())) == 1
     scene.verify({})
 
@@ -313,7 +313,7 @@ def test_full_registry(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         end(pids[:3])
         in_child(scene.attach)
     monkeypatch.undo()
-    scene.ring.reap_dead()
+    scene.ring.upkeep.settle_dead()
     scene.verify({})
 
 
@@ -325,7 +325,7 @@ def test_rebuild_of_10_000_records() -> None:
         for number in range(10_000):
             scene.ring.enqueue(META, arguments, priority=number % 5, due_ns=0)
         began = time.monotonic()
-        scene.ring.recover()
+        scene.ring.upkeep.rebuild()
         assert time.monotonic() - began < REBUILT_S
         assert scene.ring.counts().waiting == 10_000
     finally:

@@ -115,15 +115,15 @@ def _child(
             state = b"I"
         os.write(tell, state)
         os.read(go, 1)
-        ring.recover()
+        ring.upkeep.rebuild()
         code = 0
     finally:
         os._exit(code)
 
 
 STATE = {
-    "enqueue_large": "chained", "finish_large": "chained", "promote": "deferred", "reap": "running",
-    "note_kill": "running", "reap_noted": "running",
+    "enqueue_large": "chained", "finish_large": "chained", "promote": "deferred",
+    "settle": "running", "note_kill": "running", "settle_noted": "running",
     "save": "noted", "save_own": "noted", "save_finished": "noted", "clear_metadata": "noted",
 }  # fmt: skip
 # A repair has thousands of points, all of the same kind; sharing limits has next to none.
@@ -145,7 +145,7 @@ def test_interrupt_at_every_point(scene: Scene, name: str, state: str, times: in
 
     def look_inside() -> None:
         started = time.monotonic()
-        scene.ring.become(Role.SITE)
+        scene.ring.attachment.become(Role.SITE)
         assert time.monotonic() - started < AT_ONCE_S
         scene.assert_sound()
 

@@ -36,14 +36,14 @@ def use(name: str, limits: Limits) -> Callable[[bool], None]:
     def survivor() -> None:
         ring = attach(name, limits)
         assert ring.segment.geometry == limits.geometry
-        assert ring.check() == []
+        assert ring.upkeep.check() == []
         result_id, _ = ring.enqueue(META, ring.encode("arguments"), priority=0, due_ns=0)
         claim = ring.claim()
         assert claim is not None
         assert claim.result_id == result_id
         ring.finish(claim, successful=True, outcome=ring.encode("outcome"))
         assert ring.get(result_id).outcome() == "outcome"
-        assert ring.check() == []
+        assert ring.upkeep.check() == []
 
     return lambda completed: in_child(survivor)
 
@@ -60,7 +60,7 @@ def test_steps_of_every_kind_are_counted(name: str) -> None:
         assert claim is not None
         claim.report(1, 2, "half")
         ring.finish(claim, successful=True, outcome=ring.encode("outcome"))
-        ring.detach()
+        ring.attachment.detach()
         unlink_objects(name)
 
     steps = Steps()
@@ -89,7 +89,7 @@ def test_death_while_a_ring_is_made_anew(name: str, reason: str) -> None:
         claim = ring.claim()
         assert claim is not None
         ring.finish(claim, successful=True, outcome=ring.encode("kept"))
-        ring.detach()
+        ring.attachment.detach()
         if reason == "older layout":
             ring.words[at.H_VERSION] = 0
 

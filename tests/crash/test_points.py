@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -28,6 +28,7 @@ from tests.crash.scene import (
     small_value,
 )
 from tests.crash.steps import INSIDE, Steps, kill_everywhere
+from tests.rings import change_limits
 
 TOO_MUCH = loss_word(Loss.MEMORY, 2048, 2**20)
 NEW = small_value(900)
@@ -111,7 +112,7 @@ def cancel_waiting(which: int, states: tuple[str, ...] = WAITING) -> Operation:
 
 def other_code(ring: Ring) -> Ring:
     """A site of another release in the same process."""
-    return Ring(ring.name, "crash", ring.limits, Role.SITE, path=GREEN)
+    return Ring(ring.name, "crash", ring.attachment.limits, Role.SITE, path=GREEN)
 
 
 def runs_of(ring: Ring) -> list[Run]:
@@ -215,13 +216,13 @@ OPERATIONS = {
         lambda ring, oldest: ring.get(oldest), oldest_result,
         states=("waiting", "full", "crowded", "chained"),
     ),
-    "bury": Operation(
+    "settle_on_read": Operation(
         lambda ring, _: [ring.get(task.result_id) for task, _ in Look(ring._table, "").running()],
         states=("running", "chained"),
     ),
-    "reap": Operation(lambda ring, _: ring.reap_dead(), states=("running", "chained")),
-    "rebuild": Operation(lambda ring, _: ring.recover()),
-    "repair": Operation(lambda ring, _: ring.repair(), states=("running", "chained")),
+    "settle": Operation(lambda ring, _: ring.upkeep.settle_dead(), states=("running", "chained")),
+    "rebuild": Operation(lambda ring, _: ring.upkeep.rebuild()),
+    "repair": Operation(lambda ring, _: ring.upkeep.repair(), states=("running", "chained")),
     "cancel_first": cancel_waiting(0),
     "cancel_second": cancel_waiting(1, ("waiting", "deferred", "codes")),
     "cancel_last": cancel_waiting(-1),
@@ -230,32 +231,34 @@ OPERATIONS = {
         claims=True, stops=True, states=("waiting", "chained"), hits=("words",),
     ),
     "limits": Operation(
-        lambda ring, _: ring.set_limits(ring.limits), states=("waiting",), hits=("words",)
+        lambda ring, _: ring.attachment.set_limits(ring.attachment.limits), states=("waiting",),
+        hits=("words",),
     ),
-    "promote": Operation(lambda ring, _: ring.promote(), states=("deferred",)),
+    "promote": Operation(lambda ring, _: ring.upkeep.promote(), states=("deferred",)),
     "trim": Operation(
-        lambda ring, _: ring.trim(),
-        lambda ring: ring.set_limits(replace(ring.limits, max_results=1)),
+        lambda ring, _: ring.upkeep.trim(),
+        lambda ring: change_limits(ring, max_results=1),
         states=("full",),
     ),
     "sweep": Operation(
         lambda ring, _: ring.expiry.sweep(),
-        lambda ring: ring.set_limits(replace(ring.limits, result_ttl_s=1e-3, failure_ttl_s=1e-3)),
+        lambda ring: change_limits(ring, result_ttl_s=1e-3, failure_ttl_s=1e-3),
         states=("waiting", "full", "crowded", "chained"), in_order=False,
     ),
     "note_kill": Operation(
         lambda ring, runs: [ring.killing.note(run, TOO_MUCH) for run in runs], runs_of,
         states=("running", "chained"),
     ),
-    "reap_noted": Operation(lambda ring, _: ring.reap_dead(), note_all, states=("running",)),
-    "become": Operation(lambda ring, _: ring.become(Role.VISITOR), states=("waiting",)),
+    "settle_noted": Operation(lambda it, _: it.upkeep.settle_dead(), note_all, states=("running",)),
+    "become": Operation(lambda ring, _: ring.attachment.become(Role.VISITOR), states=("waiting",)),
     "attach_other_code": Operation(lambda ring, _: other_code(ring), states=("empty", "codes")),
     "enqueue_other_code": Operation(
         lambda _, other: other.enqueue(META, other.encode(NEW), priority=0, due_ns=0),
         other_code, extra=NEW, states=("waiting", "codes"),
     ),
-    "clear": Operation(
-        lambda ring, _: ring.clear(ring.registry.serial), states=("waiting", "deferred", "codes"),
+    "allow": Operation(
+        lambda ring, _: ring.upkeep.set_runnable_up_to(ring.registry.serial),
+        states=("waiting", "deferred", "codes"),
         hits=("words",),
     ),
     "hire": Operation(
@@ -264,7 +267,7 @@ OPERATIONS = {
     "give_way": Operation(
         lambda ring, _: ring.workforce.give_way(), wish_for_workers, states=("codes",)
     ),
-    "detach": Operation(lambda ring, _: ring.detach(), states=("waiting",)),
+    "detach": Operation(lambda ring, _: ring.attachment.detach(), states=("waiting",)),
 }  # fmt: skip
 
 
@@ -341,7 +344,7 @@ def test_death_at_every_step(scene: Scene, name: str, state: str) -> None:
         ("enqueue_large", "holes"),
         ("finish_large", "holes"),
         ("save_finished", "full"),
-        ("reap", "chained"),
+        ("settle", "chained"),
         ("promote", "deferred"),
         ("trim", "full"),
         ("trim", "holes"),
@@ -368,7 +371,7 @@ def test_death_between_pieces(
         ("claim", "deferred"),
         ("finish_large", "full"),
         ("save_finished", "noted"),
-        ("reap", "running"),
+        ("settle", "running"),
     ],
 )
 def test_second_death_in_the_recovery(scene: Scene, name: str, state: str) -> None:
@@ -382,8 +385,8 @@ def test_second_death_in_the_recovery(scene: Scene, name: str, state: str) -> No
     def repair(steps: Steps) -> None:
         ring = scene.attach()
         steps.arm()
-        ring.reap_dead()
-        ring.become(Role.SITE)
+        ring.upkeep.settle_dead()
+        ring.attachment.become(Role.SITE)
 
     kill_at = 0
     while not first.run(kill_at := kill_at + 1, False, body_of(scene, operation)).completed:

@@ -168,7 +168,7 @@ def test_everything_is_killed(tmp_path: Path) -> None:
 
             wait_for(all_finished, LONG_TIMEOUT)
             starts, most = runs_in(log)
-            assert backend.site().ring.check() == []
+            assert backend.site().ring.upkeep.check() == []
     assert not load.refused
     assert set(starts.values()) <= {1}, "a task ran twice"
     assert most <= MAX_WORKERS

@@ -125,7 +125,7 @@ def test_cancelled_at_any_moment(tmp_path: Path) -> None:
             process.stdin.close()
         for process in processes:
             assert process.wait(LONG_TIMEOUT) == 0
-        assert backend.site().ring.check() == []
+        assert backend.site().ring.upkeep.check() == []
     assert len(results) == TASKS
     starts, _ = runs_in(tmp_path / "runs")
     assert set(starts.values()) == {1}, "a task ran twice"

@@ -21,7 +21,7 @@ class Adopting(RuleBasedStateMachine):
 
     def after_interruption(self) -> None:
         """The next one rebuilds; evictions in progress may have happened, in their order."""
-        assert self.ring.check() == []
+        assert self.ring.upkeep.check() == []
         self.kept_before = list(self.model.kept)
         self.adopt_evictions()
         self.model.adopt_drops(filter(self.look.dropped, list(self.model.kept)))
@@ -48,13 +48,13 @@ class Adopting(RuleBasedStateMachine):
                 record.lane = self.look.lanes().get(key, -1)
 
     def adopt_deaths(self) -> None:
-        """A reader may have reaped whom it found dead."""
+        """A reader may have settled what it found dead."""
         for key, state in self.look.found_states().items():
             if state == LOST and self.model.records[key].status == RUNNING:
-                self.reap_in_model(self.model.records[key].owner)
+                self.settle_in_model(self.model.records[key].owner)
         self.kept_before = list(self.model.kept)
 
-    def reap_in_model(self, index: int) -> None:
+    def settle_in_model(self, index: int) -> None:
         if index in self.dead:
             self.dead.remove(index)
         for key in self.model.running():

@@ -7,8 +7,9 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
+from tests.model.draws import interruptions
 from tests.model.model import LOST, READY, RUNNING
-from tests.model.saving import Saving, interruptions
+from tests.model.saving import Saving
 
 
 class Cancelling(Saving):

@@ -44,7 +44,7 @@ class Model:
     records: dict[str, Record] = field(default_factory=dict)
     kept: OrderedDict[str, None] = field(default_factory=OrderedDict)  # least recently used first
     places: int = 0
-    cleared: list[int] = field(default_factory=lambda: [0] * at.CODES)
+    runnable_up_to: list[int] = field(default_factory=lambda: [0] * at.CODES)
 
     # --- room -------------------------------------------------------------------------------
 
@@ -133,8 +133,8 @@ class Model:
         self.records[result_id] = record
 
     def lane_of(self, record: Record) -> int:
-        """Two lanes for each code: tasks of sites that it is cleared for, and newer ones."""
-        return 2 * record.code + (record.serial > self.cleared[record.code])
+        """Two lanes for each code: tasks of sites up to the one that may run, and of newer ones."""
+        return 2 * record.code + (record.serial > self.runnable_up_to[record.code])
 
     def request_slots(self, record: Record) -> int:
         """Slots that a task occupies before its end."""
@@ -188,7 +188,7 @@ class Model:
         return sorted(due, key=lambda key: (-self.records[key].priority, self.records[key].place))
 
     def adopt_lanes(self, lanes: dict[str, int]) -> None:
-        """A rebuild may have put what was cleared since it was enqueued into the other lane."""
+        """A rebuild may have put what was allowed after it was enqueued into the other lane."""
         for key, lane in lanes.items():
             if key in self.records:
                 record = self.records[key]
@@ -209,8 +209,8 @@ class Model:
         if record.code != share.code:
             adopted = share.adopted >> record.code & 1
             return bool(adopted) and record.serial <= share.adopted >> at.CODES
-        bound = self.cleared[record.code] if record.lane % 2 == 0 else record.serial
-        return bound <= share.cleared
+        bound = self.runnable_up_to[record.code] if record.lane % 2 == 0 else record.serial
+        return bound <= share.runnable_up_to
 
     def claim(self, owner: int, now_ns: int, share: at.Share | None = None) -> str | None:
         """The next task, RUNNING by `owner`."""

@@ -9,10 +9,7 @@ from hypothesis.stateful import precondition, rule
 
 from django_tasks_local.exceptions import PayloadTooLarge
 from tests.model.adopting import Adopting
-
-# Bytes of metadata: mostly none.
-notes = st.one_of(st.just(0), st.just(0), st.integers(1, 30), st.integers(480, 5000))
-interruptions = st.one_of(st.just(0), st.just(0), st.integers(1, 60))
+from tests.model.draws import interruptions, notes
 
 
 class Saving(Adopting):
@@ -43,7 +40,7 @@ class Saving(Adopting):
             assert not self.model.expired(result_id, self.clock.now_ns)
             assert self.model.saves(result_id, metadata)
             return
-        assert self.ring.check() == []
+        assert self.ring.upkeep.check() == []
         if self.look.recency()[-1:] == [result_id]:
             self.model.read(result_id)
         self.after_interruption()

@@ -20,9 +20,9 @@ from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.store import Arguments, StopAsked
 from tests import rings as peers
 from tests.model.cancelling import Cancelling
+from tests.model.draws import interruptions, notes, sizes
 from tests.model.faults import Fault, attach_with_faults, half_an_enqueue
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record
-from tests.model.saving import interruptions, notes
 from tests.model.world import SECOND_NS, Clock, Look
 from tests.rings import META, Peer
 
@@ -31,11 +31,9 @@ LIMITS: Final = Limits(
     3, 6, 9, 512, at.COLUMNS_AT + 58_832, result_ttl_s=15, failure_ttl_s=30
 )  # fmt: skip
 
-# Sizes around every edge: inline or not, one slot or two, more than there is.
-sizes = st.one_of(
-    st.just(0), st.integers(200, 300), st.integers(400, 520), st.integers(0, 5000),
-    st.just(18_000), st.just(30_000),
-)  # fmt: skip
+EXAMPLES: Final = int(os.environ.get("DTL_MODEL_EXAMPLES", "120"))
+# Hypothesis makes a failing example smaller for up to five minutes. Cut short it says "flaky".
+pytestmark = pytest.mark.time_limit(420 + EXAMPLES)
 
 
 class RingMachine(Cancelling):
@@ -139,10 +137,10 @@ class RingMachine(Cancelling):
         """The pool of a code has compared its files with those of newer sites."""
         serial = data.draw(st.sampled_from(self.serials()[1:4]))
         site = self.sites[code]
-        if serial >= self.model.cleared[code]:
-            if self.interrupted(fault, lambda: site.clear(serial)):
+        if serial >= self.model.runnable_up_to[code]:
+            if self.interrupted(fault, lambda: site.upkeep.set_runnable_up_to(serial)):
                 self.after_interruption()
-            self.model.cleared[code] = site.codes.field(code, at.C_CLEARED)
+            self.model.runnable_up_to[code] = site.codes.field(code, at.C_RUNNABLE_UP_TO)
 
     @precondition(may_claim)
     @rule(data=st.data(), code=st.integers(-1, 1), adopts=st.booleans(), fault=interruptions)
@@ -150,9 +148,9 @@ class RingMachine(Cancelling):
         """This process takes the next task that a share of it allows."""
         share = None
         if code >= 0:
-            cleared, bound = (data.draw(st.sampled_from(self.serials())) for _ in range(2))
+            runnable_up_to, bound = (data.draw(st.sampled_from(self.serials())) for _ in range(2))
             adopted = bound << at.CODES | 1 << 1 - code if adopts else 0
-            share = at.Share(code, cleared, adopted)
+            share = at.Share(code, runnable_up_to, adopted)
         taken: list[Any] = []
         if self.interrupted(fault, lambda: taken.append(self.ring.claim(share))):
             first = self.model.first(share)  # before what the next one rebuilds
@@ -238,7 +236,7 @@ class RingMachine(Cancelling):
             self.model.kept = type(self.model.kept).fromkeys(order)
             return
         if lost:
-            self.reap_in_model(record.owner)
+            self.settle_in_model(record.owner)
             if result_id not in self.model.records:
                 return
         if self.model.expired(result_id, self.clock.now_ns):
@@ -278,7 +276,7 @@ class RingMachine(Cancelling):
     def sweep(self, fault: int) -> None:
         """The pool looks for expired results; none of them has to go before another."""
         if self.interrupted(fault, self.ring.expiry.sweep):
-            assert self.ring.check() == []
+            assert self.ring.upkeep.check() == []
             self.model.sweep(self.clock.now_ns, but=self.look.found_ids())
             self.after_interruption()
         else:
@@ -287,7 +285,7 @@ class RingMachine(Cancelling):
     @rule(fault=interruptions)
     def promote(self, fault: int) -> None:
         """What has fallen due takes its place."""
-        if self.interrupted(fault, self.ring.promote):
+        if self.interrupted(fault, self.ring.upkeep.promote):
             self.after_interruption()
             self.adopt_promotions()
         else:
@@ -333,41 +331,41 @@ class RingMachine(Cancelling):
                 peer.do(half_an_enqueue, size)
         peer.kill()
         self.dead.append(index)
-        assert self.ring.check() == []
-        self.reap()
+        assert self.ring.upkeep.check() == []
+        self.settle()
 
     @rule()
-    def reap(self) -> None:
+    def settle(self) -> None:
         """What the dead ran is LOST, what they were writing is free."""
-        self.ring.reap_dead()
+        self.ring.upkeep.settle_dead()
         for index in sorted(self.dead):
-            self.reap_in_model(index)
+            self.settle_in_model(index)
 
     @precondition(lambda self: self.dead)
     @rule(fault=st.integers(1, 40))
-    def reap_interrupted(self, fault: int) -> None:
-        """Whoever reaps may be interrupted himself: the next one goes on."""
-        if self.interrupted(fault, self.ring.reap_dead):
-            assert self.ring.check() == []
-        self.reap()
+    def settle_interrupted(self, fault: int) -> None:
+        """A process that settles may be interrupted itself: the next one goes on."""
+        if self.interrupted(fault, self.ring.upkeep.settle_dead):
+            assert self.ring.upkeep.check() == []
+        self.settle()
 
     @rule()
     def rebuild(self) -> None:
         """Everything derived is made anew, and nothing changes but lanes."""
-        self.ring.recover()
+        self.ring.upkeep.rebuild()
         self.adopt_lanes()
 
     @rule(fault=st.integers(1, 40))
     def rebuild_interrupted(self, fault: int) -> None:
         """A rebuild may be interrupted too."""
-        self.interrupted(fault, self.ring.recover)
-        assert self.ring.check() == []
+        self.interrupted(fault, self.ring.upkeep.rebuild)
+        assert self.ring.upkeep.check() == []
         self.adopt_lanes()
 
     @rule()
     def repair(self) -> None:
         """There is nothing to repair."""
-        assert self.ring.repair() == []
+        assert self.ring.upkeep.repair() == []
         self.adopt_lanes()
 
     # --- what must hold -----------------------------------------------------------------------
@@ -377,7 +375,7 @@ class RingMachine(Cancelling):
         """The audit finds nothing, and statuses, order, recency and counts are the model's."""
         if not hasattr(self, "ring"):
             return
-        assert self.ring.check() == []
+        assert self.ring.upkeep.check() == []
         model = self.model
         assert self.look.found_states() == {key: each.status for key, each in model.records.items()}
         assert self.look.recency() == list(model.kept)
@@ -394,6 +392,6 @@ class RingMachine(Cancelling):
 
 TestRing = RingMachine.TestCase
 TestRing.settings = settings(
-    max_examples=int(os.environ.get("DTL_MODEL_EXAMPLES", "120")),
-    stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck),
+    max_examples=EXAMPLES, stateful_step_count=40, deadline=None,
+    suppress_health_check=list(HealthCheck),
 )  # fmt: skip

@@ -1,6 +1,9 @@
 """The model's world is the ring's own: else tests of the model could pass and show nothing."""
 
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -41,18 +44,18 @@ def test_every_time_in_the_ring_is_the_clocks(name: str, clock: Clock) -> None:
 
     deferred = put(ring, due_ns=clock.now_ns + SECOND_NS)
     assert ring.claim() is None
-    assert not ring.work_is_due(0.5)
+    assert not ring.upkeep.work_is_due(0.5)
     clock.now_ns += SECOND_NS
-    assert ring.work_is_due(0)
-    ring.promote()
-    assert ring.waiting() == 1
+    assert ring.upkeep.work_is_due(0)
+    ring.upkeep.promote()
+    assert ring.upkeep.waiting() == 1
 
     peer = Peer(lambda: Ring(name, "world", LIMITS, Role.WORKER))
     peer.result()
     assert peer.do(peers.claim) == deferred
     peer.kill()
     clock.now_ns += SECOND_NS
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     assert ring.get(deferred).finished_at_ns == clock.now_ns
 
 
@@ -67,9 +70,29 @@ def test_the_look_sees_what_is_there(name: str) -> None:
     assert look.found_states() == {first: RUNNING, second: READY, third: READY}
     assert look.queue() == [second, third]
     peer.kill()
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     assert look.found_states()[first] == LOST
     assert look.recency() == [first]
+
+
+def test_the_look_counts_what_an_interrupted_end_has_chained(name: str) -> None:
+    """Wherever it was interrupted: a RUNNING record's slots are those that are not free."""
+    ring, faults = attach_with_faults(name, LIMITS)
+    look, result_id = Look(ring), put(ring, ((bytes(5000),), {}))
+    claim: Any = ring.claim()
+    others = ring.counts().free_slots + look.slots(result_id)
+    counted: set[int] = set()
+    for writes in count(1):
+        faults.arm(writes)
+        with suppress(Fault):
+            ring.finish(claim, successful=True, outcome=ring.encode(bytes(18_000)))
+        faults.arm(0)
+        assert ring.check() == []
+        if look.found_states()[result_id] != RUNNING:
+            break
+        counted.add(look.slots(result_id))
+        assert ring.counts().free_slots + look.slots(result_id) == others
+    assert counted == {1 + 10, 1 + 10 + 36}
 
 
 def test_every_write_can_be_interrupted(name: str) -> None:
@@ -79,5 +102,5 @@ def test_every_write_can_be_interrupted(name: str) -> None:
         faults.arm(writes)
         with pytest.raises(Fault):
             put(ring)
-    ring.recover()
-    assert ring.check() == []
+    ring.upkeep.rebuild()
+    assert ring.upkeep.check() == []

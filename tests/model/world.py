@@ -64,8 +64,17 @@ class Look:
         return int(self._words[self._table.due + ring_address(result_id)[0]])
 
     def slots(self, result_id: str) -> int:
-        """How many slots a record occupies."""
-        return self._table.slots_of(ring_address(result_id)[0])
+        """How many slots a record occupies, with what an interrupted end has chained so far.
+
+        They are counted along the chains: as long as a task runs, its head has no length for that.
+        """
+        slot = ring_address(result_id)[0]
+        owner_word = self._table.owner_word(slot)
+        return 1 + sum(
+            length
+            for chain in self._table.chains(slot)
+            for _, length in self._table.slots.extents(chain, owner_word)
+        )
 
     def asked(self, result_id: str) -> bool:
         """Whether a task is asked to stop."""

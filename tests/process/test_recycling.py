@@ -150,5 +150,5 @@ def test_the_pool_recycles_expired_results() -> None:
             ring = backend.site().ring
             wait_for(lambda: ring.counts().kept == 1)
             assert ring.counts().evicted == len(ids)
-            assert ring.check() == []
+            assert ring.upkeep.check() == []
         assert client.status(kept) == "FAILED"

@@ -14,7 +14,7 @@ from django_tasks_local.pool import memory_watch
 from django_tasks_local.pool.crew import Crew
 from django_tasks_local.pool.memory_watch import MemoryWatch
 from django_tasks_local.pool.oom import OomKills
-from django_tasks_local.ring import Attachment, Ring, Role
+from django_tasks_local.ring import Entry, Ring, Role
 from tests.rings import LIMITS, Rings, put
 from tests.support import wait_for
 
@@ -45,7 +45,7 @@ class Made:
         self.pids.append(pid)
         return pid
 
-    def run(self) -> tuple[str, Attachment]:
+    def run(self) -> tuple[str, Entry]:
         """Starts a worker with a task; the task's id, and the worker's entry."""
         result_id = put(self.site)
         self.crew.start()
@@ -69,7 +69,7 @@ class Made:
         wait_for(lambda: self.crew.reap() is None and not self.crew)
         for end in self.bell:
             os.close(end)
-        self.pool.detach()
+        self.pool.attachment.detach()
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_only_the_one_that_takes_too_much_is_killed(
     watch = MemoryWatch(made.pool, made.crew)
     watch.look([large, small])
     assert looked_at == []
-    made.site.set_limits(_with_limit(200 * MIB))
+    made.site.attachment.set_limits(_with_limit(200 * MIB))
     watch.look([large, small])
     loss = made.loss_of(first)
     assert isinstance(loss, MemoryExceeded)
@@ -125,7 +125,7 @@ def test_only_the_one_that_takes_too_much_is_killed(
 def test_a_task_that_ends_while_it_is_measured(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was measured is another task's then, and nobody is killed."""
     _, worker = made.run()
-    made.site.set_limits(_with_limit(MIB))
+    made.site.attachment.set_limits(_with_limit(MIB))
 
     def end_it(pid: int) -> int:
         words, table = made.pool.words, made.pool._table

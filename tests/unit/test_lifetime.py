@@ -24,7 +24,7 @@ def site(rings: Rings) -> Iterator[Ring]:
     """A site of a ring with room for ten workers."""
     ring = rings.attach(replace(LIMITS, max_workers=10))
     yield ring
-    ring.detach()
+    ring.attachment.detach()
 
 
 def lifetime_of(ring: Ring, calls: list[int] | None = None) -> Lifetime:
@@ -50,12 +50,12 @@ def test_without_options_there_is_no_limit(site: Ring) -> None:
 
 def test_workers_do_not_go_all_at_once(site: Ring) -> None:
     """The number of tasks differs by a tenth; small ones are exact."""
-    site.set_limits(replace(LIMITS, max_tasks_per_worker=100))
+    site.attachment.set_limits(replace(LIMITS, max_tasks_per_worker=100))
     numbers = {tasks_in(lifetime_of(site)) for _ in range(60)}
     assert min(numbers) >= 90
     assert max(numbers) <= 110
     assert len(numbers) > 5
-    site.set_limits(replace(LIMITS, max_tasks_per_worker=1))
+    site.attachment.set_limits(replace(LIMITS, max_tasks_per_worker=1))
     assert tasks_in(lifetime_of(site)) == 1
 
 
@@ -63,16 +63,16 @@ def test_options_of_a_later_site(site: Ring) -> None:
     """A worker that began without a limit gets one, and loses it again."""
     life = lifetime_of(site)
     assert not life.is_limited()
-    site.set_limits(replace(LIMITS, max_tasks_per_worker=10))
+    site.attachment.set_limits(replace(LIMITS, max_tasks_per_worker=10))
     assert life.is_limited()
-    site.set_limits(LIMITS)
+    site.attachment.set_limits(LIMITS)
     assert not life.is_limited()
 
 
 def test_the_pool_is_called_once(site: Ring, caplog: pytest.LogCaptureFixture) -> None:
     """And the log has one line, however many tasks run until the successor is there."""
     caplog.set_level("INFO", "django_tasks_local")
-    site.set_limits(replace(LIMITS, max_tasks_per_worker=1))
+    site.attachment.set_limits(replace(LIMITS, max_tasks_per_worker=1))
     calls: list[int] = []
     life = lifetime_of(site, calls)
     assert life.is_limited()
@@ -84,7 +84,7 @@ def test_the_pool_is_called_once(site: Ring, caplog: pytest.LogCaptureFixture) -
 
 def test_memory_is_looked_at_cheaply(site: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
     """The exact look comes only where the cheap one does not do, and neither too often."""
-    site.set_limits(replace(LIMITS, max_worker_memory=100 * MIB))
+    site.attachment.set_limits(replace(LIMITS, max_worker_memory=100 * MIB))
     looks: list[str] = []
     now = [0.0]
     resident = [50 * MIB]
@@ -164,7 +164,7 @@ def test_the_successor_comes_first(rings: Rings, site: Ring) -> None:
 
 def test_no_place_for_a_successor(rings: Rings, site: Ring) -> None:
     """MAX_WORKERS counts processes, so the worker has to end before."""
-    site.set_limits(replace(LIMITS, max_workers=1))
+    site.attachment.set_limits(replace(LIMITS, max_workers=1))
     pool = rings.attach(role=Role.POOL)
     worker = rings.attach(role=Role.WORKER, pool=pool.registry.index)
     assert pool.workforce.hire(0, 1, waiting=True, strays=0).number == 1
@@ -173,7 +173,7 @@ def test_no_place_for_a_successor(rings: Rings, site: Ring) -> None:
 
 def test_the_last_place_is_for_a_successor_on_its_way(rings: Rings, site: Ring) -> None:
     """With it all places are taken; the worker waits for it all the same."""
-    site.set_limits(replace(LIMITS, max_workers=2))
+    site.attachment.set_limits(replace(LIMITS, max_workers=2))
     pool = rings.attach(role=Role.POOL)
     index = pool.registry.index
     worker = rings.attach(role=Role.WORKER, pool=index)

@@ -23,8 +23,8 @@ def alive(mine: Any, index: int) -> bool:
     return bool(mine.ring.registry.alive(index))
 
 
-def reap_all(mine: Any) -> None:
-    mine.ring.reap_dead()
+def settle_all(mine: Any) -> None:
+    mine.ring.upkeep.settle_dead()
 
 
 def lose(mine: Any, path: str) -> None:
@@ -32,16 +32,16 @@ def lose(mine: Any, path: str) -> None:
 
 
 def hold(mine: Any) -> bool:
-    return bool(mine.ring.hold())
+    return bool(mine.ring.registry.hold())
 
 
 def taken_for_dead(rings: Rings, ring: Ring) -> peers.Peer:
-    """Another process, after it has reaped this one."""
+    """Another process, after it has settled this one."""
     other = rings.peer()
     assert other.do(alive, ring.registry.index)
     look_into(rings)
     assert not other.do(alive, ring.registry.index)
-    other.do(reap_all)
+    other.do(settle_all)
     return other
 
 
@@ -58,7 +58,7 @@ def test_holding_makes_a_process_alive_again(rings: Rings) -> None:
     index = ring.registry.index
     look_into(rings)
     assert not other.do(alive, index)
-    assert ring.hold()
+    assert ring.registry.hold()
     assert other.do(alive, index)
     assert ring.registry.index == index
 
@@ -71,15 +71,15 @@ def test_a_reaped_process_takes_another_entry(rings: Rings, role: Role) -> None:
     ring.registry.set_state(PoolState.SERVING)
     before = ring.registry.serial
     other = taken_for_dead(rings, ring)
-    assert not ring.hold()
-    ring.take_place()
-    assert ring.hold()
+    assert not ring.registry.hold()
+    ring.attachment.take_place()
+    assert ring.registry.hold()
     assert other.do(alive, ring.registry.index)
     assert ring.registry.serial == before
     (mine,) = [entry for entry in ring.registry.attachments() if entry.serial == before]
     assert (mine.role, mine.state) == (role, PoolState.SERVING)
     assert ring.registry.path_of(mine.index) == "settings.py"
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_an_entry_that_others_have_now_is_left_alone(rings: Rings) -> None:
@@ -88,9 +88,9 @@ def test_an_entry_that_others_have_now_is_left_alone(rings: Rings) -> None:
     first = taken_for_dead(rings, ring)
     heir = rings.peer(role=Role.POOL)
     assert heir.index == ring.registry.index
-    assert not ring.hold()
+    assert not ring.registry.hold()
     ring.registry.set_state(PoolState.LEAVING)
-    ring.detach()
+    ring.attachment.detach()
     assert heir.do(hold)
     found = {entry.index: entry.state for entry in ring.registry.attachments()}
     assert found == {first.index: 0, heir.index: 0}
@@ -107,11 +107,11 @@ def test_claiming_and_copying_need_an_entry_of_our_own(rings: Rings) -> None:
     assert claim.result_id == small
     assert ring.registry.index != heir.index
     heir.kill()
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     ring.finish(claim, successful=True, outcome=ring.encode(1))
     assert run(ring, 2) == large
     assert ring.get(small).outcome() == 1
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_task_that_drops_the_locks_ends_as_if_it_had_not(rings: Rings) -> None:
@@ -134,11 +134,11 @@ def test_a_task_that_was_given_up_meanwhile_ends_its_worker(rings: Rings) -> Non
     result_id = put(ring)
     worker.do(peers.claim)
     worker.do(lose, str(path_of(rings)))
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     assert ring.get(result_id).status.name == "FAILED"
     worker.start(peers.finish, result_id, "value")
     assert worker.wait() == 113
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_forked_child_does_not_hold_its_parents_entry(rings: Rings) -> None:
@@ -151,7 +151,7 @@ def test_a_forked_child_does_not_hold_its_parents_entry(rings: Rings) -> None:
 def hold_in_child(mine: Any) -> int:
     pid = os.fork()
     if not pid:
-        os._exit(int(mine.ring.hold()))
+        os._exit(int(mine.ring.registry.hold()))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -171,25 +171,25 @@ def test_a_site_is_attached_again_at_its_tick(
     site.close()
 
 
-@pytest.mark.parametrize("reaped", [False, True])
-def test_a_pool_that_lost_its_place_leaves(rings: Rings, reaped: bool) -> None:
+@pytest.mark.parametrize("settled", [False, True])
+def test_a_pool_that_lost_its_place_leaves(rings: Rings, settled: bool) -> None:
     """Two pools would start twice as many workers; what it has begun runs to its end."""
     rings.attach(role=Role.VISITOR)
     pool = Ring(rings.name, "unit", LIMITS, Role.POOL)
     assert pool.leadership.take_pool()
     worker = rings.peer(role=Role.WORKER, pool=pool.registry.index)
     supervisor = Supervisor(pool, lambda *_: 0, foreground=True, runnable_up_to=0)
-    if reaped:
+    if settled:
         taken_for_dead(rings, pool)
     else:
         look_into(rings)
     other = rings.peer(role=Role.POOL)
     assert other.do(take_pool)
-    assert worker.do(serves, pool.registry.index) is not reaped
+    assert worker.do(serves, pool.registry.index) is not settled
     supervisor._look_around()
     assert not worker.do(serves, pool.registry.index)
     assert other.do(has_pool)
-    pool.detach()
+    pool.attachment.detach()
 
 
 def test_a_pool_that_nobody_missed_goes_on(rings: Rings) -> None:
@@ -204,7 +204,7 @@ def test_a_pool_that_nobody_missed_goes_on(rings: Rings) -> None:
     assert not other.do(take_pool)
     assert other.do(alive, pool.registry.index)
     pool.leadership.leave_pool()
-    pool.detach()
+    pool.attachment.detach()
 
 
 def take_pool(mine: Any) -> bool:

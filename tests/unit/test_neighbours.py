@@ -44,7 +44,7 @@ def test_living_sites_are_seen(other: Rings) -> None:
 
 def test_what_is_no_ring_of_a_site(other: Rings) -> None:
     """A test run's ring, and whatever else has such a name."""
-    other.peer(path=PATH, passing=True)
+    other.peer(path=PATH, temporary=True)
     assert found(other) == []
     for content in (b"", b"x" * 100_000, bytes(200_000)):
         name = f"/dtl-{os.geteuid()}-{uuid4().hex[:12]}"
@@ -77,7 +77,7 @@ def ours(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ring]:
     name = ring_name("process", "from SECRET_KEY")
     ring = Ring(name, "process", LIMITS, Role.SITE, path=PATH)
     yield ring
-    ring.detach()
+    ring.attachment.detach()
     unlink_objects(name)
 
 
@@ -141,7 +141,7 @@ def warnings_of(rings: Rings, caplog: pytest.LogCaptureFixture, path: str = GREE
     caplog.clear()
     ring = rings.attach(path=path)
     warn_of_strangers(ring)
-    ring.detach()
+    ring.attachment.detach()
     return len(caplog.records)
 
 

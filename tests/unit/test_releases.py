@@ -7,7 +7,7 @@ import pytest
 
 from django_tasks_local.pool import releases as module
 from django_tasks_local.pool.releases import Releases
-from django_tasks_local.ring import Attachment, Ring, Role
+from django_tasks_local.ring import Entry, Ring, Role
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.records import codes
 from tests import rings as peers
@@ -29,8 +29,8 @@ def pool(rings: Rings) -> Ring:
     return rings.attach(role=Role.POOL, path=GREEN)
 
 
-def living(ring: Ring) -> list[Attachment]:
-    return ring.reap_dead()
+def living(ring: Ring) -> list[Entry]:
+    return ring.upkeep.settle_dead()
 
 
 def adopt(releases: Releases, ring: Ring) -> at.Share:
@@ -63,7 +63,7 @@ def test_orphans_are_adopted_and_said_so(
         put_deferred(rings)
         adopt(releases, pool)
     assert caplog.text.count(BLUE) == caplog.text.count(GREEN) == 1
-    assert pool.check() == []
+    assert pool.upkeep.check() == []
 
 
 def test_a_release_that_was_seen_lately_keeps_its_tasks(
@@ -75,16 +75,16 @@ def test_a_release_that_was_seen_lately_keeps_its_tasks(
     blue.do(peers.enqueue)
     releases = Releases(pool)
     adopt(releases, pool)
-    assert not site.work_is_due(0, living(site))
+    assert not site.upkeep.work_is_due(0, living(site))
     blue.kill()
     monkeypatch.setattr(codes, "GONE_S", 1000.0)
     assert adopt(releases, pool).adopted == 0
-    assert not site.work_is_due(0, living(site))
+    assert not site.upkeep.work_is_due(0, living(site))
     # A pool that has never seen it: it went before this release came.
     assert adopt(Releases(newcomer := rings.attach(role=Role.POOL, path=GREEN)), newcomer).adopted
     monkeypatch.setattr(codes, "GONE_S", 0.0)
     assert adopt(releases, pool).adopted
-    assert site.work_is_due(0, living(site))
+    assert site.upkeep.work_is_due(0, living(site))
 
 
 def test_the_same_settings_under_another_python(
@@ -157,12 +157,12 @@ def test_a_site_starts_a_pool_for_orphans(rings: Rings) -> None:
     old, new = rings.attach(path=GREEN), rings.attach(path=BLUE)
     gone = rings.peer(path="/red/settings.py")
     gone.do(peers.enqueue)
-    assert not new.work_is_due(0, living(new))
+    assert not new.upkeep.work_is_due(0, living(new))
     gone.kill()
-    assert new.work_is_due(0, living(new))
-    assert not old.work_is_due(0, living(old))
+    assert new.upkeep.work_is_due(0, living(new))
+    assert not old.upkeep.work_is_due(0, living(old))
     put(old)
-    assert old.work_is_due(0, living(old))
+    assert old.upkeep.work_is_due(0, living(old))
 
 
 def test_what_nobody_runs_is_said(

@@ -218,13 +218,13 @@ def test_what_stays_unfinished_is_looked_at_rarely(
     monkeypatch.setattr(own_tasks, "REMEMBERED", 1)
     site = make()
     looks: list[int] = []
-    unfinished = site.ring.unfinished
+    unfinished = site.ring.upkeep.unfinished
 
     def count(ids: "array[int]") -> "array[int]":
         looks.append(len(ids) // 2)
         return unfinished(ids)
 
-    monkeypatch.setattr(site.ring, "unfinished", count)
+    monkeypatch.setattr(site.ring.upkeep, "unfinished", count)
     for _ in range(12):
         enqueue(site)
     assert looks == [2, 5, 11]
@@ -296,7 +296,7 @@ def test_a_process_that_outlives_its_test_run(
     rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The end of a test run waits for its processes, with a limit, and names who is left."""
-    ring = Ring(rings.name, "alias", LIMITS, Role.SITE, passing=True)
+    ring = Ring(rings.name, "alias", LIMITS, Role.SITE, temporary=True)
     worker = rings.peer(role=Role.WORKER)
     monkeypatch.setattr(temporary, "LIMIT_S", 0.05)
     remove(ring)
@@ -331,7 +331,8 @@ def test_a_pool_that_imports_for_long_is_warned_of(
     monkeypatch.setattr(slow_start, "SLOW_START_S", 0.0)
     site = make()
     enqueue(site)
-    pool = rings.peer(role=Role.POOL, path=site.ring.path, digest=site.ring.digest)
+    ours = site.ring.attachment
+    pool = rings.peer(role=Role.POOL, path=ours.path, digest=ours.digest)
     pool.do(take_successor)
     for _ in range(3):
         site.tick()
@@ -352,7 +353,7 @@ def test_settings_elsewhere_are_warned_of(
         make().serve()
     assert "/elsewhere/settings.py" in caplog.text
     assert "NAMESPACE" in caplog.text
-    other.detach()
+    other.attachment.detach()
 
 
 def test_a_script_lends_its_piped_output(

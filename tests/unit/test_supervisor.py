@@ -39,7 +39,7 @@ def pool(rings: Rings) -> Iterator[Ring]:
     rings.attach(role=Role.VISITOR)  # a pool makes no ring
     ring = Ring(rings.name, "alias", LIMITS, Role.POOL)
     yield ring
-    ring.detach()
+    ring.attachment.detach()
     ring.leadership.leave_pool()
 
 
@@ -157,7 +157,7 @@ def test_no_process_can_be_made(rings: Rings) -> None:
 
         assert len(serve_with(ring, start, 3)) == 1
         assert len(set(open_then)) == 1
-        site.detach()
+        site.attachment.detach()
         unlink_objects(rings.name)
 
     in_a_child(body)
@@ -190,16 +190,16 @@ def test_a_ring_that_cannot_be_used_for_a_while(
 ) -> None:
     """Workers live on, new ones are started, and the log has it once."""
     failures = 0
-    heal = pool.heal
+    renew = pool.upkeep.renew_semaphores
 
     def refuse() -> None:
         nonlocal failures
         failures += 1
         if failures < 4:
             raise StoreUnavailable("a process holds the lock", path="here")
-        heal()
+        renew()
 
-    monkeypatch.setattr(pool, "heal", refuse)
+    monkeypatch.setattr(pool.upkeep, "renew_semaphores", refuse)
 
     def start(*_: Any) -> int:
         assert failures
@@ -217,7 +217,7 @@ def test_a_ring_that_cannot_be_used_at_all(
     def refuse() -> None:
         raise StoreUnavailable("a process holds the lock", path="here")
 
-    monkeypatch.setattr(pool, "heal", refuse)
+    monkeypatch.setattr(pool.upkeep, "renew_semaphores", refuse)
     monkeypatch.setattr(module, "HOPELESS_S", 0.2)
 
     def start(life: int, bell: int, to_close: list[int]) -> int:
@@ -239,15 +239,15 @@ def test_an_end_that_the_ring_cannot_be_told_at_once(
     result_id = put(site)
     index = ring.registry.index
     refusals: list[object] = []
-    reap = ring.reap
+    settle = ring.upkeep.settle
 
     def refuse(*args: Any) -> int:
         if len(refusals) < 2:
             refusals.append(args)
             raise StoreUnavailable("a process holds the lock", path="here")
-        return reap(*args)
+        return settle(*args)
 
-    monkeypatch.setattr(ring, "reap", refuse)
+    monkeypatch.setattr(ring.upkeep, "settle", refuse)
 
     def claim_and_die() -> None:
         Ring(rings.name, "alias", LIMITS, Role.WORKER, pool=index).claim()
@@ -275,7 +275,7 @@ def test_a_pool_proves_itself_by_serving(
 ) -> None:
     """One that dies just after it took its place is started with pauses; not after a minute."""
     monkeypatch.setattr(module, "PROVED_S", proved_s)
-    assert pool.leadership.may_start_pool(100, 1000)
+    assert pool.leadership.reserve_start(100, 1000)
     seen = []
 
     def start(life: int, bell: int, to_close: list[int]) -> int:

@@ -33,7 +33,7 @@ _STATES: Final = {int(state): state.name.lower() for state in PoolState}
 class Command(BaseCommand):
     """Status, audit and removal of the rings of this site."""
 
-    # No check concerns this command, and a check's errors must not keep anybody from looking.
+    # No check concerns this command, and a check's errors must not prevent a look.
     requires_system_checks = ()
     help = "Show, check or remove the shared memory of ProcessPoolBackend on this host."
 
@@ -79,10 +79,10 @@ class Command(BaseCommand):
             if ring is None:
                 self.stdout.write(f"{backend.alias}: there is no ring, and nothing to check.")
                 continue
-            problems = ring.repair() if fix else ring.check()
+            problems = ring.upkeep.repair() if fix else ring.upkeep.check()
             for problem in problems:
                 self.stdout.write(f"{backend.alias}: {problem}")
-            left = ring.check() if fix else problems
+            left = ring.upkeep.check() if fix else problems
             broken += len(left)
             if not left:
                 self.stdout.write(self.style.SUCCESS(f"{backend.alias}: every invariant holds."))
@@ -162,7 +162,7 @@ def _describe(backend: ProcessPoolBackend) -> dict[str, Any]:
             {
                 "id": task.result_id,
                 "task": task_path(task.meta),
-                "worker_pid": task.head.worker >> 32,
+                "worker_pid": task.worker_pid,
                 "worker_lives": lives,
                 "age_s": round((now_ns - task.started_at_ns) / 1e9, 1),
             }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def derived_problems(audit: Audit) -> list[str]:
-    """What is wrong with all that can be rebuilt from the records."""
+    """Return what is wrong with all that can be rebuilt from the records."""
     states = audit.states
     finished = [slot for state in at.FINISHED for slot in states[state]]
     deferred = [slot for slot in states[at.READY] if audit.words[audit.table.due + slot]]
@@ -87,7 +87,7 @@ def _map_problems(audit: Audit, discarded: list[int]) -> list[str]:
 
 
 def _walk(audit: Audit, start: int, link: int) -> list[int]:
-    """The slots of a linked list; it ends at a slot that is out of bounds, or there already."""
+    """Return the slots of a linked list, up to one that is out of bounds or there already."""
     path: list[int] = []
     seen: set[int] = set()
     slot = start
@@ -107,7 +107,7 @@ def _lane_problems(audit: Audit, ready: set[int]) -> list[str]:
 
 
 def _fifo_problems(audit: Audit, lane: int, ready: set[int], met: set[int]) -> list[str]:
-    """What is wrong with the FIFOs of a lane; those records that are in them are put into `met`."""
+    """Return what is wrong with a lane's FIFOs; the records in them are put into `met`."""
     words, table = audit.words, audit.table
     problems: list[str] = []
     link = table.geometry.column("link")
@@ -145,7 +145,7 @@ def _fifo_problems(audit: Audit, lane: int, ready: set[int], met: set[int]) -> l
 
 
 def _back_problems(audit: Audit, name: str, lane: int, path: list[int]) -> list[str]:
-    """What is wrong with the words by which a record is taken out of its FIFO."""
+    """Return what is wrong with the words by which a record is taken out of its FIFO."""
     back, words = audit.table.geometry.column("back"), audit.words
     return [
         f"{name} has slot {slot}, whose back word is {words[back + slot]:#x}"
@@ -155,7 +155,7 @@ def _back_problems(audit: Audit, name: str, lane: int, path: list[int]) -> list[
 
 
 def _belongs(audit: Audit, slot: int, lane: int, queue: int) -> bool:
-    """Whether a record may be in a lane: what was judged since may still be among newer ones."""
+    """Return whether a record may be in a lane: a judged one may still be among newer ones."""
     right, its_queue = audit.table.order.lane_of(slot)
     newer = (lane - at.LANES_AT) // at.LANE_WORDS % 2 and lane - at.LANE_WORDS == right
     return its_queue == queue and bool(lane == right or newer)

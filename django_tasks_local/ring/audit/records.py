@@ -40,7 +40,7 @@ class Audit:
     Attributes:
         column: The commit words.
         states: Head slots by state.
-        broken: Head slots of records that can't be kept, with the reason.
+        broken: Head slots of records that cannot be kept, with the reason.
         orphans: Head slots of whole records whose owner is not attached.
         owner: For each slot the head slot of the record that occupies it, 0 for none.
         problems: What is wrong with records, a sentence each.
@@ -78,13 +78,13 @@ class Audit:
                 )
 
     def describe(self, slot: int) -> str:
-        """State and generation of a slot, for a sentence about it."""
+        """Return state and generation of a slot, for a sentence about it."""
         word = self.column[slot]
         state = word >> at.STATE_SHIFT
         return f"{_STATES[state]}, generation {word & at.GENERATION_MASK}"
 
     def others(self) -> Counter[int]:
-        """By entry: the records that its owner is WRITING, or runs beside its CURRENT one."""
+        """Return by entry how many records its owner is WRITING, or runs beside its CURRENT one."""
         owned = Counter(
             self.column[slot] >> at.OWNER_SHIFT & at.OWNER_MASK
             for state in (at.WRITING, at.RUNNING)
@@ -96,7 +96,7 @@ class Audit:
         return owned
 
     def _record_problem(self, slot: int, word: int, generations: dict[int, int]) -> str:
-        """What is wrong with the record of a head slot; "" for nothing, and its slots are noted."""
+        """Return what is wrong with a record, "" for nothing; its slots are noted."""
         state = word >> at.STATE_SHIFT
         generation = word & at.GENERATION_MASK
         owner = word >> at.OWNER_SHIFT & at.OWNER_MASK
@@ -124,7 +124,7 @@ class Audit:
         return problem(raw, head, word >> at.STATE_SHIFT, self.inline)
 
     def _chains_problem(self, slot: int, head: Head, state: int) -> str:
-        """Follows a record's chains; on success they are noted as its slots."""
+        """Follow a record's chains; on success they are noted as its slots."""
         taken = [slot]
         for chain in self._chains(slot, head, state):
             wrong = self._extent_problem(slot, chain, taken)
@@ -192,7 +192,7 @@ class Audit:
 
 
 def header_problems(table: Table) -> list[str]:
-    """What is wrong with the words that say what the segment is."""
+    """Return what is wrong with the words that say what the segment is."""
     words, geometry = table.words, table.geometry
     problems = [
         f"the header's {name} is {words[word]}, not {wanted}"
@@ -216,7 +216,7 @@ def header_problems(table: Table) -> list[str]:
 
 
 def codes_problems(audit: Audit) -> list[str]:
-    """What is wrong with the table of codes."""
+    """Return what is wrong with the table of codes."""
     words = audit.words
     digests = [words[at.code_word(code, at.C_DIGEST)] for code in range(at.CODES)]
     problems = [
@@ -225,7 +225,7 @@ def codes_problems(audit: Audit) -> list[str]:
         if digest and digests.index(digest) != code
     ]
     for code in range(at.CODES):
-        for name, which in (("CLEARED", at.C_CLEARED), ("NEWEST", at.C_NEWEST)):
+        for name, which in (("RUNNABLE_UP_TO", at.C_RUNNABLE_UP_TO), ("NEWEST", at.C_NEWEST)):
             serial = words[at.code_word(code, which)]
             if serial > words[at.H_SERIAL]:
                 problems.append(f"{name} of code {code} is {serial}, above SERIAL")
@@ -237,14 +237,14 @@ def codes_problems(audit: Audit) -> list[str]:
 
 
 def used_codes(audit: Audit) -> set[int]:
-    """The codes that processes or waiting records name."""
+    """Return the codes that processes or waiting records name."""
     entries = {code_in(commit) for commit in filter(None, _commits(audit))}
     waiting = {at.code_of(audit.table.head(slot).origin) for slot in audit.states[at.READY]}
     return entries - {-1} | waiting
 
 
 def registry_problems(audit: Audit) -> list[str]:
-    """What is wrong with the registry of attached processes."""
+    """Return what is wrong with the registry of attached processes."""
     words, registry = audit.words, audit.registry
     used = words[at.H_ENTRIES_USED]
     problems = [] if used <= at.ENTRIES else [f"ENTRIES_USED is {used}"]
@@ -260,7 +260,7 @@ def registry_problems(audit: Audit) -> list[str]:
             problems.append(f"entry {index} has code {(commit >> at.CODE_SHIFT & 0xFF) - 1}")
         if commit & at.SERIAL_MASK > words[at.H_SERIAL]:
             problems.append(f"entry {index} has a serial above SERIAL, {words[at.H_SERIAL]}")
-        # An interruption may leave it too high, which costs the reaper one scan.
+        # An interruption may leave it too high, which costs one scan when it is settled.
         if registry.field(index, at.E_OTHERS) < others[index]:
             owned = counted(others[index], "slot")
             problems.append(f"entry {index} owns {owned}, and OTHERS counts fewer")

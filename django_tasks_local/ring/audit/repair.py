@@ -1,7 +1,7 @@
 """Repair of a damaged ring: keeps every record that is whole, and rebuilds the rest.
 
 Deaths need none of this: the next process inside rebuilds what is derived. It is for bytes that
-somebody else wrote over.
+another program wrote over.
 """
 
 from django_tasks_local.ring import recovery
@@ -17,18 +17,18 @@ from .records import Audit, codes_problems, header_problems, registry_problems, 
 
 
 def check(table: Table, registry: Registry) -> list[str]:
-    """Everything that is wrong in a ring (in the lock); an empty list for a sound one."""
+    """Return all that is wrong in a ring (in the lock)."""
     problems = header_problems(table)
     if not 1 < table.slots.reserved() <= table.slots.total:
         return problems  # nothing else can be looked at
     audit = Audit(table, registry)
     problems += audit.problems + registry_problems(audit) + codes_problems(audit)
-    # Where a record is broken, what should be derived from it is anybody's guess.
+    # Where a record is broken, what should be derived from it is unknown.
     return problems if audit.broken else problems + derived_problems(audit)
 
 
 def repair(table: Table, registry: Registry) -> list[str]:
-    """Repairs the ring (in the lock), and says what was wrong; an empty list if nothing was.
+    """Repair the ring (in the lock), and return what was wrong.
 
     Damaged records are dropped, tasks that run for an entry that is not attached are LOST.
     """
@@ -54,7 +54,7 @@ def repair(table: Table, registry: Registry) -> list[str]:
 
 
 def _repair_header(table: Table) -> None:
-    """Writes down again what this process knows of the segment since it attached."""
+    """Write what this process knows of the segment since it attached."""
     words, geometry = table.words, table.geometry
     write_geometry(words, geometry)
     words[at.H_MAGIC] = at.MAGIC
@@ -64,7 +64,7 @@ def _repair_header(table: Table) -> None:
 
 
 def _repair_registry(table: Table, registry: Registry) -> None:
-    """Makes the entries readable again; a living process keeps its own."""
+    """Make the entries readable again; a living process keeps its own."""
     words = table.words
     used = serial = 0
     for index in range(at.ENTRIES):
@@ -84,11 +84,11 @@ def _repair_registry(table: Table, registry: Registry) -> None:
 
 
 def _repair_codes(audit: Audit) -> None:
-    """Makes the table of codes one again; a number that is in use keeps its tasks."""
+    """Make the table of codes valid; a number that is in use keeps its tasks."""
     words = audit.words
     seen: set[int] = set()
     for code in range(at.CODES):
-        for which in (at.C_CLEARED, at.C_NEWEST):
+        for which in (at.C_RUNNABLE_UP_TO, at.C_NEWEST):
             word = at.code_word(code, which)
             words[word] = min(words[word], words[at.H_SERIAL])
         word = at.code_word(code, at.C_DIGEST)
@@ -100,7 +100,7 @@ def _repair_codes(audit: Audit) -> None:
 
 def _settle(table: Table, slot: int) -> None:
     if table.state(slot) == at.RUNNING:
-        recovery.lose(table, slot, loss_word(Loss.UNKNOWN), table.slots.total)
+        recovery.mark_lost(table, slot, loss_word(Loss.UNKNOWN), table.slots.total)
     else:
         table.free(slot)
         table.words[at.H_UNFINISHED] -= 1

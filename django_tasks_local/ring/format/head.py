@@ -150,7 +150,7 @@ def seal_request(
         id_high: The upper half of its id.
         id_low: The lower half, with its slot.
         generation: As in its commit word.
-        enqueued_at_ns: When it was enqueued, unix ns.
+        enqueued_at_ns: When it was enqueued, Unix ns.
         origin: Who enqueued it, and its priority.
         meta: What names the task.
         arguments: Its pickled arguments; no bytes where they are chained.
@@ -171,7 +171,7 @@ def seal_claim(started_at_ns: int, worker: int, request_crc: int) -> bytes:
     """Return the bytes from `CLAIM_AT` to `CLAIM_END` of a record that gets RUNNING.
 
     Args:
-        started_at_ns: When it starts, unix ns.
+        started_at_ns: When it starts, Unix ns.
         worker: By whom: pid << 32 | serial.
         request_crc: The record's.
     """
@@ -185,7 +185,7 @@ def seal_outcome(
     """Return the bytes from `OUTCOME_AT` to `OUTCOME_END` of a record that ends.
 
     Args:
-        finished_at_ns: When it ended, unix ns.
+        finished_at_ns: When it ended, Unix ns.
         outcome: Its pickled return value or error; no bytes where it is chained.
         chain: The first extent of that chain, or 0.
         claim_crc: The record's.
@@ -205,7 +205,7 @@ def seal_loss(finished_at_ns: int, loss: int, head: Head) -> bytes:
     CRC covers none: the chain is given up behind the commit point.
 
     Args:
-        finished_at_ns: When that was found, unix ns.
+        finished_at_ns: When that was found, Unix ns.
         loss: Why, a `loss_word`.
         head: The record's words.
     """

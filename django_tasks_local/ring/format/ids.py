@@ -26,31 +26,31 @@ _drawn: tuple[int, Iterator[tuple[bytes]]] = (0, iter(()))
 
 
 def new_id_words() -> tuple[int, int]:
-    """The two halves of a fresh id, without its slot; `with_slot` completes the second."""
+    """Return the two halves of a fresh id, without its slot; `with_slot` completes the second."""
     high, low = _HALVES.unpack(_random_bytes())
     return high & ~0xF000 | 0x8000, _VARIANT | low & ((1 << _LOW_RANDOM_BITS) - 1)
 
 
 def with_slot(low: int, slot: int) -> int:
-    """The lower half of an id that leads to a slot."""
+    """Return the lower half of an id that leads to a slot."""
     return low | slot << _LOW_RANDOM_BITS
 
 
 def format_id(high: int, low: int) -> str:
-    """The one spelling of an id."""
+    """Return the one spelling of an id."""
     # Grouped as xxxxxxxx-xxxxxxxxxxxx-xxxxxxxxxxxx: fewer pieces to put together.
     digits = _DIGITS.pack(high, low).hex("-", 6)
     return f"{digits[:13]}-{digits[13:17]}-{digits[17:]}"
 
 
 def random_id() -> str:
-    """An id that leads nowhere."""
+    """Return an id that leads nowhere."""
     digits = _random_bytes().hex()
     return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-8{digits[17:20]}-{digits[20:]}"
 
 
 def _random_bytes() -> bytes:
-    """Sixteen bytes of the kernel's, drawn for many ids at once.
+    """Return sixteen random bytes of the kernel's, which are drawn for many ids at once.
 
     os.urandom gives up the GIL, and beside busy threads it takes milliseconds to get it back.
     """
@@ -65,7 +65,7 @@ def _random_bytes() -> bytes:
 
 
 def parse_id(result_id: object) -> tuple[int, int, int]:
-    """(slot, high, low) of anything that could be one of our ids; slot 0 for what can't be."""
+    """Return (slot, high, low) of anything that could be one of our ids; slot 0 if it cannot be."""
     if not isinstance(result_id, str) or len(result_id) != ID_LENGTH:
         return 0, 0, 0
     return _parse(result_id)
@@ -85,5 +85,5 @@ def _parse(result_id: str) -> tuple[int, int, int]:
 
 
 def slot_of_id(low: int) -> int:
-    """The slot's number in the lower half of an id."""
+    """Return the slot's number in the lower half of an id."""
     return low >> _LOW_RANDOM_BITS & MAX_SLOTS - 1

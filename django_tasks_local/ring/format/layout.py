@@ -27,7 +27,7 @@ H_GEOMETRY_CRC: Final = 6
 H_UNFINISHED: Final = 7  # WRITING + READY + RUNNING
 
 H_RESERVED: Final = 8  # slots whose memory is reserved, with its complement as a check
-H_DIRTY: Final = 9  # not 0: what is derived can't be trusted, rebuild it
+H_DIRTY: Final = 9  # not 0: what is derived cannot be trusted, rebuild it
 H_TICK: Final = 10  # the next generation, and the next place in any order
 H_FREE: Final = 11
 H_DEFERRED: Final = 12  # READY and not yet due: in the heap
@@ -41,7 +41,7 @@ H_EVICTED: Final = 19  # since the ring was made; a crash may leave one uncounte
 H_LOST: Final = 20
 H_SERIAL: Final = 21  # the serial number of the latest attachment
 H_ENTRIES_USED: Final = 22  # no entry at or above this index was ever used
-H_PASSING: Final = 23  # the ring of a test run: removed with it
+H_TEMPORARY: Final = 23  # the ring of a test run: removed with it
 H_POOL_WORKERS: Final = 24  # worker processes that all pools have right now
 H_WANTED: Final = 25  # a bit for each code whose pool waits for others to give workers up
 H_MAX_WORKERS: Final = 26  # the options of the newest site process, see ``limits``
@@ -51,7 +51,7 @@ H_DRAIN_MS: Final = 29
 H_SEMAPHORE: Final = 30  # the inode of the mutex's semaphore that was opened last
 H_DISCARDED: Final = 31  # the latest chain that was given up and is not all free yet
 H_HAND: Final = 32  # of the finished, up to here none has arguments that can be dropped
-H_WAITED: Final = 33  # unix ns until which a process may be waiting for the end of a task
+H_WAITED: Final = 33  # Unix ns until which a process may be waiting for the end of a task
 # Options that may be None: 0; else 31 times the value, see ``limits``.
 H_RESULT_TTL: Final = 34
 H_FAILURE_TTL: Final = 35
@@ -64,7 +64,7 @@ H_CODES: Final = 64  # the table of codes
 CODES: Final = 8
 CODE_WORDS: Final = 32
 C_DIGEST: Final = 0  # what the code is, see ``pool.loaded_files``; 0: the entry is free
-C_CLEARED: Final = 1  # tasks of its sites up to this serial go into its judged lane
+C_RUNNABLE_UP_TO: Final = 1  # tasks of its sites up to this serial go into its judged lane
 C_NEWEST: Final = 2  # the serial of its newest site process
 C_DEFERRED: Final = 3  # its records in the heap
 C_SUCCESSOR: Final = 4  # its pool asks for a successor: 1 + least serial that may start it
@@ -98,10 +98,10 @@ ENTRY_WORDS: Final = ENTRY_BYTES // 8
 REGISTRY_AT: Final = HEADER_BYTES // 8  # as a word index
 E_COMMIT: Final = 0  # role << 56 | 1 + code << 32 | serial; 0: free
 E_PID: Final = 1  # as seen in that process's own pid namespace
-E_SINCE: Final = 2  # unix ns
+E_SINCE: Final = 2  # Unix ns
 E_CURRENT: Final = 3  # a worker's slot; true only if that slot is RUNNING by this entry
 E_OTHERS: Final = 4  # slots that are WRITING by this entry, or RUNNING beside that one
-E_CLEARED: Final = 5  # a pool: tasks of its code's sites up to this serial may run on it
+E_RUNNABLE_UP_TO: Final = 5  # a pool: tasks of its code's sites up to this serial may run on it
 E_ADOPTED: Final = 6  # a pool: up to which serial << 8 | of which other codes it runs tasks
 E_WORKERS: Final = 7  # a pool: the worker processes that it has, or is about to have
 E_POOL: Final = 8  # a worker: its pool's serial << 32 | 1 + its pool's entry
@@ -178,12 +178,12 @@ class Share(NamedTuple):
 
     Attributes:
         code: Its code's number in the table.
-        cleared: Of that code, those of sites up to this serial.
+        runnable_up_to: Of that code, those of sites up to this serial.
         adopted: Of other codes (a bit for each), those up to the serial above the bits.
     """
 
     code: int
-    cleared: int
+    runnable_up_to: int
     adopted: int = 0
 
 
@@ -202,7 +202,7 @@ class Geometry:
 
     @classmethod
     def fitting(cls, slot_size: int, shm_size: int) -> "Geometry":
-        """The largest segment of at most `shm_size` bytes."""
+        """Return the largest segment of at most `shm_size` bytes."""
         spare = shm_size - COLUMNS_AT - (len(COLUMNS) + 2) * PAGE
         slots = spare // (slot_size + COLUMN_BYTES_PER_SLOT)
         return cls(slot_size, max(2, min(slots, MAX_SLOTS)))
@@ -218,7 +218,7 @@ class Geometry:
         return min(max(2, self.step), self.slots)
 
     def may_reserve(self, slots: int) -> bool:
-        """Whether RESERVED can be that many: whole steps, or all there are."""
+        """Return whether RESERVED can be that many: whole steps, or all there are."""
         return 1 < slots <= self.slots and (slots % self.step == 0 or slots == self.slots)
 
     @cached_property
@@ -227,7 +227,7 @@ class Geometry:
         return _pages(self.slots * 8)
 
     def column(self, name: str) -> int:
-        """The word index at which a column starts."""
+        """Return the word index at which a column starts."""
         return (COLUMNS_AT + COLUMNS.index(name) * self.column_bytes) // 8
 
     @cached_property
@@ -246,7 +246,7 @@ class Geometry:
         return self.slots_at + _pages(self.slots * self.slot_size)
 
     def ranges(self, first: int, end: int) -> list[tuple[int, int]]:
-        """The byte ranges (offset, length) that the slots `first` to `end` - 1 occupy."""
+        """Return the byte ranges (offset, length) that the slots `first` to `end` - 1 occupy."""
         columns = [(self.column(name) * 8 + first * 8, (end - first) * 8) for name in COLUMNS]
         return [
             *columns,
@@ -256,49 +256,49 @@ class Geometry:
 
 
 def checked(number: int) -> int:
-    """`number` (below 2**32) with its complement above it: a word that shows damage."""
+    """Return `number` (below 2**32) with its complement above it: a word that shows damage."""
     return number | (~number & 0xFFFFFFFF) << 32
 
 
 def unchecked(word: int) -> int:
-    """The number in a word that `checked` made; 0 where the word is damaged."""
+    """Return the number in a word that `checked` made; 0 where the word is damaged."""
     number = word & 0xFFFFFFFF
     return number if word >> 32 == ~number & 0xFFFFFFFF else 0
 
 
 def head_word(state: int, generation: int, owner: int = 0) -> int:
-    """A commit word of a head slot."""
+    """Return a commit word of a head slot."""
     word = state << STATE_SHIFT | owner << OWNER_SHIFT | generation
     return word | _CHECKS[word % 31]
 
 
 def is_whole(word: int) -> bool:
-    """Whether the check bits of a commit word hold."""
+    """Return whether the check bits of a commit word hold."""
     return word % 31 == 0
 
 
 def chain_word(head: int, generation: int) -> int:
-    """The commit word of the slots that continue `head`."""
+    """Return the commit word of the slots that continue `head`."""
     word = CHAIN << STATE_SHIFT | head << CHAIN_SLOT_SHIFT | generation & CHAIN_GENERATION_MASK
     return word | _CHECKS[word % 31]
 
 
 def code_word(code: int, which: int) -> int:
-    """The word index of a code's field in the table of codes."""
+    """Return the word index of a code's field in the table of codes."""
     return H_CODES + code * CODE_WORDS + which
 
 
 def code_of(origin: int) -> int:
-    """The number of the code that an ORIGIN names."""
+    """Return the number of the code that an ORIGIN names."""
     return origin >> 40 & CODES - 1
 
 
-def lane_of(origin: int, cleared: int) -> int:
-    """The lane (its word index) of a record with that ORIGIN, its code cleared up to a serial."""
-    newer = (origin >> 8 & SERIAL_MASK) > cleared
+def lane_of(origin: int, runnable_up_to: int) -> int:
+    """Return the lane (its word index) of a record of this ORIGIN."""
+    newer = (origin >> 8 & SERIAL_MASK) > runnable_up_to
     return LANES_AT + (2 * code_of(origin) + newer) * LANE_WORDS
 
 
 def slots_for(size: int, slot_size: int) -> int:
-    """How many chained slots hold `size` bytes."""
+    """Return how many chained slots hold `size` bytes."""
     return -(-size // slot_size)

@@ -43,10 +43,10 @@ class RingClaim(Found):
         self._open = True
 
     def ours(self) -> bool:
-        """Whether we may write to the record outside the lock (rule 6; 1 us).
+        """Return whether we may write to the record outside the lock (rule 6; 1 µs).
 
         The task may have forked, or closed every descriptor: then the kernel has dropped our
-        record locks, we count as dead, and the slot may be somebody else's by now.
+        record locks, we count as dead, and the slot may be another record's by now.
         """
         table = self._table
         return (
@@ -70,7 +70,7 @@ class RingClaim(Found):
         return asked and self._open and table.words[table.commit + self.slot] == self.word
 
     def is_asked(self) -> bool:
-        """Whether it was asked to stop, and nobody is about to kill its worker.
+        """Return whether it was asked to stop, and nobody is about to kill its worker.
 
         True until its end is stored, also when it is closed.
         """
@@ -78,7 +78,7 @@ class RingClaim(Found):
         return bool(table.words[table.offset(self.slot) // 8 + S_STOP] == STOP_ASKED)
 
     def report(self, done: float, total: float | None, message: str) -> None:
-        """Stores the progress: a few stores, no lock of the ring (3 us)."""
+        """Store the progress: a few stores, no lock of the ring (3 µs)."""
         # Two threads of one task would mix their words. Not `with`: a signal handler that
         # reports while its own thread does must give up, not wait for itself.
         if not self._lock.acquire(blocking=False):
@@ -90,7 +90,7 @@ class RingClaim(Found):
             self._lock.release()
 
     def close(self) -> None:
-        """From here on a thread that outlives its task reports nowhere."""
+        """Have a thread that outlives its task report nowhere."""
         # No report may be half-way when the slot goes to others. Not for ever: a handler that
         # raised between taking the lock and the `try` in `report` has left it locked.
         taken = self._lock.acquire(False) or self._lock.acquire(timeout=LEFT_LOCKED_S)

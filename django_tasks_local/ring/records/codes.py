@@ -13,7 +13,7 @@ from typing import Final
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm.lock import ByteLock, pool_byte, successor_byte
-from django_tasks_local.ring.shm.registry import Attachment, Role
+from django_tasks_local.ring.shm.registry import Entry, Role
 from django_tasks_local.ring.shm.segment import Segment
 
 from .order import Order
@@ -25,7 +25,7 @@ GONE_S: Final = 15.0
 
 
 def code_digest(*parts: str) -> int:
-    """What tells one code from another: 64 bits, never 0."""
+    """Return what tells one code from another: 64 bits, never 0."""
     digest = blake2s("\0".join(parts).encode(errors="surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "little") or 1
 
@@ -41,26 +41,26 @@ class Codes:
         self._seen: dict[int, float] = {}
 
     def find(self, digest: int) -> int:
-        """The number of a code, -1 where the table does not have it."""
+        """Return the number of a code, -1 where the table does not have it."""
         return next((code for code in range(at.CODES) if self.digest(code) == digest), -1)
 
     def digest(self, code: int) -> int:
-        """The digest of a code, 0 for a number that is free."""
+        """Return the digest of a code, 0 for a number that is free."""
         return self.field(code, at.C_DIGEST)
 
     def field(self, code: int, which: int) -> int:
-        """One word of a code."""
+        """Return one word of a code."""
         word: int = self._words[at.code_word(code, which)]
         return word
 
     def path(self, code: int) -> str:
-        """What a code is called: the end of its settings file's path."""
+        """Return what a code is called: the end of its settings file's path."""
         length = min(self.field(code, at.C_PATH_BYTES), at.CODE_PATH_BYTES)
         start = at.code_word(code, at.C_PATH) * 8
         return bytes(self._segment.bytes[start : start + length]).decode(errors="replace")
 
     def take(self, digest: int, path: str, attached: Container[int]) -> int:
-        """The number of a code, given to it if need be (in the lock).
+        """Return the number of a code, given to it if need be (in the lock).
 
         Args:
             digest: The code's.
@@ -86,8 +86,8 @@ class Codes:
             "this one another NAMESPACE",
         )
 
-    def orphans(self, living: Iterable[Attachment]) -> int:
-        """The codes (a bit for each) with unfinished tasks, and nobody to run them.
+    def orphans(self, living: Iterable[Entry]) -> int:
+        """Return the codes (a bit for each) with unfinished tasks, and nobody to run them.
 
         No site of theirs is attached, and no pool: their release has gone. One that this process
         has seen lately may be between two web workers, and its tasks wait for its own code.
@@ -103,8 +103,8 @@ class Codes:
                 orphans |= 1 << code
         return orphans
 
-    def heir(self, living: Iterable[Attachment]) -> int:
-        """The code whose pool adopts orphans: that of the newest site, or else of the newest pool.
+    def heir(self, living: Iterable[Entry]) -> int:
+        """Return the code whose pool adopts orphans: the newest site's, or else the newest pool's.
 
         -1 where neither is there.
         """
@@ -112,8 +112,8 @@ class Codes:
         heirs = [(ranks[e.role], e.serial, e.code) for e in living if e.role in ranks]
         return max(heirs)[2] if heirs else -1
 
-    def cared_for(self, code: int, living: Iterable[Attachment]) -> tuple[bool, bool]:
-        """Whether tasks wait, and whether some are deferred, that a pool of a code would run."""
+    def cared_for(self, code: int, living: Iterable[Entry]) -> tuple[bool, bool]:
+        """Return whether a pool of a code would run tasks that wait, and some that are deferred."""
         numbers = {code} - {-1}
         if code >= 0 and code == self.heir(living):
             orphans = self.orphans(living)
@@ -122,16 +122,16 @@ class Codes:
         return waiting, any(self.field(each, at.C_DEFERRED) for each in numbers)
 
     def runnable(self, share: at.Share) -> int:
-        """How many waiting tasks a share allows (outside the lock: of some recent moment)."""
-        code, cleared, adopted = share
+        """Return how many waiting tasks a share allowed a moment ago (outside the lock)."""
+        code, runnable_up_to, adopted = share
         waiting, newer = self._order.waiting_in(code)
-        if cleared >= self.field(code, at.C_NEWEST):
+        if runnable_up_to >= self.field(code, at.C_NEWEST):
             waiting += newer
         others = (other for other in range(at.CODES) if adopted >> other & 1 and other != code)
         return waiting + sum(sum(self._order.waiting_in(other)) for other in others)
 
     def has_pool(self, code: int) -> bool:
-        """Whether a pool of that code serves, or is on its way; never our own (1 us)."""
+        """Return whether a pool of that code serves, or is on its way; never our own (1 µs)."""
         fd = self._segment.fd
         return ByteLock(fd, pool_byte(code)).held() or ByteLock(fd, successor_byte(code)).held()
 
@@ -139,11 +139,11 @@ class Codes:
         return code in attached or self.has_tasks(code) or self.has_pool(code)
 
     def has_tasks(self, code: int) -> bool:
-        """Whether tasks of a code wait, or are deferred."""
+        """Return whether tasks of a code wait, or are deferred."""
         return any(self._order.waiting_in(code)) or bool(self.field(code, at.C_DEFERRED))
 
     def _give(self, code: int, digest: int, path: str) -> bool:
-        """Gives a number a new meaning; False where a pool of the old one came in between."""
+        """Give a number a new meaning; return False where a pool of the old one came in between."""
         words, start = self._words, at.code_word(code, 0)
         before = words[start + at.C_DIGEST]
         words[start + at.C_DIGEST] = 0

@@ -44,7 +44,7 @@ class Expiry:
         self._table = table
         self._words = table.words
         self._mutex = mutex
-        self._cursor = 1  # of this process: a new one begins anew
+        self._cursor = 1  # of this process: a new one begins again
 
     def is_over(self, found: Found) -> bool:
         """Return whether a record has expired; one that has not ended never has."""
@@ -71,7 +71,7 @@ class Expiry:
     def sweep(self) -> None:
         """Recycle expired records among the next slots, some in each hold of the lock.
 
-        Where somebody is inside for long, the rest is left for the next round.
+        Where another process is inside for long, the rest is left for the next round.
         """
         words = self._words
         if not (words[at.H_RESULT_TTL] or words[at.H_FAILURE_TTL]) or not words[at.H_FINISHED]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.head import S_STOP
 from django_tasks_local.ring.shm.mutex import Mutex
-from django_tasks_local.ring.shm.registry import Attachment
+from django_tasks_local.ring.shm.registry import Entry
 
 from .loss import BY_KILL, STOP_ASKED, Loss, kill_note, loss_word, noted_loss
 from .table import Table
@@ -32,7 +32,7 @@ class Killing:
         self._words = table.words
         self._mutex = mutex
 
-    def run_of(self, worker: Attachment) -> Run | None:
+    def run_of(self, worker: Entry) -> Run | None:
         """Return what a worker runs right now, None where it runs nothing (no lock)."""
         table = self._table
         if not table.is_run_by(worker.slot, worker.index):
@@ -50,7 +50,7 @@ class Killing:
             loss: A `loss_word` with a reason in `KILLED`.
 
         Returns:
-            Whether that task still runs, and may be killed. False as well where somebody is inside
+            Whether that task still runs, and may be killed. False as well where a process is inside
             the ring for long: ask again later.
         """
         return bool(self._mutex.try_run(self._note, run, loss))

@@ -26,7 +26,6 @@ from django_tasks_local.ring.format.head import (
     S_STARTED_AT,
     inline_bytes,
 )
-from django_tasks_local.ring.format.ids import format_id
 
 from .reader import Found, Reader
 from .table import Table
@@ -121,7 +120,7 @@ class Listing:
                 if not accepts(bytes(table.bytes[start : start + size])):
                     return None
         try:
-            found = self._reader.find(format_id(words[word + S_ID_HIGH], words[word + S_ID_LOW]))
+            found = self._reader.find_words(words[word + S_ID_HIGH], words[word + S_ID_LOW])
         except (TaskResultDoesNotExist, StoreUnavailable):
             return None  # evicted meanwhile; or damaged
         if found.state not in states or (accepts is not None and not accepts(found.meta)):

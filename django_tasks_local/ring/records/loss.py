@@ -30,7 +30,7 @@ class Loss(IntEnum):
     POOL_DIED = 4
     DAMAGED = 5
     MEMORY = 6  # KiB of private memory, and as the limit the bytes that were allowed
-    OUT_OF_MEMORY = 7  # as SIGNAL; and the kernel has killed somebody for want of memory
+    OUT_OF_MEMORY = 7  # as SIGNAL; and the kernel has killed a process for want of memory
     TIMED_OUT = 8  # the limit stands in the record
     CANCELLED = 9  # NOT_STARTED, ASKED or BY_KILL
 
@@ -72,11 +72,11 @@ def noted_loss(stop: int) -> int:
 
 
 def is_cancelled(word: int) -> bool:
-    """Whether a `loss_word` says that the task was cancelled."""
+    """Return whether a `loss_word` says that the task was cancelled."""
     return word >> _SHIFT & 0xFF == Loss.CANCELLED
 
 
-# What asks a task to stop, without anybody about to kill its worker.
+# What asks a task to stop, without a kill of its worker.
 STOP_ASKED: Final = kill_note(loss_word(Loss.CANCELLED, ASKED))
 
 

@@ -79,7 +79,7 @@ class Metadata:
             b"" where there is none; None where the block is damaged, or the record is another.
         """
         word, owner_word = self.word(head), at.chain_word(head, generation)
-        for _ in range(100):  # arbitrary: each time somebody has just replaced the block
+        for _ in range(100):  # arbitrary: each time another process has just replaced the block
             chain = self._words[word]
             data = self.read(chain, owner_word) if chain else b""
             if data is not None:

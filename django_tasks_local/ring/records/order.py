@@ -23,7 +23,7 @@ _LANES: Final = range(at.LANES_AT, at.HEADER_BYTES // 8, at.LANE_WORDS)
 _JUDGED: Final = tuple(_LANES[::2])
 JUDGED_WAITING: Final = tuple(lane + at.L_WAITING for lane in _JUDGED)
 _NEWER: Final = tuple(lane + at.LANE_WORDS + at.L_WAITING for lane in _JUDGED)
-_CLEARED: Final = tuple(at.code_word(code, at.C_CLEARED) for code in range(at.CODES))
+_RUNNABLE_UP_TO: Final = tuple(at.code_word(code, at.C_RUNNABLE_UP_TO) for code in range(at.CODES))
 
 
 # Where a waiting record is: its slot (0: none), and the lane and the FIFO that it is first in.
@@ -51,7 +51,7 @@ class Order:
         self._slot_words = geometry.slot_size // 8
 
     def append(self, slot: int, lane: int, queue: int) -> None:
-        """Puts a due record at the end of the FIFO `queue` (priority + 100) of a lane."""
+        """Put a due record at the end of the FIFO `queue` (priority + 100) of a lane."""
         words = self._words
         last = lane + at.L_TAIL + queue
         tail = words[last]
@@ -69,24 +69,24 @@ class Order:
         words[lane + at.L_WAITING] += 1
 
     def first(self, share: at.Share | None = None) -> Place:
-        """The next record to claim, of those that `share` allows (None: of all).
+        """Return the next record to claim, of those that `share` allows (None: of all).
 
         Usually one lane has records, and then nothing is compared.
         """
         words = self._words
         if share is None:
             return self._best([self._head(lane) for lane in _LANES if words[lane + at.L_WAITING]])
-        code, cleared, adopted = share
+        code, runnable_up_to, adopted = share
         if words[_NEWER[code]] or adopted:
             return self._best(self._allowed(share))
         lane = _JUDGED[code]
-        # A worker that is slower than its pool's end must not take what a later pool has cleared.
-        if words[lane + at.L_WAITING] and cleared >= words[_CLEARED[code]]:
+        # A worker that is slower than its pool's end must not take what a later pool allows.
+        if words[lane + at.L_WAITING] and runnable_up_to >= words[_RUNNABLE_UP_TO[code]]:
             return self._head(lane)
         return NOWHERE
 
     def pop(self, place: Place) -> None:
-        """Takes the first record out of its FIFO."""
+        """Take the first record out of its FIFO."""
         words = self._words
         slot, lane, queue = place
         words[lane + at.L_HEAD + queue] = rest = words[self._link + slot]
@@ -96,7 +96,7 @@ class Order:
         words[lane + at.L_WAITING] -= 1
 
     def remove(self, slot: int) -> None:
-        """Takes a READY record out, wherever it stands: O(1), of the heap O(log n).
+        """Take a READY record out, wherever it stands: O(1), of the heap O(log n).
 
         Raises:
             IndexError: The lists are damaged.
@@ -127,23 +127,23 @@ class Order:
         words[lane + at.L_WAITING] -= 1
 
     def waits(self, share: at.Share | None) -> bool:
-        """Whether a look inside is worth while though nothing is in the judged lane."""
+        """Return whether a look inside is worthwhile though nothing is in the judged lane."""
         return share is not None and bool(self._words[_NEWER[share[0]]] or share[2])
 
     def waiting(self) -> int:
-        """How many records are in the lanes (outside the lock: true for some recent moment)."""
+        """Return how many records were in the lanes a moment ago (outside the lock)."""
         words = self._words
         return sum(words[lane + at.L_WAITING] for lane in _LANES)
 
     def waiting_in(self, code: int) -> tuple[int, int]:
-        """How many of a code are in its judged lane, and in the other one; as `waiting`."""
+        """Return how many of a code are in its judged lane, and in the other one; as `waiting`."""
         words = self._words
         return words[_JUDGED[code] + at.L_WAITING], words[_NEWER[code]]
 
     def fill(
         self, waiting: list[int], deferred: list[int], links: "array[int]", backs: "array[int]"
     ) -> None:
-        """Links these records, for a rebuild.
+        """Link these records, for a rebuild.
 
         Args:
             waiting: Those that are due, in the order of their places.
@@ -182,13 +182,13 @@ class Order:
             words[word] = codes[word]
 
     def lane_of(self, slot: int) -> tuple[int, int]:
-        """The lane and the FIFO that a READY record belongs to."""
+        """Return the lane and the FIFO that a READY record belongs to."""
         origin = self._origin(slot)
-        cleared = self._words[_CLEARED[at.code_of(origin)]]
-        return at.lane_of(origin, cleared), min(origin & 0xFF, at.PRIORITIES - 1)
+        runnable_up_to = self._words[_RUNNABLE_UP_TO[at.code_of(origin)]]
+        return at.lane_of(origin, runnable_up_to), min(origin & 0xFF, at.PRIORITIES - 1)
 
     def defer(self, slot: int) -> None:
-        """Puts a record into the heap; its `due` word says until when."""
+        """Put a record into the heap; its `due` word says until when."""
         words = self._words
         place = words[at.H_DEFERRED]
         if place >= self._segment.limit:
@@ -198,7 +198,7 @@ class Order:
         self._rise(slot, place)
 
     def next_due_ns(self) -> int:
-        """When the first deferred record falls due, unix ns; 0 where none is deferred."""
+        """Return when the first deferred record falls due, Unix ns; 0 where none is deferred."""
         words = self._words
         if not words[at.H_DEFERRED]:
             return 0
@@ -207,7 +207,7 @@ class Order:
         return words[self._due + slot] if slot < self._segment.reserved() else 1
 
     def promote(self, now_ns: int) -> bool:
-        """Moves some of what has fallen due to the ends of its FIFOs, in the order of `due`.
+        """Move some of what has fallen due to the ends of its FIFOs, in the order of `due`.
 
         Not all at once: a million may fall due at the same instant.
 
@@ -258,7 +258,7 @@ class Order:
         return first
 
     def _rise(self, slot: int, place: int) -> None:
-        """Puts a record at a place of the heap, or above, where it belongs."""
+        """Put a record at a place of the heap, or above, where it belongs."""
         words, heap, back = self._words, self._heap, self._back
         key = self._key(slot)
         while place:
@@ -283,16 +283,16 @@ class Order:
         return 0, lane, 0
 
     def _allowed(self, share: at.Share) -> list[Place]:
-        """The first records of all lanes that a share allows, if they themselves are allowed."""
+        """Return the first records of all lanes that a share allows, if they are allowed too."""
         words = self._words
-        code, cleared, adopted = share
+        code, runnable_up_to, adopted = share
         lane = _JUDGED[code]
         found = []
-        if words[lane + at.L_WAITING] and cleared >= words[_CLEARED[code]]:
+        if words[lane + at.L_WAITING] and runnable_up_to >= words[_RUNNABLE_UP_TO[code]]:
             found.append(self._head(lane))
         if words[_NEWER[code]]:
             newer = self._head(lane + at.LANE_WORDS)
-            if self._serial(newer) <= cleared:
+            if self._serial(newer) <= runnable_up_to:
                 found.append(newer)
         for other in range(at.CODES):
             if adopted >> other & 1 and other != code:
@@ -303,7 +303,7 @@ class Order:
         return found
 
     def _best(self, heads: list[Place]) -> Place:
-        """By priority, then by place in the order."""
+        """Return what comes first by priority, then by place in the order."""
         if len(heads) < 2:
             return heads[0] if heads else NOWHERE
         words, sequence = self._words, self._sequence

@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn
 
 from .source import Source
 
-# Smaller pieces share a CRC with their neighbours, and are copied once more, in 20 us at most. Each
+# Smaller pieces share a CRC with their neighbours, and are copied once more, in 20 µs at most. Each
 # CRC lets go of the GIL, which takes 5 ms to come back where another thread computes.
 LARGE: Final = 2**18  # 256 KiB
 _COUNT: Final = Struct("=Q")
@@ -66,7 +66,7 @@ class Pickled:
 
     @classmethod
     def of(cls, payload: "bytes | Pickled") -> "Pickled":
-        """A payload that has to be chained."""
+        """Return a payload in the form in which it can be chained."""
         return payload if isinstance(payload, Pickled) else cls([payload])
 
     def __len__(self) -> int:
@@ -74,9 +74,9 @@ class Pickled:
 
 
 def encode(value: object, inline: int) -> bytes | Pickled:
-    """Pickles a value; `bytes` where it has no large parts, or not more than `inline` bytes.
+    """Pickle a value: `bytes` where it has no large parts, or at most `inline` bytes.
 
-    It may raise whatever pickling raises. (0.3 us more than `pickle.dumps` for a small value.)
+    It may raise whatever pickling raises. (0.3 µs more than `pickle.dumps` for a small value.)
     """
     if value is None:
         return NONE
@@ -93,12 +93,12 @@ def encode(value: object, inline: int) -> bytes | Pickled:
 
 
 def _frozen(piece: Any) -> bytes:
-    """A copy of what may change before it is stored: a bytearray, an array's buffer."""
+    """Return a copy of what may change before it is stored: a bytearray, an array's buffer."""
     return bytes(pickle.PickleBuffer(piece).raw())
 
 
 def decode(source: Source, size: int, crc: int, refuse: Callable[[], NoReturn]) -> Any:
-    """Unpickles what `Pickled` has put into a chain.
+    """Return what `Pickled` has put into a chain, unpickled.
 
     Args:
         source: The chain, at the start of the table.
@@ -114,7 +114,7 @@ def decode(source: Source, size: int, crc: int, refuse: Callable[[], NoReturn]) 
 
 
 def is_whole(source: Source, size: int, crc: int) -> bool:
-    """Whether every CRC holds; `decode` would not refuse it."""
+    """Return whether every CRC holds; `decode` would not refuse it."""
     table = _table(source, size, crc)
     return table is not None and all(
         zlib.crc32(source.copy(length)) == wanted for length, wanted in table
@@ -122,7 +122,7 @@ def is_whole(source: Source, size: int, crc: int) -> bool:
 
 
 def _table(source: Source, size: int, crc: int) -> list[tuple[int, int]] | None:
-    """Lengths and CRCs of the pieces; None where they are not what was stored."""
+    """Return lengths and CRCs of the pieces, None where they are not what was stored."""
     head = source.copy(_COUNT.size)
     if len(head) < _COUNT.size:
         return None
@@ -146,7 +146,7 @@ class _Pieces:
         self._held = memoryview(b"")  # what is left of the piece in hand: private, and checked
 
     def next_piece(self) -> bytes:
-        """A copy of the next piece, checked; b"" behind the last."""
+        """Return a copy of the next piece, checked; b"" behind the last."""
         length, crc = self._table.pop() if self._table else (0, 0)
         data = self._source.copy(length)
         if len(data) != length or zlib.crc32(data) != crc:
@@ -154,7 +154,7 @@ class _Pieces:
         return data
 
     def read(self, size: int) -> bytes:
-        """`size` bytes; fewer at the end."""
+        """Return `size` bytes; fewer at the end."""
         if not self._held:
             piece = self.next_piece()
             if len(piece) == size:  # large text: not once more
@@ -165,7 +165,7 @@ class _Pieces:
         return data if len(data) == size or not self._table else data + self.read(size - len(data))
 
     def readinto(self, target: memoryview) -> int:
-        """Fills `target`, as far as there are bytes for it; says how many."""
+        """Fill `target` as far as there are bytes for it, and return how many."""
         place = 0
         while place < len(target):
             left = len(target) - place
@@ -183,14 +183,14 @@ class _Pieces:
         return place
 
     def readline(self) -> bytes:
-        """A line; the opcodes of our protocol have none, but `pickle.load` insists."""
+        """Return a line; the opcodes of our protocol have none, but `pickle.load` insists."""
         line = b""
         while not line.endswith(b"\n") and (byte := self.read(1)):
             line += byte
         return line
 
     def _fill(self, target: memoryview, start: int) -> int:
-        """Copies the next piece to a place in `target`; says where it ends there."""
+        """Copy the next piece to a place in `target`, and return where it ends there."""
         length, crc = self._table.pop()
         place = start
         for view in self._source.take(length):

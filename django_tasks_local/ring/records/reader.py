@@ -23,7 +23,7 @@ from django_tasks_local.ring.format.head import (
     names_task,
     problem,
 )
-from django_tasks_local.ring.format.ids import parse_id
+from django_tasks_local.ring.format.ids import format_id, parse_id, slot_of_id
 from django_tasks_local.store import task_path
 
 from .loss import is_cancelled, loss_error, lost_error, noted_loss
@@ -99,17 +99,17 @@ class Found:
 
     @property
     def enqueued_at_ns(self) -> int:
-        """When it was enqueued, unix ns."""
+        """When it was enqueued, Unix ns."""
         return self.head.enqueued_at_ns
 
     @property
     def started_at_ns(self) -> int:
-        """When it was claimed, unix ns; 0 before that."""
+        """When it was claimed, Unix ns; 0 before that."""
         return self.head.started_at_ns if self.state != at.READY else 0
 
     @property
     def finished_at_ns(self) -> int:
-        """When it ended, unix ns; 0 before that."""
+        """When it ended, Unix ns; 0 before that."""
         return self.head.finished_at_ns if self.state in at.FINISHED else 0
 
     @property
@@ -117,6 +117,11 @@ class Found:
         """Who claimed it, "" before that."""
         worker = self.head.worker if self.state != at.READY else 0
         return _worker_id(self._reader.alias, worker) if worker else ""
+
+    @property
+    def worker_pid(self) -> int:
+        """The pid of the process that claimed it, 0 before that."""
+        return self.head.worker >> 32 if self.state != at.READY else 0
 
     @property
     def loss(self) -> WorkerLost | None:
@@ -133,11 +138,11 @@ class Found:
         return state == at.FAILED and is_cancelled(noted_loss(self.head.stop))
 
     def arguments(self) -> Any:
-        """Unpickles the arguments."""
+        """Return the arguments, unpickled."""
         return self._reader.arguments(self)
 
     def outcome(self) -> Any:
-        """Unpickles the return value, or the error: (exception class path, text)."""
+        """Return the return value or the error (exception class path, text), unpickled."""
         return loss_error(self.head) if self.state == at.LOST else self._reader.outcome(self)
 
 
@@ -163,14 +168,18 @@ class Reader:
         self._inline = inline_bytes(self._size)
         self._reserved = 0  # at least so many slots have memory; it only grows
 
-    def find(self, result_id: str) -> Found:
-        """The record behind an id.
+    def find(self, result_id: str, address: tuple[int, int, int] | None = None) -> Found:
+        """Return the record behind an id.
+
+        Args:
+            result_id: The id.
+            address: What `parse_id` makes of it, where that is known.
 
         Raises:
             TaskResultDoesNotExist: No id of this ring, or its slot was recycled.
             StoreUnavailable: The record is damaged.
         """
-        slot, high, low = parse_id(result_id)
+        slot, high, low = address or parse_id(result_id)
         if slot >= self._reserved:
             self._reserved = self._table.slots.reserved()
         if not 0 < slot < self._reserved:
@@ -202,8 +211,12 @@ class Reader:
                 return found
         raise damaged(self._table, slot, wrong)
 
+    def find_words(self, high: int, low: int) -> Found:
+        """Do as `find`, for the two words of an id."""
+        return self.find(format_id(high, low), (slot_of_id(low), high, low))
+
     def arguments(self, found: Found) -> Any:
-        """Unpickles the arguments: from what is in hand, or from their chain.
+        """Return the arguments, unpickled from what is in hand or from their chain.
 
         Raises:
             ArgumentsDropped: They had to make room when the task had finished.
@@ -221,7 +234,7 @@ class Reader:
             raise
 
     def outcome(self, found: Found) -> Any:
-        """Unpickles the return value or the error, likewise."""
+        """Return the return value or the error, likewise."""
         head = found.head
         if head.outcome_chain:
             return self._unpickled(
@@ -231,7 +244,7 @@ class Reader:
         return None if data == NONE else pickle.loads(data)
 
     def meta(self, found: Found) -> bytes:
-        """What names the task."""
+        """Return what names the task."""
         head = found.head
         if not head.arguments_chain:
             return inline_meta(found.raw, head)
@@ -261,7 +274,7 @@ class Reader:
         _ = found.metadata
 
     def _unpickled(self, found: Found, chain: int, offset: int, size: int, table_crc: int) -> Any:
-        """Unpickles a chained payload of a record, each piece once its CRC holds.
+        """Return a chained payload of a record, each piece unpickled once its CRC holds.
 
         Raises:
             TaskResultDoesNotExist: The record was recycled since it was found.
@@ -271,7 +284,7 @@ class Reader:
         return decode(source, size, table_crc, partial(self._refuse, found))
 
     def _refuse(self, found: Found) -> NoReturn:
-        """Raises the reason why a CRC of a payload does not match."""
+        """Raise the reason why a CRC of a payload does not match."""
         now = self._words[self._commit + found.slot]
         if (now ^ found.word) & at.GENERATION_MASK or now >> at.STATE_SHIFT < at.READY:
             raise does_not_exist(found.result_id)
@@ -304,7 +317,7 @@ class Reader:
 
 
 def does_not_exist(result_id: object) -> TaskResultDoesNotExist:
-    """What to raise for an id that names nothing here."""
+    """Return what to raise for an id that names nothing here."""
     return TaskResultDoesNotExist(
         f"No result {str(result_id)[:80]!r}: it was never made here, it was evicted (MAX_RESULTS "
         "finished results are kept), or it expired (RESULT_TTL, FAILURE_TTL)."
@@ -312,7 +325,7 @@ def does_not_exist(result_id: object) -> TaskResultDoesNotExist:
 
 
 def damaged(table: Table, slot: int, problem: str) -> StoreUnavailable:
-    """What to raise for a record whose CRCs do not hold."""
+    """Return what to raise for a record whose CRCs do not hold."""
     return StoreUnavailable(
         f"the record in slot {slot} is damaged: {problem or 'it never stops changing'}",
         path=table.segment.path,

@@ -20,7 +20,7 @@ class Recency:
         self._back = segment.geometry.column("back")
 
     def append(self, slot: int) -> None:
-        """Links a finished record in as the most recent one."""
+        """Link a finished record in as the most recent one."""
         words = self._words
         newest = words[at.H_NEWEST]
         if newest >= self._segment.limit:
@@ -34,7 +34,7 @@ class Recency:
         words[at.H_NEWEST] = slot
 
     def fill(self, slots: list[int], links: "array[int]", backs: "array[int]") -> None:
-        """Links these records, for a rebuild: the least recently used first.
+        """Link these records, for a rebuild: the least recently used first.
 
         Args:
             slots: The records.
@@ -54,7 +54,7 @@ class Recency:
         links[older] = links[0] = 0  # the newest one's, and slot 0 is none
 
     def next_to_look_at(self) -> int:
-        """Moves the hand to the next finished record, and says which; 0 at the end of the list.
+        """Move the hand to the next finished record, and return which; 0 at the end of the list.
 
         Raises:
             IndexError: The list is damaged: a walk along it must come to its end.
@@ -73,7 +73,7 @@ class Recency:
         return slot
 
     def stamp(self, slot: int) -> None:
-        """Notes the use of a record where a rebuild finds it."""
+        """Note the use of a record where a rebuild finds it."""
         words = self._words
         words[self._sequence + slot] = tick = words[at.H_TICK]
         words[at.H_TICK] = tick + 1
@@ -106,7 +106,7 @@ class Recency:
         words[at.H_NEWEST] = slot
 
     def remove(self, slot: int) -> None:
-        """Links a record out."""
+        """Take a record out."""
         words = self._words
         newer = words[self._link + slot]
         older = words[self._back + slot]

@@ -27,7 +27,7 @@ from .source import Source
 SEARCHED_AT_ONCE: Final = 2**17
 # The longest run that is taken at once: looking at its words and writing them takes up to 0.4 ms.
 LONGEST_RUN: Final = 2**11
-# How many runs of a chain one hold of the lock takes or frees, at 1 to 2 us each.
+# How many runs of a chain one hold of the lock takes or frees, at 1 to 2 µs each.
 RUNS_AT_ONCE: Final = 64
 # How many slots are freed at once, but for the last run: 0.1 ms, at 3 ns each.
 FREED_AT_ONCE: Final = 2**15
@@ -64,7 +64,7 @@ class Wanted:
     rounds: int = 0
 
     def next_round(self, run: int) -> None:
-        """Starts from the beginning of the map, with shorter runs."""
+        """Go on from the beginning of the map, with shorter runs."""
         self.rounds += run == 1
         self.run = max(1, run // _SHORTER)
         self.place = 1
@@ -91,7 +91,7 @@ class Slots:
         self.step = geometry.step
 
     def grow(self) -> bool:
-        """Reserves one more step of slots (in the lock); False at the ceiling or without room."""
+        """Reserve one more step of slots (in the lock); return False where there is no room."""
         first = self.reserved()
         end = min(first + self.step, self.total)
         if end <= first:
@@ -109,7 +109,7 @@ class Slots:
         return True
 
     def restore_reserved(self) -> None:
-        """Finds out how many slots have memory, where the header is damaged (in the lock)."""
+        """Find out how many slots have memory, where the header is damaged (in the lock)."""
         # pread, not the mapping: reading a hole through a mapping makes a page, or is a SIGBUS.
         column = os.pread(self._segment.fd, self.total * 8, self._commit * 8)
         ever_used = len(column.rstrip(b"\0")) // 8 + 1
@@ -118,7 +118,7 @@ class Slots:
         self._words[at.H_RESERVED] = at.checked(end)
 
     def take_one(self) -> int:
-        """A free slot, marked as used (in the lock, dirty, with H_FREE > 0)."""
+        """Return a free slot, marked as used (in the lock, dirty, with H_FREE > 0)."""
         words, view, base = self._words, self._bytes, self._map
         slot: int = max(1, words[at.H_CURSOR])
         reserved = self.reserved()
@@ -137,7 +137,7 @@ class Slots:
         return slot
 
     def take_runs(self, wanted: Wanted) -> bool:
-        """Takes some runs of free slots for a chain; whether it is whole now.
+        """Take some runs of free slots for a chain, and return whether it is whole now.
 
         In the lock, dirty, with at least `wanted.count` free slots. Long runs come first: 16 MiB in
         one run are copied in 0.8 ms, in 16,384 pieces in 16 ms. Where no run is left that is as
@@ -184,9 +184,9 @@ class Slots:
         wanted.count -= length
 
     def _must_be_free(self, start: int, words: Iterable[int], end: int) -> None:
-        """Raises where the free map offers slots that a record occupies, by their commit words.
+        """Raise where the free map offers slots that a record occupies, by their commit words.
 
-        The map is derived, and one damaged byte of it must not cost somebody's task.
+        The map is derived, and one damaged byte of it must not cost a task.
         """
         column, commit, reserved = self._words, self._commit, self.reserved()
         for word in words:
@@ -202,7 +202,7 @@ class Slots:
                 raise inconsistent(self._segment.path)
 
     def _reaches(self, chain_word: int, head: int, start: int, end: int) -> bool:
-        """Whether the record that a CHAIN word names lives, and has a slot of `start` to `end`."""
+        """Return whether the record that a CHAIN word names lives, with a slot in this range."""
         words = self._words
         word = words[self._commit + head]
         state = word >> at.STATE_SHIFT
@@ -219,17 +219,17 @@ class Slots:
         )
 
     def request_chain(self, head: int) -> int:
-        """The chain of a record's request, without what was dropped of it; 0 is none."""
+        """Return the chain of a record's request, without what was dropped of it; 0 is none."""
         chain: int = self._words[(self._slots_at + head * self.size) // 8 + S_ARGUMENTS_CHAIN]
         return self.meta_chain(head, chain) if chain and self.is_cut(head) else chain
 
     def is_cut(self, head: int) -> bool:
-        """Whether the arguments of a finished record were dropped: its `due` word says so."""
+        """Return whether a finished record's arguments were dropped: its `due` word says so."""
         words = self._words
         return bool(words[self._due + head] == words[self._commit + head] & at.GENERATION_MASK)
 
     def meta_chain(self, head: int, chain: int) -> int:
-        """The part of the chain of a request that holds its meta; 0 if that is in several runs."""
+        """Return the part of a request's chain that holds its meta, 0 if it is in several runs."""
         fields = (self._slots_at + head * self.size) // 8
         count = at.slots_for(self._words[fields + S_META_BYTES], self.size)
         if not 0 < count <= chain >> at.EXTENT_SHIFT:
@@ -237,7 +237,7 @@ class Slots:
         return count << at.EXTENT_SHIFT | chain & at.EXTENT_SLOT_MASK
 
     def cut(self, head: int) -> int:
-        """Drops the chained arguments of a finished record (in the lock); how many slots they had.
+        """Drop the chained arguments of a finished record, and return their slots (in the lock).
 
         What names the task stays, in the first slots of the chain. The store to `due` decides: a
         rebuild goes by it, and readers that find less than they look for.
@@ -267,12 +267,12 @@ class Slots:
         return freed
 
     def give_back(self, slot: int) -> None:
-        """Marks one slot as free (in the lock; its commit word says so already)."""
+        """Mark one slot as free (in the lock; its commit word says so already)."""
         self._bytes[self._map + slot] = 0
         self._words[at.H_FREE] += 1
 
     def discard(self, *chains: int) -> None:
-        """Gives up chains that no record names any more (in the lock, dirty); 0 is none.
+        """Give up chains that no record names any more, 0 for none (in the lock, dirty).
 
         Their slots become free in pieces: one at once, of however many chains, the rest with
         whatever needs room next. What is not free yet is in a list: its top in the header, the next
@@ -287,7 +287,7 @@ class Slots:
         self.free_discarded()
 
     def free_discarded(self) -> None:
-        """Frees some of the slots that were given up (in the lock, dirty): 0.2 ms at most.
+        """Free some of the slots that were given up (in the lock, dirty): 0.2 ms at most.
 
         A chain ends where a link is damaged: what is behind it is free after the next rebuild.
         """
@@ -318,13 +318,13 @@ class Slots:
                 break
 
     def _belongs(self, start: int, length: int, owner_word: int) -> bool:
-        """Whether the slots of a run all bear the same commit word."""
+        """Return whether the slots of a run all bear the same commit word."""
         # As bytes: 1 ns a word. Python's numbers would take 20.
         column = self._bytes[8 * (self._commit + start) : 8 * (self._commit + start + length)]
         return column.tobytes() == owner_word.to_bytes(8, sys.byteorder) * length
 
     def discarded(self) -> list[int]:
-        """The slots that were given up and are not free yet."""
+        """Return the slots that were given up and are not free yet."""
         words, reserved = self._words, self.reserved()
         found: list[int] = []
         top = words[at.H_DISCARDED]
@@ -339,7 +339,7 @@ class Slots:
         return found
 
     def extents(self, chain: int, owner_word: int) -> Iterator[tuple[int, int]]:
-        """The runs of a chain as (first slot, length).
+        """Yield the runs of a chain as (first slot, length).
 
         It ends early where a link leaves the ring or a slot names another owner: a record that was
         recycled under the reader, or damage. The caller's CRC tells.
@@ -359,7 +359,7 @@ class Slots:
             chain = words[self._link + start]
 
     def write(self, chain: int, owner_word: int, parts: list[bytes]) -> None:
-        """Copies the parts of a payload, one after the other, into a chain (outside the lock).
+        """Copy the parts of a payload, one after the other, into a chain (outside the lock).
 
         Raises:
             StoreUnavailable: The chain is not ours any more: we were taken for dead.
@@ -380,19 +380,19 @@ class Slots:
                 offset += part
 
     def source(self, chain: int, owner_word: int, offset: int) -> Source:
-        """The bytes of a chain from `offset` on, to be read once (outside the lock)."""
+        """Return the bytes of a chain from `offset` on, to be read once (outside the lock)."""
         source = Source(self._bytes, self._places(chain, owner_word))
         source.take(offset)
         return source
 
     def _places(self, chain: int, owner_word: int) -> Iterator[tuple[int, int]]:
-        """The runs of a chain as bytes of the segment: (start, end)."""
+        """Yield the runs of a chain as bytes of the segment: (start, end)."""
         for start, length in self.extents(chain, owner_word):
             place = self._slots_at + start * self.size
             yield place, place + length * self.size
 
     def _find(self, count: int, start: int, end: int) -> int:
-        """The first of `count` free neighbours in a part of the map, 0 where there are none."""
+        """Return the first of `count` free neighbours in a part of the map, 0 for none."""
         base = self._map
         found = self._segment.find(bytes(count), base + start, base + end)
         return found - base if found >= 0 else 0

@@ -12,7 +12,7 @@ class Source:
         self._place = self._end = 0
 
     def take(self, size: int) -> list[memoryview]:
-        """Views of the next `size` bytes, which others may write to; fewer where the chain ends."""
+        """Return views of the next `size` bytes, or fewer; others may write to them."""
         views = []
         while size > 0:
             if self._place == self._end:
@@ -26,5 +26,5 @@ class Source:
         return views
 
     def copy(self, size: int) -> bytes:
-        """A private copy of the next `size` bytes; fewer where the chain ends."""
+        """Return a private copy of the next `size` bytes; fewer where the chain ends."""
         return b"".join(self.take(size))  # the one copy, also where there is but one view

@@ -24,7 +24,7 @@ from .recency import Recency
 from .schedule import ScheduleRows
 from .slots import Slots
 
-# 50 us of small records; no other once they had more than twice as many slots.
+# 50 µs of small records; no other once they had more than twice as many slots.
 EVICTED_AT_ONCE: Final = 16
 # 0.1 ms: how many finished records one hold searches for arguments to drop.
 LOOKED_AT_ONCE: Final = 128
@@ -63,15 +63,15 @@ class Table:
         self.due = geometry.column("due")
 
     def offset(self, slot: int) -> int:
-        """The byte offset of a slot."""
+        """Return the byte offset of a slot."""
         return self._slots_at + slot * self._size
 
     def state(self, slot: int) -> int:
-        """The state in a slot's commit word."""
+        """Return the state in a slot's commit word."""
         return int(self.words[self.commit + slot] >> at.STATE_SHIFT)
 
     def is_run_by(self, slot: int, owner: int) -> bool:
-        """Whether a slot's task is RUNNING by the process of an entry; any slot may be asked."""
+        """Return whether a slot's task is RUNNING by an entry's process; any slot may be asked."""
         if 0 < slot < self.segment.limit:  # once per claim: no further call
             word = self.words[self.commit + slot]
             return bool(
@@ -81,7 +81,7 @@ class Table:
         return self.is_owned_by(slot, owner, at.RUNNING)
 
     def is_owned_by(self, slot: int, owner: int, state: int) -> bool:
-        """Whether a slot is WRITING or RUNNING by the process of an entry; any may be asked."""
+        """Return whether a slot is in this state by an entry's process; any slot may be asked."""
         if not slot or (slot >= self.segment.limit and slot >= self.slots.reserved()):
             return False
         word = self.words[self.commit + slot]
@@ -90,12 +90,12 @@ class Table:
         )
 
     def head(self, slot: int) -> Head:
-        """The head slot's words as they stand."""
+        """Return the head slot's words as they stand."""
         offset = self.offset(slot)
         return make_head(self.bytes[offset : offset + HEAD_BYTES])
 
     def chains(self, slot: int) -> list[int]:
-        """The chain words that a head slot's record holds in its present state."""
+        """Return the chain words that a head slot's record holds in its present state."""
         word = self.offset(slot) // 8
         state = self.state(slot)
         chains = [self.slots.request_chain(slot)]
@@ -106,11 +106,11 @@ class Table:
         return [chain for chain in chains if chain]
 
     def owner_word(self, slot: int) -> int:
-        """The commit word that the record's chained slots bear."""
+        """Return the commit word that the record's chained slots bear."""
         return at.chain_word(slot, self.words[self.commit + slot] & at.GENERATION_MASK)
 
     def free(self, slot: int) -> None:
-        """Frees a record with its chains, which nothing links any more."""
+        """Free a record with its chains, which nothing links any more."""
         word = self.offset(slot) // 8
         if not (
             self.words[word + S_ARGUMENTS_CHAIN]
@@ -126,7 +126,7 @@ class Table:
         self.slots.give_back(slot)
 
     def evict_oldest(self) -> int:
-        """Recycles the least recently used finished record; says how many slots it had."""
+        """Recycle the least recently used finished record, and return how many slots it had."""
         words = self.words
         words[at.H_DIRTY] = 1
         slot = words[at.H_OLDEST]
@@ -154,7 +154,7 @@ class Table:
         return count
 
     def make_room(self, count: int, keep: int) -> Room:
-        """Does a step towards `count` free slots, and `keep` more that are free or can be made so.
+        """Take a step towards `count` free slots, and `keep` more that are free or can be made so.
 
         It grows into reserved memory first, then drops arguments of what has finished, and then
         evicts; nothing is evicted in vain.
@@ -185,7 +185,7 @@ class Table:
         return Room.MORE
 
     def drop_arguments(self) -> bool:
-        """Drops the arguments of the next finished record that has chained ones, if it is near.
+        """Drop the arguments of the next finished record that has chained ones, if it is near.
 
         Returns:
             Whether there may be more; False where none was found, and all records were looked at.
@@ -205,7 +205,7 @@ class Table:
         return True
 
     def link_finished(self, slot: int, slots: int, keep: int) -> None:
-        """Links a record that just became finished, of `slots` slots.
+        """Link a record that just became finished, of `slots` slots.
 
         While more than `keep` are kept, two go for each that comes.
         """
@@ -221,7 +221,7 @@ class Table:
                 self.evict_oldest()
 
     def trim(self, keep: int) -> bool:
-        """Evicts some of what is beyond `keep` finished records; whether any are left there."""
+        """Evict some of what is beyond `keep` finished records, and return whether any are left."""
         words = self.words
         if words[at.H_DISCARDED]:
             words[at.H_DIRTY] = 1
@@ -237,7 +237,7 @@ class Table:
         return True
 
     def slots_of(self, slot: int) -> int:
-        """How many slots a finished record occupies."""
+        """Return how many slots a finished record occupies."""
         word = self.offset(slot) // 8
         if not (
             self.words[word + S_ARGUMENTS_CHAIN]

@@ -70,13 +70,13 @@ class Workforce:
         return Allowance(*(shared_optional(words, which) for which in limits))
 
     def runnable(self) -> int:
-        """How many tasks wait that our pool may run: of its code, and of those that it adopted."""
+        """Return how many tasks wait that our pool may run: its code's and adopted ones."""
         return self._codes.runnable(self._registry.share(self._registry.index))
 
     def hire(self, have: int, wanted: int, *, waiting: bool, strays: int) -> Hiring:
-        """Whether our pool may start workers; it is noted as if it had them.
+        """Say whether our pool may start workers, which are noted as if it had them.
 
-        Where somebody is inside for long it may start none: they would have to wait as well.
+        Where another process is inside for long it may start none: they would have to wait as well.
 
         Args:
             have: How many it has.
@@ -88,7 +88,7 @@ class Workforce:
         return hiring or Hiring(0)
 
     def give_way(self) -> bool:
-        """Whether this worker is to end, since another code's pool is short of them (0.2 us)."""
+        """Return whether this worker is to end, since another code's pool is short (0.2 µs)."""
         wanted = self._words[at.H_WANTED] & ~(1 << self._registry.code)
         return bool(wanted) and self._mutex.insist(self._give_way)
 
@@ -126,7 +126,7 @@ class Workforce:
         return bool(full and on_their_way <= 0)
 
     def adopt(self, orphans: int, latest: int) -> None:
-        """A pool: lets its workers run tasks of other codes (a bit for each) up to a serial."""
+        """Let our pool's workers run tasks of other codes (a bit for each) up to a serial."""
         if self._registry.owned():
             self._registry.set_field(at.E_ADOPTED, latest << at.CODES | orphans if orphans else 0)
 
@@ -175,7 +175,7 @@ class Workforce:
         return True
 
     def _look(self) -> tuple[Counter[int], int]:
-        """By code the workers that living pools have, and how many places more workers may take.
+        """Return by code the workers of living pools, and how many places more workers may take.
 
         Leaving pools count as well, and workers on their way as if they were attached.
         """
@@ -192,7 +192,7 @@ class Workforce:
         return found, at.ENTRIES - KEPT - used - coming
 
     def _rivals(self) -> list[int]:
-        """Other codes whose pools say that they are short of workers, and live."""
+        """Return other codes whose pools say that they are short of workers, and live."""
         wanted, ours = self._words[at.H_WANTED], self._registry.code
         return [
             code

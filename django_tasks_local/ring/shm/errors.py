@@ -1,4 +1,4 @@
-"""What to say when a ring can't be used: what is wrong, where, and the way out."""
+"""What to say when a ring cannot be used: what is wrong, where, and the way out."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ MORE_SHM: Final = f"give {DIRECTORY} more room (docker run --shm-size=256m; Comp
 
 
 def unavailable(error: Exception, path: str) -> StoreUnavailable:
-    """What to say where an object can't be opened or made."""
+    """Return what to say where an object cannot be opened or made."""
     number = getattr(error, "errno", None)
     if number == errno.ENOSPC:
         return no_space(path)
@@ -34,19 +34,19 @@ def unavailable(error: Exception, path: str) -> StoreUnavailable:
     elif not os.path.isdir(DIRECTORY):
         what, fix = f"there is no {DIRECTORY}", f"mount a tmpfs on {DIRECTORY}"
     else:
-        what, fix = f"it can't be opened ({error})", f"see that {DIRECTORY} is a writable tmpfs"
+        what, fix = f"it cannot be opened ({error})", f"see that {DIRECTORY} is a writable tmpfs"
     return StoreUnavailable(what, path=path, fix=fix)
 
 
 def inconsistent(path: str) -> StoreUnavailable:
-    """What to raise, with the dirty word set, where what is derived turns out to be wrong."""
+    """Return what to raise, with the dirty word set, where derived words are wrong."""
     return StoreUnavailable(
         "its lists do not fit its slots", path=path, fix="they are rebuilt at the next use"
     )
 
 
 def lost_hold(path: str) -> StoreUnavailable:
-    """What to raise where others took this process for dead."""
+    """Return what to raise where others took this process for dead."""
     return StoreUnavailable(
         "this process lost its record locks in the ring and was taken for dead",
         path=path,
@@ -55,7 +55,7 @@ def lost_hold(path: str) -> StoreUnavailable:
 
 
 def no_space(path: str) -> StoreUnavailable:
-    """What to say when `/dev/shm` is full."""
+    """Return what to say when `/dev/shm` is full."""
     return StoreUnavailable(
         f"{DIRECTORY} is full",
         path=path,
@@ -64,7 +64,7 @@ def no_space(path: str) -> StoreUnavailable:
 
 
 def frozen(pid: int, path: str, for_s: float) -> StoreUnavailable:
-    """What to raise where process `pid` has kept the guard for too long."""
+    """Return what to raise where process `pid` has kept the guard for too long."""
     who = f"process {pid}" if pid > 0 else "a process in another pid namespace"
     return StoreUnavailable(
         f"{who} has been inside the ring for more than {for_s:.0f} s; it is alive but does not "

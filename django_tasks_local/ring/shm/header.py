@@ -19,14 +19,14 @@ DESTROY: Final = "`manage.py local_tasks destroy` removes it, with all that is i
 
 
 def read_head(fd: int) -> tuple[memoryview, int]:
-    """The header's words, zeros where there are none yet, and the size of the file."""
+    """Return the header's words, zeros where there are none yet, and the size of the file."""
     # pread, no mapping: closing a mapping closes a descriptor of the file, and drops the guard.
     head = os.pread(fd, at.PAGE, 0).ljust(at.PAGE, b"\0")
     return memoryview(head).cast("Q"), os.fstat(fd).st_size
 
 
 def geometry_of(head: memoryview, size: int) -> at.Geometry | None:
-    """What a complete header of our layout says, None for any other."""
+    """Return what a complete header of our layout says, None for any other."""
     if head[at.H_MAGIC] != at.MAGIC or head[at.H_VERSION] != at.VERSION:
         return None
     if geometry_crc(head) != head[at.H_GEOMETRY_CRC]:
@@ -36,17 +36,17 @@ def geometry_of(head: memoryview, size: int) -> at.Geometry | None:
 
 
 def is_half_made(head: memoryview, size: int) -> bool:
-    """Whether a header, with nobody attached, is what a process that dies in `_lay_out` leaves.
+    """Return whether a header is what a process that dies in `_lay_out` leaves: nobody is attached.
 
-    That is nothing, zeros, or all but the magic, in a file of the size that it says. Whatever else
-    is there was a ring once, or is somebody's file: to lay out a ring over it would destroy it. (A
-    ring that was cut to no bytes at all looks like one that nobody has begun with.)
+    That is nothing, zeros, or all but the magic, in a file of the size that it says. Anything else
+    was a ring once, or is another program's file, which a new ring would destroy. (A ring that was
+    cut to no bytes at all looks like one that nobody has begun with.)
     """
     return not any(head) or bool(head[at.H_MAGIC] == 0 and head[at.H_SEGMENT_BYTES] == size)
 
 
 def unusable(head: memoryview, size: int, path: str) -> StoreUnavailable:
-    """Why a header is not one of our layout."""
+    """Return why a header is not one of our layout."""
     if head[at.H_MAGIC] == at.MAGIC and size < at.PAGE:
         what = f"its header is damaged: it was cut to {counted(size, 'byte')}"
         return StoreUnavailable(what, path=path, fix=DESTROY)
@@ -63,12 +63,12 @@ def unusable(head: memoryview, size: int, path: str) -> StoreUnavailable:
 
 
 def geometry_crc(head: "memoryview | array[int]") -> int:
-    """The CRC of the words that say how large everything is."""
+    """Return the CRC of the words that say how large everything is."""
     return zlib.crc32(bytes(head[at.H_VERSION : at.H_GEOMETRY_CRC]))
 
 
 def write_geometry(head: "memoryview | array[int]", geometry: at.Geometry) -> None:
-    """Writes the words that say how large everything is, and their CRC."""
+    """Write the words that say how large everything is, and their CRC."""
     head[at.H_VERSION] = at.VERSION
     head[at.H_SEGMENT_BYTES] = geometry.segment_bytes
     head[at.H_SLOT_SIZE] = geometry.slot_size
@@ -78,7 +78,7 @@ def write_geometry(head: "memoryview | array[int]", geometry: at.Geometry) -> No
 
 
 def sound_geometry(name: str, fd: int, wanted: at.Geometry) -> at.Geometry | None:
-    """The geometry of a segment that is complete and stays as it is, None for any other."""
+    """Return the geometry of a segment that is complete and stays as it is, None for any other."""
     if os.fstat(fd).st_nlink == 0:
         return None
     geometry = geometry_of(*read_head(fd))
@@ -96,15 +96,15 @@ def _warn_of_old_sizes(name: str, geometry: at.Geometry) -> None:
     )  # fmt: skip
 
 
-def prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geometry | None:
-    """With the guard held: the geometry of the segment behind `fd`, None to open it again."""
+def prepare(name: str, fd: int, wanted: at.Geometry, temporary: bool) -> at.Geometry | None:
+    """Return the geometry of the segment behind `fd`, None to open it again (guard held)."""
     if os.fstat(fd).st_nlink == 0:
         return None
     path = segment_path(name)
     head, size = read_head(fd)
     attached_to = any_held(fd, LIVENESS)
     if is_half_made(head, size) and not attached_to:
-        return _lay_out(fd, wanted, passing, path)
+        return _lay_out(fd, wanted, temporary, path)
     idle = size >= at.PAGE and not (attached_to or head[at.H_UNFINISHED] or head[at.H_DIRTY])
     if head[at.H_MAGIC] == at.MAGIC and head[at.H_VERSION] != at.VERSION and idle:
         logger.warning(
@@ -127,8 +127,8 @@ def prepare(name: str, fd: int, wanted: at.Geometry, passing: bool) -> at.Geomet
     return geometry
 
 
-def _lay_out(fd: int, geometry: at.Geometry, passing: bool, path: str) -> at.Geometry:
-    """Makes an empty ring. The magic comes last: without it the next process starts again."""
+def _lay_out(fd: int, geometry: at.Geometry, temporary: bool, path: str) -> at.Geometry:
+    """Make an empty ring. The magic comes last: without it the next process starts again."""
     try:
         os.ftruncate(fd, 0)
         os.ftruncate(fd, geometry.segment_bytes)
@@ -144,7 +144,7 @@ def _lay_out(fd: int, geometry: at.Geometry, passing: bool, path: str) -> at.Geo
     head[at.H_RESERVED] = at.checked(first_step)
     head[at.H_FREE] = first_step - 1
     head[at.H_TICK] = 1
-    head[at.H_PASSING] = passing
+    head[at.H_TEMPORARY] = temporary
     os.pwrite(fd, head, 0)
     head[at.H_MAGIC] = at.MAGIC
     os.pwrite(fd, memoryview(head)[:1], 0)

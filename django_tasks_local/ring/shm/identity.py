@@ -10,9 +10,9 @@ _INODE: Final = 1  # the second word of `struct stat`, see `inode_check`
 
 
 def inode_check(fd: int, inode: int) -> Callable[[], bool]:
-    """A function that says whether `fd` is open and that inode.
+    """Return a function that says whether `fd` is open and that inode.
 
-    `os.fstat` makes an object of all that the kernel answers, for 1 to 2 us, and gives up the GIL.
+    `os.fstat` makes an object of all that the kernel answers, for 1 to 2 µs, and gives up the GIL.
     The C function takes 0.6; where a C library has it under another name, or the inode stands
     elsewhere, `os.fstat` it is.
     """
@@ -31,7 +31,7 @@ def inode_check(fd: int, inode: int) -> Callable[[], bool]:
 
 
 def is_inode(fd: int, inode: int) -> bool:
-    """Whether a descriptor is open and that inode."""
+    """Return whether a descriptor is open and that inode."""
     try:
         return os.fstat(fd).st_ino == inode
     except OSError:

@@ -27,23 +27,23 @@ class Leadership:
         self._successor = ByteLock(segment.fd, successor_byte(code))
 
     def pool_alive(self) -> bool:
-        """Whether another process holds the pool's place (0.5 us)."""
+        """Return whether another process holds the pool's place (0.5 µs)."""
         return self._pool.held()
 
     def pool_looks_alive(self) -> bool:
-        """As `pool_alive`, for who looks once a second; see `ByteLock.looks_held`."""
+        """Do as `pool_alive`, for one look a second; see `ByteLock.looks_held`."""
         return self._pool.looks_held()
 
     def successor_alive(self) -> bool:
-        """Whether another process is on its way to the pool's place."""
+        """Return whether another process is on its way to the pool's place."""
         return self._successor.held()
 
     def take_successor(self) -> bool:
-        """Takes the successor's place, if it is free."""
+        """Take the successor's place, if it is free."""
         return self._successor.acquire()
 
     def take_pool(self) -> bool:
-        """Takes the pool's place if it is free; then nobody is on the way to it any more."""
+        """Take the pool's place if it is free; then nobody is on the way to it any more."""
         if not self._pool.acquire():
             return False
         self._put(at.C_SUCCESSOR, 0)
@@ -51,31 +51,31 @@ class Leadership:
         return True
 
     def hold_pool(self) -> bool:
-        """Takes the pool's place once more; False where it was lost and another pool has it."""
+        """Take the pool's place once more; return False where another pool has it."""
         return self._pool.acquire()
 
     def leave_pool(self) -> None:
-        """Gives the pool's place free."""
+        """Leave the pool's place."""
         self._pool.release()
 
     def digest(self) -> int:
-        """The digest of the code that this place belongs to now."""
+        """Return the digest of the code that this place belongs to now."""
         return self._get(at.C_DIGEST)
 
     def ask_for_successor(self, serial: int) -> None:
-        """Asks the sites from `serial` on to start a new pool. Only the pool itself may ask.
+        """Ask the sites from `serial` on to start a new pool. Only the pool itself may ask.
 
         Instead of a serial it may be `ANY_SERVER`.
         """
         self._put(at.C_SUCCESSOR, serial + 1)
 
     def successor_wanted(self, serial: int, *, server: bool) -> bool:
-        """Whether the pool asks for a successor, and the site `serial` is one to start it."""
+        """Return whether the pool asks for a successor that the site `serial` may start."""
         wish = self._get(at.C_SUCCESSOR)
         return bool(wish and (serial >= wish - 1 or (server and wish - 1 == ANY_SERVER)))
 
-    def may_start_pool(self, first_s: float, longest_s: float) -> bool:
-        """Whether a pool may be started now; if so, the start is noted for all sites.
+    def reserve_start(self, first_s: float, longest_s: float) -> bool:
+        """Note the start of a pool for all sites; return False where none may be started now.
 
         Args:
             first_s: The pause after a start; it doubles with every start until `forget_failures`.
@@ -92,7 +92,7 @@ class Leadership:
         return True
 
     def forget_failures(self) -> None:
-        """Lets the next pool be started without a pause.
+        """Let the next pool be started without a pause.
 
         One has proved itself, or a new site may bring what the last one lacked.
         """
@@ -100,11 +100,11 @@ class Leadership:
         self._put(at.C_START_AFTER, 0)
 
     def workers(self) -> int:
-        """How many workers all pools have noted, those of leaving predecessors included."""
+        """Return how many workers all pools have noted, those of leaving predecessors included."""
         return int(self._words[at.H_POOL_WORKERS])
 
-    def crowded(self) -> bool:
-        """Whether every worker may be busy and there may be more, as far as the words tell.
+    def wants_more_workers(self) -> bool:
+        """Return whether all workers may be busy and there may be more, as far as the words tell.
 
         Where another code has workers as well, the words do not tell whose are busy.
         """
@@ -115,22 +115,22 @@ class Leadership:
         )
 
     def newest_site(self) -> int:
-        """The serial of the site process of this code that attached last."""
+        """Return the serial of the site process of this code that attached last."""
         return self._get(at.C_NEWEST)
 
-    def set_cleared(self, serial: int) -> None:
-        """Lets what sites up to this serial enqueue go into the lane of what was compared.
+    def set_runnable_up_to(self, serial: int) -> None:
+        """Let what sites up to this serial enqueue go into the lane of what was compared.
 
         Never less than a predecessor did: that lane must not hold anything newer. Its workers wait
         until this pool has compared as much.
         """
-        before = self._get(at.C_CLEARED)
+        before = self._get(at.C_RUNNABLE_UP_TO)
         damaged = before > self._get(at.C_NEWEST)  # no pool compares with a site that is not there
-        self._put(at.C_CLEARED, serial if damaged else max(serial, before))
+        self._put(at.C_RUNNABLE_UP_TO, serial if damaged else max(serial, before))
 
-    def cleared(self) -> int:
-        """Up to which serial tasks go into that lane."""
-        return self._get(at.C_CLEARED)
+    def runnable_up_to(self) -> int:
+        """Return up to which serial tasks go into that lane."""
+        return self._get(at.C_RUNNABLE_UP_TO)
 
     def _get(self, which: int) -> int:
         word: int = self._words[self._start + which]

@@ -38,7 +38,7 @@ class Limits:
         return at.Geometry.fitting(self.slot_size, self.shm_size)
 
     def share(self, words: memoryview) -> None:
-        """Makes these limits those of all attached processes."""
+        """Make these limits those of all attached processes."""
         words[at.H_MAX_RESULTS] = self.max_results
         words[at.H_MAX_PENDING] = self.max_pending
         # 0 stands for None: until it is done.
@@ -54,12 +54,12 @@ class Limits:
 
 
 def shared_max_workers(words: memoryview) -> int:
-    """MAX_WORKERS as the ring's processes share it; a damaged word starts no storm of processes."""
+    """Return MAX_WORKERS as the ring's processes share it; a damaged word gives a small number."""
     return min(words[at.H_MAX_WORKERS], MOST_WORKERS)
 
 
 def shared_drain_timeout_s(words: memoryview) -> float | None:
-    """DRAIN_TIMEOUT as the ring's processes share it."""
+    """Return DRAIN_TIMEOUT as the ring's processes share it."""
     word: int = words[at.H_DRAIN_MS]
     return (word - 1) / 1000 if word else None
 

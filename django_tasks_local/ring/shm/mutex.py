@@ -7,7 +7,7 @@ Three parts, because no single one survives everything (each fact here was measu
 - the **guard**, a POSIX record lock on one byte far behind the end of the segment, is what
   excludes: the kernel drops it with the process, whatever killed it, and no pid, start time or
   time-out has to be believed. It has no queue, so nobody waits on it alone;
-- the **dirty word** says that somebody died, or was interrupted, between two writes: the
+- the **dirty word** says that a process died, or was interrupted, between two writes: the
   process that is next inside rebuilds what is derived before it does anything else.
 
 A lost token of the semaphore costs its finder one chunk of waiting and heals at the next release;
@@ -41,7 +41,7 @@ from .patience import Patience, Sighting
 
 logger = logging.getLogger("django_tasks_local")
 
-# How often to look again before sleeping: who is inside leaves within 5 to 10 us, and a sleep costs
+# How often to look again before sleeping: who is inside leaves within 5 to 10 µs, and a sleep costs
 # 50. Two workers and a busy site on two cores: 19,400 tasks a second without, 21,400 with 5 to 20,
 # 20,300 with 100 (medians of one run).
 SPINS: Final = 10
@@ -50,7 +50,7 @@ LONG_CHUNK_S: Final = 0.1
 
 
 class _Manner(Enum):
-    """What becomes of a call that finds somebody inside."""
+    """What becomes of a call that finds another process inside."""
 
     NEEDED = auto()  # an error once that process counts as frozen
     OPTIONAL = auto()  # given up after one chunk
@@ -78,7 +78,7 @@ class Mutex:
         words: The segment as 8-byte words.
         rebuild: Rebuilds everything derived, and says what it had to drop; called inside, when
             the last one left it dirty.
-        path: What to name when the lock can't be had.
+        path: What to name when the lock cannot be had.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Mutex:
         self._stuck: tuple[Sighting, bool] | None = None
 
     def run[*A, R](self, function: Callable[[*A], R], *args: *A) -> R:
-        """Calls `function` inside and returns what it returns.
+        """Call `function` inside and return what it returns.
 
         It blocks while others are inside (microseconds each). Any exception, one that a signal
         handler raised included, leaves the ring marked dirty if `function` had marked it, and
@@ -121,7 +121,7 @@ class Mutex:
         return result  # type: ignore[no-any-return]
 
     def try_run[*A, R](self, function: Callable[[*A], R], *args: *A) -> R | None:
-        """As `run`, but gives up after a chunk, 5 ms; None then.
+        """Do as `run`, but give up after a chunk, 5 ms, and return None.
 
         For what is no harm to leave out, or is tried again later.
         """
@@ -131,7 +131,7 @@ class Mutex:
         return result  # type: ignore[no-any-return]
 
     def insist[*A, R](self, function: Callable[[*A], R], *args: *A) -> R:
-        """As `run`, but waits for as long as it takes, and logs once for whom.
+        """Do as `run`, but wait for as long as it takes, and log once for whom.
 
         For a worker and its pool: nobody else can store the outcome of a task, and running tasks
         end with their pool.
@@ -142,7 +142,7 @@ class Mutex:
         return result  # type: ignore[no-any-return]
 
     def _once(self, first: bool, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """Goes in, unless somebody else is inside, and calls `function`.
+        """Go in, unless another process is inside, and call `function`.
 
         Args:
             first: Takes the token; else that is in hand already, or waiting for it was in vain.
@@ -207,12 +207,12 @@ class Mutex:
         return None
 
     def log(self, dropped: list[str]) -> None:
-        """Says what a rebuild had to drop; outside (rule 9): log handlers may do anything."""
+        """Log what a rebuild had to drop; outside (rule 9), since log handlers may do anything."""
         for sentence in dropped:
             logger.error("%s: %s", self._path, sentence)
 
-    def heal(self) -> None:
-        """Gives back the token that a dead holder took with it, if nobody is inside.
+    def renew_token(self) -> None:
+        """Give back the token that a dead holder took with it, if nobody is inside.
 
         Only a step of the settable clock makes this necessary: the timed wait of a semaphore goes
         by that clock, so a chunk of 5 ms that began before the step could last as long as the step.
@@ -221,7 +221,7 @@ class Mutex:
             self.semaphore.release()
 
     def look(self) -> Sighting | None:
-        """Which other process is inside, None for none (1 us)."""
+        """Return which other process is inside, None for none (1 µs)."""
         return look_inside(self._guard, self._words)
 
     def _spin_for_token(self) -> _KeptOut | None:
@@ -234,7 +234,7 @@ class Mutex:
         return _NO_TOKEN
 
     def _spin_for_guard(self) -> bool:
-        """With the token in hand: who had it is leaving right now, and drops the guard last."""
+        """Wait for the guard, token in hand: the process that leaves drops the guard last."""
         for _ in range(SPINS):
             sched_yield()
             if not self._guard.attempt():
@@ -256,7 +256,7 @@ class Mutex:
         return False
 
     def _turn(self, waiting: "_Waiting", manner: _Manner) -> bool:
-        """Waits for a chunk, holding nothing but perhaps the token; False to give up.
+        """Wait for a chunk, holding nothing but perhaps the token; return False to give up.
 
         Raises:
             StoreUnavailable: As `run`.
@@ -326,12 +326,12 @@ class _Waiting:
         self._until = monotonic() + patience.CHUNK_S
 
     def is_over(self) -> bool:
-        """Whether one chunk has passed."""
+        """Return whether one chunk has passed."""
         return monotonic() >= self._until
 
 
 def look_inside(guard: ByteLock, words: memoryview) -> Sighting | None:
-    """Which other process is inside a ring, None for none."""
+    """Return which other process is inside a ring, None for none."""
     pid = guard.holder()
     if pid is None:
         return None

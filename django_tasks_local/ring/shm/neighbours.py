@@ -27,9 +27,9 @@ class Neighbour(NamedTuple):
 
 
 def sites_elsewhere() -> Iterator[Neighbour]:
-    """The living sites in rings that this process is not attached to, those of test runs left out.
+    """Yield the living sites in other rings that this process is not attached to, but no test runs.
 
-    It takes 10 us a ring, and 50 where somebody is attached.
+    It takes 10 µs a ring, and 50 where a process is attached.
     """
     for name in ring_names():
         found: list[Neighbour] = []
@@ -47,7 +47,7 @@ def _read_sites(name: str, fd: int) -> Iterator[Neighbour]:
         return
     words = memoryview(start).cast("Q")
     known = words[at.H_MAGIC] == at.MAGIC and words[at.H_VERSION] == at.VERSION
-    if not known or words[at.H_PASSING]:
+    if not known or words[at.H_TEMPORARY]:
         return
     for index in range(min(words[at.H_ENTRIES_USED], at.ENTRIES)):
         entry = at.REGISTRY_AT + index * at.ENTRY_WORDS

@@ -1,7 +1,7 @@
 """Open a ring's named objects: ours alone, whole, and never on a standard descriptor.
 
 ``/dev/shm`` is a directory for all users of the host. Whatever lies there under our names may have
-been put there by somebody else, so nothing is used before its owner, mode and size were looked at.
+been put there by another user, so nothing is used before its owner, mode and size were looked at.
 """
 
 import os
@@ -35,17 +35,17 @@ _REMOVE: Final = "remove it, or choose another NAMESPACE"
 
 
 def segment_path(name: str) -> str:
-    """Where a ring's segment lies in the file system."""
+    """Return where a ring's segment lies in the file system."""
     return f"{DIRECTORY}{name}s"
 
 
 def semaphore_path(name: str) -> str:
-    """Where a named semaphore lies in the file system: a convention of glibc and musl."""
+    """Return where a named semaphore lies in the file system, as glibc and musl have it."""
     return f"{DIRECTORY}/sem.{name[1:]}"
 
 
 def work_letters(code: int) -> str:
-    """What the name of the semaphore of a code's workers ends with."""
+    """Return what the name of the semaphore of a code's workers ends with."""
     return f"w{code}"
 
 
@@ -54,7 +54,7 @@ SEMAPHORES: Final = (MUTEX, *map(work_letters, range(at.CODES)))
 
 
 def inode_of(path: str) -> int:
-    """The inode behind a path, 0 where there is nothing."""
+    """Return the inode behind a path, 0 where there is nothing."""
     try:
         return os.stat(path, follow_symlinks=False).st_ino
     except OSError:
@@ -112,7 +112,7 @@ def open_segment(name: str, make: bool) -> int:
         _check_private(found, path)
         if not found.st_size and found.st_mode & _OURS != _OURS:  # just made, under a umask of 0777
             os.fchmod(fd, _OURS)
-        # A file of ours that somebody gave a second name: laying out a ring would destroy it.
+        # A file of ours that was given a second name: laying out a ring would destroy it.
         _check_only_name(found, path)
     except BaseException:
         os.close(fd)
@@ -140,7 +140,7 @@ def open_semaphore(name: str, initial_value: int) -> posix_ipc.Semaphore:
 
 def _make(name: str, initial_value: int) -> posix_ipc.Semaphore | None:
     """Make a semaphore; None where something lies there already."""
-    # Exclusively: O_CREAT alone would open, unseen, what somebody else has put there.
+    # Exclusively: O_CREAT alone would open, unseen, what another user has put there.
     flags = posix_ipc.O_CREAT | posix_ipc.O_EXCL
     with suppress(posix_ipc.ExistentialError):
         semaphore = posix_ipc.Semaphore(name, flags, mode=_OURS, initial_value=initial_value)
@@ -170,7 +170,7 @@ def _open_existing(name: str, path: str) -> posix_ipc.Semaphore | None:
 
 
 def _stat_made(path: str) -> os.stat_result:
-    """What a semaphore's file is, once whoever makes it is done with that, or has died."""
+    """Return what a semaphore's file is, once the process that makes it has done so or has died."""
     for _ in range(_LOOKS_AT_LINKS):
         found = os.stat(path, follow_symlinks=False)
         if found.st_nlink == 1 or not stat.S_ISREG(found.st_mode):

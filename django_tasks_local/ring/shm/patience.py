@@ -16,7 +16,7 @@ CHUNK_S: Final = 0.005
 FROZEN_S: Final = 30.0
 # A turn counts for no more than this, however long it took: a busy processor is no frozen one.
 LONGEST_TURN_S: Final = 0.1
-# After a turn of this length somebody has stopped this process: it begins to count again.
+# After a turn of this length another process has stopped this process: it begins to count again.
 GAP_S: Final = 1.0
 
 
@@ -41,7 +41,7 @@ class Patience:
         self._seen: Sighting | None = None
 
     def ends(self, seen: Sighting | None) -> bool:
-        """Counts the turn that has passed since the last call.
+        """Count the turn that has passed since the last call.
 
         Args:
             seen: Who is inside now, None for nobody else.

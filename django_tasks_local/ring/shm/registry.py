@@ -2,7 +2,7 @@
 
 Every attached process has an entry and holds a record lock on that entry's own byte. The kernel
 drops the lock with the process, so asking for it tells life from death without a pid: across pid
-namespaces, and never fooled by a pid that was given to somebody else.
+namespaces, and never fooled by a pid that was given to another process.
 """
 
 import os
@@ -45,7 +45,7 @@ _ROLES: Final = {int(role): role for role in Role}
 
 
 @dataclass(slots=True)  # not frozen: that makes it four times as dear
-class Attachment:
+class Entry:
     """One process's entry, as read at one moment.
 
     Attributes:
@@ -53,7 +53,7 @@ class Attachment:
         role: What the process is.
         pid: As that process sees itself; another pid namespace may number it otherwise.
         serial: Counts attachments; a later one has a greater serial.
-        since_ns: When it attached, unix ns.
+        since_ns: When it attached, Unix ns.
         alive: Whether it lives.
         slot: A worker's latest slot.
         pool: A worker's pool (its entry's index), -1 for none or one that has gone.
@@ -91,8 +91,8 @@ class Registry:
         words: All of the ring.
         index: This process's entry, -1 before `register`.
         entry: The word index of that entry.
-        commit: What stands there as long as the entry is ours: it may be reaped, and given to
-            others.
+        commit: What stands there as long as the entry is ours: it may be settled, and given
+            to others.
         serial: This attachment's number.
         worker: This process as a record names it.
         code: The number of this process's code, -1 for a visitor.
@@ -100,8 +100,8 @@ class Registry:
             or, since a task that enqueues tasks must not look newer than any site, the newest of
             our code when we attached.
         origin: Both, as a record names them.
-        lane: Where what we enqueue goes, if sites up to `newest` are cleared.
-        cleared_word: The word that says up to which serial they are.
+        lane: Where what we enqueue goes, if tasks of sites up to `newest` may run.
+        runnable_word: The word that says up to which serial they may.
         pid: This process.
         path: The end of its settings file's path, as others see it.
     """
@@ -122,14 +122,14 @@ class Registry:
         self.newest = 0
         self.origin = 0
         self.lane = at.LANES_AT
-        self.cleared_word = at.code_word(0, at.C_CLEARED)
+        self.runnable_word = at.code_word(0, at.C_RUNNABLE_UP_TO)
         self.pid = os.getpid()
         self.path = ""
         self._tail = b""
         self._share = at.Share(0, 0)
 
     def register(self, role: Role, path: str, *, code: int = -1, pool: int = -1) -> None:
-        """Takes a free entry for this process (in the lock).
+        """Take a free entry for this process (in the lock).
 
         Raises:
             StoreUnavailable: All entries are taken by living processes.
@@ -143,7 +143,7 @@ class Registry:
         self.become(role, code)
 
     def _take_entry(self) -> None:
-        """Takes a free entry, and fills it but for its commit word."""
+        """Take a free entry, and fill it but for its commit word."""
         words = self.words
         for index, commit in enumerate(self._commits(at.ENTRIES)):
             if commit or self._ours(index):
@@ -173,7 +173,7 @@ class Registry:
         self._segment.entries[index] = self.pid
 
     def become(self, role: Role, code: int) -> None:
-        """Commits this process's entry under a role, a code and a new serial (in the lock)."""
+        """Commit this process's entry under a role, a code and a new serial (in the lock)."""
         words = self.words
         self.serial = words[at.H_SERIAL] = words[at.H_SERIAL] + 1 & at.SERIAL_MASK
         self.worker = self.pid << 32 | self.serial
@@ -185,7 +185,7 @@ class Registry:
             self.newest = words[newest] & at.SERIAL_MASK
             self.origin = code << at.CODE_SHIFT | self.newest
             self.lane = at.LANES_AT + 2 * code * at.LANE_WORDS
-            self.cleared_word = at.code_word(code, at.C_CLEARED)
+            self.runnable_word = at.code_word(code, at.C_RUNNABLE_UP_TO)
         self.commit = role << at.ROLE_SHIFT | code + 1 << at.CODE_SHIFT | self.serial
         words[self._at(self.index)] = self.commit
 
@@ -213,11 +213,11 @@ class Registry:
         return True
 
     def owned(self) -> bool:
-        """Whether our entry's commit word is the one that we have put there."""
+        """Return whether our entry's commit word is the one that we have put there."""
         return bool(self.words[self.entry] == self.commit)
 
     def ensure(self) -> None:
-        """Takes another entry, in the same role and order, where ours was reaped (in the lock).
+        """Take another entry, in the same role and order, where ours was settled (in the lock).
 
         Raises:
             StoreUnavailable: All entries are taken by living processes.
@@ -228,7 +228,7 @@ class Registry:
             self.words[self._at(self.index)] = self.commit
 
     def release(self, index: int) -> None:
-        """Frees an entry (in the lock): our own, or a dead one's after it was reaped (rule 7)."""
+        """Free an entry (in the lock): our own, or a dead one's after it was settled (rule 7)."""
         self.words[self._at(index)] = 0
         if index == self.index:
             self._byte(index).release()
@@ -236,24 +236,24 @@ class Registry:
             self.index = -1
 
     def alive(self, index: int) -> bool:
-        """Whether the process behind an entry lives (0.5 us). Any number may be asked."""
+        """Return whether the process behind an entry lives (0.5 µs). Any number may be asked."""
         # The kernel does not name us our own locks, so another attachment of this process would
         # pass for dead.
         return self._ours(index) or self._byte(index).held()
 
     def holder(self, index: int) -> int | None:
-        """The pid of the other process behind an entry, None where it is dead; see `ByteLock`."""
+        """Return the pid of the other process behind an entry, None for a dead one."""
         return self._byte(index).holder()
 
-    def attachments(self) -> Iterator[Attachment]:
-        """All entries in use, the dead ones among them included."""
+    def attachments(self) -> Iterator[Entry]:
+        """Yield all entries in use, dead ones included."""
         words = self.words
         for index in range(min(words[at.H_ENTRIES_USED], at.ENTRIES)):
             entry = self._at(index)
             commit = words[entry]
             if commit == 0:
                 continue
-            yield Attachment(
+            yield Entry(
                 index=index,
                 role=_ROLES.get(commit >> at.ROLE_SHIFT, Role.VISITOR),
                 pid=words[entry + at.E_PID],
@@ -267,18 +267,18 @@ class Registry:
             )
 
     def roles(self) -> Iterator[tuple[int, int]]:
-        """All entries in use with their roles, dead ones included."""
+        """Yield all entries in use with their roles, dead ones included."""
         used = min(self.words[at.H_ENTRIES_USED], at.ENTRIES)
         for index, commit in enumerate(self._commits(used)):
             if commit:
                 yield index, commit >> at.ROLE_SHIFT
 
     def latest_serial(self) -> int:
-        """The serial of the attachment that came last."""
+        """Return the serial of the attachment that came last."""
         return int(self.words[at.H_SERIAL])
 
     def codes(self) -> set[int]:
-        """The numbers of the codes that living processes have."""
+        """Return the numbers of the codes that living processes have."""
         used, found = min(self.words[at.H_ENTRIES_USED], at.ENTRIES), set()
         for index, commit in enumerate(self._commits(used)):
             code = code_in(commit)
@@ -287,40 +287,40 @@ class Registry:
         return found
 
     def path_of(self, index: int) -> str:
-        """The end of the settings file's path of an entry's process."""
+        """Return the end of the settings file's path of an entry's process."""
         length = min(self.field(index, at.E_PATH_BYTES), at.PATH_BYTES)
         start = (self._at(index) + at.E_PATH) * 8
         return bytes(self._segment.bytes[start : start + length]).decode(errors="replace")
 
     def in_use(self, index: int) -> bool:
-        """Whether an entry is somebody's, dead or alive. Any number may be asked."""
+        """Return whether an entry is in use, by the dead or the living, whatever the number."""
         return index < at.ENTRIES and self.field(index, at.E_COMMIT) != 0
 
     def field(self, index: int, which: int) -> int:
-        """One word of an entry."""
+        """Return one word of an entry."""
         word: int = self.words[self._at(index) + which]
         return word
 
     def pool_of(self, index: int) -> int:
-        """The entry of a worker's pool; -1 for none, and where somebody else has that entry now."""
+        """Return the entry of a worker's pool, -1 for none or if another process has it."""
         word = self.field(index, at.E_POOL)
         pool = (word & at.SERIAL_MASK) - 1
         return pool if 0 <= pool < at.ENTRIES and self._named(pool) == word else -1
 
     def has_pool(self, index: int) -> bool:
-        """Whether an entry is that of a pool's worker, be the pool there or not."""
+        """Return whether an entry is that of a pool's worker, be the pool there or not."""
         return self.field(index, at.E_POOL) != 0
 
     def _named(self, pool: int) -> int:
         # With its serial: a dead pool's entry may be given to another process before its workers'
-        # entries are reaped.
+        # entries are settled.
         if pool < 0:
             return 0
         serial = self.words[self._at(pool) + at.E_COMMIT] & at.SERIAL_MASK
         return int(serial << 32 | pool + 1)
 
     def serves(self, pool: int) -> bool:
-        """Whether a worker's pool is still there, and not about to leave."""
+        """Return whether a worker's pool is still there, and not about to leave."""
         return (
             self.field(pool, at.E_COMMIT) == self._pool_commit
             and self.field(pool, at.E_STATE) != PoolState.LEAVING
@@ -332,21 +332,21 @@ class Registry:
         return _ROLES[self.commit >> at.ROLE_SHIFT]
 
     def code_of(self, index: int) -> int:
-        """The number of the code of an entry's process, -1 for none."""
+        """Return the number of the code of an entry's process, -1 for none."""
         return code_in(self.field(index, at.E_COMMIT))
 
     def state(self, index: int) -> int:
-        """A pool's state, a `PoolState`; of a worker its bits."""
+        """Return a pool's state, a `PoolState`; of a worker its bits."""
         return self.field(index, at.E_STATE)
 
     def set_state(self, state: int) -> None:
-        """Says what this process does."""
+        """Say what this process does."""
         self._state = state
         if self.owned():
             self.set_field(at.E_STATE, state)
 
     def marked(self, bit: int) -> bool:
-        """Whether that bit of this worker's state is set."""
+        """Return whether that bit of this worker's state is set."""
         return bool(self._state & bit)
 
     def mark(self, bit: int, there: bool) -> None:
@@ -354,24 +354,24 @@ class Registry:
         self.set_state(self._state | bit if there else self._state & ~bit)
 
     def share(self, index: int) -> at.Share:
-        """Which tasks a pool of our code, with that entry, and its workers may claim."""
+        """Return which tasks a pool of our code, with that entry, and its workers may claim."""
         entry, words = self._at(index), self.words
-        cleared, adopted = words[entry + at.E_CLEARED], words[entry + at.E_ADOPTED]
+        bound, adopted = words[entry + at.E_RUNNABLE_UP_TO], words[entry + at.E_ADOPTED]
         share = self._share
-        if cleared != share.cleared or adopted != share.adopted or self.code != share.code:
-            share = self._share = at.Share(max(self.code, 0), cleared, adopted)
+        if bound != share.runnable_up_to or adopted != share.adopted or self.code != share.code:
+            share = self._share = at.Share(max(self.code, 0), bound, adopted)
         return share
 
     def set_field(self, which: int, value: int) -> None:
-        """Stores one word of our own entry; readers see the old or the new one."""
+        """Store one word of our own entry; readers see the old or the new one."""
         self.words[self._at(self.index) + which] = value
 
     def put(self, index: int, which: int, value: int) -> None:
-        """Stores one word of any entry (in the lock; for repairs)."""
+        """Store one word of any entry (in the lock; for repairs)."""
         self.words[self._at(index) + which] = value
 
     def _commits(self, count: int) -> list[int]:
-        """The commit words of the first entries, read at once (20 us for all)."""
+        """Return the commit words of the first entries, read at once (20 µs for all)."""
         end = at.REGISTRY_AT + count * at.ENTRY_WORDS
         words: list[int] = self.words[at.REGISTRY_AT : end : at.ENTRY_WORDS].tolist()
         return words
@@ -390,6 +390,6 @@ class Registry:
 
 
 def code_in(commit: int) -> int:
-    """The number of the code in the commit word of an entry, -1 for none."""
+    """Return the number of the code in the commit word of an entry, -1 for none."""
     code: int = (commit >> at.CODE_SHIFT & 0xFF) - 1
     return code if code < at.CODES else -1

@@ -24,10 +24,10 @@ _ATTEMPTS: Final = 50
 
 
 def unlink_objects(name: str) -> None:
-    """Removes the names of a ring's objects, though processes may be attached.
+    """Remove the names of a ring's objects, though processes may be attached.
 
     Raises:
-        StoreUnavailable: One of them belongs to somebody else.
+        StoreUnavailable: One of them belongs to another user.
     """
     segments.forget(name)
     for path in (segment_path(name), *(semaphore_path(name + letters) for letters in SEMAPHORES)):
@@ -40,13 +40,13 @@ def unlink_objects(name: str) -> None:
 
 
 def unlink_unattached(name: str) -> bool:
-    """Removes a ring unless another process is attached to it; whether that is so.
+    """Remove a ring unless another process is attached to it, and return whether it was removed.
 
     It looks and removes under the guard, which every process takes to enter itself: it is in
     the registry before we look, or finds the name gone when it is.
 
     Raises:
-        StoreUnavailable: It belongs to somebody else.
+        StoreUnavailable: It belongs to another user.
     """
     ours = segments.attached(name)
     if ours is not None:  # closing one more descriptor would drop our record locks
@@ -62,7 +62,7 @@ def unlink_unattached(name: str) -> bool:
 
 
 def ring_is_attached(name: str) -> bool:
-    """Whether another process is attached to the segment of that name; attaches nothing itself."""
+    """Return whether another process is attached to the segment of that name. Attach nothing."""
     ours = segments.attached(name)
     if ours is not None:
         return any_held(ours.fd, GUARD)
@@ -71,20 +71,20 @@ def ring_is_attached(name: str) -> bool:
     return False
 
 
-def sweep_passing() -> None:
-    """Removes the rings of this user's test runs whose processes are gone."""
+def sweep_temporary() -> None:
+    """Remove the rings of this user's test runs whose processes are gone."""
     for name in ring_names():
         with suppress(OSError, StoreUnavailable):
-            if _is_passing(name):
+            if _is_temporary(name):
                 unlink_unattached(name)
 
 
-def _is_passing(name: str) -> bool:
+def _is_temporary(name: str) -> bool:
     with segments.opened_unattached(name) as fd:
         if fd is None:
             return False
         words, _ = read_head(fd)
-        return bool(words[at.H_MAGIC] == at.MAGIC and words[at.H_PASSING])
+        return bool(words[at.H_MAGIC] == at.MAGIC and words[at.H_TEMPORARY])
 
 
 def _unlink_under_guard(fd: int, name: str) -> bool:

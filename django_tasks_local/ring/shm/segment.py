@@ -39,7 +39,7 @@ from .patience import Patience, Sighting
 
 
 def ring_name(alias: str, namespace: str) -> str:
-    """The common part of the names of a ring's objects: at most 31 characters with its letter."""
+    """Return the common part of the names of a ring's objects, at most 30 characters."""
     # An alias may be any text, halves of surrogate pairs included.
     text = f"{alias}\0{namespace}".encode(errors="surrogatepass")
     digest = blake2s(text, digest_size=6).hexdigest()
@@ -49,9 +49,9 @@ def ring_name(alias: str, namespace: str) -> str:
 class Segment:
     """One attached segment: its descriptor, its memory and its geometry.
 
-    There is one per ring and process, and it stays open as long as anybody may look at our record
-    locks: closing *any* descriptor of the file would drop them, and the mapping has one of its own.
-    A forked child goes on using it.
+    There is one per ring and process, and it stays open as long as other processes may look at our
+    record locks: closing *any* descriptor of the file would drop them, and the mapping has one of
+    its own. A forked child goes on using it.
 
     Attributes:
         words: All of it as 8-byte words; one item access is one aligned load or store.
@@ -84,22 +84,22 @@ class Segment:
         self.words = self.bytes.cast("Q")
 
     def find(self, data: bytes, start: int, end: int) -> int:
-        """The first place of `data` between two offsets, -1 for none: up to 2 ms a MiB."""
+        """Return the first place of `data` between two offsets, -1 for none: up to 2 ms a MiB."""
         return self._memory.find(data, start, end)
 
     def unlinked(self) -> bool:
-        """Whether somebody removed the name (systemd's RemoveIPC does at logout)."""
+        """Return whether the name was removed (systemd's RemoveIPC does that at logout)."""
         return os.fstat(self.fd).st_nlink == 0
 
     def left(self) -> bool:
-        """Whether its name is gone and no other process is attached, so that nobody ever will be.
+        """Return whether its name is gone and no other process is or ever will be attached.
 
         Then nobody looks at our record locks any more.
         """
         return self.still_open() and self.unlinked() and not any_held(self.fd, GUARD)
 
     def intact(self) -> bool:
-        """Whether it is still open and not unlinked, by one call."""
+        """Return whether it is still open and not unlinked, by one call."""
         try:
             found = os.fstat(self.fd)
         except OSError:
@@ -117,7 +117,7 @@ class Segment:
             )
 
     def reserved(self) -> int:
-        """How many slots have memory; no slot at or above it may be touched (rule 5)."""
+        """Return how many slots have memory; no slot at or above it may be touched (rule 5)."""
         word = self.words[at.H_RESERVED]
         number: int = word & at.CRC_MASK
         if word >> 32 != number ^ at.CRC_MASK:  # as `layout.unchecked`, in half the time
@@ -126,7 +126,7 @@ class Segment:
         return number if number < slots else slots
 
     def must_hold(self, slot: int) -> None:
-        """Checks a slot that is not below `limit`, before it is touched: it may come from damage.
+        """Check a slot that is not below `limit`, before it is touched: it may come from damage.
 
         Raises:
             IndexError: The slot has no memory. Inside the mutex that becomes a rebuild.
@@ -136,7 +136,7 @@ class Segment:
             raise IndexError(f"slot {slot} of {self.limit}")
 
     def reserve(self, first: int, end: int) -> None:
-        """Reserves memory for the slots `first` to `end` - 1, so that no write can be a SIGBUS.
+        """Reserve memory for the slots `first` to `end` - 1, so that no write can be a SIGBUS.
 
         Raises:
             OSError: ENOSPC, the file system is full; nothing is lost by asking again.
@@ -154,7 +154,7 @@ def _close(fd: int, inode: int) -> None:
 _segments: Final[dict[str, Segment]] = {}
 # All that must not be freed, whether anything here still uses it or not. Freeing a segment closes
 # two descriptors: that would drop the liveness locks by which the pool of a removed ring knows that
-# it has still sites; and where a task closed the descriptors, the numbers may be somebody else's.
+# it has still sites; and where a task closed the descriptors, the numbers may be of other files.
 _kept: Final[list[Segment]] = []
 # Record locks do not exclude the threads of one process from each other.
 _attaching = threading.Lock()
@@ -169,15 +169,15 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def attach_segment(
-    name: str, wanted: at.Geometry, *, passing: bool = False, make: bool = True
+    name: str, wanted: at.Geometry, *, temporary: bool = False, make: bool = True
 ) -> Segment:
-    """The segment `name`, made first where there is none.
+    """Return the segment `name`, and make it where there is none.
 
     Args:
         name: As from `ring_name`.
         wanted: What the options ask for. A segment of another geometry is replaced where nobody
             is attached and nothing unfinished lies in it; else it stays as it is.
-        passing: Marks a new segment as that of a test run.
+        temporary: Marks a new segment as that of a test run.
         make: False for a pool and its workers, which belong to one segment for good: they keep
             what this process has attached, though its name was removed, and never make one.
 
@@ -195,7 +195,7 @@ def attach_segment(
             _kept[:] = [kept for kept in _kept if not kept.left()]
             try:
                 with standard_descriptors():
-                    found = _attach(name, open_segment(name, make), wanted, passing)
+                    found = _attach(name, open_segment(name, make), wanted, temporary)
             except OSError as error:
                 raise unavailable(error, segment_path(name)) from error
             if isinstance(found, Segment):
@@ -208,8 +208,8 @@ def attach_segment(
             sleep(0.001)
 
 
-def _attach(name: str, fd: int, wanted: at.Geometry, passing: bool) -> Segment | Sighting | None:
-    """Checks and maps what is behind `fd`.
+def _attach(name: str, fd: int, wanted: at.Geometry, temporary: bool) -> Segment | Sighting | None:
+    """Check and map what is behind `fd`.
 
     Returns:
         None where its name was removed meanwhile, and who is inside where that must be waited for.
@@ -224,7 +224,7 @@ def _attach(name: str, fd: int, wanted: at.Geometry, passing: bool) -> Segment |
                 pid = guard.holder()
                 return None if pid is None else Sighting(pid, b"")
             # From here on nobody else makes, checks or removes this segment.
-            geometry = prepare(name, fd, wanted, passing)
+            geometry = prepare(name, fd, wanted, temporary)
         if geometry is not None:
             segment = Segment(name, fd, geometry)
             guard.release()
@@ -237,7 +237,7 @@ def _attach(name: str, fd: int, wanted: at.Geometry, passing: bool) -> Segment |
 
 
 def look_at_segment(name: str) -> Segment | None:
-    """The segment `name` as it is, None where there is none: makes nothing and waits for nobody.
+    """Return the segment `name` as it is, None for none. Make nothing and wait for nobody.
 
     Raises:
         StoreUnavailable: It is not ours, not private, damaged, or of another layout.
@@ -270,22 +270,22 @@ def look_at_segment(name: str) -> Segment | None:
 
 
 def attached(name: str) -> Segment | None:
-    """What this process has open under that name, None for nothing."""
+    """Return what this process has open under that name, None for nothing."""
     return _segments.get(name)
 
 
 def forget(name: str) -> None:
-    """Has the next one that attaches open that name again."""
+    """Have the next attachment open that name again."""
     _segments.pop(name, None)
 
 
 def ring_exists(name: str) -> bool:
-    """Whether there is a segment of that name."""
+    """Return whether there is a segment of that name."""
     return inode_of(segment_path(name)) != 0
 
 
 def ring_names() -> list[str]:
-    """The names of all rings of this user, as far as their files' names tell."""
+    """Return the names of all rings of this user, as far as their files' names tell."""
     prefix = f"dtl-{os.geteuid()}-"
     files = sorted(os.listdir(DIRECTORY)) if os.path.isdir(DIRECTORY) else []
     return [f"/{file[:-1]}" for file in files if file.startswith(prefix) and file.endswith("s")]
@@ -293,7 +293,7 @@ def ring_names() -> list[str]:
 
 @contextmanager
 def opened_unattached(name: str) -> Iterator[int | None]:
-    """A descriptor of a ring that this process is not attached to; None where it is, or for none.
+    """Yield a descriptor of a ring that this process is not attached to, None for another.
 
     To close it drops all record locks of this process on that file, so no thread attaches before.
 

@@ -29,25 +29,25 @@ class Semaphores:
         self._show()
 
     def take_code(self, code: int) -> None:
-        """Opens the semaphore on which the workers of our code wait."""
+        """Open the semaphore on which the workers of our code wait."""
         if self.work is None and code >= 0:
             self._code = code
             self.work = self._open(work_letters(code), 0)
             self._show()
 
     def wake_ups(self) -> int:
-        """How many wake-ups of our code's workers nobody has taken yet."""
+        """Return how many wake-ups of our code's workers nobody has taken yet."""
         return self.work.value if self.work is not None else 0
 
     def wake(self, count: int, code: int = -1) -> None:
-        """Wakes up to so many idle workers, of our code or of another one."""
+        """Wake up to so many idle workers, of our code or of another one."""
         work = self.work if code in (-1, self._code) else self._open(work_letters(code), 0)
         if work is not None:
             for _ in range(count - work.value):
                 work.release()
 
-    def renew(self) -> bool:
-        """Opens those that others use now; whether there was anything to do."""
+    def reopen(self) -> bool:
+        """Open those that others use now, and return whether there was anything to do."""
         if self._shown() == self._seen or self._segment.unlinked():
             return False
         self.mutex = self._open(MUTEX, 1)

@@ -26,7 +26,7 @@ def furnished(rings: Rings) -> tuple[Ring, dict[str, str]]:
     peer = rings.peer()
     peer.do(peers.claim)
     peer.kill()
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     ids["result"] = done(ring, ((), {}), "small")
     ids["large result"] = done(ring, LARGE, b"y" * 2000)
     ids["running"] = put(ring)
@@ -36,7 +36,7 @@ def furnished(rings: Rings) -> tuple[Ring, dict[str, str]]:
         ids[f"deferred {number}"] = put(ring, due_ns=time.time_ns() + FAR_NS * (3 - number))
     ids["large"] = put(ring, LARGE)
     ids["urgent"] = put(ring, priority=100)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     return ring, ids
 
 
@@ -157,13 +157,13 @@ def test_one_wrong_word_is_found_and_mended(
     word = place(ring, ids)
     assert ring.words[word] != value
     ring.words[word] = value
-    problems = ring.check()
+    problems = ring.upkeep.check()
     assert any(text in problem for problem in problems), problems
     assert not ring.words[at.H_DIRTY]
-    done_ = ring.repair()
+    done_ = ring.upkeep.repair()
     assert any(text in sentence for sentence in done_), done_
-    assert ring.check() == []
-    assert ring.repair() == []
+    assert ring.upkeep.check() == []
+    assert ring.upkeep.repair() == []
     kept = {each for each in ids if exists(ring, ids[each])}
     broken = {each for each in ids if name in RECORDS} - kept
     assert len(broken) == (1 if name in RECORDS else 0)
@@ -178,27 +178,27 @@ def test_a_slot_marked_wrongly_is_found(furnished: tuple[Ring, dict[str, str]]) 
     map_at = ring._table.geometry.map_at
     for slot, mark in ((slot_of(ids, "large"), 0), (1000, 1)):
         ring.segment.bytes[map_at + slot] = mark
-        assert any(f"first is slot {slot}" in each for each in ring.check())
-        ring.repair()
-        assert ring.check() == []
+        assert any(f"first is slot {slot}" in each for each in ring.upkeep.check())
+        ring.upkeep.repair()
+        assert ring.upkeep.check() == []
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_wrong_heap_is_found(furnished: tuple[Ring, dict[str, str]], place: int) -> None:
     """A slot that is not deferred, one that is in it twice, and the wrong order."""
     ring, ids = furnished
-    ring.recover()  # as each repair leaves the heap
+    ring.upkeep.rebuild()  # as each repair leaves the heap
     heap = ring._table.geometry.column("heap")
     for slot in (0, 900, 2**40, slot_of(ids, "waiting 0"), ring.words[heap + (place + 1) % 3]):
         ring.words[heap + place] = slot
-        assert any("heap" in each for each in ring.check())
-        ring.repair()
-        assert ring.check() == []
+        assert any("heap" in each for each in ring.upkeep.check())
+        ring.upkeep.repair()
+        assert ring.upkeep.check() == []
     due = ring._table.due + ring.words[heap + place]
     ring.words[due] = 1 if place else 2**62
-    assert any("due before its parent" in each for each in ring.check())
-    ring.repair()
-    assert ring.check() == []
+    assert any("due before its parent" in each for each in ring.upkeep.check())
+    ring.upkeep.repair()
+    assert ring.upkeep.check() == []
 
 
 def test_a_chain_through_a_foreign_slot_is_found(
@@ -208,9 +208,9 @@ def test_a_chain_through_a_foreign_slot_is_found(
     ring, ids = furnished
     start = ring._table.chains(slot_of(ids, "large"))[0] & at.EXTENT_SLOT_MASK
     ring.words[ring._commit + start + 2] = at.chain_word(1, 1)
-    assert any(f"runs through slot {start + 2}" in each for each in ring.check())
-    ring.repair()
-    assert ring.check() == []
+    assert any(f"runs through slot {start + 2}" in each for each in ring.upkeep.check())
+    ring.upkeep.repair()
+    assert ring.upkeep.check() == []
     assert not exists(ring, ids["large"])
     assert exists(ring, ids["large result"])
 
@@ -224,9 +224,9 @@ def test_wrong_chains_of_a_running_task_are_found(rings: Rings) -> None:
         words = ring.words[ring._table.offset(slot) // 8 :]
         words[word_of("outcome_chain")] = [5, words[word_of("arguments_chain")]][number]
         text = ["outcome has no slots", "have a slot in common"][number]
-        assert any(text in each for each in ring.check())
-        ring.repair()
-        assert ring.check() == []
+        assert any(text in each for each in ring.upkeep.check())
+        ring.upkeep.repair()
+        assert ring.upkeep.check() == []
 
 
 def test_a_flipped_bit_in_a_payload_is_found(furnished: tuple[Ring, dict[str, str]]) -> None:
@@ -236,9 +236,9 @@ def test_a_flipped_bit_in_a_payload_is_found(furnished: tuple[Ring, dict[str, st
         start = chain & at.EXTENT_SLOT_MASK
         offset = ring._table.offset(start + 1) + 3
         ring.segment.bytes[offset] ^= 1
-        assert any("does not match its CRC" in each for each in ring.check())
+        assert any("does not match its CRC" in each for each in ring.upkeep.check())
         ring.segment.bytes[offset] ^= 1
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_two_records_of_one_generation_are_found(
@@ -248,23 +248,23 @@ def test_two_records_of_one_generation_are_found(
     ring, ids = furnished
     first, second = slot_of(ids, "waiting 0"), slot_of(ids, "waiting 1")
     ring.words[ring._commit + second] = ring.words[ring._commit + first]
-    assert any("same generation" in each for each in ring.check())
-    ring.repair()
-    assert ring.check() == []
+    assert any("same generation" in each for each in ring.upkeep.check())
+    ring.upkeep.repair()
+    assert ring.upkeep.check() == []
 
 
 @pytest.mark.parametrize("owner", [300, at.OWNER_MASK])
 def test_a_task_that_nobody_runs_is_lost(
     furnished: tuple[Ring, dict[str, str]], owner: int
 ) -> None:
-    """Its owner is no entry that is in use: nobody would ever reap it."""
+    """Its owner is no entry that is in use: nobody would ever settle it."""
     ring, ids = furnished
     word = ring._commit + slot_of(ids, "running")
     generation = ring.words[word] & at.GENERATION_MASK
     ring.words[word] = at.head_word(at.RUNNING, generation, owner)
-    assert any(f"entry {owner}" in each for each in ring.check())
-    assert ring.repair()
-    assert ring.check() == []
+    assert any(f"entry {owner}" in each for each in ring.upkeep.check())
+    assert ring.upkeep.repair()
+    assert ring.upkeep.check() == []
     assert ring.get(ids["running"]).status.name == "FAILED"
 
 
@@ -275,19 +275,19 @@ def test_a_slot_that_nobody_writes_is_freed(rings: Rings) -> None:
     slot = ring_address(put(ring, LARGE))[0]
     generation = ring.words[ring._commit + slot] & at.GENERATION_MASK
     ring.words[ring._commit + slot] = at.head_word(at.WRITING, generation, 300)
-    ring.recover()
-    assert any("entry 300" in each for each in ring.check())
-    ring.repair()
-    assert ring.check() == []
+    ring.upkeep.rebuild()
+    assert any("entry 300" in each for each in ring.upkeep.check())
+    ring.upkeep.repair()
+    assert ring.upkeep.check() == []
     assert ring.counts().free_slots == free
 
 
 def test_an_audit_looks_at_the_file(ring: Ring) -> None:
     """A segment that was cut while in use is named before anything behind its end is touched."""
     os.ftruncate(ring.segment.fd, ring.segment.geometry.segment_bytes + 4096)
-    assert any("the file has" in each for each in ring.check())
+    assert any("the file has" in each for each in ring.upkeep.check())
     os.ftruncate(ring.segment.fd, ring.segment.geometry.segment_bytes)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_what_lives_may_stay(rings: Rings) -> None:
@@ -300,8 +300,8 @@ def test_what_lives_may_stay(rings: Rings) -> None:
     worker.do(peers.claim)
     site.do(peers.claim)
     site.kill()
-    assert ring.check() == []
-    assert ring.repair() == []
+    assert ring.upkeep.check() == []
+    assert ring.upkeep.repair() == []
     assert [ring.get(each).status.name for each in ids] == ["RUNNING", "FAILED"]
 
 
@@ -350,10 +350,10 @@ def test_any_damage_is_survived(rings: Rings, area: str) -> None:
         for _ in range(4):
             done(ring, chance.choice([((), {}), LARGE]), chance.choice([None, b"y" * 900]))
         harm(ring, chance, area)
-        ring.check()
-        ring.repair()
-        assert ring.check() == []
-        ring.limits.share(ring.words)
+        ring.upkeep.check()
+        ring.upkeep.repair()
+        assert ring.upkeep.check() == []
+        ring.attachment.limits.share(ring.words)
         if ring.counts().waiting + ring.counts().deferred > 8:
             for each in ring._table.order, ring._table.order:
                 each.promote(2**63)

@@ -37,7 +37,7 @@ def test_an_end_of_the_recency_list_that_leads_into_a_hole(ring: Ring, word: int
     ring.words[word] = HOLE
     with pytest.raises(StoreUnavailable, match="do not fit"):
         done(ring)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert ring.get(kept).status.name == "SUCCESSFUL"
 
 
@@ -49,7 +49,7 @@ def test_a_link_of_the_recency_list_that_leads_into_a_hole(ring: Ring, column: s
     with pytest.raises(StoreUnavailable, match="do not fit"):
         ring.get(ids[1])
     assert ring.get(ids[1]).status.name == "SUCCESSFUL"
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 @pytest.mark.parametrize("wrong", [HOLE, 2**40])
@@ -58,11 +58,11 @@ def test_a_heap_that_leads_into_a_hole(ring: Ring, wrong: int) -> None:
     for number in range(3):
         put(ring, due_ns=2**62 + number)
     ring.words[ring.segment.geometry.column("heap")] = wrong
-    assert ring.next_due_ns() == 1
+    assert ring.upkeep.next_due_ns() == 1
     with pytest.raises(StoreUnavailable, match="do not fit"):
         ring.claim()
     assert ring.claim() is None
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_free_map_that_offers_what_is_taken(ring: Ring) -> None:
@@ -73,7 +73,7 @@ def test_a_free_map_that_offers_what_is_taken(ring: Ring) -> None:
         ring.words[at.H_CURSOR] = slot
         with pytest.raises(StoreUnavailable, match="do not fit"):
             put(ring)
-        assert ring.check() == []
+        assert ring.upkeep.check() == []
     assert [ring.get(key).arguments() for key in (waiting, large)] == [
         ((), {}),
         ((bytes(3000),), {}),
@@ -86,12 +86,12 @@ def test_slots_that_a_lost_result_left_are_free(ring: Ring) -> None:
     claim = ring.claim()
     assert claim is not None
     wanted = Wanted(3, ring._table.owner_word(claim.slot))
-    assert ring._mutex.run(ring._do.chain_outcome, claim, wanted, 0) is Room.ENOUGH
-    ring._mutex.run(ring._do.drop_outcome_chain, claim)
+    assert ring._mutex.run(ring._operations.chain_outcome, claim, wanted, 0) is Room.ENOUGH
+    ring._mutex.run(ring._operations.drop_outcome_chain, claim)
     ring.words[at.H_CURSOR] = wanted.chain & at.EXTENT_SLOT_MASK
     assert [put(ring) for _ in range(5)]
     assert ring.get(result_id).status.name == "RUNNING"
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_commit_word_of_another_generation_is_not_run(ring: Ring) -> None:
@@ -99,10 +99,10 @@ def test_a_commit_word_of_another_generation_is_not_run(ring: Ring) -> None:
     finished, waiting = done(ring), put(ring)
     slot = slot_of(finished)
     ring.words[ring._commit + slot] = at.head_word(at.READY, ring.words[at.H_TICK] - 1)
-    ring.recover()
+    ring.upkeep.rebuild()
     assert run(ring) == waiting
     assert ring.claim() is None
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 @pytest.mark.parametrize("wrong", [2**63, 2**64 - 1, at.BEYOND_ANY_TICK])
@@ -112,7 +112,7 @@ def test_a_tick_out_of_its_range(ring: Ring, wrong: int) -> None:
     with pytest.raises(StoreUnavailable, match="do not fit"):
         put(ring)
     assert ring.get(put(ring)).status.name == "READY"
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_errors_of_packing_are_damage(ring: Ring) -> None:
@@ -133,7 +133,7 @@ def test_a_registry_whose_length_was_damaged(rings: Rings) -> None:
     late = rings.peer()
     assert late.index == 2
     first.words[at.H_ENTRIES_USED] = 1
-    assert last.hold()
+    assert last.registry.hold()
     assert len(list(first.registry.attachments())) == 2
 
 
@@ -141,4 +141,4 @@ def test_damaged_limits_start_no_storm(rings: Rings) -> None:
     """MAX_WORKERS is at most what the option allows."""
     ring = rings.attach(role=Role.SITE)
     ring.words[at.H_MAX_WORKERS] = 2**50
-    assert ring.max_workers() == 1024
+    assert ring.upkeep.max_workers() == 1024

@@ -37,7 +37,7 @@ def lane_counts(ring: Ring) -> dict[int, int]:
 def test_a_worker_with_old_files_leaves_newer_tasks(rings: Rings) -> None:
     """What a newer site enqueued waits for a newer pool; it holds back nothing behind it."""
     old = rings.attach()
-    old.clear(old.registry.serial)
+    old.upkeep.set_runnable_up_to(old.registry.serial)
     first = put(old)
     new = rings.attach()
     newer = [put(new, priority=5), put(new)]
@@ -45,19 +45,19 @@ def test_a_worker_with_old_files_leaves_newer_tasks(rings: Rings) -> None:
     share = Share(0, old.registry.serial)
     assert claimed(old, share) == [first, last]
     assert not old.words[at.H_DIRTY]
-    assert claimed(old, share._replace(cleared=new.registry.serial)) == newer
-    assert old.check() == []
+    assert claimed(old, share._replace(runnable_up_to=new.registry.serial)) == newer
+    assert old.upkeep.check() == []
 
 
-def test_what_is_cleared_keeps_its_order(rings: Rings) -> None:
-    """Tasks of one site may lie in both lanes: those from before it was cleared, and after."""
+def test_what_may_run_keeps_its_order(rings: Rings) -> None:
+    """Tasks of one site may lie in both lanes: those from before they might run, and after."""
     ring = rings.attach()
     ids = [put(ring), put(ring)]
-    ring.clear(ring.registry.serial)
+    ring.upkeep.set_runnable_up_to(ring.registry.serial)
     ids += [put(ring), put(ring)]
     assert lane_counts(ring) == {0: 2, 1: 2}
-    assert ring.check() == []
-    ring.recover()
+    assert ring.upkeep.check() == []
+    ring.upkeep.rebuild()
     assert lane_counts(ring) == {0: 4}
     assert claimed(ring, Share(0, ring.registry.serial)) == ids
 
@@ -66,32 +66,32 @@ def test_both_lanes_are_one_queue(rings: Rings) -> None:
     """The better of the two heads goes first: by priority, then by age."""
     ring = rings.attach()
     low, high = put(ring), put(ring, priority=7)
-    ring.clear(ring.registry.serial)
+    ring.upkeep.set_runnable_up_to(ring.registry.serial)
     equal, highest = put(ring, priority=7), put(ring, priority=9)
     assert claimed(ring, Share(0, ring.registry.serial)) == [highest, high, equal, low]
 
 
-def test_a_worker_of_the_pool_before_claims_nothing_that_its_successor_cleared(
+def test_a_worker_of_the_pool_before_claims_nothing_that_only_its_successor_runs(
     rings: Rings,
 ) -> None:
     """It may be slow: it read what it may claim before its pool left."""
     ring = rings.attach()
-    ring.clear(ring.registry.serial + 5)
+    ring.upkeep.set_runnable_up_to(ring.registry.serial + 5)
     put(ring)
     assert ring.claim(Share(0, ring.registry.serial)) is None
     assert claimed(ring, Share(0, ring.registry.serial + 5))
 
 
 def test_what_falls_due_goes_into_the_right_lane(rings: Rings) -> None:
-    """A deferred task was enqueued before its site was cleared, and falls due after."""
+    """A deferred task was enqueued before its site was compared, and falls due after."""
     ring = rings.attach()
     result_id = put(ring, due_ns=peers.FAR_NS * 10**6)
     assert (ring.counts().waiting, ring.counts().deferred) == (0, 1)
-    ring.clear(ring.registry.serial)
+    ring.upkeep.set_runnable_up_to(ring.registry.serial)
     ring._mutex.run(ring._table.order.promote, peers.FAR_NS * 10**6)
     assert lane_counts(ring) == {0: 1}
     assert ring.words[at.code_word(0, at.C_DEFERRED)] == 0
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert claimed(ring, Share(0, ring.registry.serial)) == [result_id]
 
 
@@ -110,7 +110,7 @@ def test_nobody_runs_tasks_of_other_code(rings: Rings) -> None:
     everything = recycled.registry.serial
     assert claimed(blue, Share(0, everything)) == [mine, also_mine]
     assert claimed(green, Share(1, everything)) == [theirs]
-    assert blue.check() == []
+    assert blue.upkeep.check() == []
 
 
 def test_a_task_enqueues_for_the_code_that_runs_it(rings: Rings) -> None:
@@ -127,11 +127,11 @@ def test_a_task_enqueues_for_the_code_that_runs_it(rings: Rings) -> None:
 def test_a_visitor_gets_a_code_when_it_enqueues(rings: Rings) -> None:
     """Who only looks takes nobody's number away."""
     ring = rings.attach(role=Role.VISITOR, path=BLUE)
-    assert ring.codes.find(ring.digest) == -1
+    assert ring.codes.find(ring.attachment.digest) == -1
     assert put(ring)
-    assert ring.codes.find(ring.digest) == ring.registry.code == 0
+    assert ring.codes.find(ring.attachment.digest) == ring.registry.code == 0
     assert ring.registry.role is Role.VISITOR
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_each_code_has_its_own_wake_ups(rings: Rings) -> None:
@@ -160,16 +160,16 @@ def test_adopted_tasks_are_one_queue_with_ours(rings: Rings) -> None:
 def test_codes_survive_a_rebuild(rings: Rings) -> None:
     """A record says itself whose it is."""
     blue, green = rings.attach(path=BLUE), rings.attach(path=GREEN)
-    blue.clear(blue.registry.serial)
+    blue.upkeep.set_runnable_up_to(blue.registry.serial)
     for ring in (blue, green, blue):
         put(ring)
         put(ring, due_ns=2**62)
     before = lane_counts(blue)
     assert before == {0: 2, 3: 1}
-    blue.recover()
+    blue.upkeep.rebuild()
     assert lane_counts(blue) == before
     assert [blue.codes.field(code, at.C_DEFERRED) for code in (0, 1)] == [2, 1]
-    assert blue.check() == []
+    assert blue.upkeep.check() == []
 
 
 # --- the table -----------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_a_ninth_release_is_refused(rings: Rings) -> None:
     with pytest.raises(StoreUnavailable, match="8 releases"):
         rings.late_peer(path="/release 9").result()
     assert visitor.registry.role is Role.VISITOR
-    assert visitor.check() == []
+    assert visitor.upkeep.check() == []
 
 
 def test_a_number_is_free_when_nothing_of_its_code_is_left(rings: Rings) -> None:
@@ -205,7 +205,7 @@ def test_a_number_is_free_when_nothing_of_its_code_is_left(rings: Rings) -> None
     waiting = [releases[2].do(peers.enqueue), releases[3].do(later)]
     for release in releases[2:6]:
         release.kill()
-    visitor.reap_dead()
+    visitor.upkeep.settle_dead()
     assert put(visitor)
     assert visitor.registry.code == 4
     assert visitor.codes.path(4) == "/release 9"
@@ -213,7 +213,7 @@ def test_a_number_is_free_when_nothing_of_its_code_is_left(rings: Rings) -> None
     with pytest.raises(StoreUnavailable):
         rings.late_peer(path="/release 11").result()
     assert [visitor.get(each).status.name for each in waiting] == ["READY", "READY"]
-    assert visitor.check() == []
+    assert visitor.upkeep.check() == []
 
 
 def later(mine: Any) -> str:
@@ -251,7 +251,7 @@ def test_a_pool_that_comes_in_between_keeps_its_number(
     ring = rings.attach(path=BLUE)
     for number in range(at.CODES - 1):
         rings.peer(path=f"/release {number}").kill()
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     answers = iter([False] * (at.CODES - 1) + [True, False])
     monkeypatch.setattr(Codes, "has_pool", lambda self, code: next(answers))
     before = ring.codes.digest(1)
@@ -263,17 +263,17 @@ def test_damage_to_the_table_strands_no_task(rings: Rings) -> None:
     """A lost digest leaves its tasks to whoever adopts them; repair makes the table whole."""
     blue, green = rings.attach(path=BLUE), rings.attach(path=GREEN)
     mine = put(blue)
-    blue.words[at.code_word(0, at.C_DIGEST)] = green.digest
-    blue.words[at.code_word(1, at.C_CLEARED)] = 2**60
-    assert [each for each in blue.check() if "digest of code 0" in each]
-    assert [each for each in blue.check() if "CLEARED of code 1" in each]
-    blue.repair()
-    assert blue.check() == []
+    blue.words[at.code_word(0, at.C_DIGEST)] = green.attachment.digest
+    blue.words[at.code_word(1, at.C_RUNNABLE_UP_TO)] = 2**60
+    assert [each for each in blue.upkeep.check() if "digest of code 0" in each]
+    assert [each for each in blue.upkeep.check() if "RUNNABLE_UP_TO of code 1" in each]
+    blue.upkeep.repair()
+    assert blue.upkeep.check() == []
     blue.words[at.code_word(0, at.C_DIGEST)] = 0
-    assert [each for each in blue.check() if "has no digest" in each]
-    blue.repair()
-    assert blue.check() == []
-    assert blue.codes.digest(0) not in (0, blue.digest)
+    assert [each for each in blue.upkeep.check() if "has no digest" in each]
+    blue.upkeep.repair()
+    assert blue.upkeep.check() == []
+    assert blue.codes.digest(0) not in (0, blue.attachment.digest)
     assert claimed(green, Share(1, 0, blue.registry.serial << at.CODES | 1)) == [mine]
 
 
@@ -282,12 +282,12 @@ def test_a_process_that_was_taken_for_dead_finds_its_code_again(rings: Rings) ->
     ring = rings.attach(path=BLUE)
     ring.words[at.REGISTRY_AT + ring.registry.index * at.ENTRY_WORDS] = 0
     ring.words[at.code_word(0, at.C_DIGEST)] = 4711
-    ring.take_place()
-    assert ring.codes.digest(ring.registry.code) == ring.digest
+    ring.attachment.take_place()
+    assert ring.codes.digest(ring.registry.code) == ring.attachment.digest
     assert ring.registry.code == 1
     assert put(ring)
     assert run(ring)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_wrong_head_in_one_of_several_lanes_is_noticed(rings: Rings) -> None:
@@ -298,4 +298,4 @@ def test_a_wrong_head_in_one_of_several_lanes_is_noticed(rings: Rings) -> None:
     with pytest.raises(StoreUnavailable, match="rebuilt at the next use"):
         blue.claim()
     assert claimed(blue, None) == ids
-    assert blue.check() == []
+    assert blue.upkeep.check() == []

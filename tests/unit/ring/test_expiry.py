@@ -37,13 +37,13 @@ def lost(rings: Rings, ring: Ring) -> str:
     peer = rings.peer()
     assert peer.do(peers.claim) == result_id
     peer.kill()
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     return result_id
 
 
 def share(mine: Any, limits: Limits) -> None:
     """A site with these options has come."""
-    mine.ring.set_limits(limits)
+    mine.ring.attachment.set_limits(limits)
 
 
 def readable(ring: Ring, result_id: str) -> bool:
@@ -66,7 +66,7 @@ def test_an_expired_result_takes_no_metadata(rings: Rings, clock: Clock) -> None
         ring.save_metadata(result_id, b'{"late":1}')
     ring.expiry.sweep()
     assert ring.counts().free_slots == free
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_each_end_has_its_lifetime(rings: Rings, clock: Clock) -> None:
@@ -94,7 +94,7 @@ def test_one_lifetime_does_not_stand_for_the_other(rings: Rings, clock: Clock) -
     success, failure = done(ring), failed(ring)
     clock.now_ns += FAR_NS
     assert (readable(ring, success), readable(ring, failure)) == (False, True)
-    ring.set_limits(replace(LIMITS, failure_ttl_s=1))
+    ring.attachment.set_limits(replace(LIMITS, failure_ttl_s=1))
     assert (readable(ring, success), readable(ring, failure)) == (True, False)
 
 
@@ -162,13 +162,13 @@ def test_a_sweep_recycles_what_has_expired(rings: Rings, clock: Clock) -> None:
     clock.now_ns += 5 * SECOND_NS
     ring.expiry.sweep()
     assert [exists(ring, each) for each in old + young] == [False, False, True, True, True]
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert ring.counts().free_slots > free
     assert ring.counts().evicted == 2
     clock.now_ns += FAR_NS
     ring.expiry.sweep()
     assert ring.counts().kept == 0
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_sweep_goes_round(rings: Rings, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +214,7 @@ def test_a_record_that_goes_before_its_sweep(rings: Rings, clock: Clock) -> None
             break
         run(ring)
     assert ring._mutex.run(ring.expiry._evict, expired) is False
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 @pytest.mark.parametrize("bit", range(64))

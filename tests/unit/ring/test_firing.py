@@ -69,7 +69,7 @@ def test_a_time_fires_once(scheduled: Ring, arguments: Any) -> None:
     assert (found.metadata, found.arguments()) == (NOTE, arguments)
     assert run(ring) == last_id(after)
     assert ring.claim() is None
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_of_many_pools_one_fires(rings: Rings) -> None:
@@ -108,7 +108,7 @@ def test_it_does_not_overlap(scheduled: Ring, arguments: Any) -> None:
     assert last_id(row) == first
     ring.finish(claim, successful=True, outcome=ring.encode(None))
     assert fire(ring, NOW_NS + 4, None, arguments, overlap=False) is Outcome.FIRED
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_run_that_was_evicted_is_over(scheduled: Ring) -> None:
@@ -132,7 +132,7 @@ def test_a_run_that_was_lost_is_over(rings: Rings) -> None:
     worker.do(peers.claim)
     assert fire(ring, NOW_NS + 2, overlap=False) is Outcome.OVERLAPS
     worker.kill()
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     assert fire(ring, NOW_NS + 3, overlap=False) is Outcome.FIRED
 
 
@@ -146,7 +146,7 @@ def test_where_there_is_no_room_nothing_is_settled(rings: Rings) -> None:
         with pytest.raises(QueueFull):
             fire(ring, NOW_NS + 1, arguments=arguments)
     assert row_of(ring) == before
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     run(ring)
     assert fire(ring, NOW_NS + 1, before) is Outcome.FIRED
 
@@ -196,10 +196,10 @@ def test_a_row_survives_a_rebuild_and_a_restart(rings: Rings) -> None:
     ring.firing.adopt([(NAME, TIMING)], NOW_NS)
     fire(ring, NOW_NS + 1)
     before = row_of(ring)
-    ring.recover()
+    ring.upkeep.rebuild()
     assert row_of(ring) == before
     assert row_of(rings.attach()) == before
-    ring.detach()
+    ring.attachment.detach()
     assert row_of(rings.attach()) == before
 
 
@@ -207,7 +207,7 @@ def test_a_row_that_is_firing_for_nobody_is_repaired(scheduled: Ring) -> None:
     """Damage that only the next death would show."""
     ring = scheduled
     ring.words[at.SCHEDULE_AT + at.R_FIRING] = 12
-    assert "row 0 of the schedule" in ring.check()[0]
-    assert ring.repair()
-    assert ring.check() == []
+    assert "row 0 of the schedule" in ring.upkeep.check()[0]
+    assert ring.upkeep.repair()
+    assert ring.upkeep.check() == []
     assert row_of(ring).settled_ns == NOW_NS

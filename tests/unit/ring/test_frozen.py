@@ -62,36 +62,36 @@ def test_polls_do_not_wait(rings: Rings) -> None:
     ring.get(old)
     assert peers.ring_address(old)[0] == ring.words[at.H_NEWEST]
     assert ring.get(new).outcome() == "new"
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 @pytest.mark.usefixtures("for_ever")
 def test_housekeeping_does_not_wait(rings: Rings) -> None:
-    """Healing, promoting, reaping and looking for what is due: another time will do."""
+    """Renewing, promoting, settling and looking for what is due: another time will do."""
     ring = rings.attach()
     put(ring, due_ns=time.time_ns() + FAR_NS)
-    due = ring.next_due_ns()
+    due = ring.upkeep.next_due_ns()
     assert due
     dead = rings.peer().kill()
     frozen = frozen_inside(rings)
-    ring.heal()
-    ring.promote()
-    assert ring.next_due_ns() == 0
-    assert not ring.work_is_due(NEVER_S)
-    assert dead.index not in [entry.index for entry in ring.reap_dead()]
+    ring.upkeep.renew_semaphores()
+    ring.upkeep.promote()
+    assert ring.upkeep.next_due_ns() == 0
+    assert not ring.upkeep.work_is_due(NEVER_S)
+    assert dead.index not in [entry.index for entry in ring.upkeep.settle_dead()]
     assert ring.registry.in_use(dead.index)
-    assert not ring.become(Role.SITE, needed=False)
-    ring.detach()
+    assert not ring.attachment.become(Role.SITE, needed=False)
+    ring.attachment.detach()
     assert ring.registry.index >= 0
     frozen.resume()
     frozen.result()
-    assert ring.next_due_ns() == due
-    ring.reap_dead()
+    assert ring.upkeep.next_due_ns() == due
+    ring.upkeep.settle_dead()
     assert not ring.registry.in_use(dead.index)
-    assert ring.become(Role.SITE, needed=False)
-    ring.detach()
+    assert ring.attachment.become(Role.SITE, needed=False)
+    ring.attachment.detach()
     assert ring.registry.index < 0
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 @pytest.mark.usefixtures("for_ever")
@@ -108,7 +108,7 @@ def test_readers_attach_without_waiting(rings: Rings) -> None:
     frozen.result()
     assert reader.do(take_place, False) >= 0
     assert reader.do(become_site) > 0
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 @pytest.mark.usefixtures("for_ever")
@@ -124,16 +124,16 @@ def test_a_reader_that_has_no_place_yet_may_become_a_site(rings: Rings) -> None:
     (entry,) = [each for each in ring.registry.attachments() if each.pid == reader.pid]
     assert entry.role is Role.SITE
     assert reader.do(peers.enqueue, ((b"x" * 1000,), {}))
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def take_place(mine: Any, needed: bool) -> int:
-    mine.ring.take_place(needed=needed)
+    mine.ring.attachment.take_place(needed=needed)
     return int(mine.ring.registry.index)
 
 
 def become_site(mine: Any) -> int:
-    assert mine.ring.become(Role.SITE)
+    assert mine.ring.attachment.become(Role.SITE)
     return int(mine.ring.registry.serial)
 
 
@@ -162,7 +162,7 @@ def test_one_verdict_is_enough_for_a_process(rings: Rings, monkeypatch: pytest.M
     frozen.resume()
     frozen.result()
     waiting.join()
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_threads_that_wait_already_get_the_verdict(
@@ -219,7 +219,7 @@ def test_an_enqueue_that_was_given_up_leaves_no_slots(
     assert peers.run(ring) == result_id
     assert ring.words[at.H_UNFINISHED] == 0
     assert taken < 20
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 # --- what nobody else can do ---------------------------------------------------------------
@@ -254,7 +254,7 @@ def test_who_insists_says_so_once(
     timer = threading.Thread(target=lambda: (wait_for(lambda: caplog.records), frozen.resume()))
     timer.start()
     with caplog.at_level(logging.ERROR, "django_tasks_local"):
-        assert ring.become(Role.POOL)
+        assert ring.attachment.become(Role.POOL)
     timer.join()
     (record,) = caplog.records
     assert "waits until it can go on" in record.getMessage()
@@ -280,7 +280,7 @@ def test_who_was_frozen_too_blames_nobody(rings: Rings, monkeypatch: pytest.Monk
     stays(waiter.busy, for_s=0.1)
     frozen.resume()
     assert waiter.result()
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 @pytest.fixture

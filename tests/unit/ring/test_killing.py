@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from django_tasks_local.exceptions import MemoryExceeded, WorkerLost
-from django_tasks_local.ring import Attachment, Loss, Ring, loss_word
+from django_tasks_local.ring import Entry, Loss, Ring, loss_word
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.head import S_STOP
 from django_tasks_local.ring.records.killing import Run
@@ -19,7 +19,7 @@ MIB = 2**20
 WORD = loss_word(Loss.MEMORY, 600 * 1024, 512 * MIB)
 
 
-def entry_of(ring: Ring, peer: Peer) -> Attachment:
+def entry_of(ring: Ring, peer: Peer) -> Entry:
     """A peer's entry."""
     return next(each for each in ring.registry.attachments() if each.index == peer.index)
 
@@ -46,10 +46,10 @@ def test_a_noted_reason_is_told(rings: Rings) -> None:
     peer, result_id, run = working(rings, ring)
     assert ring.killing.note(run, WORD)
     assert ring.get(result_id).status.name == "RUNNING"
-    assert ring.check() == []
-    ring.recover()
+    assert ring.upkeep.check() == []
+    ring.upkeep.rebuild()
     peer.kill()
-    ring.reap(peer.index, loss_word(Loss.SIGNAL, 9))
+    ring.upkeep.settle(peer.index, loss_word(Loss.SIGNAL, 9))
     loss = error_of(ring, result_id)
     assert isinstance(loss, MemoryExceeded)
     assert (loss.pid, loss.signal, loss.exit_code) == (peer.pid, 9, None)
@@ -60,7 +60,7 @@ def test_a_noted_reason_is_told(rings: Rings) -> None:
     assert path == "django_tasks_local.exceptions.MemoryExceeded"
     for part in ("600.0 MiB", "MAX_TASK_MEMORY allows 512.0 MiB", "not run again"):
         assert part in text
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert ring.words[ring._table.due + run.slot] == 0
 
 
@@ -80,7 +80,7 @@ def test_a_task_that_ends_after_the_note_is_not_finished(rings: Rings) -> None:
     assert ring.killing.note(run, WORD)
     peer.start(peers.finish, result_id, "in time?")
     assert peer.wait() == EXIT_DETACHED
-    ring.reap(peer.index, loss_word(Loss.EXIT, EXIT_DETACHED))
+    ring.upkeep.settle(peer.index, loss_word(Loss.EXIT, EXIT_DETACHED))
     assert isinstance(error_of(ring, result_id), MemoryExceeded)
 
 
@@ -91,9 +91,9 @@ def test_a_large_outcome_in_the_making_is_given_back(rings: Rings) -> None:
     assert ring.killing.note(run, WORD)
     peer.start(peers.finish, result_id, os.urandom(9000))
     assert peer.wait() == EXIT_DETACHED
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     assert isinstance(error_of(ring, result_id), MemoryExceeded)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_task_that_has_ended_cannot_be_noted(rings: Rings) -> None:
@@ -119,7 +119,7 @@ def test_a_note_does_not_outlive_its_record(rings: Rings) -> None:
     peer, _, run = working(rings, ring)
     ring.killing.note(run, WORD)
     peer.kill()
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     ring._mutex.run(ring._table.evict_oldest)
     ring._table.words[at.H_CURSOR] = run.slot
     result_id = put(ring)
@@ -158,7 +158,7 @@ def test_want_of_memory_in_the_host(rings: Rings) -> None:
     ring = rings.attach()
     peer, result_id, _ = working(rings, ring)
     peer.kill()
-    ring.reap(peer.index, loss_word(Loss.OUT_OF_MEMORY, 9))
+    ring.upkeep.settle(peer.index, loss_word(Loss.OUT_OF_MEMORY, 9))
     loss = error_of(ring, result_id)
     assert type(loss) is WorkerLost
     assert loss.cause == "was killed by SIGKILL, perhaps for want of memory"
@@ -177,7 +177,7 @@ def test_the_first_reason_stands(rings: Rings) -> None:
     assert not ring.cancel(result_id, running=False)[0]
     peer.kill()
     assert ring.get(result_id).outcome()[0].endswith(".TaskCancelled")
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_no_flipped_bit_stops_a_task(ring: Ring) -> None:

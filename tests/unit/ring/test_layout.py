@@ -163,14 +163,16 @@ def test_the_header_and_the_entries_do_not_overlap() -> None:
     st.integers(0, at.CODES - 1), st.integers(0, 200), st.lists(st.integers(0, 2**32 - 1)),
     st.integers(0, 2**32 - 1),
 )  # fmt: skip
-def test_an_origin_leads_to_a_lane(code: int, queue: int, serials: list[int], cleared: int) -> None:
+def test_an_origin_leads_to_a_lane(
+    code: int, queue: int, serials: list[int], runnable_up_to: int
+) -> None:
     """Code and serial say which of the sixteen lanes, the priority says which of its FIFOs."""
-    for serial in [*serials, cleared]:
+    for serial in [*serials, runnable_up_to]:
         origin = (code << at.CODE_SHIFT | serial) << 8 | queue
         assert origin < 2**64
         assert at.code_of(origin) == code
-        number, rest = divmod(at.lane_of(origin, cleared) - at.LANES_AT, at.LANE_WORDS)
-        assert (number, rest) == (2 * code + (serial > cleared), 0)
+        number, rest = divmod(at.lane_of(origin, runnable_up_to) - at.LANES_AT, at.LANE_WORDS)
+        assert (number, rest) == (2 * code + (serial > runnable_up_to), 0)
 
 
 # --- the page about it ---------------------------------------------------------------------

@@ -77,15 +77,15 @@ def test_starts_that_lead_nowhere_are_tried_with_growing_pauses(ring: Ring) -> N
     leadership, words = ring.leadership, ring.words
     pauses = []
     for _ in range(6):
-        assert leadership.may_start_pool(100, 1000)
-        assert not leadership.may_start_pool(100, 1000)
+        assert leadership.reserve_start(100, 1000)
+        assert not leadership.reserve_start(100, 1000)
         pauses.append(words[at.code_word(0, at.C_START_AFTER)])
         words[at.code_word(0, at.C_START_AFTER)] = 1  # long ago
     steps = [round((after - pauses[0]) / 1e9, -2) for after in pauses]
     assert steps == [0, 100, 300, 700, 900, 900]
-    leadership.may_start_pool(100, 1000)
+    leadership.reserve_start(100, 1000)
     leadership.forget_failures()
-    assert leadership.may_start_pool(100, 1000)
+    assert leadership.reserve_start(100, 1000)
     assert words[at.code_word(0, at.C_START_FAILURES)] == 1
 
 
@@ -94,28 +94,28 @@ def test_a_pool_that_took_its_place_has_not_proved_itself(ring: Ring) -> None:
     leadership = ring.leadership
     for failures in range(1, 4):
         ring.words[at.code_word(0, at.C_START_AFTER)] = 1
-        assert leadership.may_start_pool(100, 1000)
+        assert leadership.reserve_start(100, 1000)
         assert leadership.take_pool()
         leadership.leave_pool()
         assert ring.words[at.code_word(0, at.C_START_FAILURES)] == failures
-        assert not leadership.may_start_pool(100, 1000)
+        assert not leadership.reserve_start(100, 1000)
 
 
 def test_a_successor_clears_no_less_than_its_predecessor(ring: Ring) -> None:
     """It may have read how far that would go before the last step; damage is set right."""
     leadership, newest = ring.leadership, ring.registry.serial
-    leadership.set_cleared(newest)
-    leadership.set_cleared(newest - 1)
-    assert leadership.cleared() == newest
-    ring.words[at.code_word(0, at.C_CLEARED)] = 2**40
-    leadership.set_cleared(newest)
-    assert leadership.cleared() == newest
+    leadership.set_runnable_up_to(newest)
+    leadership.set_runnable_up_to(newest - 1)
+    assert leadership.runnable_up_to() == newest
+    ring.words[at.code_word(0, at.C_RUNNABLE_UP_TO)] = 2**40
+    leadership.set_runnable_up_to(newest)
+    assert leadership.runnable_up_to() == newest
 
 
 def test_a_pause_from_before_a_reboot_does_not_last(ring: Ring) -> None:
     """A time that lies further ahead than any pause is no pause."""
     ring.words[at.code_word(0, at.C_START_AFTER)] = 2**63
-    assert ring.leadership.may_start_pool(1, 60)
+    assert ring.leadership.reserve_start(1, 60)
 
 
 def note_workers(ring: Ring, ours: int, of_all: int) -> None:
@@ -127,24 +127,24 @@ def note_workers(ring: Ring, ours: int, of_all: int) -> None:
 def test_sites_see_whether_workers_are_left(rings: Rings) -> None:
     """As far as the words tell."""
     ring = rings.attach()
-    assert ring.leadership.crowded()
+    assert ring.leadership.wants_more_workers()
     note_workers(ring, 1, 1)
     assert ring.leadership.workers() == 1
-    assert not ring.leadership.crowded()
+    assert not ring.leadership.wants_more_workers()
     put(ring)
     ring.claim()
-    assert ring.leadership.crowded()
+    assert ring.leadership.wants_more_workers()
     note_workers(ring, 2, 2)
-    assert not ring.leadership.crowded()
+    assert not ring.leadership.wants_more_workers()
 
 
 def test_with_workers_of_other_code_any_worker_may_be_the_last_idle_one(ring: Ring) -> None:
     """How many tasks run is known of all codes together only: the pool must look."""
-    ring.set_limits(replace(LIMITS, max_workers=3))
+    ring.attachment.set_limits(replace(LIMITS, max_workers=3))
     note_workers(ring, 1, 2)
-    assert ring.leadership.crowded()
+    assert ring.leadership.wants_more_workers()
     note_workers(ring, 1, 3)
-    assert not ring.leadership.crowded()
+    assert not ring.leadership.wants_more_workers()
 
 
 def test_the_newest_site_is_known(rings: Rings) -> None:

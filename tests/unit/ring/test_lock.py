@@ -93,25 +93,25 @@ def test_a_lost_token_is_found(ring: Ring) -> None:
     assert ring._mutex.semaphore.value == 1
 
 
-def test_healing_gives_back_a_lost_token(ring: Ring) -> None:
-    """`heal` frees a waiter whose chunk a step of the clock made long."""
+def test_renewing_gives_back_a_lost_token(ring: Ring) -> None:
+    """`renew_semaphores` frees a waiter whose chunk a step of the clock made long."""
     ring._mutex.semaphore.acquire(0)
-    ring.heal()
+    ring.upkeep.renew_semaphores()
     assert ring._mutex.semaphore.value == 1
-    ring.heal()
+    ring.upkeep.renew_semaphores()
     assert ring._mutex.semaphore.value == 1
 
 
-def test_healing_leaves_a_busy_ring_alone(rings: Rings) -> None:
+def test_renewing_leaves_a_busy_ring_alone(rings: Rings) -> None:
     """While somebody is inside, the token is his."""
     ring = rings.attach()
     inside(rings)
-    ring.heal()
+    ring.upkeep.renew_semaphores()
     assert ring._mutex.semaphore.value == 0
 
 
 def test_removed_semaphores_come_back(rings: Rings) -> None:
-    """Somebody unlinked them: old and new ones work side by side until all have healed."""
+    """Somebody unlinked them: old and new ones work side by side until all have renewed them."""
     ring = rings.attach()
     for letter in ("m", "w0"):
         os.unlink(semaphore_path(rings.name + letter))
@@ -120,7 +120,7 @@ def test_removed_semaphores_come_back(rings: Rings) -> None:
     increment(ring, 500)
     other.result()
     assert ring.words[at.H_EVICTED] == 1000
-    ring.heal()
+    ring.upkeep.renew_semaphores()
     put(ring)
     other.start(peers.claim)
     assert other.result()
@@ -132,9 +132,9 @@ def test_a_wrong_word_about_the_semaphores_is_set_right(rings: Rings) -> None:
     for word in (at.H_SEMAPHORE, at.code_word(0, at.C_SEMAPHORE)):
         shown = first.words[word]
         first.words[word] = 4711
-        first.heal()
+        first.upkeep.renew_semaphores()
         assert first.words[word] == shown
-        second.heal()
+        second.upkeep.renew_semaphores()
         assert first.words[word] == shown
     assert put(second)
 
@@ -192,7 +192,7 @@ def test_signals_do_not_end_the_wait(rings: Rings) -> None:
         timer.join()
     signal.signal(signal.SIGUSR1, handler)
     assert handled
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 # --- freezes -------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def test_what_was_dropped_is_logged_outside(ring: Ring, caplog: pytest.LogCaptur
         logging.getLogger("django_tasks_local").removeHandler(handler)
     assert f"slot {slot} " in caplog.text
     assert len(ids) == 1
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 # --- record locks --------------------------------------------------------------------------
@@ -308,5 +308,5 @@ def look(mine: Any, offset: int) -> tuple[bool, int | None, bool]:
 def test_roles_do_not_matter_for_the_lock(rings: Rings) -> None:
     """A visitor gets in like a site."""
     ring = rings.attach(role=Role.VISITOR)
-    assert ring.limits == LIMITS
+    assert ring.attachment.limits == LIMITS
     increment(ring, 1)

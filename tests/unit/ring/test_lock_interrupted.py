@@ -56,7 +56,7 @@ def test_an_exception_inside_leaves_the_ring_dirty_and_free(ring: Ring) -> None:
         ring._mutex.run(body)
     assert ring.words[at.H_DIRTY]
     assert ring._mutex.semaphore.value == 1
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert ring.words[at.H_RUNNING] == 0
 
 
@@ -110,7 +110,7 @@ def test_exceptions_of_handlers_at_any_moment(rings: Rings) -> None:
     assert peer.result() > 0
     assert put(ring)
     peer.kill()  # nothing that belongs to the test itself is fit for use in it
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert ring._mutex.semaphore.value == 1
 
 

@@ -61,7 +61,7 @@ def test_looking_leaves_no_trace(rings: Rings) -> None:
 
     def see(found: Look) -> None:
         assert [task.result_id for task, lives in found.running() if lives]
-        assert [entry.pid for entry in found.attached()] == [ring.pid]
+        assert [entry.pid for entry in found.attached()] == [ring.attachment.pid]
         assert found.counts() == ring.counts()
 
     from_outside(rings, see)
@@ -114,7 +114,7 @@ def test_what_cannot_be_read_is_not_listed(
     assert ring.claim()
     found = look(rings)
 
-    def cannot(result_id: str) -> None:
+    def cannot(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(found._reader, "find", cannot)
@@ -142,7 +142,7 @@ def test_what_cannot_be_looked_at(
             Look.into(rings.name, "unit")
 
     in_child(see)
-    assert ring.intact()
+    assert ring.segment.intact()
 
 
 # --- removal -------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def test_what_cannot_be_looked_at(
 
 def test_a_ring_in_use_is_not_removed(rings: Rings) -> None:
     """Every process that is attached keeps it, one that is stopped inside as well."""
-    rings.attach().detach()
+    rings.attach().attachment.detach()
     peer = rings.peer()
     assert not unlink_unattached(rings.name)
     peer.start(stop_inside)
@@ -166,7 +166,7 @@ def test_a_ring_in_use_is_not_removed(rings: Rings) -> None:
 def test_who_uses_the_lock_to_enter_is_seen(rings: Rings) -> None:
     """Between the look and the removal nobody can take a place in the registry."""
     ring = rings.attach()
-    ring.detach()
+    ring.attachment.detach()
 
     def attach_while_inside() -> peers.Peer:
         peer = rings.late_peer()

@@ -28,7 +28,7 @@ def test_a_lost_task_says_how(
     peer.do(peers.claim)
     assert ring.get(result_id).loss is None
     peer.kill()
-    ring.reap(peer.index, word)
+    ring.upkeep.settle(peer.index, word)
     found = ring.get(result_id)
     loss = found.loss
     assert loss is not None

@@ -56,7 +56,7 @@ def test_no_standard_descriptor_is_ours(rings: Rings, closed: tuple[int, ...]) -
     other = Rings()
     peer = other.peer()
     assert peer.do(attach_without_streams, closed, rings.name) >= 3
-    assert rings.attach().check() == []
+    assert rings.attach().upkeep.check() == []
     other.close()
 
 
@@ -143,7 +143,7 @@ def test_a_semaphore_with_a_second_name_is_refused(rings: Rings) -> None:
         assert "hard link" in str(refused(rings))
     finally:
         second.unlink()
-    assert rings.attach().check() == []
+    assert rings.attach().upkeep.check() == []
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_semaphore_that_is_just_being_made_is_waited_for(
             first.unlink()
 
     monkeypatch.setattr(objects, "sleep", look_again)
-    assert rings.attach().check() == []
+    assert rings.attach().upkeep.check() == []
     assert len(pauses) == 3
 
 
@@ -178,7 +178,7 @@ def test_a_semaphore_whose_maker_died_half_way_is_used(rings: Rings, makers: str
     path = Path(objects.semaphore_path(f"{rings.name}{objects.MUTEX}"))
     first = path.with_name(makers)
     os.link(path, first)
-    assert rings.attach().check() == []
+    assert rings.attach().upkeep.check() == []
     assert not first.exists()
     assert path.stat().st_nlink == 1
 

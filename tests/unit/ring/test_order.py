@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from django_tasks_local.ring import Ring, attachment, operations
-from django_tasks_local.ring import ring as rooms
+from django_tasks_local.ring import Ring, operations, upkeep
+from django_tasks_local.ring import ring as tasks
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.records import order
 from tests.rings import FAR_NS, LANE, LIMITS, Rings, put, run
@@ -23,7 +23,7 @@ SECOND_NS = 1_000_000_000
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A clock that stands still until the test sets it."""
     clock = SimpleNamespace(now_ns=time.time_ns())
-    for module in (attachment, operations, rooms):
+    for module in (operations, tasks, upkeep):
         monkeypatch.setattr(module, "time", SimpleNamespace(time_ns=lambda: clock.now_ns))
     return clock
 
@@ -88,8 +88,8 @@ def test_a_large_task_has_its_place_when_it_is_published(
 
     monkeypatch.setattr(slots, "write", slow)
     large = put(ring, ((b"x" * 5000,), {}))
-    assert ring.check() == []
-    ring.recover()
+    assert ring.upkeep.check() == []
+    ring.upkeep.rebuild()
     assert claimed(ring) == [*passing, large]
 
 
@@ -100,12 +100,12 @@ def test_a_deferred_task_waits(ring: Ring, clock: SimpleNamespace) -> None:
     """Not a nanosecond too early, and then at once."""
     later = put(ring, due_ns=clock.now_ns + 5)
     assert claimed(ring) == []
-    assert ring.next_due_ns() == clock.now_ns + 5
+    assert ring.upkeep.next_due_ns() == clock.now_ns + 5
     clock.now_ns += 4
     assert claimed(ring) == []
     clock.now_ns += 1
     assert claimed(ring) == [later]
-    assert ring.next_due_ns() == 0
+    assert ring.upkeep.next_due_ns() == 0
 
 
 def test_a_time_in_the_past_is_now(ring: Ring, clock: SimpleNamespace) -> None:
@@ -136,7 +136,7 @@ def test_those_that_fall_due_together_come_in_the_order_of_their_times(
 def test_a_promotion_without_deferred_tasks_does_nothing(ring: Ring) -> None:
     """It is called every second or so."""
     tick = ring.words[at.H_TICK]
-    ring.promote()
+    ring.upkeep.promote()
     assert ring.words[at.H_TICK] == tick
 
 
@@ -144,13 +144,13 @@ def test_promote_moves_what_is_due(ring: Ring, clock: SimpleNamespace) -> None:
     """Somebody who only looks moves what is due, and wakes workers for it."""
     put(ring, due_ns=clock.now_ns + 5)
     put(ring, due_ns=clock.now_ns + FAR_NS)
-    ring.promote()
+    ring.upkeep.promote()
     assert (ring.counts().waiting, ring.counts().deferred) == (0, 2)
     clock.now_ns += 5
-    ring.promote()
+    ring.upkeep.promote()
     assert (ring.counts().waiting, ring.counts().deferred) == (1, 1)
     assert ring._semaphores.wake_ups() == 1
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def herd(rings: Rings, clock: SimpleNamespace, count: int) -> tuple[Ring, list[str]]:
@@ -168,11 +168,11 @@ def test_a_herd_is_moved_in_steps(rings: Rings, clock: SimpleNamespace) -> None:
     promote = ring._table.order.promote
     assert ring._mutex.run(promote, clock.now_ns)
     assert (ring.counts().waiting, ring.counts().deferred) == (step, step + 1)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert ring._mutex.run(promote, clock.now_ns)
     assert not ring._mutex.run(promote, clock.now_ns)
     assert (ring.counts().waiting, ring.counts().deferred) == (2 * step + 1, 0)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert claimed(ring) == ids
 
 
@@ -203,18 +203,18 @@ def test_a_herd_of_other_code_hides_nothing(rings: Rings, clock: SimpleNamespace
     assert claim is not None
     assert claim.result_id == mine
     other.finish(claim, successful=True, outcome=other.encode(None))
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_promote_moves_a_herd(rings: Rings, clock: SimpleNamespace) -> None:
     """Some hundreds at once; then the next moment at which something is due has passed already."""
     count = 40 * order.PROMOTED_AT_ONCE
     ring, _ = herd(rings, clock, count)
-    ring.promote()
+    ring.upkeep.promote()
     assert 0 < ring.counts().waiting < count
-    assert 0 < ring.next_due_ns() <= clock.now_ns
-    ring.promote()
-    assert (ring.counts().waiting, ring.next_due_ns()) == (count, 0)
+    assert 0 < ring.upkeep.next_due_ns() <= clock.now_ns
+    ring.upkeep.promote()
+    assert (ring.counts().waiting, ring.upkeep.next_due_ns()) == (count, 0)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -232,11 +232,11 @@ def test_the_heap_is_a_heap(
             due, _, result_id = heapq.heappop(expected)
             clock.now_ns = due
             assert run(ring) == result_id
-        elif len(expected) < ring.limits.max_pending:
+        elif len(expected) < ring.attachment.limits.max_pending:
             number = next(count)
             due = (clock.now_ns // 1000 + delay) * 1000 + number  # no two fall due together
             heapq.heappush(expected, (due, number, put(ring, due_ns=due)))
-        assert ring.next_due_ns() == (expected[0][0] if expected else 0)
-        assert ring.check() == []
+        assert ring.upkeep.next_due_ns() == (expected[0][0] if expected else 0)
+        assert ring.upkeep.check() == []
     clock.now_ns += FAR_NS
     assert claimed(ring) == [each[2] for each in sorted(expected)]

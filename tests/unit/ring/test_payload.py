@@ -123,7 +123,7 @@ def test_a_small_value_is_one_piece(value: Any) -> None:
 def test_values_come_back(ring: Ring, value: Any) -> None:
     """As arguments and as outcome, whole to the audit, and no larger than the pickle by much."""
     result_id = done(ring, ((value,), {"key": value}), value)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert read(ring, result_id) == value
     assert ring.get(result_id).arguments() == ((value,), {"key": value})
     assert type(read(ring, result_id)) is type(value)
@@ -147,7 +147,7 @@ def test_what_fits_a_head_slot_goes_there(rings: Rings) -> None:
     assert encoded == pickle.dumps(X, protocol=5)
     result_id = done(ring, ((X,), {}), X)
     assert (read(ring, result_id), ring.get(result_id).arguments()) == (X, ((X,), {}))
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 @pytest.mark.parametrize("value", [bytearray(X), Buffer(X)])
@@ -196,12 +196,12 @@ def test_damage_is_told_and_nothing_damaged_is_unpickled(ring: Ring) -> None:
         with pytest.raises(StoreUnavailable, match="CRC"):
             read(ring, result_id)
         assert len(CALLS) == calls
-        assert any("outcome does not match its CRC" in problem for problem in ring.check())
+        assert any("outcome does not match its CRC" in problem for problem in ring.upkeep.check())
         ring.segment.bytes[place] ^= 0x10
     assert read(ring, result_id) == ["called", X, "called", "t" * LARGE, "called"]
     ring.segment.bytes[pieces[1]] ^= 0x10
-    ring.repair()
-    assert ring.check() == []
+    ring.upkeep.repair()
+    assert ring.upkeep.check() == []
     with pytest.raises(TaskResultDoesNotExist):
         ring.get(result_id)
 

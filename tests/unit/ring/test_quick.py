@@ -48,7 +48,7 @@ def fragmented(ring: Ring, gap: int = 1) -> None:
     for place in range(words[at.H_FINISHED]):
         if place % (gap + 1) == 0:
             kept.append(words[at.H_OLDEST])
-            ring._do.touch(words[at.H_OLDEST], words[table.commit + words[at.H_OLDEST]])
+            ring._operations.touch(words[at.H_OLDEST], words[table.commit + words[at.H_OLDEST]])
         else:
             table.evict_oldest()
     words[at.H_DIRTY] = 0
@@ -62,9 +62,9 @@ def test_a_rebuild_takes_few_steps_for_each_record(steps: Steps, rings: Rings) -
     for _ in range(200):
         run(ring)
     before = ring.counts()
-    ring.recover()
+    ring.upkeep.rebuild()
     assert steps.most["rebuild"] < 900 * 12
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert ring.counts() == before
 
 
@@ -82,7 +82,7 @@ def test_results_that_expire_together(
     while ring.counts().kept:
         ring.expiry.sweep()
     assert quick(steps)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_herd(steps: Steps, rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_a_herd(steps: Steps, rings: Rings, monkeypatch: pytest.MonkeyPatch) -> 
         put(ring, due_ns=due_ns, priority=number % 3)
     assert quick(steps)
     monkeypatch.setattr("time.time_ns", lambda: due_ns)
-    ring.promote()
+    ring.upkeep.promote()
     claims = [ring.claim() for _ in range(3)]
     assert quick(steps)
     assert all(claims)
@@ -105,13 +105,13 @@ def test_a_lowered_max_results(steps: Steps, rings: Rings) -> None:
     ring = rings.attach(MANY)
     for _ in range(20_000):
         done(ring)
-    rings.attach(replace(MANY, max_results=1)).become(Role.SITE)
+    rings.attach(replace(MANY, max_results=1)).attachment.become(Role.SITE)
     for _ in range(3):
         done(ring)
     while ring.counts().kept > 1:
-        ring.trim()
+        ring.upkeep.trim()
     assert quick(steps)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 @pytest.mark.parametrize("gap", [1, 7])
@@ -131,7 +131,7 @@ def test_a_large_payload_in_a_fragmented_ring(steps: Steps, rings: Rings, gap: i
     for _ in range(200):
         done(ring, outcome=b"x" * 50_000)
     assert quick(steps)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_large_payloads_in_a_ring_that_was_used_long(steps: Steps, rings: Rings) -> None:
@@ -143,7 +143,7 @@ def test_large_payloads_in_a_ring_that_was_used_long(steps: Steps, rings: Rings)
     for _ in range(4):
         done(ring, outcome=bytes(2 * LARGE))
     assert quick(steps)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_results_in_long_chains_go(steps: Steps, rings: Rings) -> None:
@@ -157,17 +157,17 @@ def test_results_in_long_chains_go(steps: Steps, rings: Rings) -> None:
     run(ring, outcome=ring.encode(huge))
     done(ring, huge)
     assert ring.counts().kept == 2
-    rings.attach(replace(limits, max_results=1)).become(Role.SITE)
+    rings.attach(replace(limits, max_results=1)).attachment.become(Role.SITE)
     for _ in range(2):  # two results go for one that comes
         done(ring, huge, huge)
     for _ in range(2):
         done(ring)
     while ring.words[at.H_DISCARDED]:
-        ring.trim()
+        ring.upkeep.trim()
     assert quick(steps)
     kept = ring.words[at.H_FINISHED_SLOTS]
     assert ring.counts().free_slots == ring.counts().reserved_slots - 1 - kept
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_long_chains_that_were_not_finished_go(
@@ -194,10 +194,10 @@ def test_long_chains_that_were_not_finished_go(
         with pytest.raises(KeyboardInterrupt):
             ring.finish(claim, successful=True, outcome=ring.encode(huge))
     ring.finish(claim, successful=True, outcome=ring.encode(None))
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     assert quick(steps)
     assert ring.counts().kept == 1
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def interrupted(*_: object) -> None:
@@ -214,7 +214,7 @@ def test_arguments_to_drop_behind_many_results(steps: Steps, rings: Rings) -> No
         done(ring, ((bytes(2 * LARGE),), {}))
     assert quick(steps)
     assert (ring.counts().kept, ring.counts().evicted) == (20_008, 0)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 @pytest.mark.parametrize("slot_size", [LIMITS.slot_size, 2**16, 2**20])
@@ -260,10 +260,10 @@ def test_a_dead_process_with_many_records(steps: Steps, rings: Rings) -> None:
     for _ in range(400):
         peer.do(peers.claim)
     peer.kill()
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     assert ring.counts().running == 0
     assert quick(steps)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_the_hot_path_takes_few_steps(steps: Steps, rings: Rings) -> None:

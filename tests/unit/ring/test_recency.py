@@ -69,12 +69,12 @@ def test_a_lower_limit_applies_step_by_step(rings: Rings) -> None:
     """MAX_RESULTS may change while the ring is in use: the site that came last decides."""
     ring = rings.attach()
     ids = [done(ring) for _ in range(8)]
-    rings.attach(replace(LIMITS, max_results=2)).become(Role.SITE)
+    rings.attach(replace(LIMITS, max_results=2)).attachment.become(Role.SITE)
     ids.append(done(ring))
     assert kept(ring, ids) == ids[2:]  # two go for each that comes
-    ring.trim()
+    ring.upkeep.trim()
     assert kept(ring, ids) == ids[-2:]
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_an_evicted_result_does_not_exist(ring: Ring) -> None:
@@ -119,8 +119,8 @@ def test_it_is_least_recently_used(rings: Rings, steps: list[int | None]) -> Non
             ring.get(result_id)
             model.move_to_end(result_id)
         if step == 7:
-            ring.recover()
-    assert ring.check() == []
+            ring.upkeep.rebuild()
+    assert ring.upkeep.check() == []
     order = []
     while ring.words[at.H_OLDEST]:
         head = ring._table.head(ring.words[at.H_OLDEST])

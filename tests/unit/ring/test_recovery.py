@@ -54,7 +54,7 @@ def waiting(ring: Ring) -> list[int]:
     while (each := order.first())[0]:
         found.append(each[0])
         order.pop(each)
-    ring.recover()
+    ring.upkeep.rebuild()
     return found
 
 
@@ -65,8 +65,8 @@ def test_a_rebuild_changes_nothing_in_a_sound_ring(ring: Ring) -> None:
     """Same order, same counts, same statuses."""
     ids = furnish(ring)
     counts, order = ring.counts(), waiting(ring)
-    ring.recover()
-    assert ring.check() == []
+    ring.upkeep.rebuild()
+    assert ring.upkeep.check() == []
     assert ring.counts() == counts
     assert waiting(ring) == order
     assert statuses(ring, ids) == ids
@@ -86,7 +86,7 @@ def test_whatever_is_derived_may_be_garbage(ring: Ring, garbage: int) -> None:
                 words[geometry.column(name) + slot] = garbage
     ring.segment.bytes[geometry.map_at : geometry.map_at + 1024] = bytes([garbage & 0xFF]) * 1024
     words[at.H_DIRTY] = 1
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert waiting(ring) == order
     assert statuses(ring, ids) == ids
     assert ring.words[at.H_TICK] > max(
@@ -110,7 +110,7 @@ def test_a_commit_word_that_nobody_wrote_is_dropped(
     ids = furnish(ring)
     ring.words[ring._commit + 900] = word
     ring.words[at.H_DIRTY] = 1
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert caplog.text.count("slot 900") == 1
     assert statuses(ring, ids) == ids
 
@@ -123,12 +123,12 @@ def test_a_record_without_its_chain_is_dropped(
     broken = next(each for each in ids if len(ring._table.chains(ring_address(each)[0])) == 2)
     chain = ring._table.chains(ring_address(broken)[0])[1]
     ring.words[ring._commit + (chain & at.EXTENT_SLOT_MASK) + 3] = 0
-    ring.recover()
+    ring.upkeep.rebuild()
     assert "dropped" in caplog.text
     del ids[broken]
     assert statuses(ring, ids) == ids
     assert not exists(ring, broken)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_two_records_never_share_a_slot(ring: Ring) -> None:
@@ -138,8 +138,8 @@ def test_two_records_never_share_a_slot(ring: Ring) -> None:
     chains = [table.offset(ring_address(each)[0]) // 8 + S_ARGUMENTS_CHAIN
               for each in (first, second)]  # fmt: skip
     ring.words[chains[1]] = ring.words[chains[0]]
-    ring.recover()
-    assert ring.check() == []
+    ring.upkeep.rebuild()
+    assert ring.upkeep.check() == []
     assert [exists(ring, each) for each in (first, second)] == [True, False]
 
 
@@ -149,17 +149,17 @@ def test_a_record_never_has_a_slot_twice(ring: Ring) -> None:
     ring.claim()
     word = ring._table.offset(ring_address(result_id)[0]) // 8
     ring.words[word + S_OUTCOME_CHAIN] = ring.words[word + S_ARGUMENTS_CHAIN]
-    ring.recover()
+    ring.upkeep.rebuild()
     assert not exists(ring, result_id)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_sequence_that_can_not_be_is_replaced(ring: Ring) -> None:
     """It must not push the counter of generations out of its field."""
     ids = [put(ring) for _ in range(3)]
     ring.words[ring._table.sequence + ring_address(ids[0])[0]] = 2**64 - 1
-    ring.recover()
-    assert ring.check() == []
+    ring.upkeep.rebuild()
+    assert ring.upkeep.check() == []
     assert [run(ring) for _ in ids] == ids
 
 
@@ -173,7 +173,7 @@ def test_a_damaged_reserved_heals(ring: Ring) -> None:
     with pytest.raises(StoreUnavailable):
         put(ring)
     assert put(ring)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert statuses(ring, ids) == ids
 
 
@@ -193,7 +193,7 @@ def test_any_commit_words_make_a_ring(
 ) -> None:
     """Whatever stands in the commit words, a rebuild ends, and the next enqueue works."""
     ring = rings.attach(replace(LIMITS, max_pending=100_000))
-    ring.become(Role.SITE)
+    ring.attachment.become(Role.SITE)
     while run_anything(ring):
         pass
     if ring.counts().reserved_slots == 1024:
@@ -204,8 +204,8 @@ def test_any_commit_words_make_a_ring(
         )
         ring.words[ring._commit + slot] = word if whole else word ^ 1 << at.CHECK_SHIFT
     ring.words[at.H_DIRTY] = 1
-    ring.repair()
-    assert ring.check() == []
+    ring.upkeep.repair()
+    assert ring.upkeep.check() == []
     result_id = put(ring)
     assert ring.get(result_id).status.name == "READY"
 
@@ -225,9 +225,9 @@ def test_two_records_in_one_place(ring: Ring) -> None:
     for state in (ids[:4], ids[4:]):
         slots = [ring_address(each)[0] for each in state]
         ring.words[sequence + slots[2]] = ring.words[sequence + slots[1]]
-    assert any("against their sequence" in each for each in ring.check())
-    ring.repair()
-    assert ring.check() == []
+    assert any("against their sequence" in each for each in ring.upkeep.check())
+    ring.upkeep.repair()
+    assert ring.upkeep.check() == []
     assert ring.words[at.H_TICK] == tick + 8
     assert [run(ring) for _ in range(4)][::3] == ids[4::3]
 
@@ -249,7 +249,7 @@ def test_a_rebuild_that_fails_is_done_again(ring: Ring, monkeypatch: pytest.Monk
         put(ring)
     assert ring.words[at.H_DIRTY]
     monkeypatch.undo()
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert statuses(ring, ids) == ids
 
 
@@ -265,8 +265,8 @@ def test_what_is_being_written_survives_a_rebuild(
     write = slots.write
 
     def slow(*args: Any) -> None:
-        ring.recover()
-        assert ring.check() == []
+        ring.upkeep.rebuild()
+        assert ring.upkeep.check() == []
         write(*args)
 
     monkeypatch.setattr(slots, "write", slow)
@@ -279,7 +279,7 @@ def test_what_is_being_written_survives_a_rebuild(
         outcome = ring.get(result_id).outcome
         assert outcome is not None
         assert outcome() == b"y" * 3000
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert not caplog.records
 
 
@@ -296,9 +296,9 @@ def test_a_death_before_the_chain_was_whole_is_no_damage(
     )
     ring.registry.set_field(at.E_OTHERS, 1)
     ring.words[ring._table.offset(slot) // 8 + S_ARGUMENTS_CHAIN] = 0
-    ring.recover()
+    ring.upkeep.rebuild()
     assert ring.counts().free_slots == free - 1
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert not caplog.records
 
 
@@ -318,21 +318,22 @@ def test_a_lost_task_keeps_only_its_request(
     peer.do(peers.claim)
     peer.do(half_a_result, result_id, outcome_bytes)
     peer.kill()
-    ring.reap(peer.index, loss_word(Loss.EXIT, 1))
-    assert ring.check() == []
+    ring.upkeep.settle(peer.index, loss_word(Loss.EXIT, 1))
+    assert ring.upkeep.check() == []
     assert ring.counts().free_slots == free
     found = ring.get(result_id)
     assert found.status.name == "FAILED"
     assert found.arguments() == arguments
-    ring.recover()
-    assert ring.check() == []
+    ring.upkeep.rebuild()
+    assert ring.upkeep.check() == []
 
 
 def half_a_result(mine: Any, result_id: str, size: int) -> None:
     found = mine.claims[result_id]
     if size > 100:
         wanted = Wanted(12, mine.ring._table.owner_word(found.slot))
-        assert mine.ring._mutex.run(mine.ring._do.chain_outcome, found, wanted, 0) is Room.ENOUGH
+        chain = mine.ring._operations.chain_outcome
+        assert mine.ring._mutex.run(chain, found, wanted, 0) is Room.ENOUGH
     offset = mine.ring._table.offset(found.slot) + OUTCOME_AT
     mine.ring.segment.bytes[offset : offset + 13] = b"\xff" * 13  # torn in the middle of a word
 
@@ -343,11 +344,11 @@ def test_losing_counts_as_a_result(ring: Ring) -> None:
     lost = put(ring)
     claim = ring.claim()
     assert claim is not None
-    ring._mutex.run(ring._do.lose, claim)
+    ring._mutex.run(ring._operations.mark_lost, claim)
     assert not exists(ring, ids[0])
     assert exists(ring, lost)
     assert ring.words[at.H_NEWEST] == ring_address(lost)[0]
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 # --- wrong lists that nobody marked as dirty -----------------------------------------------
@@ -361,7 +362,7 @@ def test_a_wrong_queue_is_noticed(ring: Ring, slot: int) -> None:
     with pytest.raises(StoreUnavailable, match="rebuilt at the next use"):
         ring.claim()
     assert run(ring) == result_id
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 @pytest.mark.parametrize("slot", [0, 900, 2**40])
@@ -373,7 +374,7 @@ def test_a_wrong_recency_list_is_noticed(ring: Ring, slot: int) -> None:
     ring.words[at.H_OLDEST] = slot
     with pytest.raises(StoreUnavailable, match="rebuilt at the next use"):
         run(ring)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert done(ring)
 
 
@@ -386,7 +387,7 @@ def test_a_link_that_leads_out_of_the_segment_is_noticed(ring: Ring, column: str
     with pytest.raises(StoreUnavailable, match="rebuilt at the next use"):
         ring.get(ids[1])
     assert ring.get(ids[1]).status.name == "SUCCESSFUL"
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_wrong_count_of_free_slots_is_noticed(ring: Ring) -> None:
@@ -396,4 +397,4 @@ def test_a_wrong_count_of_free_slots_is_noticed(ring: Ring) -> None:
     with pytest.raises(StoreUnavailable, match="rebuilt at the next use"):
         put(ring)
     assert put(ring)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.ring import Attachment, Loss, PoolState, Ring, Role, loss_word
+from django_tasks_local.ring import Entry, Loss, PoolState, Ring, Role, loss_word
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm.lock import LIVENESS, ByteLock
 from django_tasks_local.store import Arguments
@@ -17,7 +17,7 @@ from tests.support import wait_for
 LARGE: Arguments = ((b"x" * 2000,), {})
 
 
-def entry_of(ring: Ring, index: int) -> Attachment:
+def entry_of(ring: Ring, index: int) -> Entry:
     return next(each for each in ring.registry.attachments() if each.index == index)
 
 
@@ -69,7 +69,7 @@ def test_a_new_role_has_a_new_serial(rings: Rings) -> None:
     ring = rings.attach(role=Role.VISITOR)
     before = ring.registry.serial
     assert ring.leadership.newest_site() == 0
-    ring.become(Role.SITE)
+    ring.attachment.become(Role.SITE)
     assert ring.registry.serial > before
     assert ring.leadership.newest_site() == ring.registry.serial
     assert entry_of(ring, ring.registry.index).role is Role.SITE
@@ -80,7 +80,7 @@ def test_a_pools_words_are_read_by_others(rings: Rings) -> None:
     peer = rings.peer()
     ring = rings.attach(role=Role.POOL)
     ring.registry.set_state(PoolState.SERVING)
-    ring.clear(41)
+    ring.upkeep.set_runnable_up_to(41)
     assert peer.do(pool_words, ring.registry.index) == (PoolState.SERVING, (0, 41, 0))
 
 
@@ -113,11 +113,11 @@ def test_life_and_death_are_seen_at_once(rings: Rings) -> None:
 
 
 def test_a_frozen_process_lives(rings: Rings) -> None:
-    """A stopped process keeps its locks: it is not reaped, however long it takes."""
+    """A stopped process keeps its locks: it is not settled, however long it takes."""
     ring = rings.attach()
     peer = rings.peer()
     peer.stop()
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     assert entry_of(ring, peer.index).alive
     peer.resume()
     assert peer.do(peers.enqueue)
@@ -135,7 +135,7 @@ def test_a_detached_process_leaves_nothing(rings: Rings) -> None:
 
 
 def test_a_process_with_work_in_hand_does_not_free_its_entry(rings: Rings) -> None:
-    """Whoever detaches while a task of his runs is reaped later: the task is not forgotten."""
+    """One that detaches while its task runs is settled later: the task is not forgotten."""
     ring = rings.attach()
     peer = rings.peer()
     result_id = put(ring)
@@ -154,14 +154,14 @@ def test_a_process_that_copies_does_not_free_its_entry(
     write = slots.write
 
     def slow(*args: Any) -> None:
-        ring.detach()
+        ring.attachment.detach()
         write(*args)
 
     monkeypatch.setattr(slots, "write", slow)
     result_id = put(ring, LARGE)
     assert ring.get(result_id).arguments() == LARGE
-    assert ring.check() == []
-    ring.detach()
+    assert ring.upkeep.check() == []
+    ring.attachment.detach()
     assert not list(ring.registry.attachments())
 
 
@@ -174,12 +174,12 @@ def test_an_entry_is_reused_only_after_it_was_reaped(rings: Rings) -> None:
     peer.kill()
     other = rings.peer()
     assert other.index != peer.index
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     assert ring.get(result_id).status.name == "FAILED"
     assert rings.peer().index == peer.index
 
 
-# --- reaping -------------------------------------------------------------------------------
+# --- settling ------------------------------------------------------------------------------
 
 
 def test_a_dead_ones_task_is_lost(rings: Rings) -> None:
@@ -189,7 +189,7 @@ def test_a_dead_ones_task_is_lost(rings: Rings) -> None:
     peer = rings.peer()
     peer.do(peers.claim)
     peer.kill()
-    slot = ring.reap(peer.index, loss_word(Loss.SIGNAL, 9))
+    slot = ring.upkeep.settle(peer.index, loss_word(Loss.SIGNAL, 9))
     assert slot == peers.ring_address(result_id)[0]
     found = ring.get(result_id)
     assert found.status.name == "FAILED"
@@ -198,7 +198,7 @@ def test_a_dead_ones_task_is_lost(rings: Rings) -> None:
     assert f"process {peer.pid} was killed by SIGKILL" in text
     assert ring.claim() is None
     assert ring.counts().lost == 1
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_the_loss_is_told_in_words(rings: Rings, word: int, text: str) -> None:
     peer = rings.peer()
     peer.do(peers.claim)
     peer.kill()
-    ring.reap(peer.index, word)
+    ring.upkeep.settle(peer.index, word)
     outcome = ring.get(result_id).outcome
     assert text in outcome()[1]
 
@@ -232,9 +232,9 @@ def test_the_living_are_not_reaped(rings: Rings) -> None:
     result_id = put(ring)
     peer = rings.peer()
     peer.do(peers.claim)
-    assert ring.reap(peer.index) == 0
-    assert ring.reap(ring.registry.index) == 0
-    assert ring.reap(at.ENTRIES - 1) == 0
+    assert ring.upkeep.settle(peer.index) == 0
+    assert ring.upkeep.settle(ring.registry.index) == 0
+    assert ring.upkeep.settle(at.ENTRIES - 1) == 0
     assert ring.get(result_id).status.name == "RUNNING"
 
 
@@ -246,7 +246,7 @@ def test_reading_finds_the_death(rings: Rings) -> None:
     peer.do(peers.claim)
     peer.kill()
     assert ring.get(result_id).status.name == "FAILED"
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_living_pool_buries_its_own_workers(rings: Rings) -> None:
@@ -257,7 +257,7 @@ def test_a_living_pool_buries_its_own_workers(rings: Rings) -> None:
     result_id = put(ring)
     worker.do(peers.claim)
     worker.kill()
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     assert ring.get(result_id).status.name == "RUNNING"
     pool.kill()
     found = ring.get(result_id)
@@ -272,10 +272,10 @@ def test_half_an_enqueue_is_freed(rings: Rings) -> None:
     peer.start(begin_large)
     assert peer.wait() == -9
     assert ring.counts().free_slots < free
-    assert ring.check() == []
-    ring.reap_dead()
+    assert ring.upkeep.check() == []
+    ring.upkeep.settle_dead()
     assert ring.counts().free_slots == free
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert ring.claim() is None
 
 
@@ -286,9 +286,9 @@ def test_a_process_that_ran_several_tasks_loses_them_all(rings: Rings) -> None:
     peer = rings.peer()
     assert [peer.do(peers.claim) for _ in ids] == ids
     peer.kill()
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     assert [ring.get(each).status.name for each in ids] == ["FAILED"] * 3
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_reaping_twice_is_harmless(rings: Rings) -> None:
@@ -298,8 +298,8 @@ def test_reaping_twice_is_harmless(rings: Rings) -> None:
     peer = rings.peer()
     peer.do(peers.claim)
     peer.kill()
-    assert ring.reap(peer.index) != 0
-    assert ring.reap(peer.index) == 0
+    assert ring.upkeep.settle(peer.index) != 0
+    assert ring.upkeep.settle(peer.index) == 0
 
 
 # --- room ----------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ def test_a_full_registry_says_what_to_do(rings: Rings, monkeypatch: pytest.Monke
         late.result()
     assert put(ring)
     assert peer.do(peers.enqueue)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_an_entry_that_somebody_is_taking_is_left_to_him(rings: Rings) -> None:
@@ -326,7 +326,7 @@ def test_an_entry_that_somebody_is_taking_is_left_to_him(rings: Rings) -> None:
     peer.do(take_liveness, peer.index + 1)
     late = rings.peer()
     assert late.index == peer.index + 2
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def take_liveness(mine: Any, index: int) -> None:
@@ -336,12 +336,12 @@ def take_liveness(mine: Any, index: int) -> None:
 
 def test_a_role_can_be_given_up(ring: Ring) -> None:
     """A visitor keeps no pool alive."""
-    ring.become(Role.VISITOR)
+    ring.attachment.become(Role.VISITOR)
     assert entry_of(ring, ring.registry.index).role is Role.VISITOR
 
 
 def test_the_dead_make_room(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before it refuses anybody, a full registry reaps."""
+    """Before it refuses anybody, a full registry settles the dead."""
     monkeypatch.setattr(at, "ENTRIES", 3)
     ring = rings.attach()
     result_id = put(ring)

@@ -46,7 +46,7 @@ def test_payloads_of_every_size(rings: Rings, size: int, slot_size: int) -> None
     assert found.outcome() == outcome
     assert found.arguments() == arguments
     assert found.meta == META
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_fragmented_ring_takes_large_payloads(rings: Rings) -> None:
@@ -58,12 +58,12 @@ def test_a_fragmented_ring_takes_large_payloads(rings: Rings) -> None:
         ids.pop(0)
     large = os.urandom(LIMITS.slot_size * 60)
     result_id = put(ring, ((large,), {}), priority=9)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     assert ring.get(result_id).arguments() == ((large,), {})
     run(ring, large)
     outcome = ring.get(result_id).outcome
     assert outcome() == large
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_what_was_left_by_the_last_record_is_not_seen(ring: Ring) -> None:
@@ -83,7 +83,7 @@ def test_what_was_left_by_the_last_record_is_not_seen(ring: Ring) -> None:
     claim = ring.claim()
     assert claim is not None
     ring.finish(claim, successful=True, outcome=ring.encode("new"))
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 # --- interruptions of an enqueue or an end -------------------------------------------------
@@ -100,7 +100,7 @@ def test_an_interrupted_copy_is_taken_back(ring: Ring, monkeypatch: pytest.Monke
     with pytest.raises(KeyboardInterrupt):
         put(ring, payload(5))
     assert ring.counts() == before
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_an_interruption_before_anything_was_taken_leaves_nothing(
@@ -112,7 +112,7 @@ def test_an_interruption_before_anything_was_taken_leaves_nothing(
         raise KeyboardInterrupt
 
     before = ring.counts()
-    monkeypatch.setattr(ring._do, "begin_chained", interrupted)
+    monkeypatch.setattr(ring._operations, "begin_chained", interrupted)
     with pytest.raises(KeyboardInterrupt):
         put(ring, payload(5))
     assert ring.counts() == before
@@ -127,14 +127,14 @@ def test_what_comes_too_late_changes_nothing(ring: Ring) -> None:
     slot = ring_address(result_id)[0]
     newest = done(ring)
     for operation, arguments in (
-        (ring._do.drop_outcome_chain, (claim,)),
-        (ring._do.lose, (claim,)),
-        (ring._do.touch, (slot, claim.word)),
+        (ring._operations.drop_outcome_chain, (claim,)),
+        (ring._operations.mark_lost, (claim,)),
+        (ring._operations.touch, (slot, claim.word)),
     ):
         ring._mutex.run(operation, *arguments)
     assert ring.get(result_id).status.name == "SUCCESSFUL"
     assert exists(ring, newest)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_task_that_others_took_for_dead_is_not_published(
@@ -145,7 +145,7 @@ def test_a_task_that_others_took_for_dead_is_not_published(
     ring = rings.attach()
     with pytest.raises(StoreUnavailable, match="taken for dead"):
         peer.do(lose_locks_while_copying, ring.registry.index)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def lose_locks_while_copying(mine: Any, other: int) -> None:
@@ -156,7 +156,7 @@ def lose_locks_while_copying(mine: Any, other: int) -> None:
         write(*args)
         # What another process would do that finds the lock of this one gone.
         ring.segment.entries.clear()
-        ring.reap(ring.registry.index)
+        ring.upkeep.settle(ring.registry.index)
         ring.registry.index = other
 
     ring._table.slots.write = slow
@@ -181,11 +181,11 @@ def test_a_second_attempt_to_finish_gives_back_the_first_ones_slots(
     with pytest.raises(KeyboardInterrupt):
         ring.finish(claim, successful=True, outcome=b"y" * 3000)
     assert ring.counts().free_slots < free
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     ring.finish(claim, successful=True, outcome=ring.encode(1))
     assert ring.counts().free_slots == free
     assert ring.get(result_id).status.name == "SUCCESSFUL"
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 # --- whose task it is ----------------------------------------------------------------------
@@ -200,7 +200,7 @@ def test_a_worker_that_lost_its_descriptor_ends(rings: Rings) -> None:
     peer.start(close_and_finish, result_id)
     assert peer.wait() == 113
     assert ring.get(result_id).status.name == "FAILED"
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def close_and_finish(mine: Any, result_id: str) -> None:
@@ -212,30 +212,30 @@ def close_and_finish(mine: Any, result_id: str) -> None:
 def test_a_worker_that_was_taken_for_dead_ends(rings: Rings) -> None:
     """Its task is LOST already when it comes with the result: the result is not stored."""
     ring = rings.attach()
-    for function in (reaped_and_finish, finish_and_reaped):
+    for function in (settled_and_finish, finish_and_settled):
         result_id = put(ring)
         peer = rings.peer(role=Role.WORKER)
         peer.do(peers.claim)
         peer.start(function, result_id)
         assert peer.wait() == 113
         assert ring.get(result_id).status.name == "FAILED"
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
-def reaped(mine: Any) -> None:
+def settled(mine: Any) -> None:
     """What another process would do that finds the locks of this one gone."""
     mine.ring.segment.entries.clear()
-    mine.ring.reap(mine.ring.registry.index)
+    mine.ring.upkeep.settle(mine.ring.registry.index)
 
 
-def reaped_and_finish(mine: Any, result_id: str) -> None:
-    reaped(mine)
+def settled_and_finish(mine: Any, result_id: str) -> None:
+    settled(mine)
     peers.finish(mine, result_id)
 
 
-def finish_and_reaped(mine: Any, result_id: str) -> None:
+def finish_and_settled(mine: Any, result_id: str) -> None:
     """In the moment between looking and storing."""
-    RingClaim.close = lambda _: reaped(mine)  # type: ignore[method-assign, assignment]
+    RingClaim.close = lambda _: settled(mine)  # type: ignore[method-assign, assignment]
     peers.finish(mine, result_id)
 
 
@@ -269,7 +269,7 @@ def test_a_task_is_claimed_once(rings: Rings) -> None:
     ran = [each for worker in workers for each in worker.result()]
     assert sorted(ran) == sorted(ids)
     assert ring.counts().kept == 300
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def work_all(mine: Any) -> list[str]:
@@ -287,6 +287,6 @@ def test_a_damaged_task_is_not_run(ring: Ring, caplog: pytest.LogCaptureFixture)
     claim = ring.claim()
     assert claim is not None
     assert claim.result_id == whole
-    assert "can't run" in caplog.text
+    assert "cannot run" in caplog.text
     with pytest.raises(StoreUnavailable):
         ring.get(broken)

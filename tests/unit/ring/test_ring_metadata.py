@@ -64,11 +64,11 @@ def test_metadata_is_kept_to_the_end(ring: Ring, arguments: Any, size: int) -> N
     ring.finish(claim, successful=True, outcome=ring.encode(None))
     assert metadata_of(ring, result_id) == metadata
     assert ring.get(result_id).arguments() == arguments
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     for _ in range(LIMITS.max_results):
         done(ring)
     assert ring.counts().free_slots == free - LIMITS.max_results
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_lost_task_keeps_its_metadata(ring: Ring, rings: Rings) -> None:
@@ -78,11 +78,11 @@ def test_a_lost_task_keeps_its_metadata(ring: Ring, rings: Rings) -> None:
     assert worker.do(peers.claim) == result_id
     worker.do(save, result_id, note("new"))
     worker.kill()
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     found = ring.get(result_id)
     assert found.outcome()[0].endswith("WorkerLost")
     assert found.metadata == note("new")
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_task_without_metadata_has_no_block(ring: Ring) -> None:
@@ -115,11 +115,11 @@ def test_any_process_replaces_them_in_any_state(ring: Ring, rings: Rings) -> Non
             other.do(save, result_id, note(state, size))
             found = ring.get(result_id)
             assert (found.status.name, found.metadata) == (state, note(state, size))
-            assert ring.check() == []
+            assert ring.upkeep.check() == []
     other.do(save, result_id, b"")
     assert metadata_of(ring, result_id) == b""
     assert ring.counts().free_slots == free - 1
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_readers_see_the_old_or_the_new(ring: Ring, rings: Rings) -> None:
@@ -135,7 +135,7 @@ def test_readers_see_the_old_or_the_new(ring: Ring, rings: Rings) -> None:
         seen.add(number)
     other.result()
     assert len(seen) > 1
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_saving_is_a_use(ring: Ring) -> None:
@@ -157,7 +157,7 @@ def test_saving_makes_room(rings: Rings) -> None:
         done(ring)
     ring.save_metadata(first, note("new", 8 * SIZE))
     assert metadata_of(ring, first) == note("new", 8 * SIZE)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 # --- refused ---------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_metadata_of_more_than_64_slots_are_refused(ring: Ring) -> None:
         assert error.what == "metadata of task tests.tasks.noop"
     assert metadata_of(ring, result_id) == note()
     assert ring.counts().waiting == 1
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_metadata_larger_than_the_ring_are_refused(rings: Rings) -> None:
@@ -205,7 +205,7 @@ def test_without_room_the_old_stay(rings: Rings) -> None:
         with pytest.raises(QueueFull):
             put(ring, note("new"), ((b"x" * size,), {}))
     assert metadata_of(ring, result_id) == note()
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_arguments_and_metadata_that_never_fit_together(rings: Rings) -> None:
@@ -213,7 +213,7 @@ def test_arguments_and_metadata_that_never_fit_together(rings: Rings) -> None:
     ring = rings.attach(SMALL)
     with pytest.raises(PayloadTooLarge, match="Arguments and metadata of task"):
         put(ring, note(size=20 * SIZE), ((b"x" * 20 * SIZE,), {}))
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_what_has_gone_cannot_be_saved(ring: Ring) -> None:
@@ -247,10 +247,11 @@ def test_a_flipped_bit_is_told(ring: Ring) -> None:
             view[byte] ^= 1 << bit
             with pytest.raises(StoreUnavailable, match="CRC"):
                 ring.get(result_id)
-            assert any(f"slot {slot} " in line and "metadata" in line for line in ring.check())
+            problems = ring.upkeep.check()
+            assert any(f"slot {slot} " in line and "metadata" in line for line in problems)
             view[byte] ^= 1 << bit
     assert metadata_of(ring, result_id) == note()
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_damaged_block_is_given_back(rings: Rings) -> None:
@@ -262,7 +263,7 @@ def test_a_damaged_block_is_given_back(rings: Rings) -> None:
     chain = ring._table.head(ring_address(result_id)[0]).metadata_chain
     ring.words[ring._table.offset(chain & at.EXTENT_SLOT_MASK) // 8] = 0
     done(ring)
-    ring.trim()
+    ring.upkeep.trim()
     assert ring.counts().free_slots == free - 1
 
 
@@ -289,9 +290,9 @@ def test_a_task_with_damaged_metadata_does_not_run(ring: Ring) -> None:
     assert claim is not None
     with pytest.raises(StoreUnavailable):
         _ = claim.metadata
-    assert any("metadata" in line for line in ring.check())
-    assert ring.repair()
+    assert any("metadata" in line for line in ring.upkeep.check())
+    assert ring.upkeep.repair()
     with pytest.raises(TaskResultDoesNotExist):
         ring.get(damaged)
     assert metadata_of(ring, whole) == note("2")
-    assert ring.check() == []
+    assert ring.upkeep.check() == []

@@ -53,14 +53,14 @@ def test_max_pending_is_exact(ring: Ring) -> None:
     put(ring)
     with pytest.raises(QueueFull):
         put(ring, payload(3))
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_limits_of_the_latest_site_hold_for_all(rings: Rings) -> None:
     """A lower MAX_PENDING applies at once, in every process."""
     ring = rings.attach()
     peer = rings.peer()
-    rings.attach(replace(LIMITS, max_pending=1)).become(Role.SITE)
+    rings.attach(replace(LIMITS, max_pending=1)).attachment.become(Role.SITE)
     peer.do(peers.enqueue)
     with pytest.raises(QueueFull):
         put(ring)
@@ -90,7 +90,7 @@ def test_the_largest_arguments_are_what_the_error_says(rings: Rings) -> None:
     data = b"x" * (limit - len(META))
     result_id, _ = ring.enqueue(META, data, priority=0, due_ns=0)
     assert ring.get(result_id).status.name == "READY"
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     with pytest.raises(PayloadTooLarge) as caught:
         ring.enqueue(META, data + b"x", priority=0, due_ns=0)
     assert caught.value.size == limit + 1
@@ -109,7 +109,7 @@ def test_results_make_room_for_tasks(rings: Rings) -> None:
     put(ring, payload(free + 15))
     kept = [each for each in results if exists(ring, each)]
     assert kept == [results[0], *results[2:]]
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def dropped(ring: Ring, result_id: str) -> bool:
@@ -135,9 +135,9 @@ def test_arguments_of_results_make_room_first(rings: Rings) -> None:
         assert (found.meta, found.outcome()) == (META, f"result {number}")
     assert ring.get(small).outcome() == "small"
     assert ring.get(large).arguments() == payload(before.free_slots + 30)
-    assert ring.check() == []
-    ring.recover()
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
+    ring.upkeep.rebuild()
+    assert ring.upkeep.check() == []
     assert [each for each in results if dropped(ring, each)] == results[:2]
 
 
@@ -150,7 +150,7 @@ def test_arguments_go_once_and_results_after_them(rings: Rings) -> None:
     assert results[: -len(kept)] + kept == results
     assert 0 < len(kept) < len(results)
     assert all(dropped(ring, each) for each in kept)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_what_was_dropped_is_said(rings: Rings) -> None:
@@ -167,7 +167,7 @@ def test_what_was_dropped_is_said(rings: Rings) -> None:
     put(ring, payload(30))  # in the place of them
     with pytest.raises(ArgumentsDropped):
         found.arguments()
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_result_that_is_read_is_searched_again(rings: Rings) -> None:
@@ -177,11 +177,11 @@ def test_a_result_that_is_read_is_searched_again(rings: Rings) -> None:
     put(ring, payload(ring.counts().free_slots + 30))
     for each in results[:3]:
         ring.get(each)
-        assert ring.check() == []
+        assert ring.upkeep.check() == []
     put(ring, payload(70))
     assert ring.counts().evicted == 0
     assert sum(dropped(ring, each) for each in results) >= 5
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_damage_where_arguments_are_searched(rings: Rings) -> None:
@@ -194,7 +194,7 @@ def test_damage_where_arguments_are_searched(rings: Rings) -> None:
         with pytest.raises(StoreUnavailable):
             put(ring, payload(100))
         result_id = put(ring, payload(100))
-        assert ring.check() == []
+        assert ring.upkeep.check() == []
         assert run(ring) == result_id
 
 
@@ -218,7 +218,7 @@ def test_many_records_are_evicted_in_steps(rings: Rings, monkeypatch: pytest.Mon
     assert 0 < max(steps) <= 100
     assert sum(steps) >= kept // 2
     monkeypatch.undo()
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 # --- the reserve ---------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def test_a_full_ring_still_has_room_for_small_results(rings: Rings) -> None:
         assert claim is not None
         ring.finish(claim, successful=False, outcome=ring.encode(b"e" * 200))
     assert [ring.get(each).status.name for each in ids[:2]] == ["FAILED", "FAILED"]
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_the_room_for_a_result_is_what_the_error_says(rings: Rings) -> None:
@@ -260,7 +260,7 @@ def test_the_room_for_a_result_is_what_the_error_says(rings: Rings) -> None:
     outcome = ring.get(result_id).outcome
     assert outcome is not None
     assert outcome() == b"y" * (limit - 30)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 # --- growth --------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def test_memory_is_taken_before_results_are_given_up(rings: Rings) -> None:
     put(ring, payload(1200))
     assert ring.counts().reserved_slots == ring.counts().slots
     assert exists(ring, kept)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_small_tasks_grow_the_ring_too(rings: Rings) -> None:
@@ -285,7 +285,7 @@ def test_small_tasks_grow_the_ring_too(rings: Rings) -> None:
     for _ in range(1100):
         put(ring)
     assert ring.counts().reserved_slots == 2048
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def no_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +308,7 @@ def test_a_full_file_system_is_earlier_eviction(
     put(ring, payload(500))
     assert ring.counts().reserved_slots == 1024
     assert ring.counts().evicted > 0
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_a_full_file_system_is_named(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,4 +328,4 @@ def test_a_full_file_system_is_named(rings: Rings, monkeypatch: pytest.MonkeyPat
     assert caught.value.fix.startswith("give /dev/shm more room (docker run --shm-size=")
     assert caught.value.limit < LIMITS.slot_size * 700
     assert put(ring)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []

@@ -58,30 +58,31 @@ def test_lost_wake_ups_are_replaced(ring: Ring) -> None:
     """A killed worker took its wake-up with it: the semaphore is filled up to what waits."""
     for _ in range(3):
         put(ring)
-    ring.clear(ring.registry.serial)
+    ring.upkeep.set_runnable_up_to(ring.registry.serial)
     while ring._semaphores.wake_ups():
         ring.wait_for_work(0)
-    ring.top_up()
-    ring.top_up()
+    ring.upkeep.top_up()
+    ring.upkeep.top_up()
     assert ring._semaphores.wake_ups() == 3
 
 
 def test_what_a_pool_asks(rings: Rings) -> None:
     """What waits, what runs, who is busy, and the limits that hold."""
     ring = rings.attach(replace(LIMITS, drain_timeout_s=2.5))
-    assert (ring.has_work(), ring.waiting(), ring.passing) == (False, 0, False)
-    assert (ring.max_workers(), ring.drain_timeout_s()) == (2, 2.5)
-    ring.set_limits(replace(LIMITS, max_workers=7))
-    assert (ring.max_workers(), ring.drain_timeout_s()) == (7, None)
+    upkeep = ring.upkeep
+    assert (upkeep.has_work(), upkeep.waiting(), upkeep.is_temporary()) == (False, 0, False)
+    assert (upkeep.max_workers(), upkeep.drain_timeout_s()) == (2, 2.5)
+    ring.attachment.set_limits(replace(LIMITS, max_workers=7))
+    assert (ring.upkeep.max_workers(), ring.upkeep.drain_timeout_s()) == (7, None)
     put(ring)
-    assert (ring.has_work(), ring.waiting()) == (True, 1)
+    assert (ring.upkeep.has_work(), ring.upkeep.waiting()) == (True, 1)
     worker = rings.peer(role=Role.WORKER)
     entry = next(each for each in ring.registry.attachments() if each.index == worker.index)
-    assert not ring.busy(entry)
+    assert not ring.upkeep.is_busy(entry)
     worker.do(peers.claim)
     entry = next(each for each in ring.registry.attachments() if each.index == worker.index)
-    assert ring.busy(entry)
-    assert (ring.has_work(), ring.waiting()) == (True, 0)
+    assert ring.upkeep.is_busy(entry)
+    assert (ring.upkeep.has_work(), ring.upkeep.waiting()) == (True, 0)
 
 
 def test_counts_tell_what_is_there(ring: Ring) -> None:
@@ -100,20 +101,20 @@ def test_counts_tell_what_is_there(ring: Ring) -> None:
 
 def test_work_that_is_due_is_seen(ring: Ring) -> None:
     """A site asks before it starts a pool."""
-    assert not ring.work_is_due(10)
+    assert not ring.upkeep.work_is_due(10)
     put(ring, due_ns=2**62)
-    assert not ring.work_is_due(10)
+    assert not ring.upkeep.work_is_due(10)
     result_id = put(ring)
-    assert ring.work_is_due(0)
+    assert ring.upkeep.work_is_due(0)
     assert run(ring) == result_id
-    assert not ring.work_is_due(10)
+    assert not ring.upkeep.work_is_due(10)
 
 
 def test_a_script_can_follow_its_tasks(ring: Ring) -> None:
     """What is unfinished is told from two words for each id."""
     ids = array("Q", [word for _ in range(3) for word in parse_id(put(ring))[1:]])
-    assert ring.unfinished(ids) == ids
+    assert ring.upkeep.unfinished(ids) == ids
     run(ring)
-    assert ring.unfinished(ids) == ids[2:]
+    assert ring.upkeep.unfinished(ids) == ids[2:]
     with pytest.raises(TaskResultDoesNotExist):
         ring.get("nonsense")

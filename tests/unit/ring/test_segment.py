@@ -76,9 +76,9 @@ def test_two_attachments_of_one_process_keep_each_other_out(rings: Rings) -> Non
     assert first._mutex is second._mutex
     assert first.registry.index != second.registry.index
     assert first.registry.alive(second.registry.index)
-    second.reap_dead()
+    second.upkeep.settle_dead()
     assert len(list(first.registry.attachments())) == 2
-    second.detach()
+    second.attachment.detach()
     assert [entry.index for entry in first.registry.attachments()] == [first.registry.index]
 
 
@@ -104,11 +104,11 @@ def test_removed_objects_are_made_anew(rings: Rings) -> None:
     old = rings.attach()
     result_id = put(old)
     unlink_objects(rings.name)
-    assert not old.intact()
+    assert not old.segment.intact()
     assert old.get(result_id).status.name == "READY"
     new = rings.attach()
     assert new.segment is not old.segment
-    assert new.intact()
+    assert new.segment.intact()
     assert not exists(new, result_id)
 
 
@@ -150,7 +150,7 @@ def test_a_name_that_is_removed_while_we_attach(
     monkeypatch.setattr(rooms, "open_segment", slow)
     ring = rings.attach()
     assert len(opened) == 2
-    assert ring.intact()
+    assert ring.segment.intact()
 
 
 def test_a_closed_descriptor_is_noticed(rings: Rings) -> None:
@@ -165,7 +165,7 @@ def test_a_closed_descriptor_is_noticed(rings: Rings) -> None:
 def lose_descriptor(mine: Any) -> str:
     os.close(mine.ring.segment.fd)
     assert not mine.ring.segment.still_open()
-    assert not mine.ring.intact()
+    assert not mine.ring.segment.intact()
     try:
         put(mine.ring)
     except StoreUnavailable as error:
@@ -175,8 +175,8 @@ def lose_descriptor(mine: Any) -> str:
 
 def attach_again(mine: Any) -> bool:
     old = mine.ring
-    mine.ring = type(old)(old.name, "unit", old.limits, Role.SITE)
-    return mine.ring.segment is not old.segment and mine.ring.intact()
+    mine.ring = type(old)(old.name, "unit", old.attachment.limits, Role.SITE)
+    return mine.ring.segment is not old.segment and mine.ring.segment.intact()
 
 
 def test_a_descriptor_that_became_another_file_is_noticed(rings: Rings) -> None:

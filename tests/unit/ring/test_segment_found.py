@@ -11,7 +11,7 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring import (
     ring_exists,
     ring_is_attached,
-    sweep_passing,
+    sweep_temporary,
     unlink_objects,
     unlink_unattached,
 )
@@ -34,8 +34,8 @@ from tests.rings import (
 from tests.support import kill, wait_for
 
 
-def reap_all(mine: Any) -> None:
-    mine.ring.reap_dead()
+def settle_all(mine: Any) -> None:
+    mine.ring.upkeep.settle_dead()
 
 
 # --- half-made rings -----------------------------------------------------------------------
@@ -48,7 +48,7 @@ def test_an_interrupted_layout_is_started_again(rings: Rings, size: int) -> None
     path_of(rings).chmod(0o600)
     ring = rings.attach()
     assert put(ring)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_two_processes_make_one_ring(rings: Rings) -> None:
@@ -79,7 +79,7 @@ def test_an_older_layout_that_somebody_uses_is_refused(rings: Rings) -> None:
 
 def test_an_idle_older_layout_is_made_anew(rings: Rings, caplog: pytest.LogCaptureFixture) -> None:
     """Without unfinished work and without processes there is nothing to lose but results."""
-    leave_behind(rings, peers.enqueue, claim_and_finish, reap_all)
+    leave_behind(rings, peers.enqueue, claim_and_finish, settle_all)
     write_word(rings, at.H_VERSION, at.VERSION + 1)
     ring = rings.attach()
     assert "kept results are dropped" in caplog.text
@@ -159,7 +159,7 @@ def test_asking_keeps_our_own_locks(rings: Rings) -> None:
     ring = rings.attach()
     peer = rings.peer()
     assert ring_is_attached(rings.name)
-    sweep_passing()
+    sweep_temporary()
     assert peer.do(alive, ring.registry.index)
 
 
@@ -169,22 +169,22 @@ def alive(mine: Any, index: int) -> bool:
 
 def test_a_dead_test_runs_ring_is_swept(rings: Rings) -> None:
     """The next test run removes what a killed one left; rings of others stay."""
-    passing = Rings()
-    peer = passing.peer(passing=True)
+    temporary = Rings()
+    peer = temporary.peer(temporary=True)
     rings.peer().kill()
-    sweep_passing()
-    assert ring_exists(passing.name)
+    sweep_temporary()
+    assert ring_exists(temporary.name)
     kill(peer.pid)
     peer.wait()
-    sweep_passing()
-    assert not ring_exists(passing.name)
+    sweep_temporary()
+    assert not ring_exists(temporary.name)
     assert ring_exists(rings.name)
 
 
 def test_sweeping_passes_over_what_is_no_ring(rings: Rings) -> None:
     """Whatever bears such a name is left alone."""
     path_of(rings).write_bytes(b"12345")
-    sweep_passing()
+    sweep_temporary()
     assert path_of(rings).read_bytes() == b"12345"
     path_of(rings).unlink()
 
@@ -223,7 +223,7 @@ def test_what_is_somebody_elses_is_not_removed(rings: Rings) -> None:
         for remove in (unlink_objects, unlink_unattached):
             with pytest.raises(StoreUnavailable, match=str(path_of(rings))):
                 remove(rings.name)
-        sweep_passing()
+        sweep_temporary()
         assert path_of(rings).is_dir()
     finally:
         path_of(rings).rmdir()

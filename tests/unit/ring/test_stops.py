@@ -36,14 +36,14 @@ def test_in_any_order(rings: Rings, due_ns: int) -> None:
         gone = rng.sample(ids, rng.choice((1, 20, 40)))
         for result_id in gone:
             assert ring.cancel(result_id, running=False)[0]
-            assert ring.check() == []
+            assert ring.upkeep.check() == []
             assert error_of(ring, result_id) == "TaskCancelled"
         for result_id in set(ids) - set(gone):
             assert ring.get(result_id).status.name == "READY"
             assert ring.cancel(result_id, running=True)[0]
         assert ring.counts().waiting == ring.counts().deferred == 0
-        ring.recover()
-        assert ring.check() == []
+        ring.upkeep.rebuild()
+        assert ring.upkeep.check() == []
 
 
 def test_the_order_of_the_others(ring: Ring) -> None:
@@ -56,15 +56,15 @@ def test_the_order_of_the_others(ring: Ring) -> None:
     assert ring.claim() is None
 
 
-def test_what_was_cleared_since(rings: Rings) -> None:
-    """A record may still be in the lane of newer sites, though its code is cleared by now."""
+def test_what_was_allowed_since(rings: Rings) -> None:
+    """A record may still be in the lane of newer sites, though its code may run it by now."""
     ring = rings.attach()
     ids = [put(ring) for _ in range(3)]
-    ring.clear(ring.registry.serial)
+    ring.upkeep.set_runnable_up_to(ring.registry.serial)
     ids += [put(ring) for _ in range(3)]
     for result_id in (ids[1], ids[4], ids[0], ids[5]):
         assert ring.cancel(result_id, running=True)[0]
-        assert ring.check() == []
+        assert ring.upkeep.check() == []
     assert ring.counts().waiting == 2
 
 
@@ -74,10 +74,10 @@ def test_large_arguments_are_recycled_like_those_of_others(rings: Rings) -> None
     result_id = put(ring, ((bytes(5000),), {}))
     assert ring.cancel(result_id, running=True)[0]
     assert ring.get(result_id).arguments() == ((bytes(5000),), {})
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     while exists(ring, result_id):
         done(ring)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
 
 
 def test_no_hold_is_long(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_a_running_task_is_asked(ring: Ring) -> None:
     ring.finish(claim, successful=False, outcome=outcome, cancelled=True)
     found = ring.get(result_id)
     assert (found.cancelled, found.status.name) == (True, "FAILED")
-    assert ring.check() == []
+    assert ring.upkeep.check() == []
     again = put(ring)
     while ring_address(again)[0] != ring_address(result_id)[0]:
         ring.cancel(again, running=True)
@@ -136,7 +136,7 @@ def test_a_worker_that_dies(rings: Rings, asked: bool) -> None:
     assert ring.killing.note(running.run, loss_word(Loss.TIMED_OUT))
     assert ring.cancel(result_id, running=True)[0] == asked
     peer.kill()
-    ring.reap(peer.index, loss_word(Loss.SIGNAL, 9))
+    ring.upkeep.settle(peer.index, loss_word(Loss.SIGNAL, 9))
     assert error_of(ring, result_id) == (TaskCancelled if asked else TaskTimeout).__name__
     found = ring.get(result_id)
     assert (found.cancelled, found.loss) == (asked, None)
@@ -167,4 +167,4 @@ def test_what_is_evicted_at_once_was_cancelled(ring: Ring, monkeypatch: pytest.M
     assert found.status.name == "FAILED"
     assert found.outcome()[0].endswith(".TaskCancelled")
     assert not exists(ring, result_id)
-    assert ring.check() == []
+    assert ring.upkeep.check() == []

@@ -67,7 +67,7 @@ def test_a_worker_that_died(rings: Rings, ring: Ring) -> None:
     waiting = in_thread(ring.wait_for_change, ring.get(result_id), LONG_TIMEOUT)
     wait_for(lambda: asleep(ring))
     peer.kill()
-    ring.reap_dead()
+    ring.upkeep.settle_dead()
     waiting.join(SHORT_TIMEOUT)
     assert not waiting.is_alive()
 

@@ -84,7 +84,7 @@ def test_who_has_more_than_its_share_gives_way(rings: Rings, site: Ring) -> None
     assert blue.do(hire, 3, 3) == Hiring(0)
     assert green.do(hire, 0, 5) == Hiring(3)
     assert not mine.do(give_way)
-    assert site.check() == []
+    assert site.upkeep.check() == []
 
 
 def test_one_place_goes_round(rings: Rings) -> None:

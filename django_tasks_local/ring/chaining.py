@@ -1,0 +1,122 @@
+"""What a record keeps outside its head slot: taken in the lock, copied outside it."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.ring.format.head import inline_bytes
+from django_tasks_local.ring.records.payload import Pickled
+from django_tasks_local.ring.records.reader import Found
+from django_tasks_local.ring.records.slots import Wanted
+from django_tasks_local.ring.records.table import Room
+from django_tasks_local.ring.shm.errors import lost_hold
+from django_tasks_local.store import task_path
+
+from .format import layout as at
+from .operations import AGAIN, Request, Written
+from .parts import Parts
+from .refusals import Refusals
+
+type Small = Callable[[Request], int]
+type Publish = Callable[[Request, Written], bool]
+
+
+class Chaining:
+    """Stores what does not fit a head slot. Each chain is taken in several short holds of the lock.
+
+    Args:
+        parts: The ring.
+        refusals: What there is no room for.
+        run: The way into the lock for a task that this process runs.
+    """
+
+    def __init__(self, parts: Parts, refusals: Refusals, run: Callable[..., Any]) -> None:
+        self._table = parts.table
+        self._size = parts.table.geometry.slot_size
+        self._inline = inline_bytes(self._size)
+        self._mutex = parts.mutex
+        self._operations = parts.operations
+        self._refusals = refusals
+        self._run = run
+        self._abandoned: list[Written] = []  # by enqueues that could not free it themselves
+
+    def enqueue(
+        self, request: Request, small: Small | None = None, publish: Publish | None = None
+    ) -> int:
+        """Store a request that has metadata or does not fit, and return its slot; 0 for no room.
+
+        Args:
+            request: The request.
+            small: The operation for one that fits its head slot; None: the usual one.
+            publish: The last operation for one that does not.
+        """
+        if len(request.meta) + len(request.arguments) > self._inline:
+            request = request._replace(arguments=Pickled.of(request.arguments))
+            return self._enqueue_chained(request, publish or self._operations.publish_chained)
+        small = small or self._operations.enqueue_with_metadata
+        while (slot := self._mutex.run(small, request)) == AGAIN:
+            pass
+        return slot
+
+    def write_outcome(self, found: Found, outcome: Pickled, count: int) -> int:
+        """Store an outcome in `count` slots, and return its chain. Nothing commits it yet.
+
+        Raises:
+            PayloadTooLarge: There is no room for it.
+        """
+        owner_word = at.chain_word(found.slot, found.head.generation)
+        wanted = Wanted(count, owner_word)
+        # A small result or an error may use the reserve: that is what it is kept for.
+        keep = self._table.words[at.H_MAX_WORKERS] if count > 1 else 0
+        room = _in_steps(self._run, self._operations.chain_outcome, found, wanted, keep)
+        if room is Room.NONE:
+            self._run(self._operations.drop_outcome_chain, found)
+            raise self._refusals.of_outcome(task_path(found.meta), outcome, count)
+        self._table.slots.write(wanted.chain, owner_word, outcome.parts)
+        return wanted.chain
+
+    def _enqueue_chained(self, request: Request, publish: Publish) -> int:
+        operations = self._operations
+        size = len(request.meta) + len(request.arguments)
+        count = at.slots_for(size, self._size)
+        written = Written()
+        run = self._mutex.run
+        self._free_abandoned()
+        try:
+            room = _in_steps(run, operations.begin_chained, request, written, count)
+            if room is Room.ENOUGH and request.metadata:
+                room = _in_steps(run, operations.attach_metadata, written, request.metadata)
+            if room is Room.ENOUGH:
+                room = _in_steps(run, operations.chain_request, written)
+            if room is Room.NONE:
+                run(operations.abandon, written)
+                return 0
+            self._table.slots.write(
+                written.wanted.chain,
+                at.chain_word(written.slot, written.generation),
+                [request.meta, *request.arguments.parts],
+            )
+            published = run(publish, request, written)
+        except BaseException:
+            self._abandoned.append(written)
+            with suppress(StoreUnavailable):  # a process is frozen inside: another time
+                self._free_abandoned()
+            raise
+        if not published:
+            raise lost_hold(self._table.segment.path)
+        return written.slot
+
+    def _free_abandoned(self) -> None:
+        """Give back what enqueues that were interrupted have left WRITING by us."""
+        for written in list(self._abandoned):
+            self._mutex.run(self._operations.abandon, written)
+            with suppress(ValueError):  # another thread did it as well
+                self._abandoned.remove(written)
+
+
+def _in_steps(run: Callable[..., Room], operation: Callable[..., Room], *args: Any) -> Room:
+    """Return what an operation comes to that needs several short holds of the lock."""
+    while (room := run(operation, *args)) is Room.MORE:
+        pass
+    return room
