@@ -20,6 +20,7 @@ from .loaded_files import digest_of
 from .project import Preparation
 from .spec import PoolSpec, spec_of, tell_namespace
 from .supervisor import TURN_S, Supervisor
+from .timetable import Timetable
 from .worker import WorkerSpec, work
 
 logger = logging.getLogger("django_tasks_local")
@@ -95,6 +96,10 @@ def _serve(
     output_owner: int = 0,
     provisional: bool = False,
 ) -> None:
+    backend = connections.backend_of(spec.alias)
+    assert backend is not None, spec.alias
+    options = backend.checked_options
+    timetable = Timetable(ring, spec.schedule, (options.timeout, options.timeout_grace))
     close_connections()
 
     def start_worker(life: int, bell: int, to_close: list[int]) -> int:
@@ -113,6 +118,7 @@ def _serve(
             runnable_up_to=runnable_up_to,
             output_owner=output_owner,
             provisional=provisional,
+            timetable=timetable,
         ).run()
     finally:
         ring.attachment.detach()

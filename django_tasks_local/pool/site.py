@@ -75,6 +75,14 @@ class Site:
         self._main_is_known = project.needs_main() or is_server()
         self.ring = ring or self._attach()
 
+    def change(self, spec: PoolSpec) -> None:
+        """Apply changed options, those that are shared at once and for all processes."""
+        if self.spec.limits != spec.limits:
+            self.ring.attachment.set_limits(spec.limits)
+        if self.spec.schedule.digest != spec.schedule.digest and not self._borrowed:
+            self.ring.registry.set_schedule(spec.schedule.digest)
+        self.spec = spec
+
     def encode(self, value: Any) -> Any:
         """Pickle a task's arguments; may raise whatever pickling raises."""
         encoded = self.ring.encode_arguments(value)
@@ -170,6 +178,17 @@ class Site:
             self.ring.registry.set_state(PoolState.SERVING)
         return self._looks_after_pool or self._become_site(needed=False)
 
+    def keep_pool(self) -> None:
+        """Have this server keep a pool from now on, whether or not a request comes.
+
+        Where another process is inside the ring for long, the next ticks make up for it.
+        """
+        if not self.serve():
+            with self._lead:
+                if not self._looks_after_pool:
+                    self._begin_to_look_after_pool()
+                    self._looks_after_pool = True
+
     def expect_requests(self) -> None:
         """Note that this process is about to serve: until its first request it keeps a pool alive.
 
@@ -240,7 +259,8 @@ class Site:
         if not ring.leadership.pool_looks_alive():
             ring.upkeep.renew_semaphores()
             living = ring.upkeep.settle_dead()
-            if ring.upkeep.work_is_due(TICK_S, living):
+            periodic = self.serves and self.spec.schedule.entries
+            if periodic or ring.upkeep.work_is_due(TICK_S, living):
                 self._start_pool()
         elif ring.leadership.successor_wanted(ring.registry.serial, server=self.serves):
             self._start_pool()
@@ -279,6 +299,7 @@ class Site:
                 path=path, digest=digest_of(path), temporary=spec.temporary,
             )  # fmt: skip
             if ring.segment.intact():  # nobody removed or replaced it before we were registered
+                ring.registry.set_schedule(spec.schedule.digest)
                 return ring
 
     def _reattach(self) -> None:

@@ -168,8 +168,9 @@ ones. So no task is behind one that only other code may run.
   64  POOL            a worker: its pool's serial << 32 | 1 + its pool's entry
   72  STATE           a pool: 0 importing, 1 starting, 2 serving, 3 leaving; a site: 2 a server;
                       a worker: 1 its task waits for another one, 2 it is to be replaced, 3 both
-  80  PATH_BYTES      length of the path
-  88  PATH            the end of the settings file's path, UTF-8
+  80  SCHEDULE        a site: the digest of its SCHEDULE, 0: none
+  88  PATH_BYTES      length of the path
+  96  PATH            the end of the settings file's path, UTF-8
 ```
 
 ### A row of the schedule, by byte
@@ -382,11 +383,11 @@ if TYPE_CHECKING:
     from .records.loss import Loss, loss_word
     from .records.schedule import Row
     from .ring import Ring
+    from .shm.entries import Entry, PoolState, Role
     from .shm.leadership import ANY_SERVER, Leadership
     from .shm.limits import Limits
     from .shm.neighbours import sites_elsewhere
     from .shm.objects import fill_standard_descriptors, standard_descriptors
-    from .shm.registry import Entry, PoolState, Role
     from .shm.removal import ring_is_attached, sweep_temporary, unlink_objects, unlink_unattached
     from .shm.segment import attach_segment, ring_exists, ring_name
     from .stops import Running
@@ -408,11 +409,11 @@ _NAMES = {
     ".records.loss": "Loss loss_word",
     ".records.schedule": "Row",
     ".ring": "Ring",
+    ".shm.entries": "Entry PoolState Role",
     ".shm.leadership": "ANY_SERVER Leadership",
     ".shm.limits": "Limits",
     ".shm.neighbours": "sites_elsewhere",
     ".shm.objects": "fill_standard_descriptors standard_descriptors",
-    ".shm.registry": "Entry PoolState Role",
     ".shm.removal": "ring_is_attached sweep_temporary unlink_objects unlink_unattached",
     ".shm.segment": "attach_segment ring_exists ring_name",
     ".stops": "Running",

@@ -9,9 +9,10 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.records.reader import Found, Reader
 from django_tasks_local.ring.records.table import Table
+from django_tasks_local.ring.shm.entries import Entry
 from django_tasks_local.ring.shm.lock import GUARD, ByteLock
 from django_tasks_local.ring.shm.mutex import look_inside
-from django_tasks_local.ring.shm.registry import Entry, Registry
+from django_tasks_local.ring.shm.registry import Registry
 from django_tasks_local.ring.shm.segment import look_at_segment
 
 from .format import layout as at

@@ -31,10 +31,10 @@ from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encod
 from django_tasks_local.ring.records.reader import STATUSES, Found, does_not_exist
 from django_tasks_local.ring.records.table import Room
 from django_tasks_local.ring.records.workforce import Workforce
+from django_tasks_local.ring.shm.entries import WAITS, Role
 from django_tasks_local.ring.shm.errors import lost_hold
 from django_tasks_local.ring.shm.leadership import Leadership
 from django_tasks_local.ring.shm.limits import Limits
-from django_tasks_local.ring.shm.registry import WAITS, Role
 from django_tasks_local.store import Arguments, StopAsked
 
 from .attachment import Attachment

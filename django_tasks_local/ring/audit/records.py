@@ -15,8 +15,9 @@ from django_tasks_local.ring.format.head import Head, inline_bytes, names_task, 
 from django_tasks_local.ring.format.ids import slot_of_id
 from django_tasks_local.ring.records.payload import is_whole
 from django_tasks_local.ring.records.table import Table
+from django_tasks_local.ring.shm.entries import Role
 from django_tasks_local.ring.shm.header import geometry_crc
-from django_tasks_local.ring.shm.registry import Registry, Role, code_in
+from django_tasks_local.ring.shm.registry import Registry, code_in
 
 _STATES = ("FREE", "WRITING", "READY", "RUNNING", "SUCCESSFUL", "FAILED", "LOST", "CHAIN")
 

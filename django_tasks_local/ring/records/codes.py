@@ -12,8 +12,8 @@ from typing import Final
 
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm.entries import Entry, Role
 from django_tasks_local.ring.shm.lock import ByteLock, pool_byte, successor_byte
-from django_tasks_local.ring.shm.registry import Entry, Role
 from django_tasks_local.ring.shm.segment import Segment
 
 from .order import Order

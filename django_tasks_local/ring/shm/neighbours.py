@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from django_tasks_local.ring.format import layout as at
 
+from .entries import Role
 from .lock import LIVENESS, ByteLock, any_held
-from .registry import Role
 from .segment import opened_unattached, ring_names
 
 
