@@ -251,7 +251,7 @@ class Supervisor:
         self._ring.leadership.ask_for_successor(serial)
 
     def _mind_origin(self, sites: list[Entry]) -> None:
-        """Ask for a pool with the same code if ours was preparation to go, or is a script's."""
+        """Ask for a pool with the same code if ours is to go, or is a script's."""
         if self._stop_requests or self._output_owner_gone(sites):
             why = "told to stop" if self._stop_requests else "its script has ended"
             self._ask_for_successor(0, why)

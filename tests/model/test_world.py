@@ -87,7 +87,7 @@ def test_the_look_counts_what_an_interrupted_end_has_chained(name: str) -> None:
         with suppress(Fault):
             ring.finish(claim, successful=True, outcome=ring.encode(bytes(18_000)))
         faults.arm(0)
-        assert ring.check() == []
+        assert ring.upkeep.check() == []
         if look.found_states()[result_id] != RUNNING:
             break
         counted.add(look.slots(result_id))
