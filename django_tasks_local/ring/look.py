@@ -8,6 +8,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.records.reader import Found, Reader
+from django_tasks_local.ring.records.schedule import Row
 from django_tasks_local.ring.records.table import Table
 from django_tasks_local.ring.shm.entries import Entry
 from django_tasks_local.ring.shm.lock import GUARD, ByteLock
@@ -85,6 +86,17 @@ class Look:
     def counts(self) -> Counts:
         """Return what is in the ring: each number is true for some recent moment."""
         return Counts.of(self._table)
+
+    def schedule(self) -> dict[int, Row]:
+        """Return the rows of the schedule by the numbers of their entries' names."""
+        return {row.name: row for row in self._table.schedule.rows()}
+
+    def status(self, result_id: str) -> str | None:
+        """Return the status of a task, None where there is no such result any more."""
+        try:
+            return str(self._reader.find(result_id).status.name)
+        except (TaskResultDoesNotExist, StoreUnavailable):
+            return None
 
     def attached(self) -> list[Entry]:
         """Return the living processes that are attached."""

@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from django_tasks_local.backends.process import ProcessPoolBackend
@@ -24,6 +25,7 @@ from django_tasks_local.ring import (
 )
 from django_tasks_local.store import task_path
 
+from . import _schedule
 from ._aliases import add_alias_argument, process_backends
 
 # By number: a damaged entry may have one that is no state.
@@ -41,12 +43,15 @@ class Command(BaseCommand):
         actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
         status = actions.add_parser("status", help="what waits, runs, is kept and is attached")
         status.add_argument("--json", action="store_true", help="for programs")
+        schedule = actions.add_parser("schedule", help="periodic tasks: next, last, skipped")
+        schedule.add_argument("--run", metavar="NAME", help="enqueue this one now")
+        schedule.add_argument("--json", action="store_true", help="for programs")
         check = actions.add_parser("check", help="every broken invariant; exit status 1 if any")
         check.add_argument("--fix", action="store_true", help="keep what is whole, drop the rest")
         destroy = actions.add_parser("destroy", help="remove the ring, with all tasks and results")
         destroy.add_argument("--no-input", action="store_true", help="do not ask")
         destroy.add_argument("--force", action="store_true", help="even if processes are attached")
-        for action in (status, check, destroy):
+        for action in (status, schedule, check, destroy):
             add_alias_argument(action)
 
     def handle(self, *, action: str, alias: str | None, **options: Any) -> None:
@@ -54,12 +59,14 @@ class Command(BaseCommand):
         try:
             if action == "status":
                 self._status(backends, as_json=options["json"])
+            elif action == "schedule":
+                self._schedule(backends, name=options["run"], as_json=options["json"])
             elif action == "check":
                 self._check(backends, fix=options["fix"])
             else:
                 for backend in backends:
                     self._destroy(backend, ask=not options["no_input"], force=options["force"])
-        except StoreUnavailable as error:
+        except (StoreUnavailable, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from error
 
     def _status(self, backends: list[ProcessPoolBackend], *, as_json: bool) -> None:
@@ -70,6 +77,21 @@ class Command(BaseCommand):
         for alias, facts in described.items():
             self.stdout.write(self.style.MIGRATE_HEADING(alias))
             for line in _lines(facts):
+                self.stdout.write(f"  {line}")
+
+    def _schedule(
+        self, backends: list[ProcessPoolBackend], *, name: str | None, as_json: bool
+    ) -> None:
+        if name is not None:
+            self.stdout.write(_schedule.run(backends, name))
+            return
+        described = {backend.alias: _schedule.described(backend) for backend in backends}
+        if as_json:
+            self.stdout.write(json.dumps(described, indent=2))
+            return
+        for alias, facts in described.items():
+            self.stdout.write(self.style.MIGRATE_HEADING(alias))
+            for line in _schedule.lines(facts):
                 self.stdout.write(f"  {line}")
 
     def _check(self, backends: list[ProcessPoolBackend], *, fix: bool) -> None:
