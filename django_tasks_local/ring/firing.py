@@ -67,7 +67,7 @@ class FiringOperations:
         Returns:
             As `enqueue`; 1 also where the attempt says that it came to nothing.
         """
-        if not self._judge(attempt):
+        if not self.judge(attempt):
             return 1
         room = self._tasks.room_for(request)
         if room is not Room.ENOUGH:
@@ -86,7 +86,7 @@ class FiringOperations:
         """
         if not self._tasks.is_ours(written):
             return False
-        if not self._judge(attempt):
+        if not self.judge(attempt):
             self._tasks.abandon(written)
             return True
         self._words[at.H_DIRTY] = 1
@@ -120,8 +120,11 @@ class FiringOperations:
         for index, (name, timing) in zip(self._rows.free(), left.items(), strict=False):
             self._rows.give(index, name, timing, now_ns)
 
-    def _judge(self, attempt: Attempt) -> bool:
-        """Return whether the time is to fire; if not, the attempt says why."""
+    def judge(self, attempt: Attempt) -> bool:
+        """Return whether the time is to fire; if not, the attempt says why.
+
+        A time that its row's earlier run overlaps is skipped by that.
+        """
         row, time_ns, overlap = attempt.due
         attempt.outcome = Outcome.TOO_LATE
         if not self._is(row):
@@ -188,6 +191,9 @@ class Firing:
             QueueFull, PayloadTooLarge, StoreUnavailable: As `Ring.put`. The time is not settled.
         """
         attempt = Attempt(due)
+        # Also before: nothing makes room for what is skipped.
+        if not self._run(self._operations.judge, attempt):
+            return attempt.outcome
         high, low = new_id_words()
         request = Request(
             meta, arguments, priority - at.LOWEST_PRIORITY, 0, time.time_ns(), high, low,

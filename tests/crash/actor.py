@@ -21,6 +21,7 @@ from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.records.loss import EXIT_DETACHED, is_cancelled, noted_loss
 from django_tasks_local.store import StopAsked
 from tests.crash.cancelling import Canceller
+from tests.crash.firing import Firer
 from tests.crash.ledger import CANCELLED, ENDED, STARTED, Ledger
 from tests.crash.monitor import Monitor, remove_monitor
 
@@ -54,7 +55,7 @@ def metadata_of(task: int, rng: random.Random) -> bytes:
     return b'{"task":%d,"x":"%s"}' % (task, b"x" * rng.choice((0, 0, 20, 600, 3000)))
 
 
-class Actor(Canceller):
+class Actor(Canceller, Firer):
     """Random operations of one thread."""
 
     def __init__(self, ring: Ring, ledger: Ledger, place: int, rng: random.Random) -> None:
@@ -76,7 +77,7 @@ class Actor(Canceller):
             (self.ring.counts, 1),
             (self.clear, 2), (self.hire, 1), (self.ring.workforce.give_way, 1),
             (self.ring.expiry.sweep, 3), (self.note_kill, 2), (self.look_at_noted, 2),
-            (self.cancel, 4),
+            (self.cancel, 4), (self.fire_a_time, 6),
         )  # fmt: skip
         pick = self.rng.choices([each for each, _ in operations], [n for _, n in operations])[0]
         pick()
@@ -98,6 +99,14 @@ class Actor(Canceller):
             number = int(result_id.replace("-", ""), 16)
             self.ledger.accepted(task, number >> 64, number & 0xFFFFFFFFFFFFFFFF)
             self.ledger.add(self.place, "enqueued")
+
+    def fire_a_time(self) -> None:
+        """Does as a pool with periodic tasks."""
+        with self._numbers:
+            task = self.ledger.new_task(self.place)
+        if task >= 0:
+            arguments = self.ring.encode(((*value_of(task),), {}))
+            self.fire(task, META, arguments, metadata_of(task, self.rng))
 
     def clear(self) -> None:
         """Does as a pool that has compared its files with all sites of its code."""
@@ -166,6 +175,7 @@ class Actor(Canceller):
         before = self.ledger.note(task, STARTED, self.place)
         if before:
             self.ledger.violation(f"task {task} was started by place {before - 1} already")
+        self.note_time(task)
         if (task, data) != value_of(task) or claim.meta != META:
             self.ledger.violation(f"task {task} got wrong arguments")
         if self.rng.random() < 0.3:
