@@ -254,18 +254,17 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
    exceptions are the words of rule 6 and rule 11.
 2. **W is the truth.** A record is what W says. Everything that helps to find one is derived and
    can be rebuilt: FREE to CURSOR, DISCARDED, HAND, lanes, heap, recency list, free map. Two more
-   columns are needed for that: `sequence` and `due`. A finished record whose `due` is its
-   generation has lost its chained arguments: of their chain only the slots that hold its meta are
-   its own.
+   columns are needed for that. `sequence`: its top bit marks a record that leaves the queue,
+   cancelled. `due`: a finished record in which it is the generation has lost its chained
+   arguments; of their chain only the slots that hold its meta are its own.
 3. **Order.** DIRTY first; then whatever W is to cover; then W, by one store, the commit point;
    then links and counts. The mutex clears DIRTY when the operation came to its end.
 4. **Reading.** Readers take no lock: W, copy, W again, CRC. If the two differ they try again. A
    reader never writes (only WAITED, while it waits for an end); to make a result the most recent
    it goes inside and looks at W once more. It leaves that out where another process is inside for
    long: nobody waits in order to read.
-5. **Bounds.** No slot at or above RESERVED is touched, whatever names it: result ids come from
-   strangers, links may be damaged, and a hole is a page or a SIGBUS. To grow, first the memory is
-   reserved, then RESERVED is stored.
+5. **Bounds.** No slot at or above RESERVED is touched, whatever names it: ids come from strangers,
+   links may be damaged, and a hole is a page or a SIGBUS. Memory is there before RESERVED says so.
 6. **Outside.** Only the owner of a WRITING or RUNNING record writes outside the mutex: payload and
    outcome, and while it runs the progress. Before each such write it makes sure that it still is
    the same process, with the same descriptor, and that W is still its own: a process that lost its
@@ -342,7 +341,8 @@ the pool of the ring, a site, or a process that asks for that very result.
 | | while it is WANTED | a wish of a dead pool | the next worker that looks |
 | give way | before its process ends | a place that counts as free | its pool's next turn |
 | run | at any moment | RUNNING by a dead entry | settled: LOST |
-| cancel | after W = LOST | a finished record in a FIFO or the heap, and in no list | next |
+| cancel | before W = LOST | READY, and marked as leaving the queue | next: its old place |
+| | after W = LOST | a finished record in a FIFO or the heap, and in no list | next: the newest |
 | | of a running one, after STOP | its pool is not woken | the pool, within a second |
 | kill | before the signal | a task that cannot be finished: STOP says why | settled: LOST |
 | report | between two stores | an odd sequence word: no progress is shown | nobody needs to |

@@ -108,6 +108,7 @@ def rebuild(table: Table) -> list[str]:
     # Links inside chains stay as they are.
     links, backs = (array("Q", words[column].tobytes()) for column in columns)
     due = table.due
+    found.place_cancelled()
     found.put_in_order(found.finished)
     table.recency.fill(found.finished, links, backs)
     found.put_in_order(found.ready)
@@ -130,6 +131,7 @@ class _Records:
         tick: A number above every generation and every place in an order.
         ready: The slots of the records that are READY.
         finished: And of those that are SUCCESSFUL, FAILED or LOST.
+        cancelled: Those among them whose place is still that in the queue.
         finished_slots: How many slots these occupy.
         running: How many records are RUNNING.
         writing: How many are WRITING.
@@ -144,6 +146,7 @@ class _Records:
         self.tick = tick if 0 < tick < at.BEYOND_ANY_TICK else 1
         self.ready: list[int] = []
         self.finished: list[int] = []
+        self.cancelled: list[int] = []
         self.finished_slots = self.running = self.writing = 0
         self.dropped: list[str] = []
 
@@ -168,8 +171,8 @@ class _Records:
                     )
                 continue
             place = places[slot - start]
-            if place >= at.BEYOND_ANY_TICK:  # damage, and no longer a place
-                words[table.sequence + slot] = place = generation
+            if place >= at.BEYOND_ANY_TICK:
+                place = self._mended_place(slot, state, place, generation)
             tick = max(tick, generation + 1, place + 1)
             if state == at.READY:
                 self.ready.append(slot)
@@ -181,6 +184,23 @@ class _Records:
                 self.finished.append(slot)
                 self.finished_slots += size
         self.tick = tick
+
+    def _mended_place(self, slot: int, state: int, place: int, generation: int) -> int:
+        """Return the place of a record that left the queue, or whose place is damaged."""
+        place &= ~at.LEAVES_QUEUE
+        if place >= at.BEYOND_ANY_TICK:  # damage, and no longer a place
+            place = generation
+        elif state == at.LOST:
+            self.cancelled.append(slot)
+            return place
+        self._table.words[self._table.sequence + slot] = place
+        return place
+
+    def place_cancelled(self) -> None:
+        """Make the most recent what was cancelled, and has no new place yet."""
+        for slot in self.cancelled:
+            self._table.words[self._table.sequence + slot] = self.tick
+            self.tick += 1
 
     def put_in_order(self, slots: list[int]) -> None:
         """Sort records by their places. Where two have the same, which is damage, all get others.

@@ -166,13 +166,14 @@ class Stops:
         loss = loss_word(Loss.CANCELLED, NOT_STARTED)
         sealed = seal_loss(time.time_ns(), loss, table.head(slot))
         table.bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
+        # Its place in the queue is its own until the commit, and then no place among the results.
+        words[table.sequence + slot] |= at.LEAVES_QUEUE
         words[table.commit + slot] = at.head_word(at.LOST, generation)
         try:
             table.order.remove(slot)
         except IndexError as error:
             raise inconsistent(table.segment.path) from error
         words[table.due + slot] = 0
-        # Only now: until the commit its place in the queue is its own.
         table.recency.stamp(slot)
         words[at.H_RUNNING] += 1  # which `link_finished` takes off
         raw = bytes(table.bytes[offset : offset + table.geometry.slot_size])

@@ -16,6 +16,7 @@ from django_tasks_local.ring.records.slots import Wanted
 from tests.crash.derived import derived
 from tests.crash.noted import metadata_of, noted
 from tests.crash.steps import die_in_child
+from tests.rings import ring_address
 from tests.support import wait_for
 
 META: Final = b"tests.tasks:noop"
@@ -197,6 +198,12 @@ class Scene:
         before = derived(self.ring)
         self.ring.upkeep.rebuild()
         assert derived(self.ring) == before
+
+    def assert_newest_or_ready(self, result_id: str) -> None:
+        """A task that was cancelled in the queue is the most recent result, or waits still."""
+        self.ring.attachment.become(Role.SITE)  # as `verify` does
+        table, slot = self.ring._table, ring_address(result_id)[0]
+        assert table.state(slot) == at.READY or table.words[at.H_NEWEST] == slot
 
     def status_of(self, result_id: str) -> str:
         """A task's status, after its arguments and outcome were compared."""

@@ -296,6 +296,7 @@ def verification(scene: Scene, operation: Operation) -> Callable[[bool], None]:
                 allowed[next_up[0]] = {FAILED} if completed else {FAILED, LOST}
             scene.records[next_up[0]].outcome = None
         if target is not None:
+            scene.assert_newest_or_ready(target)
             allowed[target] = {FAILED} if completed else {FAILED, READY}
         scene.verify(allowed, operation.extra, operation.in_order)
 

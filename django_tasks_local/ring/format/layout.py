@@ -145,6 +145,9 @@ _CHECKS: Final = tuple(
 # No ring gets here, in 10 years of 100,000 ticks a second: it is damage, and must not make TICK
 # overflow its 45 bits.
 BEYOND_ANY_TICK: Final = (1 << 45) - (1 << 40)
+# In the sequence of a READY record that is about to be cancelled. If a death comes before its new
+# place is stored, a rebuild gives it the newest one where it has ended, else the old one again.
+LEAVES_QUEUE: Final = 1 << 63
 FREE, WRITING, READY, RUNNING, SUCCESSFUL, FAILED, LOST, CHAIN = range(8)
 UNFINISHED: Final = frozenset({WRITING, READY, RUNNING})
 FINISHED: Final = frozenset({SUCCESSFUL, FAILED, LOST})
