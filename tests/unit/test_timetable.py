@@ -1,7 +1,7 @@
 """A pool's clock, with a clock that the test sets: what fires, and for which time."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from django.tasks import task
 
 from django_tasks_local import scheduled_for
 from django_tasks_local.metadata import decode
+from django_tasks_local.pool.supervisor import Supervisor
 from django_tasks_local.pool.timetable import Timetable, firing_code, newest_server
 from django_tasks_local.ring import Entry, PoolState, Ring, Role
 from django_tasks_local.schedules import read
@@ -289,3 +290,67 @@ def test_the_pool_of_another_release_does_not_fire(pool: Pool) -> None:
     pool.timetable.look([*pool.ring.registry.attachments(), other])
     assert pool.fired() == []
     assert pool.ring.firing.rows() == before
+
+
+# --- whose schedule holds -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def supervisor(rings: Rings) -> Iterator[Callable[[bool], Supervisor]]:
+    """Makes a pool with a schedule; it is not run."""
+    made: list[Ring] = []
+
+    def make(foreground: bool) -> Supervisor:
+        rings.attach(role=Role.VISITOR)
+        made.append(Ring(rings.name, "process", LIMITS, Role.POOL))
+        timetable = Timetable(made[0], read({"a": {"task": f"{__name__}.job", "every": 60}}))
+        return Supervisor(
+            made[0], lambda *_: 0, foreground=foreground, runnable_up_to=0, timetable=timetable
+        )
+
+    yield make
+    for each in made:
+        each.attachment.detach()
+
+
+def server(rings: Rings, digest: int) -> Ring:
+    """A web process with that SCHEDULE."""
+    ring = rings.attach()
+    ring.registry.set_schedule(digest)
+    ring.registry.set_state(PoolState.SERVING)
+    return ring
+
+
+def test_another_schedule_asks_for_a_successor(
+    rings: Rings, supervisor: Callable[[bool], Supervisor]
+) -> None:
+    """Which the server that has it may start, and those that came before may not."""
+    pool = supervisor(False)
+    before = server(rings, pool._timetable.digest)
+    pool._look_around()
+    assert not before.leadership.successor_wanted(before.registry.serial, server=True)
+    newest = server(rings, 99)
+    pool._look_around()
+    assert newest.leadership.successor_wanted(newest.registry.serial, server=True)
+    assert not before.leadership.successor_wanted(before.registry.serial, server=True)
+
+
+def test_a_script_has_no_say(rings: Rings, supervisor: Callable[[bool], Supervisor]) -> None:
+    """A command whose environment has no schedule does not take the servers' away."""
+    pool = supervisor(False)
+    server(rings, pool._timetable.digest)
+    script = rings.attach()
+    pool._look_around()
+    assert not script.leadership.successor_wanted(script.registry.serial, server=False)
+
+
+def test_a_pool_in_the_foreground_keeps_its_own(
+    rings: Rings, supervisor: Callable[[bool], Supervisor], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is what somebody has started with that environment; it says so, once."""
+    pool = supervisor(True)
+    newest = server(rings, 99)
+    for _ in range(2):
+        pool._look_around()
+    assert not newest.leadership.successor_wanted(newest.registry.serial, server=True)
+    assert caplog.text.count("is not that of this pool") == 1
