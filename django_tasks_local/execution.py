@@ -94,10 +94,20 @@ def run(
     """
     held = _close_old_connections()
     try:
-        copy_context().run(_Run(store, claim, alias, backend_class, attempt_class).run)
+        run_here(
+            store, claim, alias=alias, backend_class=backend_class, attempt_class=attempt_class
+        )
     finally:
         _end_transactions(claim, held)
         _close_old_connections()
+
+
+def run_here(
+    store: Store, claim: Claim, *, alias: str, backend_class: type,
+    attempt_class: type[Attempt] = Attempt,
+) -> None:  # fmt: skip
+    """Do what `run` does, with the database connections of the caller, which stay as they are."""
+    copy_context().run(_Run(store, claim, alias, backend_class, attempt_class).run)
 
 
 class _Run:

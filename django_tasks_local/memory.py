@@ -7,9 +7,9 @@ or drops the last reference to one of the user's objects, whose ``__del__`` may 
 Invariants, whenever the lock is free:
 
 - once the store is closed, ``_records`` holds what is RUNNING and nothing else is held;
-- a record is in ``_ready`` or ``_deferred`` if and only if it is READY, in ``_finished`` if and
-  only if it is SUCCESSFUL or FAILED;
-- ``waiting == len(_ready) + len(_deferred) <= max_pending``;
+- a record is in ``_order`` if and only if it is READY, in ``_finished`` if and only if it is
+  SUCCESSFUL or FAILED;
+- ``waiting == len(_order) <= max_pending``;
 - ``len(_finished) <= max_results``;
 - with a RESULT_TTL or a FAILURE_TTL, what is in ``_finished`` and can expire is in ``_lifetimes``;
 - ``_kept_bytes`` is the sum of the weights in ``_finished``, and at most ``max_result_bytes``
@@ -18,30 +18,23 @@ Invariants, whenever the lock is free:
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator
-from typing import Any, Final
+from typing import Any
 
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import QueueFull, TaskCancelled, counted
-from django_tasks_local.heap import Heap
 from django_tasks_local.lifetimes import Lifetimes
 from django_tasks_local.memory_listing import in_order
-from django_tasks_local.memory_record import Record
+from django_tasks_local.memory_order import Order
+from django_tasks_local.memory_record import Record, does_not_exist
 from django_tasks_local.polite_lock import PoliteLock
 from django_tasks_local.store import Arguments, Snapshot, StopAsked
 from django_tasks_local.weight import weight
-
-# A deferred task falls due by the wall clock, but a wait ends by the monotonic one: a waiting
-# thread notices a changed clock after this time at most.
-LONGEST_WAIT_S = 10.0
-# How many deferred tasks one call moves while other threads wait for the lock: 0.3 ms.
-PROMOTED_AT_ONCE: Final = 100
 
 
 class MemoryStore:
@@ -51,6 +44,8 @@ class MemoryStore:
         idle: Threads that wait in `wait_for_claim`.
         running: Tasks that are RUNNING.
     """
+
+    record_class = Record
 
     def __init__(
         self, alias: str, *, max_results: int, max_result_bytes: int, max_pending: int,
@@ -72,8 +67,7 @@ class MemoryStore:
         self._quiet = threading.Condition(self._lock)
         self._records: dict[str, Record] = {}
         self._waiting: Counter[str] = Counter()  # how often each running task waits for others
-        self._ready: Heap[Record] = Heap()  # by -priority
-        self._deferred: Heap[Record] = Heap()  # by due_ns
+        self._order = Order()
         self._finished: OrderedDict[str, Record] = OrderedDict()  # least recently used first
         self._kept_bytes = 0  # the weight of the finished records
         self._lifetimes = Lifetimes[Record](result_ttl_s, failure_ttl_s)
@@ -82,12 +76,12 @@ class MemoryStore:
     @property
     def waiting(self) -> int:
         """Tasks that are READY, deferred ones included."""
-        return len(self._ready) + len(self._deferred)
+        return len(self._order)
 
     @property
     def unattended(self) -> int:
         """How many idle threads are missing: one per due task, one to watch the deferred ones."""
-        return len(self._ready) + bool(self._deferred) - self.idle
+        return len(self._order.ready) + bool(self._order.deferred) - self.idle
 
     def encode(self, value: object) -> object:
         """Return ``value`` unchanged: within one process nothing needs encoding."""
@@ -98,7 +92,7 @@ class MemoryStore:
         time_limit: int = 0, metadata: bytes = b"",
     ) -> tuple[str, int]:  # fmt: skip
         """Store a READY task; see ``store.StoreClient``."""
-        record = Record(meta, arguments, priority, time_limit, metadata)
+        record = self.record_class(meta, arguments, priority, time_limit, metadata)
         expired: list[Record] = []  # until the lock is free
         self._let_workers_go()
         with self._lock:
@@ -106,13 +100,7 @@ class MemoryStore:
                 self._drop_expired(expired)
             if self.waiting >= self.max_pending:
                 raise QueueFull(self.alias, self.waiting, self.max_pending)
-            self._records[record.result_id] = record
-            if due_ns:
-                self._wait_in(self._deferred, due_ns, record)
-            else:
-                self._wait_in(self._ready, -priority, record)
-            if self.idle:
-                self._work.notify()
+            self._put(record, due_ns)
         return record.result_id, record.enqueued_at_ns
 
     def get(self, result_id: str) -> Snapshot:
@@ -154,13 +142,11 @@ class MemoryStore:
             raise self._does_not_exist(result_id)
 
     def _does_not_exist(self, result_id: str) -> TaskResultDoesNotExist:
-        return TaskResultDoesNotExist(
-            f"No result {result_id[:80]!r} in process {os.getpid()}. Task backend {self.alias!r} "
-            "is a ThreadPoolBackend: only the process that enqueued a task can read its result, "
-            f"and it keeps {counted(self.max_results, 'finished result')} (MAX_RESULTS) of up to "
-            f"{self.max_result_bytes:,} bytes in all (MAX_RESULT_BYTES){self._lifetimes}. "
-            "ProcessPoolBackend has results that every process of the site can read."
-        )
+        kept = counted(self.max_results, "finished result")
+        return does_not_exist(
+            result_id, self.alias, f"{kept} (MAX_RESULTS) of up to {self.max_result_bytes:,} bytes "
+            f"in all (MAX_RESULT_BYTES){self._lifetimes}",
+        )  # fmt: skip
 
     def claim(self, worker_id: str = "") -> Record | None:
         """Claim the task whose turn it is; ``None`` if none is due."""
@@ -172,13 +158,13 @@ class MemoryStore:
         with self._lock_of_workers:
             while not self._closed:
                 if (record := self._claim(worker_id)) is not None:
-                    if self._deferred:
+                    if self._order.deferred:
                         # The thread that knew when the next one falls due may be this one.
                         self._work.notify()
                     return record
                 self.idle += 1
                 try:
-                    self._work.wait(self._seconds_to_next())
+                    self._work.wait(self._order.seconds_to_next())
                 finally:
                     self.idle -= 1
             return None
@@ -188,7 +174,7 @@ class MemoryStore:
     ) -> int:
         """Store the outcome. Nothing is too large here: the latest result is always kept."""
         evicted: list[Record] = []  # keeps the records alive until the lock is free
-        claim.weight = weight(outcome) + weight(claim.arguments())
+        claim.weight = weight(outcome) + weight(claim.passed)
         with self._lock_of_workers:
             if claim.stop_asked and not cancelled:
                 raise StopAsked
@@ -203,8 +189,9 @@ class MemoryStore:
 
     def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Snapshot | None]:
         """Take a READY task out, or ask a RUNNING one to stop; see ``store.StoreClient``."""
-        # Outside the lock, as it may call code of the arguments. Raises for what is not there.
-        held = weight(self.get(result_id).arguments())
+        self.get(result_id)  # raises for what is not there
+        # Outside the lock, as it may call code of the arguments.
+        held = weight(getattr(self._records.get(result_id), "passed", None))
         evicted: list[Record] = []  # keeps the records alive until the lock is free
         ending = f"{TaskCancelled.__module__}.{TaskCancelled.__qualname__}"
         with self._lock:
@@ -214,10 +201,9 @@ class MemoryStore:
             if record.heap is None:
                 record.stop_asked = record.stop_asked or running
                 return running, None
-            record.heap.remove(record.entry)
-            record.heap = None
+            self._order.remove(record)
             record.stop_asked = True
-            record.ending = ending, f"{ending}: {TaskCancelled()}"
+            record.ending = self.encode((ending, f"{ending}: {TaskCancelled()}"))
             record.weight = held + weight(record.ending)
             self._end(record, TaskResultStatus.FAILED, evicted)
             snapshot = record.snapshot()
@@ -225,8 +211,11 @@ class MemoryStore:
             record.bell.set()
         return True, snapshot
 
-    def _wait_in(self, heap: Heap[Record], key: int, record: Record) -> None:
-        record.heap, record.entry = heap, heap.push(key, record)
+    def _put(self, record: Record, due_ns: int) -> None:
+        self._records[record.result_id] = record
+        self._order.add(record, due_ns)
+        if self.idle:
+            self._work.notify()
 
     def _end(self, record: Record, status: TaskResultStatus, evicted: list[Record]) -> None:
         # A clock that was set back must not make a task end before it began.
@@ -280,7 +269,7 @@ class MemoryStore:
         self._let_workers_go()
         with self._lock:  # copies of references: some ms for 100,000 records
             records = [*self._records.values()]
-            ready, deferred = self._ready.entries(), self._deferred.entries()
+            ready, deferred = self._order.ready.entries(), self._order.deferred.entries()
         seen = set()  # what ends meanwhile would come a second time, among the finished
         for record in in_order(statuses, records, ready, deferred, time.time_ns()):
             if record.result_id in seen or not (accepts is None or accepts(record.meta)):
@@ -325,7 +314,7 @@ class MemoryStore:
             self._ending = True
             while True:
                 self._promote()
-                if not self.running and not self._ready:
+                if not self.running and not self._order.ready:
                     return True
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
@@ -341,12 +330,10 @@ class MemoryStore:
         with self._lock:
             self._closed = True
             self._work.notify_all()
-            waiting = self._ready.items() + self._deferred.items()
-            for record in waiting:
-                record.heap, record.entry = None, []  # which hold the record
+            waiting = self._order.empty()
             dropped = self._records, self._finished
             self._records = {record.result_id: record for record in self._in_progress()}
-            self._ready, self._deferred, self._finished = Heap(), Heap(), OrderedDict()
+            self._finished = OrderedDict()
             self._lifetimes.forget()
             self._kept_bytes = 0
         for bell in filter(None, (record.bell for record in waiting)):
@@ -370,10 +357,11 @@ class MemoryStore:
 
     def _claim(self, worker_id: str) -> Record | None:
         self._promote()
-        if not self._ready:
+        if not self._order.ready:
             return None
-        record = self._ready.pop()
-        record.heap = None
+        return self._begin(self._order.pop(), worker_id)
+
+    def _begin(self, record: Record, worker_id: str) -> Record:
         record.worker_id = worker_id
         record.started_at_ns = max(time.time_ns(), record.enqueued_at_ns)
         record.status = TaskResultStatus.RUNNING
@@ -381,20 +369,5 @@ class MemoryStore:
         return record
 
     def _promote(self) -> None:
-        # A deferred task takes its place among those of its priority when it falls due. Where many
-        # fall due together, the next call continues.
-        now = time.time_ns()
-        for _ in range(PROMOTED_AT_ONCE):
-            due_ns = self._deferred.first_key()
-            if due_ns is None or due_ns > now:
-                break
-            record = self._deferred.pop()
-            self._wait_in(self._ready, -record.priority, record)
+        for _ in range(self._order.promote()):
             self._work.notify()
-
-    def _seconds_to_next(self) -> float | None:
-        due_ns = self._deferred.first_key()
-        if due_ns is None:
-            return None
-        left_s = (due_ns - time.time_ns()) / 1e9
-        return min(max(left_s, 0.0), LONGEST_WAIT_S)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Any
 
 from django.tasks import TaskResultStatus
+from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.heap import Heap
 from django_tasks_local.progress import Progress
@@ -18,7 +20,6 @@ class Record:
     """One task; also the claim of the thread that runs it."""
 
     __slots__ = (
-        "_arguments",
         "bell",
         "ending",
         "enqueued_at_ns",
@@ -27,6 +28,7 @@ class Record:
         "heap",
         "meta",
         "metadata",
+        "passed",
         "priority",
         "reported",
         "result_id",
@@ -46,7 +48,7 @@ class Record:
     ) -> None:  # fmt: skip
         self.result_id = random_id()
         self.meta = meta
-        self._arguments = arguments
+        self.passed = arguments  # as the store has encoded them
         self.metadata = metadata
         self.priority = priority
         self.time_limit = time_limit
@@ -65,7 +67,7 @@ class Record:
 
     def arguments(self) -> Arguments:
         """Return the objects that were passed, unchanged."""
-        return self._arguments
+        return self.passed
 
     def outcome(self) -> Any:
         """Return the object that the task returned, or the error's class path and traceback."""
@@ -102,3 +104,18 @@ class Record:
             metadata=self.metadata,
             cancelled=self.cancelled,
         )
+
+
+def does_not_exist(result_id: str, alias: str, kept: str) -> TaskResultDoesNotExist:
+    """Return what to raise for a string that is not the id of a record here.
+
+    Args:
+        result_id: The string.
+        alias: The backend's.
+        kept: What is kept of finished results.
+    """
+    return TaskResultDoesNotExist(
+        f"No result {result_id[:80]!r} in process {os.getpid()}. Task backend {alias!r} is a "
+        "ThreadPoolBackend: only the process that enqueued a task can read its result, and it "
+        f"keeps {kept}. ProcessPoolBackend has results that every process of the site can read."
+    )

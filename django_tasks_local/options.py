@@ -18,9 +18,13 @@ from django_tasks_local.exceptions import counted
 from django_tasks_local.schedules import Schedule
 from django_tasks_local.store import LIMIT_MASK
 
-type Kind = Literal["thread", "process"]
+type Kind = Literal["thread", "process", "inline"]
 
-KINDS: dict[Kind, str] = {"thread": "ThreadPoolBackend", "process": "ProcessPoolBackend"}
+KINDS: dict[Kind, str] = {
+    "thread": "ThreadPoolBackend",
+    "process": "ProcessPoolBackend",
+    "inline": "InlineBackend",  # of tests: it takes the options of those whose place it takes
+}
 
 KIB = 2**10
 MIB = 2**20
@@ -61,6 +65,10 @@ class Option:
     unit: str = ""
     kinds: tuple[Kind, ...] = ("thread", "process")
     none_means: str = ""
+
+    def belongs_to(self, kind: Kind) -> bool:
+        """Return whether a backend of this kind accepts it."""
+        return kind == "inline" or kind in self.kinds
 
 
 OPTIONS: dict[str, Option] = {
@@ -190,7 +198,7 @@ def check(params: Mapping[str, Any], alias: str, kind: Kind) -> list[Error]:
 
 def check_app(kind: Kind) -> list[CheckMessage]:
     """Return a warning where the app is not installed and ``kind`` would benefit from it."""
-    if kind == "thread" or apps.is_installed("django_tasks_local"):
+    if kind != "process" or apps.is_installed("django_tasks_local"):
         return []
     return [
         Warning(
@@ -267,7 +275,7 @@ def _check_option(name: object, value: object, where: str, kind: Kind) -> Iterat
     option = OPTIONS.get(name) if isinstance(name, str) else None
     if option is None:
         yield _error(2, f"{where}: there is no such option.", _did_you_mean(str(name), kind))
-    elif kind not in option.kinds:
+    elif not option.belongs_to(kind):
         owners = " and ".join(KINDS[owner] for owner in option.kinds)
         yield _error(
             7,
@@ -344,7 +352,7 @@ def _wanted(option: Option) -> str:
 
 
 def _did_you_mean(name: str, kind: Kind) -> str:
-    known = [known for known, option in OPTIONS.items() if kind in option.kinds]
+    known = [known for known, option in OPTIONS.items() if option.belongs_to(kind)]
     if close := get_close_matches(name.upper().replace("-", "_"), known, n=1):
         return f"Did you mean {close[0]}?"
     return f"The options of {KINDS[kind]} are {', '.join(known)}."

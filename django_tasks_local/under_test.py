@@ -84,7 +84,7 @@ def refuse_unshared_databases(alias: str) -> None:
         raise ImproperlyConfigured(
             f"Tests that use ProcessPoolBackend (alias {alias!r}) need databases that other "
             f"processes can open; {', '.join(databases)} is SQLite in memory. In tests use "
-            "django.tasks.backends.immediate.ImmediateBackend, or give it a file: "
+            "django_tasks_local.test.InlineBackend, or give it a file: "
             "DATABASES[...]['TEST']['NAME']."
         )
 

@@ -72,7 +72,7 @@ async def await_finished[Result: TaskResult[..., Any]](
         while not wait.is_over():
             await result.arefresh()
             if not wait.is_over():
-                await asyncio.sleep(wait.async_pause_s())
+                await wait.ablock()
     return result
 
 
@@ -127,11 +127,13 @@ class _Wait:
         else:
             time.sleep(self._pause_s(FIRST_FOREIGN_PAUSE_S, LONGEST_FOREIGN_PAUSE_S))
 
-    def async_pause_s(self) -> float:
-        """Return how long to let the event loop do other work."""
+    async def ablock(self) -> None:
+        """Let the event loop do other work until a look is worth while."""
         if self._is_ours:
-            return self._pause_s(FIRST_ASYNC_PAUSE_S, LONGEST_ASYNC_PAUSE_S)
-        return self._pause_s(FIRST_FOREIGN_PAUSE_S, LONGEST_FOREIGN_PAUSE_S)
+            pause_s = self._pause_s(FIRST_ASYNC_PAUSE_S, LONGEST_ASYNC_PAUSE_S)
+            await self._backend.await_change(self._result, pause_s)
+        else:
+            await asyncio.sleep(self._pause_s(FIRST_FOREIGN_PAUSE_S, LONGEST_FOREIGN_PAUSE_S))
 
     def _prepare(self) -> None:
         result = self._result

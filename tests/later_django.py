@@ -73,12 +73,22 @@ class TaskContext:
 
     def save_metadata(self) -> None:
         """As Django has it: through the backend, then in the result."""
-        raw = self.task_result.raw_metadata
-        kept = {key: value for key, value in raw.items() if key[:1] == "_"}
-        metadata = normalize_json(kept | _of_users(self.metadata))
+        metadata = self._to_save()
         backend: Any = self.task_result.task.get_backend()
         backend.save_metadata(self.task_result, metadata)
         object.__setattr__(self.task_result, "raw_metadata", metadata)
+
+    async def asave_metadata(self) -> None:
+        """Likewise."""
+        metadata = self._to_save()
+        backend: Any = self.task_result.task.get_backend()
+        await backend.asave_metadata(self.task_result, metadata)
+        object.__setattr__(self.task_result, "raw_metadata", metadata)
+
+    def _to_save(self) -> Any:
+        raw = self.task_result.raw_metadata
+        kept = {key: value for key, value in raw.items() if key[:1] == "_"}
+        return normalize_json(kept | _of_users(self.metadata))
 
 
 def save_metadata(self: Any, task_result: Any, metadata: dict[str, Any]) -> None:

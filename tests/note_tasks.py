@@ -56,3 +56,29 @@ async def async_save_notes(context: Any, gate: str) -> list[bool]:
 @task(takes_context=True)
 def wait_with_context(context: Any, gate: str) -> None:
     wait_for(Path(gate).exists)
+
+
+@task(takes_context=True)
+def append_note(context: Any, note: int) -> None:
+    context.metadata["list"].append(note)
+
+
+@task(takes_context=True)
+def look_at_notes(context: Any) -> bool:
+    """Return whether there is anything to save."""
+    modified: bool = context.metadata_modified
+    return modified
+
+
+@task(takes_context=True)
+def save_and_return(context: Any, name: str, value: int) -> dict[str, Any]:
+    context.metadata[name] = value
+    context.save_metadata()
+    return dict(context.task_result.metadata)
+
+
+@task(takes_context=True)
+async def async_save_and_return(context: Any, name: str, value: int) -> dict[str, Any]:
+    context.metadata[name] = value
+    await context.asave_metadata()
+    return dict(context.task_result.metadata)

@@ -29,6 +29,7 @@ TASKS = {
         # A pool has settings of its own. What a test overrides reaches it through the environment.
         "OPTIONS": json.loads(os.environ.get("DTL_TESTS_OPTIONS", '{"MAX_WORKERS": 2}')),
     },
+    "inline": {"BACKEND": "django_tasks_local.test.InlineBackend", "QUEUES": QUEUES},
     "immediate": {
         "BACKEND": "django.tasks.backends.immediate.ImmediateBackend",
         "QUEUES": QUEUES,

@@ -7,6 +7,7 @@ nothing. The subclass keeps what lasts (stores, threads, segments), see `LocalBa
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
@@ -273,6 +274,10 @@ class LocalBackend(BaseTaskBackend):
         For `waiting.wait_finished`, which looks again.
         """
         self._store().wait_for_change(result.snapshot, timeout_s)
+
+    async def await_change(self, result: LocalTaskResult, timeout_s: float) -> None:
+        """Let the event loop do other work for ``timeout_s``; for `waiting.await_finished`."""
+        await asyncio.sleep(timeout_s)
 
     def listed(
         self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None

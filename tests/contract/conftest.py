@@ -23,6 +23,9 @@ POOL = "django_tasks_local.pool"  # in the command line of a pool and its worker
 
 # Ours. The tests that take `bench` run on all of them.
 BACKENDS = ["thread", "process"]
+# And the one for tests of projects, where no task waits for a worker and none runs meanwhile.
+OURS = [*BACKENDS, "inline"]
+INLINE_TOO = pytest.mark.parametrize("bench", OURS, indirect=True)
 
 
 class Bench:
@@ -33,7 +36,7 @@ class Bench:
         self.gates = gates
         self._overridden: list[override_settings] = []
         self._namespaces: list[str] = []
-        if alias in BACKENDS:
+        if alias in OURS:
             self.configure(MAX_WORKERS=2)
 
     @property
@@ -59,7 +62,7 @@ class Bench:
 
     def close(self) -> None:
         """End the pool and put the settings back."""
-        if self.alias in BACKENDS:
+        if self.alias in OURS:
             self.backend.close()
         while self._overridden:
             self._overridden.pop().disable()
@@ -126,7 +129,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     yield from _bench(request.param, tmp_path)
 
 
-@pytest.fixture(params=[*BACKENDS, "immediate"])
+@pytest.fixture(params=[*OURS, "immediate"])
 def any_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    """One of our backends, or Django's ImmediateBackend, with which ours must agree."""
+    """One of ours, or Django's ImmediateBackend, with which ours must agree."""
     yield from _bench(request.param, tmp_path)

@@ -10,7 +10,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from django.tasks.signals import task_enqueued
 
 from tests import tasks
-from tests.contract.conftest import Bench
+from tests.contract.conftest import INLINE_TOO, Bench
 from tests.support import SHORT_TIMEOUT
 
 
@@ -39,6 +39,7 @@ def test_aenqueue_arefresh_aget_result(bench: Bench) -> None:
     asyncio.run(scenario())
 
 
+@INLINE_TOO
 def test_many_coroutines_at_once(bench: Bench) -> None:
     """Each asyncio context has a backend object of its own; they share one store."""
 
@@ -54,6 +55,7 @@ def test_many_coroutines_at_once(bench: Bench) -> None:
     asyncio.run(scenario())
 
 
+@INLINE_TOO
 def test_receivers_may_use_the_database(bench: Bench) -> None:
     """A receiver of task_enqueued runs outside the event loop, where Django allows queries."""
     seen = []

@@ -15,7 +15,7 @@ from django.test import override_settings
 from django_tasks_local import acancel, cancel, check_cancelled, is_cancel_requested
 from django_tasks_local.exceptions import TaskCancelled
 from tests import stopped_tasks, tasks
-from tests.contract.conftest import Bench, finished
+from tests.contract.conftest import INLINE_TOO, Bench, finished
 from tests.support import wait_for
 
 
@@ -112,6 +112,7 @@ def test_the_plain_functions(bench: Bench) -> None:
     assert all(finished(result).is_cancelled for result in results)
 
 
+@INLINE_TOO
 @pytest.mark.parametrize("nonsense", [str(uuid4()), "", "x" * 10_000, "é\0", 7, None, b"1"])
 def test_unknown_ids(bench: Bench, nonsense: Any) -> None:
     """Whatever is no id of a result here raises TaskResultDoesNotExist."""
@@ -119,6 +120,7 @@ def test_unknown_ids(bench: Bench, nonsense: Any) -> None:
         cancel(nonsense, backend=bench.alias)
 
 
+@INLINE_TOO
 def test_what_has_ended_is_not_cancelled(bench: Bench) -> None:
     """The answer is False, and nothing changes."""
     result = bench.run(tasks.add, 1, 2)

@@ -5,7 +5,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local import results
 from tests import tasks
-from tests.contract.conftest import Bench
+from tests.contract.conftest import INLINE_TOO, Bench
 from tests.support import wait_for
 
 SHORT_S = 0.4
@@ -20,6 +20,7 @@ def gone(bench: Bench, result_id: str) -> bool:
     return False
 
 
+@INLINE_TOO
 def test_a_result_expires(bench: Bench) -> None:
     """After RESULT_TTL it does not exist, although it was read all the time."""
     bench.configure(MAX_WORKERS=1, RESULT_TTL=SHORT_S)
@@ -35,6 +36,7 @@ def test_a_result_expires(bench: Bench) -> None:
     assert not gone(bench, failure.id)
 
 
+@INLINE_TOO
 def test_a_failure_expires(bench: Bench) -> None:
     """After FAILURE_TTL it does not exist; what succeeded has no limit by that."""
     bench.configure(MAX_WORKERS=1, FAILURE_TTL=SHORT_S)
@@ -46,6 +48,7 @@ def test_a_failure_expires(bench: Bench) -> None:
     assert not gone(bench, result.id)
 
 
+@INLINE_TOO
 def test_no_result_expires_by_default(bench: Bench) -> None:
     """Without the options only MAX_RESULTS counts."""
     assert bench.backend.checked_options.result_ttl is None

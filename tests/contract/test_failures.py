@@ -11,7 +11,7 @@ from django.tasks import TaskResultStatus
 
 from django_tasks_local.exceptions import PayloadTooLarge
 from tests import tasks
-from tests.contract.conftest import Bench
+from tests.contract.conftest import INLINE_TOO, Bench
 from tests.support import ROOT, wait_for
 
 PACKAGE = str(ROOT / "django_tasks_local")
@@ -47,6 +47,7 @@ def test_the_worker_goes_on(bench: Bench, kind: str) -> None:
     assert first.worker_ids == second.worker_ids
 
 
+@INLINE_TOO
 @pytest.mark.parametrize("task", [tasks.fail, tasks.async_fail], ids=["sync", "async"])
 def test_traceback_shows_the_users_frames(bench: Bench, task: Any) -> None:
     """The traceback starts in the user's code: our frames, Django's and asyncio's are left out."""
@@ -59,6 +60,7 @@ def test_traceback_shows_the_users_frames(bench: Bench, task: Any) -> None:
     assert "execution.py" not in text
 
 
+@INLINE_TOO
 def test_traceback_shows_the_whole_chain(bench: Bench) -> None:
     """Cause and context are in the traceback."""
     text = bench.run(tasks.fail_with_cause).errors[0].traceback
@@ -67,6 +69,7 @@ def test_traceback_shows_the_whole_chain(bench: Bench) -> None:
     assert text.endswith("LookupError: what came of it\n")
 
 
+@INLINE_TOO
 def test_what_the_package_raises_has_no_frames(bench: Bench) -> None:
     """A value that is too large or cannot be pickled, or a bad call: no code of ours is shown."""
     if bench.alias == "process":
@@ -80,6 +83,7 @@ def test_what_the_package_raises_has_no_frames(bench: Bench) -> None:
     assert error.traceback.startswith("TypeError: add()")
 
 
+@INLINE_TOO
 def test_wrong_arguments(bench: Bench) -> None:
     """A call that does not fit the function's signature fails with Python's TypeError."""
     (error,) = bench.run(tasks.add, 1, 2, 3).errors
@@ -101,6 +105,7 @@ def test_arguments_that_cannot_be_unpickled(bench: Bench) -> None:
     )
 
 
+@INLINE_TOO
 def test_recursion(bench: Bench) -> None:
     """A recursion without end fails the task, with a traceback."""
     (error,) = bench.run(tasks.recurse).errors
@@ -108,6 +113,7 @@ def test_recursion(bench: Bench) -> None:
     assert "recurse.func" in error.traceback
 
 
+@INLINE_TOO
 def test_exception_without_text_or_pickle(bench: Bench) -> None:
     """Only class and text of an exception are kept; not even its str() has to work."""
     (error,) = bench.run(tasks.fail, "Broken").errors
@@ -115,6 +121,7 @@ def test_exception_without_text_or_pickle(bench: Bench) -> None:
     assert "tests/tasks.py" in error.traceback
 
 
+@INLINE_TOO
 def test_exception_of_a_local_class(bench: Bench) -> None:
     """The class of an exception may be out of reach; its name is told all the same."""
     (error,) = bench.run(tasks.fail, "Local").errors
@@ -168,6 +175,7 @@ class Signalled:
         return Signalled, ()
 
 
+@INLINE_TOO
 @pytest.mark.parametrize(
     ("handler", "raised"),
     [
@@ -192,6 +200,7 @@ def test_a_signal_while_arguments_are_pickled(
     assert bench.value(tasks.add, 1) == 1
 
 
+@INLINE_TOO
 def test_a_lock_as_return_value(bench: Bench) -> None:
     """What cannot be pickled fails that task alone, and the error names the value's type."""
     result = bench.run(tasks.return_lock)

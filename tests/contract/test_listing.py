@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from django_tasks_local import MissingTask, aresults, metadata_of, results, with_metadata
 from tests import tasks
-from tests.contract.conftest import Bench, finished
+from tests.contract.conftest import INLINE_TOO, Bench, finished
 from tests.support import wait_for
 
 READY, RUNNING = TaskResultStatus.READY, TaskResultStatus.RUNNING
@@ -26,6 +26,7 @@ def ids(found: list[Any]) -> list[str]:
     return [result.id for result in found]
 
 
+@INLINE_TOO
 def test_nothing(bench: Bench) -> None:
     """A backend without tasks has an empty list."""
     assert results(bench.alias) == []
@@ -69,6 +70,7 @@ def test_what_is_listed_first_runs_first(bench: Bench) -> None:
     assert ended == listed
 
 
+@INLINE_TOO
 def test_filters(bench: Bench) -> None:
     """By status, one or several, by queue, by task or its path, and by all of them."""
     alias = bench.alias
@@ -114,6 +116,7 @@ def test_results_as_any_other(bench: Bench) -> None:
     assert found.wait_finished(15).return_value == str(gate)
 
 
+@INLINE_TOO
 def test_metadata_is_listed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each result and of its task, also where the task is gone; there is none of others."""
     from django_tasks_local.naming import load_task
@@ -132,6 +135,7 @@ def test_metadata_is_listed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> No
         assert metadata_of(second.task) == {}
 
 
+@INLINE_TOO
 def test_listing_is_no_use(bench: Bench) -> None:
     """What is listed is evicted as if it had not been."""
     bench.configure(MAX_WORKERS=1, MAX_RESULTS=3)
@@ -143,6 +147,7 @@ def test_listing_is_no_use(bench: Bench) -> None:
     assert oldest not in ids(results(bench.alias))
 
 
+@INLINE_TOO
 def test_nothing_is_unpickled_until_it_is_asked_for(bench: Bench) -> None:
     """A list shows results whose arguments or return values cannot be unpickled here."""
     result = bench.run(tasks.echo, tasks.Elsewhere())
@@ -150,6 +155,7 @@ def test_nothing_is_unpickled_until_it_is_asked_for(bench: Bench) -> None:
     assert results(bench.alias)[0].status in (SUCCESSFUL, FAILED)
 
 
+@INLINE_TOO
 def test_a_task_that_is_gone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is listed by its path, with what its record says of it; it cannot be run."""
     from django_tasks_local.naming import load_task
@@ -179,6 +185,7 @@ def test_a_task_that_is_gone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
 # --- bad input -----------------------------------------------------------------------------------
 
 
+@INLINE_TOO
 @pytest.mark.parametrize(
     ("wrong", "error", "text"),
     [
@@ -205,6 +212,7 @@ def test_bad_backends() -> None:
     with pytest.raises(TypeError, match="backend=5"):
         results(5)  # type: ignore[arg-type]
     with pytest.raises(
-        ImproperlyConfigured, match=r"backend='immediate' .*ImmediateBackend.*'thread', 'process'"
+        ImproperlyConfigured,
+        match=r"backend='immediate' .*ImmediateBackend.*'thread', 'process'",
     ):
         results("immediate")

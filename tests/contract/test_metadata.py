@@ -15,7 +15,7 @@ from django.tasks.signals import task_finished
 from django_tasks_local import metadata_of, with_metadata
 from django_tasks_local.exceptions import TaskTimeout
 from tests import note_tasks, stopped_tasks, tasks
-from tests.contract.conftest import Bench, finished
+from tests.contract.conftest import INLINE_TOO, Bench, finished
 from tests.support import wait_for
 
 A_DAY = timedelta(days=1)
@@ -43,6 +43,7 @@ def wait_until(result: Any, condition: Callable[[Any], bool]) -> None:
     wait_for(look)
 
 
+@INLINE_TOO
 def test_a_task_carries_metadata(bench: Bench) -> None:
     """From `using` into its context and its result, normalised, reserved keys hidden."""
     task: Any = bench.on(note_tasks.notes).using(metadata=FIRST)
@@ -58,6 +59,7 @@ def test_a_task_carries_metadata(bench: Bench) -> None:
         task.using(metadata={1: 2})
 
 
+@INLINE_TOO
 def test_changes_are_saved_at_the_end(bench: Bench) -> None:
     """Of sync and async tasks, in any depth, after a failure too; `_…` belongs to others."""
     for task in (note_tasks.write_notes, note_tasks.async_write_notes):
@@ -95,6 +97,7 @@ def test_metadata_outlive_a_stop(bench: Bench) -> None:
     assert noted.get_result(result.id).metadata == {"b": 2}
 
 
+@INLINE_TOO
 def test_changes_that_are_not_json_fail_the_task(bench: Bench) -> None:
     """The task has ended well, and is FAILED all the same; what was stored before stays."""
     result = run(bench, note_tasks.write_notes, {"b": {1, 2}}, metadata={"a": 1})

@@ -17,7 +17,7 @@ from django.utils.connection import ConnectionDoesNotExist
 from django_tasks_local import enqueue_on_commit, with_metadata
 from django_tasks_local.exceptions import QueueFull
 from tests import tasks
-from tests.contract.conftest import Bench
+from tests.contract.conftest import INLINE_TOO, Bench
 from tests.support import wait_for
 
 
@@ -106,6 +106,7 @@ def test_what_is_no_task(any_bench: Bench) -> None:
         enqueue_on_commit(any_bench.on(tasks.add), 1, using="nowhere")
 
 
+@INLINE_TOO
 def test_a_task_that_cannot_be_found_again(bench: Bench, enqueued: list[Any]) -> None:
     """What `enqueue` would refuse is refused at the call, not at the commit."""
     with transaction.atomic(), pytest.raises(InvalidTask, match="cannot be found again"):
@@ -138,6 +139,7 @@ def test_another_ring_by_then(bench: Bench, enqueued: list[Any]) -> None:
     assert result.wait_finished(15).return_value[0] == (b"x" * 2_000,)
 
 
+@INLINE_TOO
 def test_a_delay_counts_from_the_commit(bench: Bench, enqueued: list[Any]) -> None:
     """A timedelta is added to the time of the commit."""
     later = bench.on(tasks.add).using(run_after=timedelta(hours=1))
@@ -161,6 +163,7 @@ def test_no_room_at_the_commit(bench: Bench) -> None:
     release()
 
 
+@INLINE_TOO
 def test_metadata_is_that_of_the_call(bench: Bench, enqueued: list[Any]) -> None:
     """Like the arguments: what is changed before the commit does not count."""
     noted: Any = with_metadata(bench.on(tasks.nothing), {"trace": 1})

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from django_tasks_local.exceptions import QueueFull
 from tests import tasks
-from tests.contract.conftest import Bench, finished
+from tests.contract.conftest import INLINE_TOO, Bench, finished
 from tests.support import stays, wait_for
 
 
@@ -39,6 +39,7 @@ def test_priority_then_fifo(bench: Bench) -> None:
     assert moments[6:] == sorted(moments[6:])
 
 
+@INLINE_TOO
 @pytest.mark.parametrize("priority", [-101, 101, 1.5])
 def test_priority_out_of_range(bench: Bench, priority: float) -> None:
     """Priorities are whole numbers from -100 to 100, as in Django."""
@@ -59,6 +60,7 @@ def test_run_after(bench: Bench, as_datetime: bool) -> None:
     assert bench.backend.get_result(result.id).task.run_after == result.task.run_after
 
 
+@INLINE_TOO
 def test_timedelta_counts_from_each_enqueue(bench: Bench) -> None:
     """One task object with a timedelta, enqueued twice, is due at two moments."""
     task = bench.on(tasks.nothing, run_after=timedelta(minutes=5))
@@ -67,12 +69,14 @@ def test_timedelta_counts_from_each_enqueue(bench: Bench) -> None:
     assert task.run_after == timedelta(minutes=5)
 
 
+@INLINE_TOO
 def test_run_after_in_the_past_is_now(bench: Bench) -> None:
     """A moment that has passed, or a delay of less than nothing, means now."""
     for past in (timedelta(-1), timedelta(0), datetime(1, 1, 1, tzinfo=UTC)):
         assert finished(bench.on(tasks.add, run_after=past).enqueue(1)).return_value == 1
 
 
+@INLINE_TOO
 @pytest.mark.parametrize("moment", [datetime.max.replace(tzinfo=UTC), timedelta(days=2_000_000)])
 def test_run_after_very_late(bench: Bench, moment: datetime | timedelta) -> None:
     """The last moment of the calendar is a moment like others."""
@@ -80,6 +84,7 @@ def test_run_after_very_late(bench: Bench, moment: datetime | timedelta) -> None
     assert bench.backend.get_result(result.id).status == TaskResultStatus.READY
 
 
+@INLINE_TOO
 @pytest.mark.parametrize(
     "run_after",
     [timedelta.max, timedelta.min, "tomorrow", 5, datetime(2030, 1, 1)],
@@ -171,6 +176,7 @@ def test_max_workers(bench: Bench) -> None:
     finished(fourth)
 
 
+@INLINE_TOO
 def test_queue_names(bench: Bench) -> None:
     """A queue that QUEUES does not name is an InvalidTask; one that it names works."""
     assert bench.run(tasks.urgent_report).task.queue_name == "reports"

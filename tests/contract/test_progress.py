@@ -4,7 +4,7 @@ from django.tasks import TaskResultStatus
 
 from django_tasks_local import Progress
 from tests import tasks
-from tests.contract.conftest import Bench, finished
+from tests.contract.conftest import INLINE_TOO, Bench, finished
 from tests.support import wait_for
 
 
@@ -46,6 +46,7 @@ def test_message_is_cut_at_a_character(bench: Bench) -> None:
     finished(result)
 
 
+@INLINE_TOO
 def test_track(bench: Bench) -> None:
     """`track` counts the rows; the last report stays with the finished result."""
     result = bench.run(tasks.tracked, 1000)
@@ -54,6 +55,7 @@ def test_track(bench: Bench) -> None:
     assert bench.backend.get_result(result.id).progress == result.progress
 
 
+@INLINE_TOO
 def test_none_reported(bench: Bench) -> None:
     """A task that reports nothing has no progress."""
     assert bench.run(tasks.nothing).progress is None

@@ -14,10 +14,11 @@ from django.utils.safestring import mark_safe
 
 from django_tasks_local.exceptions import LocalTasksError
 from tests import tasks
-from tests.contract.conftest import Bench, finished
+from tests.contract.conftest import INLINE_TOO, Bench, finished
 from tests.support import wait_for
 
 
+@INLINE_TOO
 def test_ids_are_uuids(bench: Bench) -> None:
     """An id is a UUID in its usual form, and no two are the same."""
     ids = {bench.enqueue(tasks.nothing).id for _ in range(50)}
@@ -34,6 +35,7 @@ def test_is_django_s_result(any_bench: Bench) -> None:
         result.status = TaskResultStatus.READY
 
 
+@INLINE_TOO
 def test_read_from_anywhere(bench: Bench) -> None:
     """The backend, the task, and their async twins' sync forms find a result by its id."""
     result = bench.run(tasks.add, 1, b=2)
@@ -48,6 +50,7 @@ def test_read_from_anywhere(bench: Bench) -> None:
         assert (read.args, read.kwargs) == ([1], {"b": 2})
 
 
+@INLINE_TOO
 def test_a_result_of_another_task(bench: Bench) -> None:
     """A task refuses the id of another task's result, as Django does."""
     result = bench.run(tasks.nothing)
@@ -70,6 +73,7 @@ class Hostile(str):
         raise RuntimeError
 
 
+@INLINE_TOO
 @pytest.mark.parametrize(
     "result_id",
     [
@@ -109,6 +113,7 @@ def test_what_is_no_id(bench: Bench, result_id: Any) -> None:
         bench.backend.get_result(result_id)
 
 
+@INLINE_TOO
 def test_only_the_exact_id(bench: Bench) -> None:
     """An id that was altered names nothing, whichever character it is."""
     result_id = bench.run(tasks.nothing).id
@@ -122,6 +127,7 @@ def test_only_the_exact_id(bench: Bench) -> None:
             bench.backend.get_result(other)
 
 
+@INLINE_TOO
 def test_least_recently_used_is_evicted(bench: Bench) -> None:
     """Beyond MAX_RESULTS the finished result goes that was not read for longest."""
     bench.configure(MAX_WORKERS=1, MAX_RESULTS=3)
@@ -169,6 +175,7 @@ def test_a_result_is_a_snapshot(bench: Bench) -> None:
     assert result.args is args
 
 
+@INLINE_TOO
 def test_results_can_be_pickled_and_copied(bench: Bench) -> None:
     """A result goes through pickle and deepcopy whole, though tasks of Django 6.0 do not."""
     for result in (
@@ -184,6 +191,7 @@ def test_results_can_be_pickled_and_copied(bench: Bench) -> None:
             assert twin.task == result.task
 
 
+@INLINE_TOO
 def test_repr_says_which_and_no_more(bench: Bench) -> None:
     """The repr has id, task and status; it unpickles nothing."""
     result = bench.run(tasks.text, 100_000)
@@ -193,6 +201,7 @@ def test_repr_says_which_and_no_more(bench: Bench) -> None:
     assert len(repr(result)) < 200
 
 
+@INLINE_TOO
 def test_task_that_no_longer_imports(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the task's path is gone the result is too, from the cause."""
     from django_tasks_local.naming import load_task
@@ -207,6 +216,7 @@ def test_task_that_no_longer_imports(bench: Bench, monkeypatch: pytest.MonkeyPat
     assert bench.backend.get_result(result.id) == result
 
 
+@INLINE_TOO
 def test_aliases_do_not_share(bench: Bench) -> None:
     """Another alias does not know this one's results."""
     from django.tasks import task_backends
@@ -216,6 +226,7 @@ def test_aliases_do_not_share(bench: Bench) -> None:
         task_backends["default"].get_result(result.id)
 
 
+@INLINE_TOO
 def test_given_straight_to_another_backend(bench: Bench) -> None:
     """A task of alias "default", enqueued on this backend itself, is refreshed from this one."""
     result = bench.backend.enqueue(tasks.add, [20], {"b": 1})

@@ -9,7 +9,7 @@ from django.tasks import TaskResultStatus
 from django.tasks.signals import task_enqueued
 
 from tests import tasks
-from tests.contract.conftest import Bench, finished
+from tests.contract.conftest import INLINE_TOO, Bench, finished
 from tests.support import wait_for
 
 
@@ -66,6 +66,7 @@ def test_started_and_finished(any_bench: Bench, outcome: str) -> None:
     assert (pid == str(os.getpid())) == (any_bench.alias != "process")
 
 
+@INLINE_TOO
 def test_receivers_that_raise_change_nothing(bench: Bench) -> None:
     """A receiver that raises, SystemExit included, is logged, and the task runs to its end."""
     bench.configure(MAX_WORKERS=1)
@@ -75,6 +76,7 @@ def test_receivers_that_raise_change_nothing(bench: Bench) -> None:
     assert bench.run(tasks.nothing).worker_ids == result.worker_ids
 
 
+@INLINE_TOO
 def test_enqueued_receiver_that_raises(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """A receiver of task_enqueued that raises is logged; enqueue returns the result."""
 

@@ -10,12 +10,13 @@ from django.test import override_settings
 
 from django_tasks_local.exceptions import TaskTimeout
 from tests import stopped_tasks, tasks
-from tests.contract.conftest import Bench
+from tests.contract.conftest import INLINE_TOO, Bench
 
 DUMMY = "django.tasks.backends.dummy.DummyBackend"
 IMMEDIATE = "django.tasks.backends.immediate.ImmediateBackend"
 
 
+@INLINE_TOO
 @pytest.mark.parametrize(
     "slow", [stopped_tasks.ask_beyond_its_limit, stopped_tasks.report_beyond_its_limit]
 )
@@ -37,6 +38,7 @@ def test_a_task_that_asks_is_stopped_at_its_limit(bench: Bench, tmp_path: Path, 
     assert bench.run(tasks.nothing).worker_ids == result.worker_ids
 
 
+@INLINE_TOO
 def test_an_async_task_too(bench: Bench) -> None:
     """An async task ends with TaskTimeout, not with CancelledError."""
     (error,) = bench.run(stopped_tasks.async_beyond_its_limit).errors
@@ -44,17 +46,20 @@ def test_an_async_task_too(bench: Bench) -> None:
     assert "tests/stopped_tasks.py" in error.traceback
 
 
+@INLINE_TOO
 def test_a_task_that_swallows_it_fails(bench: Bench) -> None:
     """Whatever a task returns after its limit, it is FAILED."""
     (error,) = bench.run(stopped_tasks.swallow_its_limit).errors
     assert error.exception_class is TaskTimeout
 
 
+@INLINE_TOO
 def test_within_the_limit(bench: Bench) -> None:
     """A limit that is not reached changes nothing."""
     assert bench.value(stopped_tasks.within_its_limit, 7) == 7
 
 
+@INLINE_TOO
 def test_the_limit_of_an_alias(bench: Bench, tmp_path: Path) -> None:
     """TIMEOUT counts for functions that say nothing; what a function says goes before it."""
     bench.configure(MAX_WORKERS=1, TIMEOUT=0.1)
@@ -66,6 +71,7 @@ def test_the_limit_of_an_alias(bench: Bench, tmp_path: Path) -> None:
     assert "its time limit is 0.2 s" in error.traceback
 
 
+@INLINE_TOO
 def test_no_limit_in_using(bench: Bench) -> None:
     """A policy belongs to the function."""
     with pytest.raises(TypeError, match="timeout"):
@@ -84,6 +90,7 @@ def test_other_backends_do_not_see_policies(backend: str) -> None:
         assert default_task_backend.supports_async_task is not None
 
 
+@INLINE_TOO
 def test_django_s_keyword(bench: Bench) -> None:
     """From Django 6.1 on `@task(timeout=…)` says the same, and Django's text where it does not."""
     from django_tasks_local.backends.task_class import HAS_KEYWORDS

@@ -13,7 +13,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local import await_finished, wait_finished, waiting
 from tests import tasks
-from tests.contract.conftest import Bench, finished
+from tests.contract.conftest import INLINE_TOO, Bench, finished
 from tests.support import LONG_TIMEOUT, SHORT_TIMEOUT, wait_for
 
 
@@ -23,6 +23,7 @@ def only_woken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "CHUNK_S", 2 * LONG_TIMEOUT)
 
 
+@INLINE_TOO
 @pytest.mark.usefixtures("only_woken")
 def test_the_end_wakes(bench: Bench) -> None:
     """It returns the very result, refreshed, woken by the end whether that is a success or not."""
@@ -88,6 +89,7 @@ def test_a_finished_result_is_enough(any_bench: Bench) -> None:
     assert asyncio.run(await_finished(result)) is result
 
 
+@INLINE_TOO
 def test_as_an_attribute_or_as_a_function(bench: Bench) -> None:
     """Both ways to spell it do the same."""
     assert wait_finished(bench.enqueue(tasks.add, 1), SHORT_TIMEOUT).return_value == 1
@@ -140,11 +142,13 @@ def test_the_only_worker_may_not_wait(bench: Bench) -> None:
     assert "a deadlock" in error.traceback
 
 
+@INLINE_TOO
 def test_inside_a_task_with_another_worker(bench: Bench) -> None:
     """Where another worker does not wait, a task may wait for another of its backend."""
     assert bench.value(tasks.wait_for_another, bench.alias) == 3
 
 
+@INLINE_TOO
 def test_not_all_workers_wait(bench: Bench) -> None:
     """However many tasks want to wait at once, all end, and those refused say why."""
     results = [bench.enqueue(tasks.wait_for_another, bench.alias) for _ in range(20)]
@@ -156,12 +160,14 @@ def test_not_all_workers_wait(bench: Bench) -> None:
     assert bench.value(tasks.wait_for_another, bench.alias) == 3
 
 
+@INLINE_TOO
 def test_inside_a_task_of_another_backend(bench: Bench) -> None:
     """Workers of another backend are no concern: they are free, or become so."""
     bench.configure(MAX_WORKERS=1)
     assert bench.value(tasks.wait_for_another, "default") == 3
 
 
+@INLINE_TOO
 def test_a_task_waits_for_itself(bench: Bench) -> None:
     """That is refused, however many workers are free."""
     error = bench.run(tasks.wait_for_itself).errors[0]

@@ -4,11 +4,15 @@ import doctest
 import http.cookiejar
 import json
 import re
+import sys
+import types
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
+from django.utils.module_loading import import_string
 
 from django_tasks_local.options import check
 from django_tasks_local.ring import ring_name, unlink_objects
@@ -57,16 +61,19 @@ def test_python_blocks_name_their_files(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", _with("python"), ids=name_of)
-def test_settings_pass_the_checks(page: Path) -> None:
+def test_settings_pass_the_checks(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each TASKS that a page shows is free of errors."""
+    project = types.ModuleType("settings")  # for settings that begin with a project's
+    monkeypatch.setattr(project, "TASKS", settings.TASKS, raising=False)
+    monkeypatch.setitem(sys.modules, "settings", project)
     for block in blocks(page):
         if not block.path.endswith("settings.py"):
             continue
         values: dict[str, Any] = {"INSTALLED_APPS": []}
         exec(block.text, values)
         for alias, params in values["TASKS"].items():
-            kind = "process" if "Process" in params["BACKEND"] else "thread"
-            assert not check(params, alias, kind)  # type: ignore[arg-type]
+            kind = import_string(params["BACKEND"]).kind
+            assert not check(params, alias, kind)
 
 
 @pytest.mark.parametrize("page", [p for p in _with("python") if p != TUTORIAL], ids=name_of)
@@ -101,10 +108,7 @@ def test_the_script_runs(project: Project) -> None:
     assert sorted(map(int, printed.split())) == [number * number for number in range(10)]
 
 
-def test_the_readme_works(project: Project) -> None:
-    """One request starts the README's task, and others see its progress and its result."""
-    project.write(README)
-    urls = """
+README_URLS = """
 from django.core.wsgi import get_wsgi_application
 from django.urls import path
 from reports import views
@@ -113,7 +117,12 @@ urlpatterns = [
 ]
 application = get_wsgi_application()
 """
-    (project.directory / "urls.py").write_text(urls)
+
+
+def test_the_readme_works(project: Project) -> None:
+    """One request starts the README's task, and others see its progress and its result."""
+    project.write(README)
+    (project.directory / "urls.py").write_text(README_URLS)
     with Site(
         "urls:application", workers=4, settings="settings", cwd=project.directory, ready_path=None
     ) as site:
@@ -129,6 +138,44 @@ application = get_wsgi_application()
         assert seen[-1]["fraction"] == 1.0
         assert seen[-1]["sum"] == sum(number**2 for number in range(5_000_000))
         assert site.get("/status/00000000-0000-0000-0000-000000000000/")[0] == 404
+
+
+README_TEST = """
+from django.test import TestCase, override_settings
+from django_tasks_local.test import captured_tasks
+from reports.orders import place_order
+from reports.tasks import sum_of_squares
+
+inline = {"cpu_intensive": {"BACKEND": "django_tasks_local.test.InlineBackend"}}
+
+@override_settings(TASKS=inline)
+class ReadmeTests(TestCase):
+    def test_views(self):
+        with captured_tasks() as tasks:
+            answer = self.client.get("/start/").json()
+        self.assertEqual(tasks.assert_enqueued_with(sum_of_squares, 5_000_000).id, answer["id"])
+        status = self.client.get(f"/status/{answer['id']}/").json()
+        total = sum(number**2 for number in range(5_000_000))
+        self.assertEqual(status, {"status": "SUCCESSFUL", "fraction": 1.0, "sum": total})
+        unknown = self.client.get("/status/00000000-0000-0000-0000-000000000000/")
+        self.assertEqual(unknown.status_code, 404)
+
+    def test_after_the_commit(self):
+        with captured_tasks() as tasks:
+            place_order(7)
+            tasks.assert_not_enqueued()
+            with self.captureOnCommitCallbacks(execute=True):
+                place_order(8)
+        self.assertEqual(tasks.assert_enqueued_once(sum_of_squares).args, [8])
+"""
+
+
+def test_the_readme_can_be_tested(project: Project) -> None:
+    """Its views pass tests with InlineBackend, as a user would write them."""
+    project.write(README)
+    (project.directory / "urls.py").write_text(README_URLS)
+    (project.directory / "reports" / "test_readme.py").write_text(README_TEST)
+    project.run("-m", "django", "test", "reports.test_readme")
 
 
 class Browser:

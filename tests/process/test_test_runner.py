@@ -163,12 +163,12 @@ def test_a_database_in_a_file(project: Project, tmp_path: Path) -> None:
 
 
 def test_a_database_in_memory(project: Project) -> None:
-    """No other process can open it: `enqueue` says so and names ImmediateBackend."""
+    """No other process can open it: `enqueue` says so and names InlineBackend."""
     configure(project, name=":memory:", test_name="")
     done = manage_test(project)
     assert done.returncode == 1
     assert "ImproperlyConfigured" in done.stderr
-    assert "django.tasks.backends.immediate.ImmediateBackend" in done.stderr
+    assert "django_tasks_local.test.InlineBackend" in done.stderr
     assert "default is SQLite in memory" in done.stderr
 
 

@@ -43,6 +43,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("ring",),
     ("lifetimes",),
     ("memory_listing", "memory_record"),
+    ("memory_order",),
     ("memory",),
     ("metadata",),
     ("naming",),
@@ -53,6 +54,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("execution",),
     ("pool",),
     ("backends",),
+    ("test",),
     ("management", "apps", ""),
 )
 # The rest of the package sees the ring through its door.

@@ -117,6 +117,43 @@ def test_check(ring: Callable[[], Ring]) -> None:
     assert made.counts().waiting == 1
 
 
+def test_cancel(ring: Callable[[], Ring]) -> None:
+    """What waits is taken out, what runs is asked to stop, what has ended stays as it is."""
+    made = ring()
+    running, waiting, deferred = enqueue(made), enqueue(made), enqueue(made, due_ns=2**62)
+    claim = made.claim()
+    assert claim is not None
+    assert run("cancel", "--waiting", running) == f"{running}: runs, and was left alone.\n"
+    assert not claim.stop_asked
+    said = run("cancel", waiting, running, deferred)
+    assert said.splitlines() == [
+        f"{waiting}: cancelled.",
+        f"{running}: runs, and was asked to stop.",
+        f"{deferred}: cancelled.",
+    ]
+    assert claim.stop_asked
+    for result_id in (waiting, deferred):
+        assert made.get(result_id).cancelled
+    assert run("cancel", waiting) == f"{waiting}: had ended.\n"
+    assert made.upkeep.check() == []
+
+
+def test_cancel_what_is_unknown(ring: Callable[[], Ring]) -> None:
+    """It is named, the exit status tells, and the others are cancelled; no ring is made."""
+    unknown = "00000000-0000-8000-8000-000000000000"
+    with pytest.raises(CommandError, match=r"^2 ids unknown to process\.$"):
+        run("cancel", unknown, "x\n")
+    backend: Any = task_backends["process"]
+    assert not ring_exists(backend.spec().name)
+    made = ring()
+    waiting = enqueue(made)
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.raises(CommandError, match=r"^1 id unknown to process\.$"):
+        call_command("local_tasks", "cancel", unknown, waiting, stdout=out, stderr=err)
+    assert out.getvalue() == f"{waiting}: cancelled.\n"
+    assert err.getvalue() == f"{unknown}: there is no such task, or no longer.\n"
+
+
 def test_destroy_refuses_while_processes_are_attached(ring: Callable[[], Ring]) -> None:
     """--force does it all the same."""
     made = ring()

@@ -13,7 +13,8 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local import Progress
 from django_tasks_local.backends import thread
-from django_tasks_local.memory import PROMOTED_AT_ONCE, MemoryStore
+from django_tasks_local.memory import MemoryStore
+from django_tasks_local.memory_order import PROMOTED_AT_ONCE
 from tests.support import LONG_TIMEOUT, SHORT_TIMEOUT, wait_for
 
 

@@ -389,5 +389,5 @@ def test_tests_need_databases_that_others_can_open(
 ) -> None:
     """SQLite in memory: the error names the alias, the database and the backend to use."""
     monkeypatch.setattr(under_test, "unshared_databases", lambda: ["default"])
-    with pytest.raises(ImproperlyConfigured, match=r"'alias'.*default is SQLite.*ImmediateBackend"):
+    with pytest.raises(ImproperlyConfigured, match=r"'alias'.*default is SQLite.*InlineBackend"):
         enqueue(make())

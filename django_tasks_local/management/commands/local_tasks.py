@@ -1,17 +1,19 @@
-"""``manage.py local_tasks``: look into the rings, check them, remove them."""
+"""``manage.py local_tasks``: look into the rings, cancel tasks, check the rings, remove them."""
 
 import getpass
 import json
 import os
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.backends.process import ProcessPoolBackend
-from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.exceptions import StoreUnavailable, counted, listed
 from django_tasks_local.pool import project
 from django_tasks_local.ring import (
     Look,
@@ -33,16 +35,22 @@ _STATES: Final = {int(state): state.name.lower() for state in PoolState}
 
 
 class Command(BaseCommand):
-    """Status, audit and removal of the rings of this site."""
+    """Status, audit and removal of the rings of this site, and the end of single tasks."""
 
     # No check concerns this command, and a check's errors must not prevent a look.
     requires_system_checks = ()
-    help = "Show, check or remove the shared memory of ProcessPoolBackend on this host."
+    help = (
+        "Show, check or remove the shared memory of ProcessPoolBackend on this host, "
+        "or cancel tasks in it."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
         status = actions.add_parser("status", help="what waits, runs, is kept and is attached")
         status.add_argument("--json", action="store_true", help="for programs")
+        cancel = actions.add_parser("cancel", help="take tasks out, or ask them to stop")
+        cancel.add_argument("ids", nargs="+", metavar="ID", help="of the task's result")
+        cancel.add_argument("--waiting", action="store_true", help="leave alone what runs")
         schedule = actions.add_parser("schedule", help="periodic tasks: next, last, skipped")
         schedule.add_argument("--run", metavar="NAME", help="enqueue this one now")
         schedule.add_argument("--json", action="store_true", help="for programs")
@@ -51,7 +59,7 @@ class Command(BaseCommand):
         destroy = actions.add_parser("destroy", help="remove the ring, with all tasks and results")
         destroy.add_argument("--no-input", action="store_true", help="do not ask")
         destroy.add_argument("--force", action="store_true", help="even if processes are attached")
-        for action in (status, schedule, check, destroy):
+        for action in (status, cancel, schedule, check, destroy):
             add_alias_argument(action)
 
     def handle(self, *, action: str, alias: str | None, **options: Any) -> None:
@@ -59,6 +67,8 @@ class Command(BaseCommand):
         try:
             if action == "status":
                 self._status(backends, as_json=options["json"])
+            elif action == "cancel":
+                self._cancel(backends, options["ids"], running=not options["waiting"])
             elif action == "schedule":
                 self._schedule(backends, name=options["run"], as_json=options["json"])
             elif action == "check":
@@ -78,6 +88,21 @@ class Command(BaseCommand):
             self.stdout.write(self.style.MIGRATE_HEADING(alias))
             for line in _lines(facts):
                 self.stdout.write(f"  {line}")
+
+    def _cancel(self, backends: list[ProcessPoolBackend], ids: list[str], *, running: bool) -> None:
+        unknown = 0
+        for result_id in ids:
+            for backend in filter(_ring, backends):
+                with suppress(TaskResultDoesNotExist):
+                    self.stdout.write(f"{result_id}: {_cancelled(backend, result_id, running)}")
+                    break
+            else:
+                unknown += 1
+                self.stderr.write(f"{result_id}: there is no such task, or no longer.")
+        if unknown:
+            raise CommandError(
+                f"{counted(unknown, 'id')} unknown to {listed([each.alias for each in backends])}."
+            )
 
     def _schedule(
         self, backends: list[ProcessPoolBackend], *, name: str | None, as_json: bool
@@ -144,6 +169,19 @@ def _confirmed(alias: str) -> bool:
             f"{alias}: nothing was removed. `local_tasks destroy` asks before it removes, and "
             "standard input has no answer; where nobody can be asked, use --no-input."
         ) from None
+
+
+def _cancelled(backend: ProcessPoolBackend, result_id: str, running: bool) -> str:
+    """Cancel a task, and say what that has done.
+
+    Raises:
+        TaskResultDoesNotExist: The id is not that of a result in this backend.
+    """
+    cancelled = backend.cancel(result_id, running=running)
+    finished = backend.site().get(result_id).finished_at_ns
+    if not cancelled:
+        return "had ended." if finished else "runs, and was left alone."
+    return "cancelled." if finished else "runs, and was asked to stop."
 
 
 def _ring(backend: ProcessPoolBackend) -> Ring | None:

@@ -20,6 +20,7 @@ from board import stream, tasks
 from board.catalogue import KINDS
 from board.describe import describe
 from board.forms import DELAYS_S, SIZES, TaskForm
+from django_tasks_local import cancel
 from django_tasks_local.exceptions import QueueFull, StoreUnavailable
 
 
@@ -74,6 +75,16 @@ def detail(request: HttpRequest, result_id: str) -> JsonResponse:
         return _answer(describe(_result(result_id)))
     except TaskResultDoesNotExist:
         return _answer({"id": result_id, "error": "There is no such task."}, status=404)
+
+
+@require_POST
+def cancel_task(request: HttpRequest, result_id: str) -> JsonResponse:
+    """Take a task out that waits, or ask it to stop if it runs, whichever process runs it."""
+    try:
+        cancelled = cancel(result_id, backend="cpu_intensive")
+    except TaskResultDoesNotExist:
+        return _answer({"id": result_id, "error": "There is no such task."}, status=404)
+    return _answer({"id": result_id, "cancelled": cancelled})
 
 
 @require_GET

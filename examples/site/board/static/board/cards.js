@@ -1,5 +1,7 @@
 // Draw one task as a card, and redraw only what has changed.
 
+import { isFinished } from "./memory.js";
+
 const STATUS = {
   READY: "◌ Ready",
   RUNNING: "▶ Running",
@@ -30,13 +32,16 @@ function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-export function makeCard(task, onRemove) {
+export function makeCard(task, { onCancel, onRemove }) {
   const card = document.getElementById("card").content.firstElementChild.cloneNode(true);
   const title = card.querySelector("h3");
   title.textContent = task.title;
   title.id = `title-${task.id}`;
   card.querySelector("article").setAttribute("aria-labelledby", title.id);
   card.querySelector("progress").setAttribute("aria-label", `Progress of ${task.title}`);
+  const cancel = card.querySelector(".cancel");
+  cancel.setAttribute("aria-label", `Cancel ${task.title}`);
+  cancel.addEventListener("click", () => onCancel(task));
   const remove = card.querySelector(".remove");
   remove.setAttribute("aria-label", `Remove ${task.title} from this list`);
   remove.addEventListener("click", () => onRemove(task));
@@ -46,11 +51,18 @@ export function makeCard(task, onRemove) {
 export function drawCard(card, task) {
   const facts = task.facts ?? { status: "READY" };
   card.dataset.status = task.isMissing ? "MISSING" : facts.status;
-  write(card.querySelector(".status"), task.isMissing ? "? No longer known" : STATUS[facts.status]);
+  write(card.querySelector(".status"), task.isMissing ? "? No longer known" : statusText(facts));
+  const cancel = card.querySelector(".cancel");
+  const hadFocus = document.activeElement === cancel;
+  cancel.hidden = isFinished(task);
+  if (hadFocus && cancel.hidden) card.querySelector(".remove").focus();
   drawProgress(card, task, facts);
   drawFacts(card, task, facts);
   drawOutcome(card, task, facts);
 }
+
+const isCancelled = (facts) => facts.error?.type === "TaskCancelled";
+const statusText = (facts) => (isCancelled(facts) ? "⊘ Cancelled" : STATUS[facts.status]);
 
 function drawProgress(card, task, facts) {
   const bar = card.querySelector(".bar");
@@ -108,7 +120,7 @@ function drawOutcome(card, task, facts) {
   } else if (facts.status === "SUCCESSFUL") {
     outcome.replaceChildren(facts.result?.picture ? picture(facts) : figure(facts));
   } else if (facts.status === "FAILED") {
-    outcome.replaceChildren(...failure(facts.error));
+    outcome.replaceChildren(...(isCancelled(facts) ? [] : failure(facts.error)));
   } else {
     outcome.replaceChildren();
   }

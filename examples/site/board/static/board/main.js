@@ -82,6 +82,23 @@ async function start(fields) {
   askForUnfinished();
 }
 
+// How the task ends comes with the events: it may be faster than this request.
+async function cancelTask(task) {
+  const button = cards.get(task.id).querySelector(".cancel");
+  button.setAttribute("aria-busy", "true");
+  try {
+    const response = await fetch(`jobs/${encodeURIComponent(task.id)}/cancel/`, {
+      method: "POST",
+      headers: { "X-CSRFToken": csrfToken },
+    });
+    if (!response.ok) throw new Error(`the server answered with status ${response.status}`);
+  } catch (error) {
+    announce(`${task.title} could not be cancelled: ${error.message}`);
+  } finally {
+    button.removeAttribute("aria-busy");
+  }
+}
+
 async function submit(kinds) {
   const buttons = form.querySelectorAll("button");
   buttons.forEach((button) => button.setAttribute("aria-busy", "true"));
@@ -115,7 +132,7 @@ function draw() {
     }
   }
   tasks.forEach((task, index) => {
-    if (!cards.has(task.id)) cards.set(task.id, makeCard(task, removeTask));
+    if (!cards.has(task.id)) cards.set(task.id, makeCard(task, { onCancel: cancelTask, onRemove: removeTask }));
     const card = cards.get(task.id);
     drawCard(card, task);
     if (list.children[index] !== card) list.insertBefore(card, list.children[index] ?? null);
