@@ -99,7 +99,8 @@ def _serve(
     backend = connections.backend_of(spec.alias)
     assert backend is not None, spec.alias
     options = backend.checked_options
-    timetable = Timetable(ring, spec.schedule, (options.timeout, options.timeout_grace))
+    time_limits = (options.timeout, options.timeout_grace)
+    timetable = Timetable(ring, spec.schedule, time_limits, provisional=provisional)
     close_connections()
 
     def start_worker(life: int, bell: int, to_close: list[int]) -> int:

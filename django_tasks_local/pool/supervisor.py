@@ -357,7 +357,8 @@ class Supervisor:
         self._deadlines.look(self._ours())
 
     def _fire(self) -> None:
-        if not self._leaving:
+        """Enqueue what is due of the schedule, unless that would keep this pool from its end."""
+        if not self._leaving and self._alone_since is None:
             self._timetable.look(self._entries)
 
     def _ours(self) -> list[Entry]:

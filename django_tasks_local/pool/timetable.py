@@ -64,6 +64,8 @@ class Timetable:
         ring: The ring, attached as POOL.
         schedule: The alias's SCHEDULE, as this pool has read it.
         time_limits: The alias's TIMEOUT and TIMEOUT_GRACE, in seconds.
+        provisional: A script has started this pool: where its settings have no SCHEDULE, those of
+            the servers may have one.
         clock: Returns the Unix time in ns.
     """
 
@@ -72,10 +74,13 @@ class Timetable:
         ring: Ring,
         schedule: Schedule = EMPTY,
         time_limits: tuple[float | None, float] = (None, 0.0),
+        *,
+        provisional: bool = False,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._ring = ring
         self._clock = clock
+        self._may_forget = bool(schedule.entries) or not provisional
         self.digest = schedule.digest
         self._wanted = [(entry.key, entry.timing_key) for entry in schedule.entries]
         self._jobs: list[_Job] = []
@@ -100,27 +105,33 @@ class Timetable:
         Raises:
             StoreUnavailable: Another process is frozen inside the ring.
         """
-        if time.monotonic() < self._look_at and self._clock() < self._next_ns:
+        now, now_ns = time.monotonic(), self._clock()
+        if now < self._look_at and now_ns < self._next_ns:
             return
-        self._look_at = time.monotonic() + LOOK_S
-        self._next_ns = NEVER_NS
-        if firing_code(entries) != self._ring.registry.code:
-            return
-        rows = self._ring.firing.rows()
-        if {(row.name, row.timing) for row in rows.values()} != set(self._wanted):
-            self._ring.firing.adopt(self._wanted, self._clock())
-            rows = self._ring.firing.rows()
-        for job in self._jobs:
-            row = rows.get(job.periodic.entry.key)
-            if row is not None:
-                self._attend(job, row)
-                self._next_ns = min(self._next_ns, job.next_ns)
+        self._look_at, self._next_ns = 0.0, now_ns + SECOND_NS  # if it fails
+        next_ns = NEVER_NS
+        if firing_code(entries) == self._ring.registry.code:
+            rows = self._rows()
+            for job in self._jobs:
+                row = rows.get(job.periodic.entry.key)
+                if row is not None:
+                    self._attend(job, row)
+                    next_ns = min(next_ns, job.next_ns)
+        self._look_at, self._next_ns = now + LOOK_S, next_ns
 
     def next_s(self) -> float:
-        """Return how long it is until `look` has something to do."""
-        if not self._jobs:
-            return LOOK_S
-        return min(max(0.0, (self._next_ns - self._clock()) / SECOND_NS), LOOK_S)
+        """Return how long it is until the next time of any entry."""
+        return max(0.0, (self._next_ns - self._clock()) / SECOND_NS)
+
+    def _rows(self) -> dict[int, Row]:
+        """Return the entries' rows, which are given to them if need be."""
+        firing = self._ring.firing
+        rows = firing.rows()
+        there = {(row.name, row.timing) for row in rows.values()}
+        if there != set(self._wanted) and self._may_forget:
+            firing.adopt(self._wanted, self._clock())
+            rows = firing.rows()
+        return rows
 
     def _attend(self, job: _Job, row: Row) -> None:
         entry, now_ns = job.periodic.entry, self._clock()

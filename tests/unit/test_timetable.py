@@ -9,6 +9,7 @@ import pytest
 from django.tasks import task
 
 from django_tasks_local import scheduled_for
+from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.metadata import decode
 from django_tasks_local.pool.supervisor import Supervisor
 from django_tasks_local.pool.timetable import Timetable, firing_code, newest_server
@@ -109,9 +110,12 @@ def test_a_new_entry_begins_with_its_next_time(pool: Pool) -> None:
 
 
 def test_it_knows_when_to_look(pool: Pool) -> None:
-    """For the next time of any entry, and within a tick in any case: the clock may be set."""
+    """At the next time of any entry."""
+    assert pool.timetable.next_s() == 0
+    pool.load()
+    assert pool.timetable.next_s() > 10**9
     pool.load(a={"every": 3600}, b={"cron": "*/5 * * * *"})
-    assert 0 < pool.timetable.next_s() <= 0.9
+    assert pool.timetable.next_s() == pytest.approx(300)
     pool.clock.now_ns = START_NS - 1 + 5 * MINUTE_NS - SECOND_NS // 4
     assert pool.timetable.next_s() == pytest.approx(0.25)
     pool.clock.now_ns += SECOND_NS
@@ -226,6 +230,33 @@ def test_a_task_that_has_gone_stops_no_other(pool: Pool, caplog: pytest.LogCaptu
     pool.load(a={"every": 60, "task": "tests.no_such_module.job"}, b={"every": 60})
     assert "SCHEDULE 'a' does not run: tests.no_such_module.job cannot be imported" in caplog.text
     assert len(pool.at(START_NS + MINUTE_NS)) == 1
+
+
+def test_a_scripts_pool_without_a_schedule_forgets_nothing(pool: Pool) -> None:
+    """The servers have one, and their next pool goes on with it; a server's pool does forget."""
+    pool.load(a={"every": 60})
+    for provisional, left in ((True, 1), (False, 0)):
+        pool.timetable = Timetable(pool.ring, clock=pool.clock, provisional=provisional)
+        pool.look()
+        assert len(pool.ring.firing.rows()) == left
+
+
+def test_a_look_that_fails_is_taken_again(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As soon as the caller wants; and no core is kept busy meanwhile."""
+    pool.load(a={"every": 60})
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StoreUnavailable("a process is frozen inside", path="/dev/shm/ring", fix="end it")
+
+    pool.clock.now_ns = START_NS + MINUTE_NS
+    with monkeypatch.context() as patch:
+        patch.setattr(pool.ring.firing, "fire", refuse)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                pool.timetable.look(pool.ring.registry.attachments())
+            assert pool.timetable.next_s() == 1
+    pool.timetable.look(pool.ring.registry.attachments())
+    assert pool.fired() == [START_NS - 1 + MINUTE_NS]
 
 
 def test_a_full_ring_is_tried_again(rings: Rings, caplog: pytest.LogCaptureFixture) -> None:
