@@ -15,6 +15,7 @@ from django_tasks_local.ring.format.ids import format_id
 from tests.crash.noted import metadata_of, noted_value
 from tests.crash.scene import META, SMALL, STATES, Scene
 from tests.crash.steps import Steps, kill_everywhere
+from tests.crash.test_points import Operation
 
 NAME, OTHER, TIMING, BEGIN_NS, TIME_NS = 5, 6, 7, 10**18, 10**18 + 1
 FIRED = noted_value(904)
@@ -31,6 +32,16 @@ def fire(ring: Ring, due: Due, arguments: Any) -> Outcome:
     """A pool fires."""
     encoded, metadata = ring.encode(arguments), metadata_of(arguments)
     return ring.firing.fire(due, META, encoded, priority=0, time_limit=0, metadata=metadata)
+
+
+# For the interruptions, too.
+FIRING = {
+    "fire": Operation(lambda ring, due: fire(ring, due, FIRED), adopt, extra=FIRED),
+    "fire_large": Operation(
+        lambda ring, due: fire(ring, due, FIRED_LARGE), adopt, extra=FIRED_LARGE
+    ),
+    "adopt": Operation(lambda ring, _: ring.firing.adopt([(NAME, 1), (8, 1)], TIME_NS), adopt),
+}
 
 
 def waiting(ring: Ring, arguments: Any) -> list[str]:

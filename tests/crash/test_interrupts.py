@@ -15,6 +15,7 @@ import pytest
 
 from django_tasks_local.ring import Role
 from tests.crash.scene import AT_ONCE_S, SMALL, STATES, Scene
+from tests.crash.test_firing_points import FIRING
 from tests.crash.test_points import OPERATIONS, Operation, verification
 
 TOOL = sys.monitoring.DEBUGGER_ID
@@ -121,13 +122,14 @@ def _child(
         os._exit(code)
 
 
+ALL = OPERATIONS | FIRING
 STATE = {
     "enqueue_large": "chained", "finish_large": "chained", "promote": "deferred",
     "settle": "running", "note_kill": "running", "settle_noted": "running",
     "save": "noted", "save_own": "noted", "save_finished": "noted", "clear_metadata": "noted",
 }  # fmt: skip
 # A repair has thousands of points, all of the same kind; sharing limits has next to none.
-NAMES = [name for name in OPERATIONS if name not in ("repair", "limits")]
+NAMES = [name for name in ALL if name not in ("repair", "limits")]
 CASES = [(name, STATE.get(name, "waiting"), 1) for name in NAMES]
 # A second signal arrives while the exception of the first one is on its way out.
 CASES += [("enqueue", "waiting", 2), ("finish", "waiting", 2)]
@@ -138,7 +140,7 @@ CASES += [("enqueue", "waiting", 2), ("finish", "waiting", 2)]
 @pytest.mark.parametrize(("name", "state", "times"), CASES)
 def test_interrupt_at_every_point(scene: Scene, name: str, state: str, times: int) -> None:
     """Wherever an exception comes from, the mutex is free again and nothing is broken."""
-    operation = OPERATIONS[name]
+    operation = ALL[name]
     STATES[state](scene)
     scene.save()
     verify = verification(scene, operation)
