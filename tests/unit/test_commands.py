@@ -17,7 +17,8 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm import segment
 from tests.crash.steps import in_child
 from tests.settings import TASKS
-from tests.support import shm_objects
+from tests.support import shm_objects, wait_for
+from tests.unit.test_site import watchers
 
 PROCESS = "django_tasks_local.ProcessPoolBackend"
 
@@ -306,6 +307,7 @@ def scheduled(namespace: str) -> Iterator[Any]:
         backend: Any = task_backends["process"]
         yield backend
         backend.close()
+    wait_for(lambda: watchers() == 0, message="the end of the site's thread")
 
 
 def test_a_schedule_before_any_pool(scheduled: Any) -> None:
