@@ -4,8 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from django_tasks_local.again import aenqueue_again, enqueue_again
     from django_tasks_local.backends.process import ProcessPoolBackend
     from django_tasks_local.backends.thread import ThreadPoolBackend
+    from django_tasks_local.backoff import exponential, fixed
     from django_tasks_local.cancelling import acancel, cancel
     from django_tasks_local.execution import current_result_id
     from django_tasks_local.listing import MissingTask, aresults, results
@@ -25,12 +27,16 @@ __all__ = [
     "Progress",
     "ThreadPoolBackend",
     "acancel",
+    "aenqueue_again",
     "aresults",
     "await_finished",
     "cancel",
     "check_cancelled",
     "current_result_id",
+    "enqueue_again",
     "enqueue_on_commit",
+    "exponential",
+    "fixed",
     "is_cancel_requested",
     "metadata_of",
     "policy",
@@ -51,12 +57,16 @@ _MODULES = {
     "Progress": "django_tasks_local.progress",
     "ThreadPoolBackend": "django_tasks_local.backends.thread",
     "acancel": "django_tasks_local.cancelling",
+    "aenqueue_again": "django_tasks_local.again",
     "aresults": "django_tasks_local.listing",
     "await_finished": "django_tasks_local.waiting",
     "cancel": "django_tasks_local.cancelling",
     "check_cancelled": "django_tasks_local.stopping",
     "current_result_id": "django_tasks_local.execution",
+    "enqueue_again": "django_tasks_local.again",
     "enqueue_on_commit": "django_tasks_local.on_commit",
+    "exponential": "django_tasks_local.backoff",
+    "fixed": "django_tasks_local.backoff",
     "is_cancel_requested": "django_tasks_local.stopping",
     "metadata_of": "django_tasks_local.metadata",
     "policy": "django_tasks_local.policies",

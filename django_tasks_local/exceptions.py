@@ -105,6 +105,7 @@ class WorkerLost(LocalTasksError):
         ran_s: Seconds from the start of the task to the moment at which the death was noticed.
         signal: Number of the signal that killed the worker, ``None`` if it was none or is unknown.
         exit_code: Exit code of the worker, ``None`` if a signal killed it or it is unknown.
+        retried: Whether the task was to be tried again: ``policy(retry_lost=True)``.
     """
 
     def __init__(
@@ -115,15 +116,18 @@ class WorkerLost(LocalTasksError):
         *,
         signal: int | None = None,
         exit_code: int | None = None,
+        retried: bool = False,
     ) -> None:
         self.pid = pid
         self.cause = cause
         self.ran_s = ran_s
         self.signal = signal
         self.exit_code = exit_code
+        self.retried = retried
+        again = "It is tried again" if retried else "It was not run again"
         super().__init__(
-            f"Worker process {pid} {cause}, {ran_s:.1f} s after the task had started. It was not "
-            "run again: part of its work may have been done."
+            f"Worker process {pid} {cause}, {ran_s:.1f} s after the task had started. {again}: "
+            "part of its work may have been done."
         )
 
 
@@ -139,7 +143,14 @@ class MemoryExceeded(WorkerLost):
     """
 
     def __init__(
-        self, pid: int, ran_s: float, *, measured: int, limit: int, option: str = "MAX_TASK_MEMORY"
+        self,
+        pid: int,
+        ran_s: float,
+        *,
+        measured: int,
+        limit: int,
+        option: str = "MAX_TASK_MEMORY",
+        retried: bool = False,
     ) -> None:
         self.measured = measured
         self.limit = limit
@@ -150,6 +161,7 @@ class MemoryExceeded(WorkerLost):
             f"allows {_mebibytes(limit)}",
             ran_s,
             signal=9,
+            retried=retried,
         )
 
 
@@ -186,12 +198,18 @@ class TaskCancelled(BaseException):
     Attributes:
         ran_s: Seconds that it had been running, ``None`` if it had not started.
         killed: Whether its worker process had to be killed, or died before the task had stopped.
+        retried: Whether it waited for its next attempt.
     """
 
-    def __init__(self, ran_s: float | None = None, *, killed: bool = False) -> None:
+    def __init__(
+        self, ran_s: float | None = None, *, killed: bool = False, retried: bool = False
+    ) -> None:
         self.ran_s = ran_s
         self.killed = killed
-        if ran_s is None:
+        self.retried = retried
+        if retried:
+            text = "The task was cancelled while it waited for its next attempt."
+        elif ran_s is None:
             text = "The task was cancelled before it started."
         else:
             how = (

@@ -1,10 +1,11 @@
 """Run one claimed task to its end, in a thread or in a worker process.
 
 The steps, in this order: ``close_old_connections``; ``task_started``; the task, where any
-BaseException makes it FAILED; encode and store the return value, where a value that cannot be
-stored makes the task FAILED too; ``task_finished``, inside the except block if there is one,
-because Django logs ``sys.exc_info()``; a rollback of every transaction that is still open;
-``close_old_connections``, which in a test run closes all of them.
+BaseException makes it FAILED, or READY once more if it is to be tried again; encode and store the
+return value, where a value that cannot be stored makes the task FAILED too; ``task_finished``,
+inside the except block if there is one, because Django logs ``sys.exc_info()``; a rollback of
+every transaction that is still open; ``close_old_connections``, which in a test run closes all of
+them.
 
 All of it happens in a copy of the thread's context, so that the next task sees no context variable
 that this one sets.
@@ -38,9 +39,11 @@ from django.tasks.signals import task_finished, task_started
 
 from django_tasks_local import progress, stopping
 from django_tasks_local.announce import announce
+from django_tasks_local.attempts import cut
 from django_tasks_local.exceptions import PayloadTooLarge, TaskCancelled, describe
 from django_tasks_local.metadata import LocalTaskContext
 from django_tasks_local.naming import add_metadata, load_task
+from django_tasks_local.policies import retries_of
 from django_tasks_local.progress import report_to
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.stopping import Attempt
@@ -141,9 +144,13 @@ class _Run:
         self._send(task_started, result)
         try:
             value = self._call(task, result)
+        except BaseException as error:
+            self._end_attempt(result, error)
+            return
+        try:
             encoded = self._encode(value)
         except BaseException as error:
-            self._fail(result, error)
+            self._fail(result, error)  # not tried again: its work is done
             return
         try:
             # Not in the block above: an error of the store is no failure of the task.
@@ -190,6 +197,30 @@ class _Run:
                 f"cannot be pickled: {describe(error)}."
             ) from error
 
+    def _end_attempt(self, result: LocalTaskResult, error: BaseException) -> None:
+        """Have the task tried again, or FAILED. Called inside the except block of ``error``."""
+        path, attempts, due_ns = result.task.module_path, 0, None
+        try:
+            if (retries := retries_of(self.alias, result.task.func)) is not None:
+                attempts = result.attempts
+                due_ns = retries.due_ns(path, error, result)
+        except BaseException as failure:
+            self._fail(result, failure)  # whose context is the error
+            return
+        if due_ns is None or not self._retried(error, due_ns):
+            self._fail(result, error)
+            return
+        logger.info(
+            "Task id=%s path=%s failed in attempt %d with %s, and is tried again",
+            result.id, path, attempts, describe(error),
+        )  # fmt: skip
+
+    def _retried(self, error: BaseException, due_ns: int) -> bool:
+        try:
+            return self.store.retry(self.claim, error=_named(error), due_ns=due_ns)
+        except StopAsked:
+            return False  # as `finish` will say, too
+
     def _fail(self, result: LocalTaskResult, error: BaseException) -> None:
         """Store ``error`` and announce it. Called inside the except block of ``error``."""
         finished_at_ns, outcome = self._finish_failed(error)
@@ -214,10 +245,10 @@ class _Run:
         self, error: BaseException, *, cancelled: bool = False
     ) -> tuple[int, tuple[str, str]]:
         # Text only: the exception itself may be local to a function, or refuse to be pickled.
-        path, text = f"{type(error).__module__}.{type(error).__qualname__}", _format(error)
+        path, text = _named(error)
         limit = len(text)
         while True:
-            outcome = (path, _cut(text, limit))
+            outcome = (path, cut(text, limit))
             encoded = self.store.encode(outcome)
             try:
                 ended = self.store.finish(
@@ -314,6 +345,10 @@ def _end_transactions(claim: Claim, held: list[BaseDatabaseWrapper]) -> None:
         logger.exception("Rolling back what task id=%s left open failed", claim.result_id)
 
 
+def _named(error: BaseException) -> tuple[str, str]:
+    return f"{type(error).__module__}.{type(error).__qualname__}", _format(error)
+
+
 def _format(error: BaseException) -> str:
     try:
         whole = traceback.TracebackException.from_exception(error)
@@ -333,10 +368,3 @@ def _format(error: BaseException) -> str:
 
 def _is_machinery(frame: traceback.FrameSummary) -> bool:
     return frame.filename.startswith(_MACHINERY)
-
-
-def _cut(text: str, limit: int) -> str:
-    """Leave out the middle: a traceback's last line says what happened, its first lines where."""
-    if len(text) <= limit:
-        return text
-    return f"{text[: limit // 4]}\n  [...]\n{text[len(text) - limit * 3 // 4 :]}" if limit else ""

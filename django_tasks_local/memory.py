@@ -9,7 +9,7 @@ Invariants, whenever the lock is free:
 - once the store is closed, ``_records`` holds what is RUNNING and nothing else is held;
 - a record is in ``_order`` if and only if it is READY, in ``_finished`` if and only if it is
   SUCCESSFUL or FAILED;
-- ``waiting == len(_order) <= max_pending``;
+- ``waiting == len(_order)``, and at most ``max_pending`` but for retries;
 - ``len(_finished) <= max_results``;
 - with a RESULT_TTL or a FAILURE_TTL, what is in ``_finished`` and can expire is in ``_lifetimes``;
 - ``_kept_bytes`` is the sum of the weights in ``_finished``, and at most ``max_result_bytes``
@@ -27,6 +27,7 @@ from typing import Any
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
+from django_tasks_local.attempts import TaskErrorText
 from django_tasks_local.exceptions import QueueFull, TaskCancelled, counted
 from django_tasks_local.lifetimes import Lifetimes
 from django_tasks_local.memory_listing import in_order
@@ -174,7 +175,7 @@ class MemoryStore:
     ) -> int:
         """Store the outcome. Nothing is too large here: the latest result is always kept."""
         evicted: list[Record] = []  # keeps the records alive until the lock is free
-        claim.weight = weight(outcome) + weight(claim.passed)
+        claim.weight = weight(outcome) + weight(claim.passed) + weight(claim.past)
         with self._lock_of_workers:
             if claim.stop_asked and not cancelled:
                 raise StopAsked
@@ -187,11 +188,28 @@ class MemoryStore:
             claim.bell.set()
         return claim.finished_at_ns
 
+    def retry(self, claim: Record, *, error: TaskErrorText, due_ns: int) -> bool:
+        """Make a claimed task READY again; see ``store.Store``."""
+        record = claim.next_attempt(error)
+        with self._lock_of_workers:
+            if claim.stop_asked:
+                raise StopAsked
+            if self._closed:
+                return False
+            self.running -= 1
+            self._waiting.pop(claim.result_id, None)  # for a thread that it has left
+            record.metadata, record.bell = claim.metadata, claim.bell
+            claim.replaced = True
+            self._put(record, due_ns)
+            if self._ending:
+                self._quiet.notify_all()
+        return True
+
     def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Snapshot | None]:
         """Take a READY task out, or ask a RUNNING one to stop; see ``store.StoreClient``."""
-        self.get(result_id)  # raises for what is not there
+        past = self.get(result_id).past  # raises for what is not there
         # Outside the lock, as it may call code of the arguments.
-        held = weight(getattr(self._records.get(result_id), "passed", None))
+        held = weight(getattr(self._records.get(result_id), "passed", None)) + weight(past)
         evicted: list[Record] = []  # keeps the records alive until the lock is free
         ending = f"{TaskCancelled.__module__}.{TaskCancelled.__qualname__}"
         with self._lock:
@@ -203,7 +221,8 @@ class MemoryStore:
                 return running, None
             self._order.remove(record)
             record.stop_asked = True
-            record.ending = self.encode((ending, f"{ending}: {TaskCancelled()}"))
+            cancelled = TaskCancelled(retried=record.past is not None)
+            record.ending = self.encode((ending, f"{ending}: {cancelled}"))
             record.weight = held + weight(record.ending)
             self._end(record, TaskResultStatus.FAILED, evicted)
             snapshot = record.snapshot()

@@ -10,6 +10,7 @@ from typing import Any
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
+from django_tasks_local.attempts import Past, TaskErrorText, add_attempt
 from django_tasks_local.heap import Heap
 from django_tasks_local.progress import Progress
 from django_tasks_local.ring import random_id
@@ -17,7 +18,7 @@ from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot
 
 
 class Record:
-    """One task; also the claim of the thread that runs it."""
+    """One task in one attempt; also the claim of the thread that runs it."""
 
     __slots__ = (
         "bell",
@@ -29,7 +30,9 @@ class Record:
         "meta",
         "metadata",
         "passed",
+        "past",
         "priority",
+        "replaced",
         "reported",
         "result_id",
         "started_at_ns",
@@ -64,6 +67,18 @@ class Record:
         self.reported: tuple[float, float | None, str] | None = None
         self.weight = 0  # about how many bytes it holds; counted when it ends
         self.bell: threading.Event | None = None  # made by the first call that waits for its end
+        self.past: Past[str] | None = None
+        self.replaced = False  # by the record of its next attempt
+
+    def next_attempt(self, error: TaskErrorText) -> Record:
+        """Return the READY record that takes the place of this one, whose attempt has failed.
+
+        Another object: what a thread that outlives the attempt reports, it reports to this one.
+        """
+        record = type(self)(self.meta, self.passed, self.priority, self.time_limit, self.metadata)
+        record.result_id, record.enqueued_at_ns = self.result_id, self.enqueued_at_ns
+        record.past = add_attempt(self.past, self.worker_id, self.started_at_ns, error)
+        return record
 
     def arguments(self) -> Arguments:
         """Return the objects that were passed, unchanged."""
@@ -80,7 +95,7 @@ class Record:
 
     def report(self, done: float, total: float | None, message: str) -> None:
         """Keep the task's progress: one store of one reference, so a reader needs no lock."""
-        if self.status is TaskResultStatus.RUNNING:
+        if self.status is TaskResultStatus.RUNNING and not self.replaced:
             self.reported = (done, total, message)
 
     @property
@@ -103,6 +118,7 @@ class Record:
             self.outcome,
             metadata=self.metadata,
             cancelled=self.cancelled,
+            past=self.past,
         )
 
 

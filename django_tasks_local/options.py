@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -14,7 +14,19 @@ from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 
 from django_tasks_local import schedules
+from django_tasks_local.attempts import MOST_ATTEMPTS
+from django_tasks_local.backoff import Exponential
 from django_tasks_local.exceptions import counted
+from django_tasks_local.retrying import (
+    Backoff,
+    Retries,
+    checked_attempts,
+    checked_backoff,
+    checked_exceptions,
+    checked_flag,
+    imported,
+    problem_of,
+)
 from django_tasks_local.schedules import Schedule
 from django_tasks_local.store import LIMIT_MASK
 
@@ -56,6 +68,9 @@ class Option:
         unit: Of numbers, for the error text.
         kinds: The backends that know the option.
         none_means: What the value ``None`` means; empty where ``None`` is not allowed.
+        check: Returns the value to use, or raises a ValueError that says what is wrong with it.
+            Then nothing else above but ``default`` and ``kinds`` counts.
+        values: What may be given then, in words; strings are import paths.
     """
 
     default: Any
@@ -65,11 +80,15 @@ class Option:
     unit: str = ""
     kinds: tuple[Kind, ...] = ("thread", "process")
     none_means: str = ""
+    check: Callable[[object], Any] | None = None
+    values: str = ""
 
     def belongs_to(self, kind: Kind) -> bool:
         """Return whether a backend of this kind accepts it."""
         return kind == "inline" or kind in self.kinds
 
+
+_CLASSES = "an exception class, a list of some, or their import paths"
 
 OPTIONS: dict[str, Option] = {
     # Threads of this process, or worker processes on the host.
@@ -100,6 +119,14 @@ OPTIONS: dict[str, Option] = {
         none_means="for no limit",
     ),
     "TIMEOUT_GRACE": Option(5, (int, float, timedelta), 0, MOST_GRACE_S, "seconds"),
+    # How often a task is tried, after what, and when: the words of `policy`.
+    "MAX_ATTEMPTS": Option(1, (), check=checked_attempts, values=f"1 to {MOST_ATTEMPTS:,}"),
+    "BACKOFF": Option(
+        Exponential(1, 600), (), check=checked_backoff, values="a function, or its import path"
+    ),
+    "RETRY_ON": Option(Exception, (), check=checked_exceptions, values=_CLASSES),
+    "NEVER": Option((), (), check=checked_exceptions, values=_CLASSES),
+    "RETRY_LOST": Option(False, (), kinds=("process",), check=checked_flag, values="a bool"),
     # How long a result can be read after the end of its task, by how that ended.
     "RESULT_TTL": Option(
         None, (int, float, timedelta), LEAST_TTL_S, MOST_TTL_S, "seconds", none_means=_NO_TTL
@@ -120,11 +147,7 @@ OPTIONS: dict[str, Option] = {
         None, (int,), MIB, 1024 * GIB, "bytes", ("process",), "to let tasks grow"
     ),
     # Periodic tasks. Threads have none: each web process would run them.
-    "SCHEDULE": Option(
-        {},
-        (dict,),
-        kinds=("process",),
-    ),
+    "SCHEDULE": Option({}, (), kinds=("process",), check=schedules.checked, values="a dict"),
 }
 
 
@@ -145,12 +168,22 @@ class Options:
     drain_timeout: float | None  # seconds; None: until all is done
     timeout: float | None  # seconds; None: no limit
     timeout_grace: float  # seconds
+    max_attempts: int
+    backoff: Backoff = field(hash=False)  # of the user's own, perhaps
+    retry_on: tuple[type[BaseException], ...]
+    never: tuple[type[BaseException], ...]
+    retry_lost: bool
     result_ttl: float | None  # seconds; None: no limit
     failure_ttl: float | None  # seconds; None: no limit
     max_tasks_per_worker: int | None  # None: no limit
     max_worker_memory: int | None  # bytes; None: no limit
     max_task_memory: int | None  # bytes; None: no limit
     schedule: Schedule  # periodic tasks
+
+    @property
+    def retries(self) -> Retries:
+        """How often tasks are tried, and after what, where their functions say nothing."""
+        return Retries(self.max_attempts, self.backoff, self.retry_on, self.never)
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any], alias: str, kind: Kind) -> Options:
@@ -220,11 +253,17 @@ def _copy(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _complete(options: Mapping[str, Any]) -> Options:
-    values = {n.lower(): _plain(options.get(n, option.default)) for n, option in OPTIONS.items()}
-    values["schedule"] = schedules.read(values["schedule"])
+    values = {
+        name.lower(): _value(option, options.get(name, option.default))
+        for name, option in OPTIONS.items()
+    }
     if values["shm_size"] is None:
         values["shm_size"] = _derived_shm_size(**values)
     return Options(**values)
+
+
+def _value(option: Option, value: Any) -> Any:
+    return option.check(imported(value)) if option.check else _plain(value)
 
 
 def _plain(value: Any) -> Any:
@@ -282,6 +321,13 @@ def _check_option(name: object, value: object, where: str, kind: Kind) -> Iterat
             f"{where}: {name} belongs to {owners}, and this is {KINDS[kind]}.",
             f"Remove it, or use {owners} as the BACKEND.",
         )
+    elif option.check is not None:
+        if problem := problem_of(option.check, value):
+            yield _error(
+                3, f"{where} is {value!r}; {problem}.", f"Leave {name} out for its default."
+            )
+        elif name == "SCHEDULE":
+            yield from (found.error() for found in schedules.problems(imported(value), where))
     elif value is None and option.none_means:
         return
     elif not isinstance(value, option.types) or isinstance(value, bool):
@@ -303,8 +349,6 @@ def _check_option(name: object, value: object, where: str, kind: Kind) -> Iterat
             f"{where} is {value:,}, not a power of two.",
             f"The nearest ones are {lower} and {2 * lower}.",
         )
-    elif name == "SCHEDULE" and isinstance(value, dict):
-        yield from (problem.error() for problem in schedules.problems(value, where))
 
 
 def _check_room(options: Options, where: str) -> Iterator[Error]:
@@ -330,8 +374,6 @@ def _check_memory(options: Options, where: str) -> Iterator[Error]:
 
 
 def _in_bounds(option: Option, value: object) -> bool:
-    if isinstance(value, dict):
-        return True
     if isinstance(value, str):
         # White space counts as empty: it comes from an unset variable.
         return bool(value.strip())
@@ -342,8 +384,6 @@ def _in_bounds(option: Option, value: object) -> bool:
 def _wanted(option: Option) -> str:
     if str in option.types:
         return "a string that is not empty"
-    if dict in option.types:
-        return "a dict"
     number = "a number" if float in option.types else "a whole number"
     text = f"{number} of {option.unit} from {option.minimum:,} to {option.maximum:,}"
     if timedelta in option.types:

@@ -10,9 +10,11 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any, Final
 
-from django.tasks import Task
+from django.tasks import Task, task_backends
 from django.tasks.exceptions import InvalidTask
 
+from django_tasks_local.options import Options
+from django_tasks_local.retrying import RETRY_WORDS, Backoff, ExceptionClasses, Retries
 from django_tasks_local.store import LIMIT_MASK, time_limit_word
 
 # Where a function's policy is kept. Other backends do not look there.
@@ -26,15 +28,30 @@ class Policy:
 
     Attributes:
         timeout: Seconds that one attempt may run, as `policy` was given them.
+        max_attempts, backoff, retry_on, never, retry_lost: As `policy` was given them; exception
+            classes as a tuple.
     """
 
     timeout: float | None = None
+    max_attempts: int | None = None
+    backoff: Backoff | None = None
+    retry_on: tuple[type[BaseException], ...] | None = None
+    never: tuple[type[BaseException], ...] | None = None
+    retry_lost: bool | None = None
 
 
 NO_POLICY: Final = Policy()
 
 
-def policy[F: Callable[..., Any]](*, timeout: float | timedelta | None = None) -> Callable[[F], F]:
+def policy[F: Callable[..., Any]](
+    *,
+    timeout: float | timedelta | None = None,
+    max_attempts: int | None = None,
+    backoff: Backoff | None = None,
+    retry_on: ExceptionClasses | None = None,
+    never: ExceptionClasses | None = None,
+    retry_lost: bool | None = None,
+) -> Callable[[F], F]:
     """Say how a task is to be run: a decorator, to stand below ``@task``.
 
     It stores its values on the function, and means nothing to backends of others. What is left out
@@ -43,6 +60,13 @@ def policy[F: Callable[..., Any]](*, timeout: float | timedelta | None = None) -
     Args:
         timeout: Seconds that one attempt may run, more than 0 and at most 4,294,967.295; or a
             ``timedelta``.
+        max_attempts: How often the task may be tried, the first time included: 1 to 1,000.
+        backoff: Called as ``backoff(exception, task_result)`` after a failed attempt. Returns how
+            long to wait for the next one, in seconds or as a ``timedelta``, or ``None`` to give up.
+        retry_on: The exception class, or several, after which the task is tried again.
+        never: Those of them after which it is not.
+        retry_lost: Whether it is tried again when its worker died, or was killed at the time
+            limit. Such a task may do part of its work twice.
 
     Returns:
         A decorator that returns the function itself.
@@ -50,19 +74,67 @@ def policy[F: Callable[..., Any]](*, timeout: float | timedelta | None = None) -
     Raises:
         InvalidTask: A value is of a wrong type or out of range, or ``@task`` stands below.
     """
-    return _decorator({"timeout": timeout})
+    return _decorator(
+        {
+            "timeout": timeout,
+            "max_attempts": max_attempts,
+            "backoff": backoff,
+            "retry_on": retry_on,
+            "never": never,
+            "retry_lost": retry_lost,
+        }
+    )
 
 
-def run_limits(function: object, timeout_s: float | None, grace_s: float) -> int:
+def run_limits(
+    function: object, timeout_s: float | None, grace_s: float, *, max_attempts: int = 1,
+    retry_lost: bool = False,
+) -> int:  # fmt: skip
     """Return the `time_limit_word` of a task with this function.
 
     Args:
         function: The task's; what it says itself counts first.
-        timeout_s: Its alias's.
-        grace_s: Likewise.
+        timeout_s: Its alias's, as are the others.
+        grace_s: How long it may take to stop.
+        max_attempts: How often it may be tried.
+        retry_lost: Whether that is so when its worker died, too.
     """
-    own = policy_of(function).timeout
-    return time_limit_word(timeout_s if own is None else own, grace_s)
+    own = policy_of(function)
+    if own.timeout is not None:
+        timeout_s = own.timeout
+    if own.max_attempts is not None:
+        max_attempts = own.max_attempts
+    if own.retry_lost is not None:
+        retry_lost = own.retry_lost
+    return time_limit_word(timeout_s, grace_s, max_attempts if retry_lost else 0)
+
+
+def time_limit_of(function: object, options: Options) -> int:
+    """Return the `time_limit_word` of a task with this function, in an alias with these options."""
+    return run_limits(
+        function, options.timeout, options.timeout_grace, max_attempts=options.max_attempts,
+        retry_lost=options.retry_lost,
+    )  # fmt: skip
+
+
+def retries_of(alias: str, function: object) -> Retries | None:
+    """Return how often a task with this function is tried, and after what; ``None`` for once.
+
+    Args:
+        alias: Its backend's; what the function says itself counts first.
+        function: The task's.
+    """
+    options = getattr(task_backends[alias], "checked_options", None)
+    if options is None:  # TASKS names another backend by now
+        return None
+    own, given = policy_of(function), options.retries
+    retries = Retries(
+        *(
+            getattr(given, each.name) if (said := getattr(own, each.name)) is None else said
+            for each in fields(Retries)
+        )
+    )
+    return retries if retries.max_attempts > 1 else None
 
 
 def policy_of(function: object) -> Policy:
@@ -122,7 +194,7 @@ def _timeout(value: object) -> float:
 
 
 # By field of `Policy`: returns the value to keep, or raises ValueError.
-_VALIDATORS: Final[dict[str, Callable[[object], Any]]] = {"timeout": _timeout}
+_VALIDATORS: Final[dict[str, Callable[[object], Any]]] = {"timeout": _timeout, **RETRY_WORDS}
 
 
 def _decorator[F: Callable[..., Any]](words: dict[str, Any]) -> Callable[[F], F]:

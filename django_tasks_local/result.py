@@ -16,6 +16,8 @@ from django.tasks import TaskResult, TaskResultStatus, task_backends
 from django.tasks.base import TaskError
 from django.tasks.exceptions import TaskResultDoesNotExist
 
+from django_tasks_local import attempts
+from django_tasks_local.attempts import Past, kept
 from django_tasks_local.exceptions import ArgumentsDropped, LocalTasksError, describe
 from django_tasks_local.metadata import decode, encode, shown
 from django_tasks_local.moments import moment_of, unix_ns
@@ -82,25 +84,23 @@ class LocalTaskResult(_TaskResult):
 
         As with Django's ``TaskResult``, the return value is left out; `refresh` brings it back, as
         it does ``progress`` and ``loss``, and metadata where Django's ``TaskResult`` has no field
-        for it. ``last_attempted_at`` is ``started_at`` here.
-
-        Raises:
-            ValueError: More than one worker id. A task is started once.
+        for it.
         """
-        if len(worker_ids) > 1:
-            raise ValueError(f"worker_ids is {worker_ids!r}; a task here has one worker at most.")
+        last_ns = unix_ns(last_attempted_at) if last_attempted_at else 0
+        first_ns = unix_ns(started_at) if started_at else 0
         snapshot = PlainSnapshot(
             result_id=id,
             status=status,
             meta=encode_task(task),
             enqueued_at_ns=unix_ns(enqueued_at) if enqueued_at else 0,
-            started_at_ns=unix_ns(started_at) if started_at else 0,
+            started_at_ns=last_ns,
             finished_at_ns=unix_ns(finished_at) if finished_at else 0,
-            worker_id=worker_ids[0] if worker_ids else "",
+            worker_id="",
             progress=None,
             arguments=lambda: (tuple(args), kwargs),
-            outcome=lambda: (errors[0].exception_class_path, errors[0].traceback),
+            outcome=lambda: (errors[-1].exception_class_path, errors[-1].traceback),
             metadata=encode(raw_metadata or {}),
+            past=Past(tuple(worker_ids), (), first_ns, last_ns) if worker_ids else None,
         )
         made = self.from_record(snapshot, backend, task)
         for name in ("task", "id", "backend", "_snapshot"):
@@ -163,13 +163,15 @@ class LocalTaskResult(_TaskResult):
 
     @_computed
     def started_at(self) -> datetime | None:
-        """When a worker claimed the task."""
-        return moment_of(self._snapshot.started_at_ns)
+        """When a worker claimed the task for the first time."""
+        snapshot = self._snapshot
+        return moment_of(attempts.first_started_at_ns(snapshot.past, snapshot.started_at_ns))
 
     @_computed
     def last_attempted_at(self) -> datetime | None:
-        """The same as ``started_at``, since a task is started once."""
-        return moment_of(self._snapshot.started_at_ns)
+        """When a worker claimed it for its latest attempt."""
+        snapshot = self._snapshot
+        return moment_of(attempts.last_started_at_ns(snapshot.past, snapshot.started_at_ns))
 
     @_computed
     def finished_at(self) -> datetime | None:
@@ -178,9 +180,8 @@ class LocalTaskResult(_TaskResult):
 
     @_computed
     def worker_ids(self) -> list[str]:
-        """The worker that claimed the task, in a list as Django has it."""
-        worker_id = self._snapshot.worker_id
-        return [worker_id] if worker_id else []
+        """The worker of each attempt."""
+        return attempts.worker_ids(self._snapshot.past, self._snapshot.worker_id)
 
     @_settable
     def raw_metadata(self) -> dict[str, Any]:
@@ -222,7 +223,7 @@ class LocalTaskResult(_TaskResult):
 
     @_computed
     def errors(self) -> list[TaskError]:
-        """What the task raised, in a list as Django has it."""
+        """How its attempts failed: of more than ten the first one and the last nine."""
         if self._read[2] is None:
             self._read[2] = self._load_errors()
         errors: list[TaskError] = self._read[2]
@@ -254,10 +255,11 @@ class LocalTaskResult(_TaskResult):
         return self._read[1][0]
 
     def _load_errors(self) -> list[TaskError]:
-        if self._snapshot.status != TaskResultStatus.FAILED:
-            return []
-        class_path, traceback = self._load_outcome()
-        return [TaskError(exception_class_path=class_path, traceback=traceback)]
+        snapshot = self._snapshot
+        errors = list(snapshot.past.errors) if snapshot.past else []
+        if snapshot.status == TaskResultStatus.FAILED:
+            errors.append(self._load_outcome())
+        return [TaskError(exception_class_path=path, traceback=text) for path, text in kept(errors)]
 
     def _unpickle(self, what: str, read: Callable[[], Any]) -> Any:
         try:
@@ -357,17 +359,18 @@ class LocalTaskResult(_TaskResult):
             self._arguments_or_why_not(),
             (self._load_outcome(),) if snapshot.finished_at_ns else None,
             snapshot.progress, snapshot.loss, encode(self.raw_metadata), snapshot.cancelled,
+            snapshot.past,
         )  # fmt: skip
         return _unpickle, (type(self), self.backend, state)
 
 
 def _unpickle(cls: type[LocalTaskResult], alias: str, state: tuple[Any, ...]) -> LocalTaskResult:
     result_id, status, meta, enqueued, started, finished, worker_id, arguments, value = state[:9]
-    progress, loss, metadata, cancelled = state[9:]
+    progress, loss, metadata, cancelled, past = state[9:]
     snapshot = PlainSnapshot(
         result_id, TaskResultStatus(status), meta, enqueued, started, finished, worker_id, progress,
         arguments=partial(_given, arguments), outcome=lambda: value[0], loss=loss,
-        metadata=metadata, cancelled=cancelled,
+        metadata=metadata, cancelled=cancelled, past=past,
     )  # fmt: skip
     return cls.from_snapshot(snapshot, alias)
 

@@ -99,6 +99,17 @@ class Schedule:
 EMPTY: Final = Schedule()
 
 
+def checked(value: object) -> Schedule:
+    """Return the option's value as it is read, without its entries if `problems` finds any.
+
+    Raises:
+        ValueError: It is not a dict.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"it must be a dict, not of type {type(value).__name__}")
+    return EMPTY if any(True for _ in problems(value, "")) else read(value)
+
+
 def read(value: Mapping[str, Mapping[str, Any]]) -> Schedule:
     """Return a SCHEDULE in which `problems` found nothing."""
     if not value:

@@ -13,27 +13,30 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 if TYPE_CHECKING:
     from django.tasks import TaskResultStatus
 
+    from django_tasks_local.attempts import Past, TaskErrorText
     from django_tasks_local.exceptions import WorkerLost
     from django_tasks_local.progress import Progress
 
 type Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
-# How long a task may run, and how long it may take to stop, as one word of its record:
-# flags << 56 | grace in ms << 32 | time limit in ms, 0 for none.
+# How long a task may run, how long it may take to stop, and how often it is tried where its worker
+# dies, as a word of its record: attempts << 54 | grace in ms << 32 | time limit in ms, 0 for none.
+LOST_ATTEMPTS_SHIFT: Final = 54
 GRACE_SHIFT: Final = 32
 LIMIT_MASK: Final = 2**32 - 1
-GRACE_MASK: Final = 2**24 - 1
+GRACE_MASK: Final = 2**22 - 1
 
 
-def time_limit_word(limit_s: float | None, grace_s: float) -> int:
+def time_limit_word(limit_s: float | None, grace_s: float, lost_attempts: int = 0) -> int:
     """Return the word of a record that says how long its task may run.
 
     Args:
         limit_s: At most `LIMIT_MASK` ms; ``None`` for no limit.
         grace_s: At most `GRACE_MASK` ms.
+        lost_attempts: As `lost_attempts` returns it, at most 1,023.
     """
     limit_ms = 0 if limit_s is None else max(1, round(limit_s * 1000))
-    return round(grace_s * 1000) << GRACE_SHIFT | limit_ms
+    return lost_attempts << LOST_ATTEMPTS_SHIFT | round(grace_s * 1000) << GRACE_SHIFT | limit_ms
 
 
 def limit_s(word: int) -> float:
@@ -44,6 +47,11 @@ def limit_s(word: int) -> float:
 def grace_s(word: int) -> float:
     """Return how many seconds a task may take to stop."""
     return (word >> GRACE_SHIFT & GRACE_MASK) / 1000
+
+
+def lost_attempts(word: int) -> int:
+    """Return how often a task may be tried where its worker dies; 0: it is not tried again."""
+    return word >> LOST_ATTEMPTS_SHIFT
 
 
 class StopAsked(Exception):
@@ -71,7 +79,7 @@ class Snapshot(Protocol):
 
     @property
     def started_at_ns(self) -> int:
-        """When a worker claimed the task."""
+        """When a worker claimed the task, for its present or last attempt."""
 
     @property
     def finished_at_ns(self) -> int:
@@ -79,7 +87,11 @@ class Snapshot(Protocol):
 
     @property
     def worker_id(self) -> str:
-        """The worker that claimed the task, ``""`` until then."""
+        """The worker of its present or last attempt, unless ``past`` has that; else ``""``."""
+
+    @property
+    def past(self) -> Past[str] | None:
+        """The attempts before that one; ``None`` where there were none."""
 
     @property
     def progress(self) -> Progress | None:
@@ -124,6 +136,7 @@ class PlainSnapshot:
     loss: WorkerLost | None = None
     metadata: bytes = b""
     cancelled: bool = False
+    past: Past[str] | None = None
 
 
 class Ended:
@@ -276,6 +289,23 @@ class Store(StoreClient, Protocol):
                 error as the outcome.
             StopAsked: The task was asked to stop, and the outcome does not tell it. Nothing was
                 stored: call again with ``cancelled``.
+        """
+
+    def retry(self, claim: Any, *, error: TaskErrorText, due_ns: int) -> bool:
+        """Make a claimed task READY again, and keep this attempt and its error in its ``past``.
+
+        It takes its place as one that was enqueued just now.
+
+        Args:
+            claim: The task.
+            error: Exception class path and traceback.
+            due_ns: Not before then, Unix ns; 0 for at once.
+
+        Returns:
+            False where it cannot wait here any more. Nothing was stored: call `finish`.
+
+        Raises:
+            StopAsked: The task was asked to stop, likewise.
         """
 
 

@@ -25,6 +25,8 @@ META: Final = b"tests.tasks:noop"
 LIMITS: Final = Limits(2, 8, 12, 512, at.COLUMNS_AT + 2 * 1024 * (512 + 49) + 275_120)
 # Where a ring's first site finds what it enqueues, as long as no pool has compared its files.
 LANE: Final = at.LANES_AT + at.LANE_WORDS
+# How an attempt has failed.
+ERROR: Final = "app.Busy", "Traceback: busy\n"
 # Never due while a test runs.
 FAR_NS: Final = 3_600_000_000_000
 OTHER_SIZES: Final = replace(LIMITS, slot_size=256)
@@ -237,6 +239,19 @@ def done(ring: Ring, arguments: Any = ((), {}), outcome: Any = None) -> str:
     result_id = put(ring, arguments, priority=100)
     assert run(ring, outcome) == result_id
     return result_id
+
+
+def retry(ring: Ring, error: tuple[str, str] = ERROR, due_ns: int = 0) -> str:
+    """Claims the next task, and has it tried again; its result id."""
+    claim = ring.claim()
+    assert claim is not None
+    assert ring.retry(claim, error=error, due_ns=due_ns)
+    return claim.result_id
+
+
+def past_of(ring: Ring, result_id: str) -> Any:
+    """What is kept of earlier attempts."""
+    return ring.get(result_id).past
 
 
 def change_limits(ring: Ring, **changes: Any) -> None:

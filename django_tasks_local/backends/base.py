@@ -31,7 +31,7 @@ from django_tasks_local.metadata import decode, encode, encode_of
 from django_tasks_local.moments import unix_ns
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.options import Kind, Options, check, check_app
-from django_tasks_local.policies import NO_POLICY, policy_of, run_limits
+from django_tasks_local.policies import NO_POLICY, policy_of, time_limit_of
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot, StoreClient, task_path
 
@@ -202,12 +202,11 @@ class LocalBackend(BaseTaskBackend):
     def _time_limit(self, task: AnyTask) -> int:
         if policy_of(task.func) is NO_POLICY:  # as most are
             return self._default_time_limit
-        options = self.checked_options
-        return run_limits(task.func, options.timeout, options.timeout_grace)
+        return time_limit_of(task.func, self.checked_options)
 
     @cached_property
     def _default_time_limit(self) -> int:
-        return run_limits(None, self.checked_options.timeout, self.checked_options.timeout_grace)
+        return time_limit_of(None, self.checked_options)
 
     async def aenqueue(
         self, task: AnyTask, args: Any = (), kwargs: dict[str, Any] | None = None

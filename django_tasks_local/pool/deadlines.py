@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from django_tasks_local.ring import Entry, Loss, Ring, Running, loss_word
+from django_tasks_local.ring import Entry, Loss, Ring, Run, Running, loss_word
 from django_tasks_local.store import grace_s, limit_s
 
 from .crew import Crew
@@ -28,13 +28,13 @@ class _Task:
     """What the pool has seen of a running task. Times are those of the monotonic clock.
 
     Attributes:
-        word: Its commit word, which tells it from the worker's next.
+        run: What tells it from the worker's next, and from its own next attempt.
         began_s: When it began.
         asked_s: When it was seen to be asked to stop, infinity until then.
         told_s: When its worker was told last.
     """
 
-    word: int
+    run: Run
     began_s: float
     asked_s: float = math.inf
     told_s: float = -math.inf
@@ -73,14 +73,14 @@ class Deadlines:
             if running is None or not (running.asked or limit_s(running.time_limit)):
                 continue
             task = self._tasks.get(worker.index)
-            if task is None or task.word != running.word:
-                task = _Task(running.word, self._began_s(running, now_s))
+            if task is None or task.run != running.run:
+                task = _Task(running.run, self._began_s(running, now_s))
             tasks[worker.index] = task
         self._tasks, self._looked_s = tasks, now_s
         for worker in workers:
             task = tasks.get(worker.index)
             running = self._ring.stops.running(worker)
-            if task is not None and running is not None and running.word == task.word:
+            if task is not None and running is not None and running.run == task.run:
                 self._see_to(worker, running, task, now_s)
 
     def _began_s(self, running: Running, now_s: float) -> float:

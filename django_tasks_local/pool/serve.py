@@ -5,12 +5,14 @@ import os
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from typing import NoReturn
 
 from django.core.exceptions import ImproperlyConfigured
 from django.tasks import task_backends
 from django.utils.module_loading import autodiscover_modules
 
+from django_tasks_local.policies import time_limit_of
 from django_tasks_local.ring import Ring, Role, attach_segment, fill_standard_descriptors
 from django_tasks_local.streams import flush_output, say_traceback
 
@@ -98,9 +100,8 @@ def _serve(
 ) -> None:
     backend = connections.backend_of(spec.alias)
     assert backend is not None, spec.alias
-    options = backend.checked_options
-    time_limits = (options.timeout, options.timeout_grace)
-    timetable = Timetable(ring, spec.schedule, time_limits, provisional=provisional)
+    time_limit = partial(time_limit_of, options=backend.checked_options)
+    timetable = Timetable(ring, spec.schedule, time_limit, provisional=provisional)
     close_connections()
 
     def start_worker(life: int, bell: int, to_close: list[int]) -> int:

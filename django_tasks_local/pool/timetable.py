@@ -10,7 +10,6 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from django_tasks_local.periodic import Periodic, find, moment_text
-from django_tasks_local.policies import run_limits
 from django_tasks_local.ring import Due, Entry, Outcome, PoolState, Ring, Role, Row
 from django_tasks_local.schedules import EMPTY, Schedule
 from django_tasks_local.timings import NEVER_NS, SECOND_NS, Act, judge
@@ -63,7 +62,7 @@ class Timetable:
     Args:
         ring: The ring, attached as POOL.
         schedule: The alias's SCHEDULE, as this pool has read it.
-        time_limits: The alias's TIMEOUT and TIMEOUT_GRACE, in seconds.
+        time_limit: Returns the `time_limit_word` of a task with a function.
         provisional: A script has started this pool: where its settings have no SCHEDULE, those of
             the servers may have one.
         clock: Returns the Unix time in ns.
@@ -73,7 +72,7 @@ class Timetable:
         self,
         ring: Ring,
         schedule: Schedule = EMPTY,
-        time_limits: tuple[float | None, float] = (None, 0.0),
+        time_limit: Callable[[object], int] = lambda function: 0,
         *,
         provisional: bool = False,
         clock: Callable[[], int] = time.time_ns,
@@ -91,8 +90,7 @@ class Timetable:
                 logger.error("alias=%s SCHEDULE %r does not run: %s", ring.alias, entry.name, error)
                 continue
             arguments = ring.encode_arguments((entry.args, entry.kwargs))
-            limit = run_limits(periodic.task.func, *time_limits)
-            self._jobs.append(_Job(periodic, arguments, limit))
+            self._jobs.append(_Job(periodic, arguments, time_limit(periodic.task.func)))
         self._next_ns = 0
         self._look_at = 0.0
 

@@ -214,7 +214,8 @@ One for each periodic task. Its times up to SETTLED have fired, or never will.
                       in the upper half the chained outcome's table
  136  STOP            0, or why the task is to stop: 1 << 63 | what a LOST record says
  144  METADATA_CHAIN  first extent of the metadata, 0: it has none
- 152  meta, arguments, outcome: as far as each fits
+ 152  HISTORY_CHAIN   first extent of the history of earlier attempts, 0: there were none
+ 160  meta, arguments, outcome: as far as each fits
  ...
  -88  progress        a sequence word (generation << 16 | number, odd while it is written),
                       done and total as doubles, 64 bytes of UTF-8
@@ -233,16 +234,23 @@ One for each periodic task. Its times up to SETTLED have fired, or never will.
 Large bytes are a piece of their own, so that they are copied straight into the new object and
 checked there. Opcodes are copied to private memory, checked, and only then looked at.
 
-### Metadata, by byte
+### Metadata and history, by byte
 
 ```text
-   0  LENGTH          of the JSON
-   8  CRC             of the commit word of its slots, LENGTH and the upper half: that of the JSON
-  16  the JSON        an object, ASCII
+   0  LENGTH          of the data
+   8  CRC             of the commit word of its slots, LENGTH and the upper half, begun with its
+                      kind; in the upper half that of the data
+  16  the data        metadata: JSON, an object, ASCII; a history:
+  16  FIRST_STARTED   when the first attempt began, unix ns
+  24  LAST_STARTED    when the last one began
+  32  ATTEMPTS        how many there are << 32 | how many errors are kept
+  40  workers         pid << 32 | serial, of each attempt
+ ...  errors          length of the class path << 32 | of the traceback, and these in UTF-8
 ```
 
-Metadata may change in any state, and any process may change it. A change is a new block and one
-store to METADATA_CHAIN: a reader sees the old block or the new one, or tries again.
+Metadata may change in any state, and any process may change it. A history has the attempts before
+the present or last one; whoever ends an attempt changes it. A change is a new block and one store
+to the word that names it: a reader sees the old block or the new one, or tries again.
 
 An extent is a run of neighbouring slots, `length << 32 | first slot`; the link word of its first
 slot is the next extent. Every byte that a read returns is covered by a CRC-32, but for the
@@ -311,6 +319,8 @@ OTHERS >= records that are WRITING or RUNNING by the entry, but for CURRENT
 ENTRIES_USED > index of every entry in use
 FIRING of every row is 0
 every chained slot names one head, and one chain of that head reaches it
+a READY record has no outcome and no reason to stop
+a history has 1 to 1,000 attempts, and 1 to 10 errors
 ```
 
 ## What a death leaves behind
@@ -340,12 +350,15 @@ the pool of the ring, a site, or a process that asks for that very result.
 | hire | before the workers are started | places that nobody uses | its next turn, or its death |
 | | while it is WANTED | a wish of a dead pool | the next worker that looks |
 | give way | before its process ends | a place that counts as free | its pool's next turn |
-| run | at any moment | RUNNING by a dead entry | settled: LOST |
+| run | at any moment | RUNNING by a dead entry | settled: LOST, or READY as after a retry |
 | cancel | before W = LOST | READY, and marked as leaving the queue | next: its old place |
 | | after W = LOST | a finished record in a FIFO or the heap, and in no list | next: the newest |
 | | of a running one, after STOP | its pool is not woken | the pool, within a second |
 | kill | before the signal | a task that cannot be finished: STOP says why | settled: LOST |
 | report | between two stores | an odd sequence word: no progress is shown | nobody needs to |
+| retry | before HISTORY_CHAIN | RUNNING by a dead entry; slots that no record reaches | settled |
+| | after HISTORY_CHAIN | RUNNING, its own attempt the last of its history | settled: READY |
+| | after W = READY | a task in no FIFO and no heap; likewise the old slots | next: it runs |
 | finish | before W | a result that nobody reads; chained slots | settled: LOST, slots freed |
 | | after W | a finished record in no list | next |
 | | before it wakes those who wait | sleepers | nobody needs to: they look twice a second |
@@ -370,9 +383,9 @@ WRITING it frees itself. Bytes that another program wrote over are another matte
 by CRC, `Upkeep.check` names them, and `Upkeep.repair` drops those records and keeps the rest.
 """
 
-# Imported at first use: a pool that loses the race to start ends before it has imported Django.
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .door import __getattr__ as __getattr__
 
 if TYPE_CHECKING:
     from .firing import Due, Outcome
@@ -380,6 +393,7 @@ if TYPE_CHECKING:
     from .format.layout import Geometry
     from .look import Look
     from .records.codes import code_digest
+    from .records.killing import Run
     from .records.loss import Loss, loss_word
     from .records.schedule import Row
     from .ring import Ring
@@ -393,35 +407,9 @@ if TYPE_CHECKING:
     from .stops import Running
 
 __all__ = [
-    "ANY_SERVER", "Due", "Entry", "Geometry", "Leadership", "Limits", "Look", "Loss",
-    "Outcome", "PoolState", "Ring", "Role", "Row", "Running", "attach_segment", "code_digest",
+    "ANY_SERVER", "Due", "Entry", "Geometry", "Leadership", "Limits", "Look", "Loss", "Outcome",
+    "PoolState", "Ring", "Role", "Row", "Run", "Running", "attach_segment", "code_digest",
     "fill_standard_descriptors", "format_id", "loss_word", "random_id", "ring_exists",
     "ring_is_attached", "ring_name", "sites_elsewhere", "standard_descriptors", "sweep_temporary",
     "unlink_objects", "unlink_unattached",
 ]  # fmt: skip
-
-_NAMES = {
-    ".firing": "Due Outcome",
-    ".format.ids": "format_id random_id",
-    ".format.layout": "Geometry",
-    ".look": "Look",
-    ".records.codes": "code_digest",
-    ".records.loss": "Loss loss_word",
-    ".records.schedule": "Row",
-    ".ring": "Ring",
-    ".shm.entries": "Entry PoolState Role",
-    ".shm.leadership": "ANY_SERVER Leadership",
-    ".shm.limits": "Limits",
-    ".shm.neighbours": "sites_elsewhere",
-    ".shm.objects": "fill_standard_descriptors standard_descriptors",
-    ".shm.removal": "ring_is_attached sweep_temporary unlink_objects unlink_unattached",
-    ".shm.segment": "attach_segment ring_exists ring_name",
-    ".stops": "Running",
-}
-_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return getattr(import_module(_MODULES[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

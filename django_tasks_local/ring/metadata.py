@@ -5,7 +5,7 @@ metadata or the new, and slots that no record reaches: the next process rebuilds
 """
 
 from .format import layout as at
-from .format.metadata import Block
+from .format.blocks import Block
 from .operations import AGAIN, Operations, Request, Written
 from .records.reader import Found
 from .records.table import Room

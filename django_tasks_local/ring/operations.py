@@ -8,12 +8,14 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from django_tasks_local.ring.format.blocks import Block
 from django_tasks_local.ring.format.head import (
     CLAIM_AT,
     CLAIM_END,
     PROGRESS_BYTES,
     S_ARGUMENTS_BYTES,
     S_ARGUMENTS_CHAIN,
+    S_HISTORY_CHAIN,
     S_META_BYTES,
     S_METADATA_CHAIN,
     S_OUTCOME_CHAIN,
@@ -23,7 +25,6 @@ from django_tasks_local.ring.format.head import (
     seal_request,
 )
 from django_tasks_local.ring.format.ids import with_slot
-from django_tasks_local.ring.format.metadata import Block
 from django_tasks_local.ring.records.loss import Loss, loss_word, noted_loss
 from django_tasks_local.ring.records.reader import Found
 from django_tasks_local.ring.records.slots import Wanted
@@ -122,7 +123,7 @@ class Operations:
         words[word + S_META_BYTES] = len(request.meta)
         words[word + S_ARGUMENTS_BYTES] = len(request.arguments)
         words[word + S_ARGUMENTS_CHAIN] = 0
-        words[word + S_METADATA_CHAIN] = 0
+        words[word + S_METADATA_CHAIN] = words[word + S_HISTORY_CHAIN] = 0
         words[table.commit + slot] = at.head_word(at.WRITING, generation, self._registry.index)
         words[at.H_UNFINISHED] += 1
         return Room.ENOUGH

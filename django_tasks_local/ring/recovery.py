@@ -7,6 +7,7 @@ import time
 from array import array
 from typing import Final
 
+from django_tasks_local.ring.records import retrying
 from django_tasks_local.ring.records.loss import noted_loss
 from django_tasks_local.ring.records.table import Table
 
@@ -16,6 +17,7 @@ from .format.head import (
     OUTCOME_END,
     S_ARGUMENTS_BYTES,
     S_GENERATION,
+    S_HISTORY_CHAIN,
     S_META_BYTES,
     S_METADATA_CHAIN,
     S_OUTCOME_BYTES,
@@ -40,6 +42,9 @@ def settle_record(table: Table, slot: int, index: int, loss: int, keep: int) -> 
     """
     words = table.words
     if table.is_run_by(slot, index):
+        if retrying.is_over(table, slot) and not noted_loss(table.head(slot).stop):
+            retrying.make_ready(table, slot)  # its death came in the middle of a retry
+            return 0
         mark_lost(table, slot, loss, keep)
         return slot
     if table.is_owned_by(slot, index, at.WRITING):
@@ -236,6 +241,8 @@ class _Records:
             wanted.append((chain, size, state != at.RUNNING))
         if chain := words[head + S_METADATA_CHAIN]:
             wanted.append((chain, self._table.metadata.block_bytes(chain), True))
+        if chain := words[head + S_HISTORY_CHAIN]:
+            wanted.append((chain, self._table.history.block_bytes(chain), True))
         used[slot] = 1
         if not wanted:  # as most are
             return 1

@@ -6,7 +6,7 @@ from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from django_tasks_local.store import task_path
 
 from .format import layout as at
-from .format.metadata import BLOCK_HEAD_BYTES, Block, most_bytes
+from .format.blocks import BLOCK_HEAD_BYTES, Block, most_bytes
 from .operations import Request
 from .records.payload import Pickled
 from .records.table import Table

@@ -10,6 +10,7 @@ from typing import Final
 import posix_ipc
 from django.tasks import TaskResultStatus
 
+from django_tasks_local.attempts import TaskErrorText
 from django_tasks_local.ring.format.head import (
     OUTCOME_AT,
     OUTCOME_END,
@@ -45,6 +46,7 @@ from .look import Counts
 from .operations import AGAIN, TOLD_TO_STOP, Request
 from .parts import Parts
 from .refusals import Refusals
+from .retries import Retries
 from .stops import Cancelled, Stops
 from .upkeep import Upkeep
 
@@ -69,8 +71,7 @@ class Ring:
         codes: Whose tasks are in the ring.
         workforce: How pools share MAX_WORKERS.
         expiry: When finished results expire.
-        killing: Workers that are to be killed.
-        stops: Tasks that are to stop.
+        killing, stops: Workers that are to be killed, tasks that are to stop.
         firing: Periodic tasks.
     """
 
@@ -99,7 +100,8 @@ class Ring:
         self.segment, self.words = parts.segment, parts.words
         self.registry, self.codes = parts.registry, parts.codes
         self.workforce = Workforce(parts.registry, parts.codes, parts.mutex)
-        self.upkeep = Upkeep(parts, self.workforce)
+        self._retries = Retries(parts.table, parts.registry, parts.reader)
+        self.upkeep = Upkeep(parts, self.workforce, self._retries)
         self.attachment = Attachment(
             parts, self.upkeep.settle_dead, limits, role, path=path, digest=digest, pool=pool
         )
@@ -109,10 +111,8 @@ class Ring:
         self._operations, self._waiters = parts.operations, parts.waiters
         self._semaphores = parts.semaphores
         self._run = self.attachment.run
-        self._bytes = parts.segment.bytes
-        self._commit = parts.table.commit
-        self._slots_at = parts.table.geometry.slots_at
-        self._size = parts.table.geometry.slot_size
+        self._bytes, self._commit = parts.segment.bytes, parts.table.commit
+        self._slots_at, self._size = parts.table.geometry.slots_at, parts.table.geometry.slot_size
         self._inline = inline_bytes(self._size)
         self.expiry = Expiry(parts.table, parts.mutex)
         self.killing = Killing(parts.table, parts.mutex)
@@ -304,8 +304,9 @@ class Ring:
         if self.words[offset // 8 + S_OUTCOME_CHAIN]:  # an earlier attempt was interrupted
             self._run(self._operations.drop_outcome_chain, claim)
         slots, chain = 1, 0
-        if head.arguments_chain:
-            slots += at.slots_for(head.request_bytes, self._size)
+        # A claim that is closed has an end, or a retry, that was interrupted.
+        if head.arguments_chain or head.history_chain or not claim.is_open:
+            slots = self._table.slots_before_end(claim.slot, head)
         size = len(outcome)
         if isinstance(outcome, bytes) and (start := outcome_at(head, size, self._inline)):
             start += offset
@@ -333,6 +334,15 @@ class Ring:
         if self.registry.marked(WAITS):  # a thread that it has left, or an interrupted wait
             self._run(self._waiters.end_task)
         return now_ns
+
+    def retry(self, claim: RingClaim, *, error: TaskErrorText, due_ns: int) -> bool:
+        """Make a claimed task READY again; see ``store.Store`` and `Retries.retry`."""
+        if not self._retries.retry(self._run, claim, error, due_ns):
+            return False
+        self._run(self._waiters.end_task)
+        if due_ns <= time.time_ns() + SOON_NS:
+            self.upkeep.wake(1, at.code_of(claim.head.origin))
+        return True
 
     def wait_for_change(self, found: Found, timeout_s: float) -> None:
         """Wait until a record has ended, or for `timeout_s`; it may return early.

@@ -59,7 +59,7 @@ class Cancelled(Enum):
 
 
 class Running(NamedTuple):
-    """What a worker runs right now, in numbers; its commit word tells it from any other task."""
+    """What a worker runs right now, in numbers; `run` tells it from any other attempt."""
 
     slot: int
     word: int
@@ -70,7 +70,7 @@ class Running(NamedTuple):
     @property
     def run(self) -> Run:
         """What `Killing.note` wants to know of it."""
-        return Run(self.slot, self.word)
+        return Run(self.slot, self.word, self.started_at_ns)
 
 
 class Stops:

@@ -19,6 +19,7 @@ from django_tasks_local.ring.shm.limits import shared_drain_timeout_s, shared_ma
 from . import recovery
 from .format import layout as at
 from .parts import Parts
+from .retries import Retries
 
 # Each step in a hold of its own; the pool has other things to see to.
 _STEPS_AT_ONCE: Final = 32
@@ -33,20 +34,22 @@ class Upkeep:
     Args:
         parts: The ring.
         workforce: How pools share MAX_WORKERS.
+        retries: How lost tasks are tried again.
     """
 
-    def __init__(self, parts: Parts, workforce: Workforce) -> None:
+    def __init__(self, parts: Parts, workforce: Workforce, retries: Retries) -> None:
         self._parts = parts
         self._words = parts.words
         self._table = parts.table
         self._registry = parts.registry
         self._mutex = parts.mutex
         self._workforce = workforce
+        self._retries = retries
 
     # --- what the dead leave ------------------------------------------------------------------
 
     def settle(self, index: int, loss: int = 0) -> int:
-        """Settle what a dead process left, and return the slot of the task that was lost or 0.
+        """Settle what a dead process left, and return the slot of the task that it ran or 0.
 
         A pool does not insist here: it has signals to hear, and tries again.
 
@@ -78,7 +81,7 @@ class Upkeep:
         """Settle an entry if it is dead and its pool cannot do it with better knowledge.
 
         Returns:
-            Whether a task was lost with it.
+            Whether it was.
         """
         registry = self._registry
         if index >= at.ENTRIES or registry.alive(index):
@@ -88,10 +91,11 @@ class Upkeep:
             return False
         loss = Loss.POOL_DIED if registry.has_pool(index) else Loss.UNKNOWN
         commit, pid = registry.field(index, at.E_COMMIT), registry.field(index, at.E_PID)
-        lost = self._settle(self._mutex.try_run, index, loss_word(loss))
-        if commit >> at.ROLE_SHIFT == Role.POOL and registry.field(index, at.E_COMMIT) != commit:
+        self._settle(self._mutex.try_run, index, loss_word(loss))
+        settled = registry.field(index, at.E_COMMIT) != commit
+        if settled and commit >> at.ROLE_SHIFT == Role.POOL:
             logger.error("alias=%s the pool (pid %d) died", self._parts.alias, pid)
-        return bool(lost)
+        return settled
 
     def _settle(self, run: Callable[..., int | None], index: int, loss: int) -> int:
         operations = self._parts.operations
@@ -99,14 +103,20 @@ class Upkeep:
         if several:
             # One by one, each in a hold of its own; the list is made outside the lock.
             for slot in recovery.owned_by(self._table, index):
+                if self._retries.settle(run, slot, index, loss) is None:
+                    return 0
                 running = self._table.is_run_by(slot, index)
                 if not run(operations.settle_record, slot, index, loss):
                     return 0
                 if running:
                     self._tell_lost(slot)
+        current = self._registry.field(index, at.E_CURRENT)
+        retried = self._retries.settle(run, current, index, loss)
+        if retried is None:
+            return 0
         if lost := run(operations.settle_entry, index, loss, several) or 0:
             self._tell_lost(lost)
-        return lost
+        return lost or retried
 
     def _tell_lost(self, slot: int) -> None:
         self._parts.waiters.wake(slot)

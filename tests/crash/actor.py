@@ -19,11 +19,12 @@ from django_tasks_local.ring import Limits, Loss, Ring, Role, loss_word
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.records.loss import EXIT_DETACHED, is_cancelled, noted_loss
-from django_tasks_local.store import StopAsked
+from django_tasks_local.store import StopAsked, time_limit_word
 from tests.crash.cancelling import Canceller
 from tests.crash.firing import Firer
-from tests.crash.ledger import CANCELLED, ENDED, STARTED, Ledger
+from tests.crash.ledger import CANCELLED, ENDED, Ledger
 from tests.crash.monitor import Monitor, remove_monitor
+from tests.crash.retrier import Retrier, be_impatient, lost_attempts
 
 META: Final = b"tests.tasks:noop"
 # Whose code may be in the ring at the same time.
@@ -55,7 +56,7 @@ def metadata_of(task: int, rng: random.Random) -> bytes:
     return b'{"task":%d,"x":"%s"}' % (task, b"x" * rng.choice((0, 0, 20, 600, 3000)))
 
 
-class Actor(Canceller, Firer):
+class Actor(Canceller, Retrier, Firer):
     """Random operations of one thread."""
 
     def __init__(self, ring: Ring, ledger: Ledger, place: int, rng: random.Random) -> None:
@@ -94,8 +95,9 @@ class Actor(Canceller, Firer):
             metadata = metadata_of(task, self.rng) if self.rng.random() < 0.2 else b""
             priority = self.rng.choice((-100, 0, 0, 0, 7, 100))
             result_id, _ = self.ring.enqueue(
-                META, arguments, priority=priority, due_ns=due_ns, metadata=metadata
-            )
+                META, arguments, priority=priority, due_ns=due_ns, metadata=metadata,
+                time_limit=time_limit_word(None, 0, lost_attempts(task)),
+            )  # fmt: skip
             number = int(result_id.replace("-", ""), 16)
             self.ledger.accepted(task, number >> 64, number & 0xFFFFFFFFFFFFFFFF)
             self.ledger.add(self.place, "enqueued")
@@ -148,7 +150,9 @@ class Actor(Canceller, Firer):
         for result_id, ending in self._noted[-5:]:
             with suppress(TaskResultDoesNotExist):
                 found = self.ring.get(result_id)
-                if found.finished_at_ns and not found.outcome()[0].endswith(ending):
+                # The attempt that was noted may have been followed by others.
+                ended = found.finished_at_ns and not found.past
+                if ended and not found.outcome()[0].endswith(ending):
                     told = f"noted as {ending}, and is {found.outcome()}"
                     self.ledger.violation(f"{result_id} was {told}")
 
@@ -172,9 +176,7 @@ class Actor(Canceller, Firer):
             return
         self.ledger.add(self.place, "claimed")
         (task, data), _ = claim.arguments()
-        before = self.ledger.note(task, STARTED, self.place)
-        if before:
-            self.ledger.violation(f"task {task} was started by place {before - 1} already")
+        self.started(task, claim)
         self.note_time(task)
         if (task, data) != value_of(task) or claim.meta != META:
             self.ledger.violation(f"task {task} got wrong arguments")
@@ -183,6 +185,8 @@ class Actor(Canceller, Firer):
         if self.rng.random() < 0.2:
             with suppress(PayloadTooLarge):
                 self.ring.save_metadata(claim.result_id, metadata_of(task, self.rng), claim)
+        if self.fails(task, claim):
+            return
         self.ledger.note(task, ENDED, self.place)
         outcome = self.ring.encode(outcome_of(task))
         try:
@@ -223,6 +227,7 @@ class Actor(Canceller, Firer):
                 number, data = value_of(task)
             if found.metadata and json.loads(found.metadata)["task"] != task:
                 self.ledger.violation(f"task {task} shows wrong metadata")
+            self.compare_past(task, found.past)
             meta = found.meta  # it may be evicted at any moment, so nothing is read later
             outcome = found.outcome() if found.finished_at_ns else None
         except TaskResultDoesNotExist:
@@ -265,6 +270,7 @@ def live(name: str, ledger: Ledger, place: int, seed: str, until: float) -> None
     ledger.take_place(place)
     monitor = Monitor(ledger, place)
     monitor.install()
+    be_impatient()
     role, path = rng.choice((Role.SITE, Role.WORKER)), rng.choice(RELEASES)
     ring = Ring(name, "fuzz", LIMITS, role, path=path)
     monitor.segment = ring.segment

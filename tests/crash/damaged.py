@@ -9,6 +9,7 @@ from typing import Final
 from django_tasks_local.ring import Limits
 from django_tasks_local.ring.format import layout as at
 from tests.crash.noted import noted_value
+from tests.crash.retried import VERY_BUSY, retried_value, retry
 from tests.crash.scene import FAR_NS, SLOT, Scene, large_value, small_value
 
 # Three steps of slots, of which one has memory.
@@ -36,6 +37,11 @@ class Damaged(Scene):
         for number in range(4):
             self.enqueue(small_value(13 + number), due_ns=time.time_ns() + FAR_NS * (number + 1))
         self.enqueue(small_value(17), -3)
+        self.enqueue(retried_value(18), 60)
+        retry(self)
+        self.finish(self.claim(), "c" * 20)
+        self.enqueue(retried_value(19, 2), 60)
+        retry(self, VERY_BUSY)
         self.reserved = self.ring.counts().reserved_slots
         geometry = self.ring.segment.geometry
         self.places = [(0, at.COLUMNS_AT), *geometry.ranges(0, self.reserved)]

@@ -35,12 +35,14 @@ from tests.crash.ledger import (  # noqa: E402
     COUNTERS,
     ENDED,
     KINDS,
+    RETRIED,
     STARTED,
     STOPS,
     Ledger,
     percentile_ms,
 )
 from tests.crash.monitor import PAUSE_BOUND_S, Monitor  # noqa: E402
+from tests.crash.retrier import be_impatient, lost_attempts  # noqa: E402
 from tests.support import LONG_TIMEOUT, wait_for  # noqa: E402
 
 ROUND_S: Final = 15.0
@@ -171,6 +173,7 @@ class Verdict:
     def __init__(self, name: str, ledger: Ledger, kills: int) -> None:
         self.ledger = ledger
         self.kills = kills
+        be_impatient()
         place = ledger.places - 1  # nobody else's, and never taken
         Monitor(ledger, place).install()
         self.ring = Ring(name, "fuzz", LIMITS, Role.SITE)
@@ -197,7 +200,9 @@ class Verdict:
     def _problem(self, task: int, status: str, lost: set[int]) -> str:
         noted = self.ledger.noted
         match status:
-            case "READY" if noted(task, STARTED):
+            case "READY" if noted(task, STARTED) and not (
+                noted(task, RETRIED) or lost_attempts(task)
+            ):
                 return "it was started before"
             case "RUNNING":
                 return "nobody is alive to run it"

@@ -14,8 +14,8 @@ from django_tasks_local.ring.shm.lock import ByteLock
 from tests.support import wait_for
 
 # A task: its id in two words, then what has happened to it.
-TASK_WORDS: Final = 7
-ID_HIGH, ID_LOW, ACCEPTED, STARTED, ENDED, CANCELLED, MEANT = range(TASK_WORDS)
+TASK_WORDS: Final = 9
+ID_HIGH, ID_LOW, ACCEPTED, STARTED, ENDED, CANCELLED, STARTS, RETRIED, MEANT = range(TASK_WORDS)
 # Times of each of the two periodic tasks; what a task that came to nothing is meant for.
 TIMES: Final = 100_000
 NOTHING: Final = 2**63
@@ -27,7 +27,7 @@ NEXT, INSIDE, STOPS, LOST, PID = range(5)
 # Counters of a place, added up at the end.
 COUNTERS: Final = (
     "entries", "rebuilds", "enqueued", "claimed", "finished", "reads", "interrupts", "forks",
-    "fork_kills", "lost", "noted", "cancelled", "fired",
+    "fork_kills", "lost", "noted", "cancelled", "retried", "fired",
 )  # fmt: skip
 FIRST_COUNTER: Final = 5
 
@@ -171,6 +171,14 @@ class Ledger:
         at = self._tasks_at + task * TASK_WORDS + which
         before = int(self.words[at])
         self.words[at] = place + 1
+        return before
+
+    def start(self, task: int, place: int) -> int:
+        """Notes that an attempt of a task STARTED; returns how many had been noted before."""
+        self.note(task, STARTED, place)
+        at = self._tasks_at + task * TASK_WORDS + STARTS
+        before = int(self.words[at])
+        self.words[at] = before + 1
         return before
 
     def noted(self, task: int, which: int) -> bool:

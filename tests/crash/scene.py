@@ -1,6 +1,5 @@
-"""Start states of a ring for the crash tests, and what must hold whatever died in them."""
+"""A ring for the crash tests, what is known of its tasks, and what must hold whatever died."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,12 +11,12 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from django_tasks_local.exceptions import ArgumentsDropped
 from django_tasks_local.ring import Limits, Ring, Role, ring_name, unlink_objects
 from django_tasks_local.ring.format import layout as at
-from django_tasks_local.ring.records.slots import Wanted
+from django_tasks_local.store import time_limit_word
 from tests.crash.derived import derived
-from tests.crash.noted import metadata_of, noted
+from tests.crash.noted import metadata_of
+from tests.crash.retried import compare_attempts
 from tests.crash.steps import die_in_child
 from tests.rings import ring_address
-from tests.support import wait_for
 
 META: Final = b"tests.tasks:noop"
 SLOT: Final = 512
@@ -57,6 +56,8 @@ class Record:
     outcome: Any = None
     deferred: bool = False
     metadata: bytes = b""
+    past: list[tuple[str, str]] = field(default_factory=list)  # errors of earlier attempts
+    lost_again: bool = False  # it runs by a dead process, and is to be tried again
 
 
 @dataclass
@@ -68,6 +69,9 @@ class Scene:
         finished: Ids of finished tasks, the least recently used first.
         claims: What this process has claimed.
         saved: Metadata that the dead operation may have given to any task.
+        failed: How the dead operation may have failed an attempt of a task, to be tried again.
+        later: Whether that task waits then until some time.
+        moved: Those of which `verify` found that it has.
     """
 
     limits: Limits = SMALL
@@ -76,6 +80,9 @@ class Scene:
     finished: list[str] = field(default_factory=list)
     claims: dict[str, Any] = field(default_factory=dict)
     saved: bytes | None = None
+    failed: tuple[str, str] | None = None
+    later: bool = False
+    moved: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.ring = self.attach()
@@ -108,13 +115,15 @@ class Scene:
     # --- making a state -------------------------------------------------------------------
 
     def enqueue(
-        self, arguments: Any, priority: int = 0, due_ns: int = 0, site: Ring | None = None
-    ) -> str:
+        self, arguments: Any, priority: int = 0, due_ns: int = 0, site: Ring | None = None,
+        lost_attempts: int = 0,
+    ) -> str:  # fmt: skip
         """Accepts a task."""
         ring, metadata = site or self.ring, metadata_of(arguments)
         result_id, _ = ring.enqueue(
-            META, ring.encode(arguments), priority=priority, due_ns=due_ns, metadata=metadata
-        )
+            META, ring.encode(arguments), priority=priority, due_ns=due_ns, metadata=metadata,
+            time_limit=time_limit_word(None, 0, lost_attempts),
+        )  # fmt: skip
         record = Record(arguments, READY, priority, deferred=due_ns > 0, metadata=metadata)
         self.records[result_id] = record
         return result_id
@@ -179,7 +188,11 @@ class Scene:
         assert time.monotonic() - started < AT_ONCE_S
         assert all(each.alive for each in self.ring.registry.attachments())
         self.assert_sound()
+        self.moved = []
         statuses = {key: self.status_of(key) for key in self.records}
+        before = dict(self.records)
+        for key in self.moved:  # it waits behind the others
+            self.records[key] = replace(self.records.pop(key), deferred=self.later)
         for key, record in self.records.items():
             right = allowed.get(key, {record.status})
             if record.status in (SUCCESSFUL, FAILED):
@@ -189,6 +202,7 @@ class Scene:
         assert not order or kept == self.finished[-len(kept) or 99 :], "eviction out of order"
         self.drain(statuses, extra)
         self.assert_sound()
+        self.records = before
 
     def assert_sound(self) -> None:
         """The ring's own audit finds nothing, and rebuilding what is derived changes nothing."""
@@ -214,6 +228,8 @@ class Scene:
             return GONE
         assert found.meta == META
         assert found.metadata in (record.metadata, self.saved)
+        if compare_attempts(found, record, self.failed) and not record.lost_again:
+            self.moved.append(result_id)
         try:
             assert found.arguments() == record.arguments
         except ArgumentsDropped:
@@ -241,7 +257,10 @@ class Scene:
                 order.append(claim.result_id)
                 assert claim.arguments() == self.records[claim.result_id].arguments
             self.ring.finish(claim, successful=True, outcome=self.ring.encode("drained"))
-            assert self.ring.get(claim.result_id).outcome() == "drained"
+            found = self.ring.get(claim.result_id)
+            assert (found.outcome(), found.past, bool(found.worker_id)) == (
+                "drained", claim.past, True,
+            )  # fmt: skip
         assert order == waiting
         counts = self.ring.counts()
         running = [key for key, status in statuses.items() if status == RUNNING]
@@ -252,120 +271,3 @@ class Scene:
         assert len(deferred) <= counts.deferred <= len(deferred) + (extra is not None)
         new_id, _ = self.ring.enqueue(META, self.ring.encode(((), {})), priority=0, due_ns=0)
         assert self.ring.get(new_id).arguments() == ((), {})
-
-
-# --- the states ----------------------------------------------------------------------------
-
-
-def empty(scene: Scene) -> None:
-    """Nothing was ever in it."""
-
-
-def waiting(scene: Scene) -> None:
-    """Tasks of several priorities, and a few results."""
-    scene.done(small_value(1), "one")
-    scene.done(small_value(2), ("app.Error", "text"), successful=False)
-    for number, priority in ((3, 0), (4, 7), (5, 0), (6, -100)):
-        scene.enqueue(small_value(number), priority)
-
-
-def running(scene: Scene) -> None:
-    """Two tasks that run, one of them by a dead process."""
-    scene.done(small_value(1), "one")
-    scene.enqueue(small_value(2))
-    scene.claim()
-    scene.enqueue(small_value(3))
-    scene.lose_a_worker(lambda ring, claim: claim.report(1, 2, "half"))
-    scene.enqueue(small_value(4))
-    scene.enqueue(small_value(5), 3)
-
-
-def full(scene: Scene) -> None:
-    """Results fill every slot, so whoever needs one must evict."""
-    scene.enqueue(small_value(0))
-    number = 1
-    while scene.ring.counts().free_slots > scene.limits.max_workers:
-        spare = scene.ring.counts().free_slots - scene.limits.max_workers
-        slots = max(0, min(8, spare - 1))
-        scene.done(small_value(number), bytes(SLOT * slots - 60) if slots else None)
-        number += 1
-
-
-def crowded(scene: Scene) -> None:
-    """Arguments of results fill every slot: some of them go before any result does."""
-    scene.enqueue(small_value(0))
-    scene.done(small_value(1), "small")
-    number = 2
-    while scene.ring.counts().free_slots > scene.limits.max_workers:
-        spare = scene.ring.counts().free_slots - scene.limits.max_workers
-        slots = max(0, min(8, spare - 1))
-        scene.done(large_value(number, slots) if slots else small_value(number), "small")
-        number += 1
-
-
-def deferred(scene: Scene) -> None:
-    """Tasks that wait for their time, and two whose time has just come."""
-    scene.done(small_value(1), "one")
-    now_ns = time.time_ns()
-    for number, delay_ns in ((2, FAR_NS), (3, 20_000_000), (4, 2 * FAR_NS), (5, 20_000_001)):
-        scene.enqueue(small_value(number), due_ns=now_ns + delay_ns)
-    due = list(scene.records)[2], list(scene.records)[4]
-    wait_for(lambda: time.time_ns() > now_ns + 21_000_000)
-    for key in due:
-        scene.records[key].deferred = False
-
-
-def chained(scene: Scene) -> None:
-    """Large payloads, whole ones and those of the dead."""
-    scene.done(large_value(1), "a" * 1000)
-    scene.done(large_value(2), "small")
-    scene.enqueue(large_value(3))
-
-    def half_a_result(ring: Ring, claim: Any) -> None:
-        ring._operations.chain_outcome(claim, Wanted(3, ring._table.owner_word(claim.slot)), 0)
-
-    scene.lose_a_worker(half_a_result)
-    scene.enqueue(large_value(4, 2))
-
-    def half_a_request() -> None:
-        ring = scene.attach()
-        ring._table.slots.write = lambda *_: os.kill(os.getpid(), 9)  # type: ignore[method-assign]
-        ring.enqueue(META, ring.encode(large_value(5)), priority=0, due_ns=0)
-
-    die_in_child(half_a_request)
-
-
-def holes(scene: Scene) -> None:
-    """No two free slots are neighbours, and large payloads lie in single ones."""
-    number = 1
-    scene.ring.attachment.set_limits(replace(scene.limits, max_results=100))
-    while scene.ring.counts().free_slots > scene.limits.max_workers:
-        scene.done(small_value(number), None)
-        number += 1
-    for key in scene.finished[::2]:
-        scene.ring.get(key)
-        scene.finished.remove(key)
-        scene.finished.append(key)
-    scene.ring.attachment.set_limits(replace(scene.limits, max_results=number // 2))
-    scene.ring.upkeep.trim()
-    scene.ring.attachment.set_limits(replace(scene.limits, max_results=100))
-    scene.done(large_value(number), "a" * 1000)
-    scene.enqueue(large_value(number + 1))
-
-
-def codes(scene: Scene) -> None:
-    """Tasks of two releases, in both lanes of the one, and one whose time comes later."""
-    scene.done(small_value(1), "one")
-    green = scene.attach(path=GREEN)
-    scene.enqueue(small_value(2))
-    scene.enqueue(small_value(3), 5, site=green)
-    scene.ring.upkeep.set_runnable_up_to(scene.ring.registry.serial)
-    scene.enqueue(small_value(4))
-    scene.enqueue(small_value(5), site=green)
-    scene.enqueue(small_value(6), due_ns=time.time_ns() + FAR_NS, site=green)
-
-
-STATES: Final = {
-    state.__name__: state
-    for state in (empty, waiting, running, full, holes, crowded, deferred, chained, noted, codes)
-}

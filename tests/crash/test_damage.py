@@ -16,6 +16,7 @@ from django_tasks_local.ring.format import ids
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.records import payload, reader
 from tests.crash.damage import run
+from tests.crash.retried import retried_value, retry
 from tests.crash.scene import FAR_NS, GONE, LOST, RUNNING, SMALL, Scene, large_value, small_value
 from tests.crash.steps import in_child
 
@@ -42,6 +43,8 @@ def scene() -> Iterator[Scene]:
     made.enqueue(large_value(7))
     made.enqueue(small_value(8), due_ns=FAR_NS * 10**6)
     made.enqueue(small_value(9), -3)
+    made.enqueue(retried_value(10), 50)
+    retry(made)
     made.save()
     yield made
     made.close()

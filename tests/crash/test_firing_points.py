@@ -13,9 +13,10 @@ from django_tasks_local.ring import Due, Outcome, Ring, Role
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from tests.crash.noted import metadata_of, noted_value
-from tests.crash.scene import META, SMALL, STATES, Scene
+from tests.crash.operations import Operation
+from tests.crash.scene import META, SMALL, Scene
+from tests.crash.states import STATES
 from tests.crash.steps import Steps, kill_everywhere
-from tests.crash.test_points import Operation
 
 NAME, OTHER, TIMING, BEGIN_NS, TIME_NS = 5, 6, 7, 10**18, 10**18 + 1
 FIRED = noted_value(904)

@@ -27,5 +27,5 @@ def test_random_kills(seed: int) -> None:
     assert summary["violations"] == []
     assert run.returncode == 0
     assert summary["kills"] > 5 * SECONDS
-    happened = ("entries", "rebuilds", "lost", "stops", "interrupts", "forks")
+    happened = ("entries", "rebuilds", "lost", "stops", "interrupts", "forks", "retried")
     assert not [what for what in happened if not summary[what]]

@@ -128,6 +128,7 @@ class Evicted:
 
     finished_at_ns = 0
     metadata = b""
+    past = None
 
     def arguments(self) -> tuple[tuple[int, bytes], dict[str, Any]]:
         """Those of task 0."""

@@ -14,9 +14,11 @@ from types import CodeType
 import pytest
 
 from django_tasks_local.ring import Role
-from tests.crash.scene import AT_ONCE_S, SMALL, STATES, Scene
+from tests.crash.operations import Operation
+from tests.crash.scene import AT_ONCE_S, SMALL, Scene
+from tests.crash.states import STATES
 from tests.crash.test_firing_points import FIRING
-from tests.crash.test_points import OPERATIONS, Operation, verification
+from tests.crash.test_points import OPERATIONS, verification
 
 TOOL = sys.monitoring.DEBUGGER_ID
 RING = os.path.join("django_tasks_local", "ring") + os.sep
@@ -126,6 +128,7 @@ ALL = OPERATIONS | FIRING
 STATE = {
     "enqueue_large": "chained", "finish_large": "chained", "promote": "deferred",
     "settle": "running", "note_kill": "running", "settle_noted": "running",
+    "retry_large": "retried", "cancel_retried": "retried",
     "save": "noted", "save_own": "noted", "save_finished": "noted", "clear_metadata": "noted",
 }  # fmt: skip
 # A repair has thousands of points, all of the same kind; sharing limits has next to none.

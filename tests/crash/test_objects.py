@@ -10,7 +10,8 @@ from django_tasks_local.ring import Limits, Ring, Role, ring_name, unlink_object
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm import segment
 from django_tasks_local.ring.shm.objects import segment_path
-from tests.crash.scene import GROWING, META, SMALL, STATES, Scene, large_value, small_value
+from tests.crash.scene import GROWING, META, SMALL, Scene, large_value, small_value
+from tests.crash.states import STATES
 from tests.crash.steps import NEVER, Steps, in_child, kill_everywhere
 
 OTHER = Limits(2, 8, 12, 1024, at.COLUMNS_AT + 124_832)

@@ -1,36 +1,48 @@
 """A SIGKILL at every write step of every operation of the ring, from several start states."""
 
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from django_tasks_local.ring import Look, Loss, Ring, Role, loss_word
-from django_tasks_local.ring.format import layout as at
-from django_tasks_local.ring.format.ids import format_id
+from django_tasks_local.ring import Look, Role
 from django_tasks_local.ring.records import expiry, order, slots, table
-from django_tasks_local.ring.records.killing import Run
-from tests.crash.noted import metadata_of, noted_value
+from tests.crash.noted import noted_value
+from tests.crash.operations import (
+    TOO_MUCH,
+    WITH_WORK,
+    Operation,
+    cancel_waiting,
+    claim_what_is_awaited,
+    end,
+    first_waiting,
+    next_task,
+    note_all,
+    oldest_result,
+    other_code,
+    put,
+    retry,
+    runs_of,
+    save,
+    waiting_ids,
+    wish_for_workers,
+)
+from tests.crash.retried import BUSY, VERY_BUSY
 from tests.crash.scene import (
     FAILED,
     FAR_NS,
-    GREEN,
     LOST,
     META,
     READY,
     SMALL,
-    STATES,
     SUCCESSFUL,
     Scene,
     large_value,
     small_value,
 )
-from tests.crash.steps import INSIDE, Steps, kill_everywhere
+from tests.crash.states import STATES
+from tests.crash.steps import Steps, kill_everywhere
 from tests.rings import change_limits
 
-TOO_MUCH = loss_word(Loss.MEMORY, 2048, 2**20)
 NEW = small_value(900)
 NEW_LARGE = large_value(901, 4)
 NEW_NOTED = noted_value(902)
@@ -40,135 +52,6 @@ OUTCOME = ["the", "outcome"]
 LARGE_OUTCOME = bytes(range(250)) * 3
 
 
-@dataclass(frozen=True)
-class Operation:
-    """What a child does, step by step, until it is killed.
-
-    Attributes:
-        act: The operation, with what `prepare` returned.
-        prepare: What comes before it, uncounted.
-        extra: Arguments of the task that may be there afterwards without anybody having its id.
-        ends: How the claimed task may end, where the operation is a finish.
-        claims: Whether it takes the next task.
-        stops: Whether a death from then on is told as something else than WorkerLost.
-        cancels: Which of the waiting tasks, by their slots, it cancels.
-        hits: Kinds of steps that it takes.
-        in_order: Whether it evicts the least recently used results first.
-        saves: Metadata that some task may have afterwards.
-    """
-
-    act: Callable[[Ring, Any], object]
-    prepare: Callable[[Ring], Any] = lambda ring: None
-    extra: Any = None
-    ends: str = ""
-    claims: bool = False
-    cancels: int | None = None
-    stops: bool = False
-    states: tuple[str, ...] = tuple(STATES)
-    hits: tuple[str, ...] = INSIDE
-    in_order: bool = True
-    saves: bytes | None = None
-
-
-def put(value: Any, delay_ns: int = 0) -> Callable[[Ring, Any], object]:
-    """Enqueues a value."""
-
-    def act(ring: Ring, _: Any) -> object:
-        due_ns = time.time_ns() + delay_ns if delay_ns else 0
-        return ring.enqueue(
-            META, ring.encode(value), priority=0, due_ns=due_ns, metadata=metadata_of(value)
-        )
-
-    return act
-
-
-def end(outcome: Any, successful: bool = True) -> Callable[[Ring, Any], object]:
-    """Finishes a claim."""
-
-    def act(ring: Ring, claim: Any) -> object:
-        return ring.finish(claim, successful=successful, outcome=ring.encode(outcome))
-
-    return act
-
-
-def waiting_ids(ring: Ring) -> list[str]:
-    """The ids of the tasks that wait, by their slots."""
-    table = ring._table
-    slots = [n for n in range(1, table.slots.reserved()) if table.state(n) == at.READY]
-    return [format_id(head.id_high, head.id_low) for head in map(table.head, slots)]
-
-
-WAITING = ("waiting", "full", "crowded", "deferred", "chained", "codes")
-
-
-def cancel_waiting(which: int, states: tuple[str, ...] = WAITING) -> Operation:
-    """Takes a waiting task out."""
-    return Operation(
-        lambda ring, result_id: ring.cancel(result_id, running=True),
-        lambda ring: waiting_ids(ring)[which], cancels=which,
-        states=states,
-    )  # fmt: skip
-
-
-def other_code(ring: Ring) -> Ring:
-    """A site of another release in the same process."""
-    return Ring(ring.name, "crash", ring.attachment.limits, Role.SITE, path=GREEN)
-
-
-def runs_of(ring: Ring) -> list[Run]:
-    """All that runs, be its worker dead or alive."""
-    runs = [ring.killing.run_of(worker) for worker in ring.registry.attachments()]
-    return [run for run in runs if run is not None]
-
-
-def note_all(ring: Ring) -> None:
-    """A pool has decided to kill every worker."""
-    assert all(ring.killing.note(run, TOO_MUCH) for run in runs_of(ring))
-
-
-def wish_for_workers(ring: Ring) -> None:
-    """Another code's pool wanted workers, and has died."""
-    ring.words[at.H_WANTED] = 1 << 3
-
-
-def first_waiting(ring: Ring) -> Any:
-    """A task that has not started."""
-    table = ring._table
-    slot = next(s for s in range(table.slots.reserved()) if table.state(s) == at.READY)
-    head = table.head(slot)
-    return ring.get(format_id(head.id_high, head.id_low))
-
-
-def claim_what_is_awaited(ring: Ring) -> Any:
-    """Claims a task for whose end somebody waits."""
-    ring.words[at.H_WAITED] = time.time_ns() + FAR_NS
-    return ring.claim()
-
-
-def oldest_result(ring: Ring) -> str:
-    """The id of the least recently used result."""
-    head = ring._table.head(ring.words[at.H_OLDEST])
-    return format_id(head.id_high, head.id_low)
-
-
-def next_task(ring: Ring) -> str:
-    """The id of the task that is claimed next."""
-    head = ring._table.head(ring._table.order.first(None)[0])
-    return format_id(head.id_high, head.id_low)
-
-
-def save(metadata: bytes) -> Callable[[Ring, Any], object]:
-    """Saves metadata of the task of an id, or of a claim."""
-
-    def act(ring: Ring, task: Any) -> object:
-        if isinstance(task, str):
-            return ring.save_metadata(task, metadata)
-        return ring.save_metadata(task.result_id, metadata, task)
-
-    return act
-
-
-WITH_WORK = ("waiting", "running", "full", "crowded", "deferred", "chained", "noted", "codes")
 OPERATIONS = {
     "enqueue": Operation(put(NEW), extra=NEW),
     "enqueue_deferred": Operation(put(NEW, 10**15), extra=NEW),
@@ -180,7 +63,7 @@ OPERATIONS = {
     ),
     "save_own": Operation(
         save(SAVED), lambda ring: ring.claim(), saves=SAVED, claims=True,
-        states=("waiting", "full", "noted"),
+        states=("waiting", "full", "noted", "retried"),
     ),
     "save_finished": Operation(
         save(SAVED), oldest_result, saves=SAVED, states=("full", "crowded", "noted")
@@ -200,6 +83,9 @@ OPERATIONS = {
     "finish_awaited": Operation(
         end(OUTCOME), claim_what_is_awaited, ends=SUCCESSFUL, claims=True, states=("waiting",)
     ),
+    "retry": retry(BUSY),
+    "retry_large": retry(VERY_BUSY),
+    "retry_later": retry(BUSY, FAR_NS),
     "wait": Operation(
         lambda ring, found: ring.wait_for_change(found, 0.001), first_waiting,
         states=("waiting", "deferred"), hits=("words",),
@@ -220,12 +106,17 @@ OPERATIONS = {
         lambda ring, _: [ring.get(task.result_id) for task, _ in Look(ring._table, "").running()],
         states=("running", "chained"),
     ),
-    "settle": Operation(lambda ring, _: ring.upkeep.settle_dead(), states=("running", "chained")),
+    "settle": Operation(
+        lambda ring, _: ring.upkeep.settle_dead(), states=("running", "chained", "retried")
+    ),
     "rebuild": Operation(lambda ring, _: ring.upkeep.rebuild()),
-    "repair": Operation(lambda ring, _: ring.upkeep.repair(), states=("running", "chained")),
+    "repair": Operation(
+        lambda ring, _: ring.upkeep.repair(), states=("running", "chained", "retried")
+    ),
     "cancel_first": cancel_waiting(0),
     "cancel_second": cancel_waiting(1, ("waiting", "deferred", "codes")),
     "cancel_last": cancel_waiting(-1),
+    "cancel_retried": cancel_waiting(0, ("retried",)),
     "cancel_running": Operation(
         lambda ring, claim: ring.cancel(claim.result_id, running=True), lambda ring: ring.claim(),
         claims=True, stops=True, states=("waiting", "chained"), hits=("words",),
@@ -243,7 +134,7 @@ OPERATIONS = {
     "sweep": Operation(
         lambda ring, _: ring.expiry.sweep(),
         lambda ring: change_limits(ring, result_ttl_s=1e-3, failure_ttl_s=1e-3),
-        states=("waiting", "full", "crowded", "chained"), in_order=False,
+        states=("waiting", "full", "crowded", "chained", "retried"), in_order=False,
     ),
     "note_kill": Operation(
         lambda ring, runs: [ring.killing.note(run, TOO_MUCH) for run in runs], runs_of,
@@ -283,6 +174,7 @@ def verification(scene: Scene, operation: Operation) -> Callable[[bool], None]:
     """What must hold after a death in `operation`."""
     next_up = scene.next_up()
     scene.saved = operation.saves
+    scene.failed, scene.later = operation.fails, operation.later
     target = None if operation.cancels is None else waiting_ids(scene.ring)[operation.cancels]
 
     def verify(completed: bool) -> None:
@@ -292,6 +184,8 @@ def verification(scene: Scene, operation: Operation) -> Callable[[bool], None]:
             allowed[next_up[0]] = ends if completed else {READY, LOST, *ends}
             if operation.ends:
                 allowed[next_up[0]] -= {READY}
+            if operation.fails:
+                allowed[next_up[0]] = {READY} if completed else {READY, LOST}
             if operation.stops:
                 allowed[next_up[0]] = {FAILED} if completed else {FAILED, LOST}
             scene.records[next_up[0]].outcome = None
@@ -299,6 +193,8 @@ def verification(scene: Scene, operation: Operation) -> Callable[[bool], None]:
             scene.assert_newest_or_ready(target)
             allowed[target] = {FAILED} if completed else {FAILED, READY}
         scene.verify(allowed, operation.extra, operation.in_order)
+        if completed and operation.fails:
+            assert scene.moved == next_up[:1]
 
     return verify
 
@@ -345,6 +241,7 @@ def test_death_at_every_step(scene: Scene, name: str, state: str) -> None:
         ("enqueue_large", "holes"),
         ("finish_large", "holes"),
         ("save_finished", "full"),
+        ("retry_large", "full"),
         ("settle", "chained"),
         ("promote", "deferred"),
         ("trim", "full"),
@@ -373,6 +270,8 @@ def test_death_between_pieces(
         ("finish_large", "full"),
         ("save_finished", "noted"),
         ("settle", "running"),
+        ("settle", "retried"),
+        ("retry", "waiting"),
     ],
 )
 def test_second_death_in_the_recovery(scene: Scene, name: str, state: str) -> None:

@@ -43,8 +43,10 @@ DJANGO_OPTIONS = {
 
 def _row_of(name: str, option: options.Option) -> list[str]:
     """An option's row in the table, but for its meaning."""
-    if dict in option.types:
-        return [f"[`{name}`](#{name.lower()})", "`{}`", "a dict", option.kinds[0]]
+    backends = "both" if len(option.kinds) > 1 else option.kinds[0]
+    if option.check:
+        default = getattr(option.default, "__name__", repr(option.default))
+        return [f"[`{name}`](#{name.lower()})", f"`{default}`", option.values, backends]
     derived = "`None`" if option.none_means else "derived"
     default = derived if option.default is None else f"{option.default:,}"
     values = f"{option.minimum:,} to {option.maximum:,}"
@@ -56,7 +58,6 @@ def _row_of(name: str, option: options.Option) -> list[str]:
         values += ", a timedelta"
     if option.none_means:
         values += ", or `None`"
-    backends = "both" if len(option.kinds) > 1 else option.kinds[0]
     return [f"[`{name}`](#{name.lower()})", default, values, backends]
 
 

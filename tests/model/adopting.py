@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine
 
 from django_tasks_local.ring import Ring
 from tests.model.model import LOST, READY, RUNNING, Model
-from tests.model.world import Clock, Look
+from tests.model.world import SECOND_NS, Clock, Look
 
 
 class Adopting(RuleBasedStateMachine):
@@ -26,6 +26,13 @@ class Adopting(RuleBasedStateMachine):
         self.adopt_evictions()
         self.model.adopt_drops(filter(self.look.dropped, list(self.model.kept)))
         self.adopt_lanes()
+        for key in self.model.running():  # whose attempt may be over by now
+            record = self.model.records[key]
+            if self.look.found_states()[key] == RUNNING and not record.over:
+                record.over = self.look.attempts(key) > record.attempts
+                if record.over:
+                    record.past, record.attempts = self.look.past(key), self.look.attempts(key)
+                    record.slots = self.look.slots(key)
 
     def adopt_lanes(self) -> None:
         self.model.adopt_lanes(self.look.lanes())
@@ -50,7 +57,7 @@ class Adopting(RuleBasedStateMachine):
     def adopt_deaths(self) -> None:
         """A reader may have settled what it found dead."""
         for key, state in self.look.found_states().items():
-            if state == LOST and self.model.records[key].status == RUNNING:
+            if state in (LOST, READY) and self.model.records[key].status == RUNNING:
                 self.settle_in_model(self.model.records[key].owner)
         self.kept_before = list(self.model.kept)
 
@@ -58,5 +65,31 @@ class Adopting(RuleBasedStateMachine):
         if index in self.dead:
             self.dead.remove(index)
         for key in self.model.running():
-            if self.model.records[key].owner == index:
+            record = self.model.records[key]
+            if record.owner == index and not self.lost_again(key):
                 self.model.finish(key, LOST, None, 0, self.clock.now_ns)
+
+    def lost_again(self, key: str) -> bool:
+        """Whether a task that was lost is tried again: as often as it may be, where there is room.
+
+        Its pause doubles with each attempt.
+        """
+        record = self.model.records[key]
+        if self.look.found_states().get(key) != READY:
+            may = record.attempts + 1 < record.lost_attempts and not (record.asked or record.over)
+            assert not may or not self.model.has_room_for_slots(1)
+            return False
+        if not record.over:
+            assert record.attempts + 1 < record.lost_attempts
+            assert not record.asked
+            assert self.model.has_room_for_slots(self.look.history_slots(key))
+            assert self.look.attempts(key) == record.attempts + 1
+            assert self.look.past(key)[-1][0].endswith(("WorkerLost", "MemoryExceeded"))
+            pause_s = 2**record.attempts
+            assert self.look.due(key) == self.clock.now_ns + pause_s * SECOND_NS
+        self.retried(key, self.look.due(key))
+        return True
+
+    def retried(self, result_id: str, due_ns: int) -> None:
+        """It waits again."""
+        raise NotImplementedError

@@ -34,6 +34,10 @@ class Record:
     finished_at_ns: int = 0
     noted: bool = False  # its pool was about to kill its worker
     metadata: bytes = b""
+    past: list[tuple[str, str]] = field(default_factory=list)  # errors that are kept of attempts
+    attempts: int = 0  # how many there were before this one
+    lost_attempts: int = 0  # up to so many, it is tried again where its worker dies
+    over: bool = False  # its attempt has failed, and it is not READY yet
 
 
 @dataclass
@@ -126,7 +130,7 @@ class Model:
 
     def enqueue(self, result_id: str, record: Record) -> None:
         """Adds what was accepted."""
-        record.slots = self.request_slots(record) + self.metadata_slots(record.metadata)
+        record.slots = self.slots_before_end(record)
         record.place = self.next_place()
         if not record.due_ns:
             record.lane = self.lane_of(record)
@@ -164,7 +168,26 @@ class Model:
     def drop_outcome(self, result_id: str) -> None:
         """Whoever tries again to finish gives back what the first attempt had taken."""
         record = self.records[result_id]
-        record.slots = self.request_slots(record) + self.metadata_slots(record.metadata)
+        record.slots = self.slots_before_end(record)
+
+    def slots_before_end(self, record: Record) -> int:
+        """Slots that a task occupies before it has an outcome."""
+        slots = self.request_slots(record) + self.metadata_slots(record.metadata)
+        return slots + self.history_slots(record.past, record.attempts)
+
+    def history_slots(self, errors: list[tuple[str, str]], attempts: int) -> int:
+        """Slots of a history: two words in front, three numbers, workers, and errors."""
+        texts = sum(8 + len(path) + len(text) for path, text in errors)
+        return self.metadata_slots(bytes(24 + 8 * attempts + texts)) if errors else 0
+
+    def has_room_for_history(self, errors: list[tuple[str, str]], attempts: int) -> bool:
+        """Whether all of these errors can be kept; makes room for them if so."""
+        kept = errors[:1] + errors[1:][-9:]
+        return self.has_room_for_slots(self.history_slots(kept, attempts))
+
+    def has_room_for_slots(self, count: int) -> bool:
+        """Whether a history of so many slots can be kept; makes room for it if so."""
+        return self.make_room(count, self.limits.max_workers)
 
     def next_place(self) -> int:
         """The next place in any order."""

@@ -17,7 +17,7 @@ from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from django_tasks_local.ring import Limits, Loss, Ring, Role, loss_word, ring_name, unlink_objects
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
-from django_tasks_local.store import Arguments, StopAsked
+from django_tasks_local.store import Arguments, StopAsked, time_limit_word
 from tests import rings as peers
 from tests.model.draws import interruptions, notes, sizes
 from tests.model.faults import Fault, attach_with_faults, half_an_enqueue
@@ -30,7 +30,6 @@ from tests.rings import META, Peer
 LIMITS: Final = Limits(
     3, 6, 9, 512, at.COLUMNS_AT + 58_832, result_ttl_s=15, failure_ttl_s=30
 )  # fmt: skip
-
 EXAMPLES: Final = int(os.environ.get("DTL_MODEL_EXAMPLES", "120"))
 # Hypothesis makes a failing example smaller for up to five minutes. Cut short it says "flaky".
 pytestmark = pytest.mark.time_limit(420 + EXAMPLES)
@@ -83,11 +82,13 @@ class RingMachine(Firing):
         delay_s=st.one_of(st.just(0), st.just(0), st.integers(-5, 20)),
         number=st.integers(0, 2),
         noted=notes,
+        lost_attempts=st.sampled_from([0, 0, 1, 2, 4]),
         fault=interruptions,
     )
     def enqueue(
-        self, size: int, priority: int, delay_s: int, number: int, noted: int, fault: int
-    ) -> None:
+        self, size: int, priority: int, delay_s: int, number: int, noted: int,
+        lost_attempts: int, fault: int,
+    ) -> None:  # fmt: skip
         """A task of any size, priority, time and code; it may be interrupted at any write."""
         site = self.sites[number]
         arguments: Arguments = ((bytes(size), uuid4().hex[:4]), {})
@@ -97,13 +98,14 @@ class RingMachine(Firing):
         if due_ns <= self.clock.now_ns:
             wanted.due_ns = 0
         wanted.code, wanted.serial = site.registry.code, site.registry.serial
-        wanted.metadata = os.urandom(noted)
+        wanted.metadata, wanted.lost_attempts = os.urandom(noted), lost_attempts
         told: list[str] = []
 
         def operation() -> None:
             result_id, _ = site.enqueue(
-                META, data, priority=priority, due_ns=due_ns, metadata=wanted.metadata
-            )
+                META, data, priority=priority, due_ns=due_ns, metadata=wanted.metadata,
+                time_limit=time_limit_word(None, 0, lost_attempts),
+            )  # fmt: skip
             told.append(result_id)
 
         waiting = self.model.waiting()
@@ -248,6 +250,7 @@ class RingMachine(Firing):
         assert found[0].status.name == status
         assert found[0].meta == META
         assert found[0].metadata == record.metadata
+        self.look.compare_attempts(found[0].past, record)
         assert found[0].cancelled == (record.asked and found[0].finished_at_ns > 0)
         self.look.compare_arguments(found[0], record.arguments, record.dropped)
         if record.status in (SUCCESSFUL, FAILED):

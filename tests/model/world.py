@@ -11,7 +11,8 @@ from django_tasks_local.ring import Ring
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.records.loss import STOP_ASKED
-from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model
+from django_tasks_local.ring.records.retrying import past_of
+from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record
 from tests.rings import ring_address
 
 SECOND_NS: Final = 1_000_000_000
@@ -106,6 +107,25 @@ class Look:
         """The metadata of a record."""
         slot = ring_address(result_id)[0]
         return self._table.metadata.current(slot, self._table.head(slot).generation)
+
+    def compare_attempts(self, past: Any, record: Record) -> None:
+        """Each attempt was counted, and the errors are those that are kept."""
+        assert (len(past.workers) if past else 0) == record.attempts
+        assert (list(past.errors) if past else []) == record.past
+
+    def past(self, result_id: str) -> list[tuple[str, str]]:
+        """The errors that a record keeps of earlier attempts."""
+        past = past_of(self._table, ring_address(result_id)[0])
+        return list(past.errors) if past else []
+
+    def attempts(self, result_id: str) -> int:
+        """How many attempts its history has."""
+        past = past_of(self._table, ring_address(result_id)[0])
+        return len(past.workers) if past else 0
+
+    def history_slots(self, result_id: str) -> int:
+        """How many slots its history occupies."""
+        return self._table.history.slots_of(ring_address(result_id)[0])
 
     def recency(self) -> list[str]:
         """Finished records by use."""

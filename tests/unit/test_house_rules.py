@@ -21,9 +21,8 @@ TESTS = ROOT / "tests"
 # Its docstring is a page of the documentation, and grows with the layout.
 DRAWING = PACKAGE / "ring" / "__init__.py"
 # Where a pause is the purpose: the one waiting loop, tasks that take a while, a site's slow views.
-MAY_PAUSE = {
-    TESTS / name
-    for name in ("support.py", "tasks.py", "stopped_tasks.py", "foreign_tasks.py", "conftest.py")
+MAY_PAUSE = {TESTS / name for name in ("support.py", "tasks.py", "conftest.py")} | {
+    TESTS / f"{which}_tasks.py" for which in ("stopped", "retried", "foreign")
 }
 
 

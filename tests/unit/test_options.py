@@ -1,13 +1,17 @@
 """The table of options: defaults, bounds, and the words of each error."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+from django_tasks_local import exponential, fixed
 from django_tasks_local.options import MIB, OPTIONS, Kind, Options, check
+from django_tasks_local.retrying import Retries
 from django_tasks_local.schedules import EMPTY
+from tests.retried_tasks import at_once
 
 
 def options(kind: Kind = "process", **values: Any) -> Options:
@@ -40,6 +44,11 @@ def test_defaults() -> None:
             drain_timeout=8,
             timeout=None,
             timeout_grace=5,
+            max_attempts=1,
+            backoff=exponential(1, 600),
+            retry_on=(Exception,),
+            never=(),
+            retry_lost=False,
             result_ttl=None,
             failure_ttl=None,
             max_tasks_per_worker=None,
@@ -84,9 +93,38 @@ def test_wrong_types(name: str, value: object) -> None:
         kind = OPTIONS[name].kinds[-1]
         assert getattr(options(kind, **{name: None}), name.lower()) is None
         return
+    if (name, value) in (("RETRY_ON", []), ("NEVER", []), ("RETRY_LOST", True)):
+        assert errors(**{name: value}) == []
+        return
     (error,) = errors(**{name: value})
     assert error.startswith("django_tasks_local.E003")
     assert type(value).__name__ in error
+
+
+def test_words_of_retries() -> None:
+    """Values or import paths; what those lead to is checked, and what raises there is told."""
+    for kind in ("process", "thread"):
+        found = options(
+            kind, MAX_ATTEMPTS=3, BACKOFF="tests.retried_tasks.at_once",
+            RETRY_ON=["builtins.OSError", KeyError], NEVER="builtins.FileNotFoundError",
+        )  # fmt: skip
+        assert found.retries == Retries(3, at_once, (OSError, KeyError), (FileNotFoundError,))
+        assert hash(found) == hash(replace(found, backoff=fixed(3)))
+    for name, value, wanted in (
+        ("MAX_ATTEMPTS", 0, "a whole number from 1 to 1,000, the first attempt included"),
+        ("MAX_ATTEMPTS", 1001, "a whole number from 1 to 1,000"),
+        ("BACKOFF", 3, "a function of an exception and a task's result"),
+        ("BACKOFF", "nowhere.at_all", "it cannot be imported: ModuleNotFoundError"),
+        ("BACKOFF", "builtins.OSError", "a class is not"),
+        ("RETRY_ON", "tests.retried_tasks.at_once", "is no exception class"),
+        ("NEVER", [OSError, 3], "3, of type int, is no exception class"),
+        ("RETRY_LOST", 1, "it must be True or False, not of type int"),
+    ):
+        (error,) = errors(**{name: value})
+        assert error.startswith("django_tasks_local.E003")
+        assert repr(value) in error
+        assert wanted in error
+        assert f"Leave {name} out for its default." in error
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
@@ -192,7 +230,7 @@ def test_unknown_key_without_a_guess() -> None:
     assert error == (
         "django_tasks_local.E002 The options of ThreadPoolBackend are "
         "MAX_WORKERS, MAX_RESULTS, MAX_RESULT_BYTES, MAX_PENDING, DRAIN_TIMEOUT, TIMEOUT, "
-        "TIMEOUT_GRACE, RESULT_TTL, FAILURE_TTL."
+        "TIMEOUT_GRACE, MAX_ATTEMPTS, BACKOFF, RETRY_ON, NEVER, RESULT_TTL, FAILURE_TTL."
     )
     assert "NAMESPACE" in errors(COLOUR=1)[0]
 

@@ -8,11 +8,22 @@ from typing import Any
 
 import pytest
 from django.tasks.exceptions import InvalidTask
+from django.test import override_settings
 
-from django_tasks_local import policy
-from django_tasks_local.policies import LONGEST_TIMEOUT_S, Policy, policy_of, run_limits
-from django_tasks_local.store import grace_s, limit_s
+from django_tasks_local import exponential, fixed, policy
+from django_tasks_local.policies import (
+    LONGEST_TIMEOUT_S,
+    Policy,
+    policy_of,
+    retries_of,
+    run_limits,
+)
+from django_tasks_local.retrying import Retries
+from django_tasks_local.store import grace_s, limit_s, lost_attempts
 from tests import tasks
+
+BACKEND = "django_tasks_local.ThreadPoolBackend"
+IMMEDIATE = "django.tasks.backends.immediate"
 
 
 def made() -> Any:
@@ -74,3 +85,67 @@ def test_the_word_of_a_record() -> None:
     word = run_limits(made(), 7, 3600)
     assert (limit_s(word), grace_s(word)) == (7, 3600)
     assert limit_s(run_limits(made(), None, 0)) == 0
+
+
+def raises(*args: Any) -> Any:
+    """A function that is no backoff."""
+    raise AssertionError
+
+
+async def waits(exception: BaseException, task_result: Any) -> float:
+    """An async function that is none, either."""
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "wanted"),
+    [
+        ("max_attempts", 0, "a whole number from 1 to 1,000, the first attempt included"),
+        ("max_attempts", 1001, "a whole number from 1 to 1,000"),
+        ("max_attempts", True, "not of type bool"),
+        ("max_attempts", 2.0, "not of type float"),
+        ("backoff", 5, "such as fixed(10) or exponential(base=2, maximum=600), not of type int"),
+        ("backoff", timedelta(1), "not of type timedelta"),
+        ("backoff", int, "a class is not"),
+        ("backoff", waits, "async is not"),
+        ("retry_on", "OSError", "'OSError', of type str, is no exception class"),
+        ("retry_on", (OSError, int), "of type type, is no exception class"),
+        ("retry_on", OSError("x"), "of type OSError, is no exception class"),
+        ("never", raises, "of type function, is no exception class"),
+        ("never", [KeyError, None], "None, of type NoneType, is no exception class"),
+        ("retry_lost", 1, "it must be True or False, not of type int"),
+    ],
+)
+def test_wrong_words_of_retries(word: str, value: Any, wanted: str) -> None:
+    """The error comes at import, and names task, word and value."""
+    words: dict[str, Any] = {word: value}
+    with pytest.raises(InvalidTask) as caught:
+        policy(**words)(made())
+    text = str(caught.value)
+    assert text.startswith(f"Task shop.tasks.bill: {word}={value!r}: it must be ")
+    assert wanted in text
+
+
+def test_what_a_function_says_of_retries() -> None:
+    """Exception classes are kept as tuples; each word goes before that of the alias by itself."""
+    backoff = exponential(base=2, maximum=600)
+    function = policy(max_attempts=7, retry_on=OSError, never=[FileNotFoundError])(made())  # type: ignore[arg-type]
+    policy(retry_lost=True, backoff=backoff)(function)
+    assert policy_of(function) == Policy(
+        None, 7, backoff, (OSError,), (FileNotFoundError,), retry_lost=True
+    )
+    assert lost_attempts(run_limits(function, None, 5)) == 7
+    assert lost_attempts(run_limits(made(), None, 5, max_attempts=9, retry_lost=True)) == 9
+    assert lost_attempts(run_limits(made(), None, 5, max_attempts=9)) == 0
+    assert lost_attempts(run_limits(policy(retry_lost=False)(made()), 1, 5, retry_lost=True)) == 0
+    word = run_limits(policy(max_attempts=1000, retry_lost=True)(made()), LONGEST_TIMEOUT_S, 3600)
+    assert (limit_s(word), grace_s(word)) == (LONGEST_TIMEOUT_S, 3600)
+    assert lost_attempts(word) == 1000 < 2**64 > word
+    with override_settings(
+        TASKS={"a": {"BACKEND": BACKEND, "OPTIONS": {"MAX_ATTEMPTS": 3, "BACKOFF": fixed(5)}}}
+    ):
+        assert retries_of("a", function) == Retries(7, backoff, (OSError,), (FileNotFoundError,))
+        assert retries_of("a", made()) == Retries(3, fixed(5), (Exception,), ())
+        assert retries_of("a", policy(max_attempts=1)(made())) is None
+    with override_settings(TASKS={"a": {"BACKEND": f"{IMMEDIATE}.ImmediateBackend"}}):
+        assert retries_of("a", function) is None

@@ -188,8 +188,9 @@ def test_replace_with_nothing_gives_an_equal_result() -> None:
     assert replace(failed) == failed
     assert replace(ready) == ready
     assert pickle.loads(pickle.dumps(replace(failed))) == failed
-    with pytest.raises(ValueError, match="one worker at most"):
-        replace(ready, worker_ids=["a", "b"])
+    twice = replace(failed, worker_ids=["a", "b"], errors=failed.errors * 2)
+    assert (twice.attempts, len(twice.errors)) == (2, 2)
+    assert pickle.loads(pickle.dumps(twice)).worker_ids == ["a", "b"]
 
 
 def test_errors_are_one_list() -> None:

@@ -13,7 +13,9 @@ from django_tasks_local.exceptions import counted
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.head import Head, inline_bytes, names_task, problem
 from django_tasks_local.ring.format.ids import slot_of_id
+from django_tasks_local.ring.records.loss import noted_loss
 from django_tasks_local.ring.records.payload import is_whole
+from django_tasks_local.ring.records.retrying import past_of
 from django_tasks_local.ring.records.table import Table
 from django_tasks_local.ring.shm.entries import Role
 from django_tasks_local.ring.shm.header import geometry_crc
@@ -120,6 +122,8 @@ class Audit:
             return f"its head says generation {head.generation}"
         if slot_of_id(head.id_low) != slot:
             return f"its id leads to slot {slot_of_id(head.id_low)}"
+        if word >> at.STATE_SHIFT == at.READY and (head.outcome_chain or noted_loss(head.stop)):
+            return "it waits, and has an outcome, or a reason to stop"
         offset = self.table.offset(slot)
         raw = bytes(self.table.bytes[offset : offset + self.table.geometry.slot_size])
         return problem(raw, head, word >> at.STATE_SHIFT, self.inline)
@@ -135,6 +139,8 @@ class Audit:
         metadata, owner_word = self.table.metadata, self.table.owner_word(slot)
         if head.metadata_chain and metadata.read(head.metadata_chain, owner_word) is None:
             return "its metadata does not match its CRC"
+        if head.history_chain and past_of(self.table, slot) is None:
+            return "its history does not match its CRC"
         # A chained slot names one head, so no other record can have it.
         if len(set(taken)) != len(taken):
             return "its chains have a slot in common"
@@ -160,6 +166,8 @@ class Audit:
             chains.append(Chain("outcome", head.outcome_chain, head.outcome_bytes, crc))
         if chain := head.metadata_chain:
             chains.append(Chain("metadata", chain, self.table.metadata.block_bytes(chain), None))
+        if chain := head.history_chain:
+            chains.append(Chain("history", chain, self.table.history.block_bytes(chain), None))
         return chains
 
     def _extent_problem(self, slot: int, chain: Chain, taken: list[int]) -> str:

@@ -6,9 +6,10 @@ writes it: the structs, the word numbers and the offsets follow.
 
 A record grows in three stages, each closed by a CRC that goes on from the one before: the request
 (`seal_request`), the claim (`seal_claim`) and the end (`seal_outcome` or `seal_loss`).
-Two words stand behind them all, since others than the owner write them while the task runs: one
-says why it is to stop, and carries its own check; the other names the metadata, and changes at any
-stage: the block that it names checks itself (see ``format.metadata``).
+Three words stand behind them all, since they are written between the stages. One says why the task
+is to stop, and carries its own check. Two name blocks that check themselves (see
+``format.blocks``): the metadata, which changes at any stage, and the history of earlier attempts. A
+record that is retried goes back to its first stage, and keeps these two.
 """
 
 from struct import Struct
@@ -43,6 +44,7 @@ class Head(NamedTuple):
 
     stop: int  # why the task is to stop, with a check of its own (see ``loss.note_word``)
     metadata_chain: int  # covered by no CRC of the record
+    history_chain: int  # of its earlier attempts; likewise
 
     @property
     def request_bytes(self) -> int:
@@ -80,6 +82,7 @@ S_ARGUMENTS_BYTES: Final = _word("arguments_bytes")
 S_ARGUMENTS_CHAIN: Final = _word("arguments_chain")
 S_REQUEST_CRC: Final = _word("request_crc")
 S_STARTED_AT: Final = _word("started_at_ns")
+S_WORKER: Final = _word("worker")
 S_CLAIM_CRC: Final = _word("claim_crc")
 S_FINISHED_AT: Final = _word("finished_at_ns")
 S_OUTCOME_BYTES: Final = _word("outcome_bytes")
@@ -87,6 +90,7 @@ S_OUTCOME_CHAIN: Final = _word("outcome_chain")
 S_OUTCOME_CRC: Final = _word("outcome_crc")
 S_STOP: Final = _word("stop")
 S_METADATA_CHAIN: Final = _word("metadata_chain")
+S_HISTORY_CHAIN: Final = _word("history_chain")
 
 # The words of each stage, without its CRC, which is the next one.
 HEAD: Final = Struct(f"={len(Head._fields)}Q")

@@ -29,9 +29,10 @@ class RingClaim(Found):
 
     Attributes:
         pid: The process that claimed it.
+        is_open: False once its attempt ends.
     """
 
-    __slots__ = ("_lock", "_open", "_table", "pid")
+    __slots__ = ("_lock", "_table", "is_open", "pid")
 
     def __init__(
         self, reader: Reader, table: Table, slot: int, word: int, head: Head, raw: bytes
@@ -40,7 +41,7 @@ class RingClaim(Found):
         self._table = table
         self.pid = os.getpid()
         self._lock = threading.Lock()
-        self._open = True
+        self.is_open = True
 
     def ours(self) -> bool:
         """Return whether we may write to the record outside the lock (rule 6; 1 µs).
@@ -67,7 +68,7 @@ class RingClaim(Found):
         word = table.words[table.offset(self.slot) // 8 + S_STOP]
         # The task may have ended in another thread, and the slot be another's.
         asked = is_cancelled(noted_loss(word))
-        return asked and self._open and table.words[table.commit + self.slot] == self.word
+        return asked and self.is_open and table.words[table.commit + self.slot] == self.word
 
     def is_asked(self) -> bool:
         """Return whether it was asked to stop, and nobody is about to kill its worker.
@@ -84,7 +85,7 @@ class RingClaim(Found):
         if not self._lock.acquire(blocking=False):
             return
         try:
-            if self._open and self.ours():
+            if self.is_open and self.ours():
                 self._write(done, math.nan if total is None else total, message)
         finally:
             self._lock.release()
@@ -94,7 +95,7 @@ class RingClaim(Found):
         # No report may be half-way when the slot goes to others. Not for ever: a handler that
         # raised between taking the lock and the `try` in `report` has left it locked.
         taken = self._lock.acquire(False) or self._lock.acquire(timeout=LEFT_LOCKED_S)
-        self._open = False
+        self.is_open = False
         if taken:
             self._lock.release()
 

@@ -9,7 +9,7 @@ and the process that settles the record tells the noted reason, whatever ended t
 from typing import NamedTuple
 
 from django_tasks_local.ring.format import layout as at
-from django_tasks_local.ring.format.head import S_STOP
+from django_tasks_local.ring.format.head import S_STARTED_AT, S_STOP
 from django_tasks_local.ring.shm.entries import Entry
 from django_tasks_local.ring.shm.mutex import Mutex
 
@@ -18,10 +18,14 @@ from .table import Table
 
 
 class Run(NamedTuple):
-    """One task in the hands of one worker: its slot, and its commit word, which no other has."""
+    """One attempt of one task: its slot, its commit word, which no other task has, and its start.
+
+    A worker may run one task several times, with the same commit word.
+    """
 
     slot: int
     word: int
+    started_at_ns: int
 
 
 class Killing:
@@ -37,7 +41,10 @@ class Killing:
         table = self._table
         if not table.is_run_by(worker.slot, worker.index):
             return None
-        run = Run(worker.slot, self._words[table.commit + worker.slot])
+        head = table.offset(worker.slot) // 8
+        run = Run(
+            worker.slot, self._words[table.commit + worker.slot], self._words[head + S_STARTED_AT]
+        )
         # The word may have changed between the two looks.
         mine = run.word >> at.OWNER_SHIFT & at.OWNER_MASK == worker.index
         return run if mine and run.word >> at.STATE_SHIFT == at.RUNNING else None
@@ -57,10 +64,11 @@ class Killing:
 
     def _note(self, run: Run, loss: int) -> bool:
         words, table = self._words, self._table
-        if words[table.commit + run.slot] != run.word:
+        head = table.offset(run.slot) // 8
+        if (words[table.commit + run.slot], words[head + S_STARTED_AT]) != run[1:]:
             return False
         # One store, and nothing is derived from it: no death leaves it half done.
-        stop = table.offset(run.slot) // 8 + S_STOP
+        stop = head + S_STOP
         noted = noted_loss(words[stop])
         if noted and words[stop] != STOP_ASKED:
             return True  # it is being killed, and the first reason stands

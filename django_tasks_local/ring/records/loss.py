@@ -76,35 +76,48 @@ def is_cancelled(word: int) -> bool:
     return word >> _SHIFT & 0xFF == Loss.CANCELLED
 
 
+def may_be_retried(word: int) -> bool:
+    """Whether a task that was lost so may be tried again, if its record says so, too."""
+    return word >> _SHIFT & 0xFF not in (Loss.CANCELLED, Loss.DAMAGED)
+
+
 # What asks a task to stop, without a kill of its worker.
 STOP_ASKED: Final = kill_note(loss_word(Loss.CANCELLED, ASKED))
 
 
-def lost_error(head: Head) -> WorkerLost | TaskTimeout | TaskCancelled:
-    """Return what a LOST record says of its end, with the facts as attributes."""
+def lost_error(head: Head, *, retried: bool = False) -> WorkerLost | TaskTimeout | TaskCancelled:
+    """Return what a LOST record says of its end, with the facts as attributes.
+
+    Args:
+        head: The record's words.
+        retried: Whether the task is to be tried again.
+    """
     word = head.outcome_bytes
     loss, number = word >> _SHIFT & 0xFF, word & 0xFFFFFFFF
     pid, ran_s = head.worker >> 32, max(0, head.finished_at_ns - head.started_at_ns) / 1e9
     if loss == Loss.TIMED_OUT:
         return TaskTimeout(limit_s(head.time_limit), ran_s, killed=True)
     if loss == Loss.CANCELLED:
-        return TaskCancelled() if number == NOT_STARTED else TaskCancelled(ran_s, killed=True)
+        if number == NOT_STARTED:
+            return TaskCancelled(retried=head.history_chain != 0)
+        return TaskCancelled(ran_s, killed=True)
     if loss == Loss.MEMORY:
         packed = word >> _LIMIT_SHIFT
         limit = packed >> _EXPONENT_BITS << (packed & (1 << _EXPONENT_BITS) - 1)
-        return MemoryExceeded(pid, ran_s, measured=number * 1024, limit=limit)
+        return MemoryExceeded(pid, ran_s, measured=number * 1024, limit=limit, retried=retried)
     return WorkerLost(
         pid,
         _how(loss, number),
         ran_s,
         signal=number if loss in (Loss.SIGNAL, Loss.OUT_OF_MEMORY) else None,
         exit_code=number if loss == Loss.EXIT else None,
+        retried=retried,
     )
 
 
-def loss_error(head: Head) -> tuple[str, str]:
+def loss_error(head: Head, *, retried: bool = False) -> tuple[str, str]:
     """Return the error of a LOST record: (exception class path, text)."""
-    error = lost_error(head)
+    error = lost_error(head, retried=retried)
     path = f"{type(error).__module__}.{type(error).__qualname__}"
     return path, f"{path}: {error}"
 

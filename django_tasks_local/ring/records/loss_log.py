@@ -22,6 +22,7 @@ def log_loss(reader: Reader, table: Table, slot: int) -> None:
     result_id = format_id(head.id_high, head.id_low)
     try:
         found = reader.find(result_id)
+        path = task_path(found.meta)
     except (TaskResultDoesNotExist, StoreUnavailable):
         return  # evicted since, or damaged
     if found.state == at.LOST:
@@ -30,5 +31,5 @@ def log_loss(reader: Reader, table: Table, slot: int) -> None:
         logger.log(
             logging.INFO if isinstance(error, TaskCancelled) else logging.ERROR,
             "alias=%s Task id=%s path=%s %s: %s",
-            reader.alias, result_id, task_path(found.meta), how, error,
+            reader.alias, result_id, path, how, error,
         )  # fmt: skip

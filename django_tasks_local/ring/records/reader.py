@@ -2,12 +2,13 @@
 
 import math
 import pickle
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NoReturn
 
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
+from django_tasks_local.attempts import Past
 from django_tasks_local.exceptions import ArgumentsDropped, StoreUnavailable, WorkerLost
 from django_tasks_local.progress import Progress
 from django_tasks_local.ring.format import layout as at
@@ -23,9 +24,11 @@ from django_tasks_local.ring.format.head import (
     names_task,
     problem,
 )
+from django_tasks_local.ring.format.history import decode_past
 from django_tasks_local.ring.format.ids import format_id, parse_id, slot_of_id
 from django_tasks_local.store import task_path
 
+from .attempts import current_worker, named
 from .loss import is_cancelled, loss_error, lost_error, noted_loss
 from .payload import NO_ARGUMENTS, NONE, decode
 from .table import Table
@@ -54,7 +57,17 @@ class Found:
         progress: What its task had reported, None for nothing.
     """
 
-    __slots__ = ("_metadata", "_reader", "head", "progress", "raw", "result_id", "slot", "word")
+    __slots__ = (
+        "_metadata",
+        "_past",
+        "_reader",
+        "head",
+        "progress",
+        "raw",
+        "result_id",
+        "slot",
+        "word",
+    )
 
     def __init__(
         self,
@@ -114,9 +127,21 @@ class Found:
 
     @property
     def worker_id(self) -> str:
-        """Who claimed it, "" before that."""
-        worker = self.head.worker if self.state != at.READY else 0
-        return _worker_id(self._reader.alias, worker) if worker else ""
+        """Who claimed it, "" before that, and where `past` says it already."""
+        if self.state == at.READY:
+            return ""
+        return current_worker(self.head, self._reader.alias, self.past)
+
+    @property
+    def past(self) -> Past[str] | None:
+        """Its attempts before the present or last one, None where there were none."""
+        if not self.head.history_chain:
+            return None
+        try:
+            return self._past
+        except AttributeError:  # a claim that is asked for the first time
+            self._past: Past[str] = self._reader.past(self)
+            return self._past
 
     @property
     def worker_pid(self) -> int:
@@ -206,8 +231,10 @@ class Reader:
                 reported = words[(offset + size - PROGRESS_BYTES) // 8] >> 16 == head.generation
                 progress = self._progress(offset, head.generation) if reported else None
                 found = Found(self, result_id, slot, word, head, raw, progress)
-                if head.arguments_chain or head.metadata_chain:
-                    self._read_chained(found)
+                if (head.arguments_chain or head.metadata_chain or head.history_chain) and (
+                    wrong := self._read_chained(found)
+                ):
+                    continue
                 return found
         raise damaged(self._table, slot, wrong)
 
@@ -267,11 +294,39 @@ class Reader:
             self._refuse(found)
         return metadata
 
-    def _read_chained(self, found: Found) -> None:
-        """Read what a poll for the status shows of a record, as far as it lies in chains."""
+    def past(self, found: Found) -> Past[str]:
+        """Return the earlier attempts of a record that is ours, or was found just now.
+
+        Raises:
+            TaskResultDoesNotExist: The record was recycled since it was found.
+            StoreUnavailable: It is damaged.
+        """
+        past = self.past_in_numbers(found)
+        if past is None:
+            self._refuse(found)
+        return named(past, self.alias)
+
+    def past_in_numbers(self, found: Found) -> Past[int] | None:
+        """Return the same with workers as records have them; None where it cannot be read."""
+        chain, history = found.head.history_chain, self._table.history
+        data = history.read(chain, self._owner_word(found)) if chain else None
+        return decode_past(data) if data else None
+
+    def _read_chained(self, found: Found) -> str:
+        """Read what a poll for the status shows of a record, as far as it lies in chains.
+
+        Returns:
+            What is wrong with a record that may have changed meanwhile; "" for nothing.
+        """
+        if found.head.history_chain:
+            past = self.past_in_numbers(found)
+            if past is None:
+                return "its history does not match its CRC"
+            found._past = named(past, self.alias)
         if found.head.arguments_chain:
             self.meta(found)  # the CRC of the head's request covers its meta, too
         _ = found.metadata
+        return ""
 
     def _unpickled(self, found: Found, chain: int, offset: int, size: int, table_crc: int) -> Any:
         """Return a chained payload of a record, each piece unpickled once its CRC holds.
@@ -335,8 +390,3 @@ def damaged(table: Table, slot: int, problem: str) -> StoreUnavailable:
 
 def _plain(number: float) -> float:
     return int(number) if number.is_integer() else number
-
-
-@lru_cache(1024)  # arbitrary: a ring has far fewer workers at a time
-def _worker_id(alias: str, worker: int) -> str:
-    return f"{alias}-{worker >> 32}-{worker & 0xFFFFFFFF}"

@@ -7,9 +7,11 @@ from enum import Enum
 from typing import Final
 
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.blocks import HISTORY, METADATA
 from django_tasks_local.ring.format.head import (
     HEAD_BYTES,
     S_ARGUMENTS_CHAIN,
+    S_HISTORY_CHAIN,
     S_METADATA_CHAIN,
     S_OUTCOME_CHAIN,
     Head,
@@ -18,7 +20,7 @@ from django_tasks_local.ring.format.head import (
 from django_tasks_local.ring.shm.errors import inconsistent
 from django_tasks_local.ring.shm.segment import Segment
 
-from .metadata import Metadata
+from .blocks import Blocks
 from .order import Order
 from .recency import Recency
 from .schedule import ScheduleRows
@@ -52,7 +54,8 @@ class Table:
         self.words = segment.words
         self.bytes = segment.bytes
         self.slots = Slots(segment)
-        self.metadata = Metadata(segment, self.slots)
+        self.metadata = Blocks(segment, self.slots, S_METADATA_CHAIN, METADATA)
+        self.history = Blocks(segment, self.slots, S_HISTORY_CHAIN, HISTORY)
         self.order = Order(segment)
         self.recency = Recency(segment)
         self.schedule = ScheduleRows(segment)
@@ -103,6 +106,8 @@ class Table:
             chains.append(self.words[word + S_OUTCOME_CHAIN])
         if self.words[word + S_METADATA_CHAIN]:
             chains.append(self.metadata.chain(slot, self.owner_word(slot)))
+        if self.words[word + S_HISTORY_CHAIN]:
+            chains.append(self.history.chain(slot, self.owner_word(slot)))
         return [chain for chain in chains if chain]
 
     def owner_word(self, slot: int) -> int:
@@ -116,6 +121,7 @@ class Table:
             self.words[word + S_ARGUMENTS_CHAIN]
             or self.words[word + S_OUTCOME_CHAIN]
             or self.words[word + S_METADATA_CHAIN]
+            or self.words[word + S_HISTORY_CHAIN]
         ):
             self.words[self.commit + slot] = 0
             self.slots.give_back(slot)
@@ -145,8 +151,9 @@ class Table:
         words[at.H_FINISHED_SLOTS] -= count
         words[at.H_FINISHED] -= 1
         words[at.H_EVICTED] += 1
-        # The slots of a block of metadata are counted by its first word, which may be damaged.
-        if count > 1 or words[self.offset(slot) // 8 + S_METADATA_CHAIN]:
+        # The slots of a block are counted by its first word, which may be damaged.
+        word = self.offset(slot) // 8
+        if count > 1 or words[word + S_METADATA_CHAIN] or words[word + S_HISTORY_CHAIN]:
             self.free(slot)
         else:  # as most are: it has no chains
             words[self.commit + slot] = 0
@@ -236,6 +243,13 @@ class Table:
                 break
         return True
 
+    def slots_before_end(self, slot: int, head: Head) -> int:
+        """How many slots a record occupies that has not ended, without its metadata."""
+        count = 1 + self.history.slots_of(slot)
+        return (
+            count + at.slots_for(head.request_bytes, self._size) if head.arguments_chain else count
+        )
+
     def slots_of(self, slot: int) -> int:
         """Return how many slots a finished record occupies."""
         word = self.offset(slot) // 8
@@ -243,12 +257,15 @@ class Table:
             self.words[word + S_ARGUMENTS_CHAIN]
             or self.words[word + S_OUTCOME_CHAIN]
             or self.words[word + S_METADATA_CHAIN]
+            or self.words[word + S_HISTORY_CHAIN]
         ):
             return 1
         head, size = self.head(slot), self.geometry.slot_size
         count = 1
         if head.metadata_chain:
             count += self.metadata.slots_of(slot)
+        if head.history_chain:
+            count += self.history.slots_of(slot)
         if head.arguments_chain:
             left = 0 if self.slots.is_cut(slot) else head.arguments_bytes
             count += at.slots_for(head.meta_bytes + left, size)

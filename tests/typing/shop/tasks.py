@@ -4,11 +4,13 @@ from datetime import timedelta
 from typing import Any
 
 from django.tasks import TaskContext
+from django.tasks import TaskResult as DjangoResult
 from django.tasks import task as django_task
 
 from django_tasks_local import (
     check_cancelled,
     current_result_id,
+    exponential,
     metadata_of,
     policy,
     report_progress,
@@ -51,6 +53,22 @@ async def waits(seconds: float) -> None:
 @policy(timeout=timedelta(minutes=1))
 def limited(number: int) -> int:
     check_cancelled()
+    return number
+
+
+def in_a_minute(exception: BaseException, task_result: DjangoResult[..., Any]) -> timedelta | None:
+    return None if task_result.attempts > 3 else timedelta(minutes=1)
+
+
+@task
+@policy(max_attempts=5, backoff=in_a_minute, retry_on=(OSError, TimeoutError), never=EOFError)
+def retried(number: int) -> int:
+    return number
+
+
+@task
+@policy(max_attempts=3, backoff=exponential(base=2, maximum=timedelta(hours=1)), retry_lost=True)
+def repeated(number: int) -> int:
     return number
 
 

@@ -9,10 +9,13 @@ from django.tasks import TaskResultStatus, default_task_backend
 from django_tasks_local import (
     Progress,
     acancel,
+    aenqueue_again,
     aresults,
     await_finished,
     cancel,
+    enqueue_again,
     enqueue_on_commit,
+    fixed,
     is_cancel_requested,
     metadata_of,
     policy,
@@ -25,7 +28,7 @@ from django_tasks_local.exceptions import WorkerLost
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.typing import Task, TaskResult
 
-from .tasks import attempt, bare, limited, notes, plain, total, waits
+from .tasks import attempt, bare, limited, notes, plain, repeated, retried, total, waits
 
 
 def enqueue() -> str:
@@ -127,7 +130,18 @@ def with_the_decorator_of_django() -> Progress | None:
     return progress_of(result)
 
 
+async def again() -> int:
+    assert_type(enqueue_again(total.enqueue([1])).return_value, float)
+    await aenqueue_again(repeated.enqueue(1))
+    return retried.enqueue(1).attempts
+
+
 def mistakes() -> None:
+    policy(backoff=5)  # type: ignore[arg-type]
+    policy(retry_on="OSError")  # type: ignore[arg-type]
+    policy(max_attempts="3")  # type: ignore[arg-type]
+    fixed("3")  # type: ignore[arg-type]
+    enqueue_again("id")  # type: ignore[type-var]
     total.enqueue(["1"])  # type: ignore[list-item]
     total.enqueue([1], scales=1)  # type: ignore[call-arg]
     total.using(run_after=5)  # type: ignore[arg-type]

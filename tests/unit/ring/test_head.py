@@ -209,18 +209,19 @@ def test_another_end_is_noticed(state: int) -> None:
 
 
 def test_words_structs_and_offsets_agree() -> None:
-    """All follow from the fields of `Head`: three stages, each closed by its CRC, and two words."""
+    """All follow from the fields of `Head`: three stages, each closed by its CRC, and a rest."""
     fields = Head._fields
     numbers = {name: value for name, value in vars(record).items() if name.startswith("S_")}
     for name, number in numbers.items():
         assert fields[number].removesuffix("_ns").upper() == name.removeprefix("S_")
     stages = [number + 1 for number, name in enumerate(fields) if name.endswith("_crc")]
-    assert fields[stages[-1] :] == ("stop", "metadata_chain")  # each has a check of its own
+    # Each of these has a check of its own.
+    assert fields[stages[-1] :] == ("stop", "metadata_chain", "history_chain")
     sizes = [8 * (end - start - 1) for start, end in pairwise([0, *stages])]
     structs = record.REQUEST, record.CLAIM, record.OUTCOME
     assert sizes == [struct.size for struct in structs]
     assert [8 * end for end in stages] == [record.CLAIM_AT, record.OUTCOME_AT, record.OUTCOME_END]
-    assert (record.CLAIM_END, record.OUTCOME_END) == (record.OUTCOME_AT, record.HEAD_BYTES - 16)
+    assert (record.CLAIM_END, record.OUTCOME_END) == (record.OUTCOME_AT, record.HEAD_BYTES - 24)
     assert record.HEAD.size == record.HEAD_BYTES
 
 
@@ -233,9 +234,9 @@ def test_seals_have_the_length_of_their_place() -> None:
     assert len(record.seal_request(1, 2, 3, 4, 5, b"", b"", 0)) == record.HEAD_BYTES
 
 
-def test_the_smallest_slot_has_room_for_a_payload() -> None:
-    """Behind the words and in front of the progress, whose words are aligned."""
-    assert record.inline_bytes(int(OPTIONS["SLOT_SIZE"].minimum)) > 0
+def test_the_smallest_slot_has_room_for_the_words() -> None:
+    """They end in front of the progress, whose words are aligned; all payloads may be chained."""
+    assert record.inline_bytes(int(OPTIONS["SLOT_SIZE"].minimum)) >= 0
     assert record.PROGRESS_BYTES % 8 == 0
 
 
@@ -263,7 +264,7 @@ def test_nobody_else_packs_a_record(path: Path) -> None:
     names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert not names & {"REQUEST", "CLAIM", "OUTCOME", "HEAD"}
-    # The geometry, pieces of a chained payload and blocks of metadata have CRCs of their own.
-    assert "crc32" not in names or path.name in ("header.py", "payload.py", "metadata.py")
+    # The geometry, pieces of a chained payload and blocks have CRCs of their own.
+    assert "crc32" not in names or path.name in ("header.py", "payload.py", "blocks.py")
     slices = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
     assert not [text for text in slices if re.match(r"(\w+\.)?raw\[.*\d+.*:|(\w+\.)?raw\[:", text)]

@@ -1,8 +1,12 @@
 """How a lost task tells what ended its worker."""
 
+import logging
+
 import pytest
+from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.ring.records.loss import Loss, loss_word
+from django_tasks_local.ring.records.reader import Reader
 from tests import rings as peers
 from tests.rings import Rings, put
 
@@ -37,3 +41,23 @@ def test_a_lost_task_says_how(
     )  # fmt: skip
     assert loss.ran_s == pytest.approx((found.finished_at_ns - found.started_at_ns) / 1e9)
     assert found.outcome()[1].endswith(str(loss))
+
+
+def test_a_loss_that_is_evicted_at_once(
+    rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Between two looks of the process that is about to log it: then there is nothing to say."""
+
+    def evicted(*_: object) -> bytes:
+        raise TaskResultDoesNotExist
+
+    ring = rings.attach()
+    put(ring)
+    peer = rings.peer()
+    peer.do(peers.claim)
+    peer.kill()
+    monkeypatch.setattr(Reader, "meta", evicted)
+    with caplog.at_level(logging.INFO, "django_tasks_local"):
+        ring.upkeep.settle_dead()
+    assert not caplog.records
+    assert ring.counts().lost == 1

@@ -9,7 +9,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnavailable
 from django_tasks_local.ring import Ring, Role
 from django_tasks_local.ring.format import layout as at
-from django_tasks_local.ring.format.metadata import BLOCK_HEAD_BYTES, Block, most_bytes
+from django_tasks_local.ring.format.blocks import BLOCK_HEAD_BYTES, Block, most_bytes
 from tests import rings as peers
 from tests.rings import LIMITS, META, Rings, done, ring_address, run
 

@@ -1,10 +1,9 @@
-"""The metadata of records in their slots: blocks taken, read, measured and given up."""
+"""Metadata and histories of records in their slots: blocks taken, read, measured and given up."""
 
 from collections.abc import Iterator
 
 from django_tasks_local.ring.format import layout as at
-from django_tasks_local.ring.format.head import S_METADATA_CHAIN
-from django_tasks_local.ring.format.metadata import (
+from django_tasks_local.ring.format.blocks import (
     BLOCK_HEAD_BYTES,
     Block,
     is_whole,
@@ -16,14 +15,22 @@ from django_tasks_local.ring.shm.segment import Segment
 from .slots import Slots
 
 
-class Metadata:
-    """The blocks, each named by one word of a head slot.
+class Blocks:
+    """The blocks of one kind, each named by one word of a head slot.
 
     That word is swapped by one store: a reader sees the old block or the new one.
+
+    Args:
+        segment: Where they lie.
+        slots: The slots there.
+        word: Which word of a head slot names them.
+        kind: What they are.
     """
 
-    def __init__(self, segment: Segment, slots: Slots) -> None:
+    def __init__(self, segment: Segment, slots: Slots, word: int, kind: int) -> None:
         geometry = segment.geometry
+        self._word = word
+        self._kind = kind
         self._words = segment.words
         self._slots = slots
         self._commit = geometry.column("commit")
@@ -34,7 +41,7 @@ class Metadata:
 
     def word(self, head: int) -> int:
         """Return the index of the word that names the block of a head slot's record."""
-        return (self._slots_at + head * self._size) // 8 + S_METADATA_CHAIN
+        return (self._slots_at + head * self._size) // 8 + self._word
 
     def put(self, block: Block, owner_word: int) -> int:
         """Take the slots of a block and write it (in the lock, dirty, with room for it).
@@ -61,7 +68,7 @@ class Metadata:
         return chain
 
     def read(self, chain: int, owner_word: int) -> bytes | None:
-        """Return the JSON of a block (no lock needed); None where it is not whole.
+        """Return the data of a block (no lock needed); None where it is not whole.
 
         It is not where the chain was given up meanwhile, or is damaged.
         """
@@ -70,10 +77,11 @@ class Metadata:
         if not 0 < length <= self._most:
             return None
         data = source.copy(length)
-        return data if len(data) == length and is_whole(owner_word, crc, data) else None
+        whole = len(data) == length and is_whole(owner_word, crc, data, self._kind)
+        return data if whole else None
 
     def current(self, head: int, generation: int) -> bytes | None:
-        """Return the JSON of a record's metadata as it is now (no lock needed).
+        """Return the data of a record's block as it is now (no lock needed).
 
         Returns:
             b"" where there is none; None where the block is damaged, or the record is another.
@@ -97,11 +105,11 @@ class Metadata:
         return BLOCK_HEAD_BYTES + length if 0 < length <= self._most else 0
 
     def slots_of(self, head: int) -> int:
-        """Return how many slots the metadata of a record occupies."""
+        """Return how many slots the block of a record occupies."""
         return at.slots_for(self.block_bytes(self._words[self.word(head)]), self._size)
 
     def chain(self, head: int, owner_word: int) -> int:
-        """Return the chain of a record's metadata, in order to give it up; 0 for none.
+        """Return the chain of a record's block, in order to give it up; 0 for none.
 
         No CRC of the record covers the word that names it, so the slot has to say whose it is.
         """
