@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from traceback import walk_tb
 from types import CodeType
-from typing import Any
+from typing import Any, Final
 
 
 class LocalTasksError(Exception):
@@ -222,6 +222,10 @@ class TaskCancelled(BaseException):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
+
+
+# As the errors of results name it.
+CANCELLED: Final = f"{TaskCancelled.__module__}.{TaskCancelled.__qualname__}"
 
 
 class StoreUnavailable(LocalTasksError):

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.tasks import Task, TaskResultStatus, task_backends
 from django.tasks.exceptions import InvalidTaskBackend
 
 from django_tasks_local.naming import MissingTask, add_metadata, load_or_stand_in
+from django_tasks_local.own_backend import OwnBackend
 from django_tasks_local.result import LocalTaskResult
-from django_tasks_local.store import Snapshot, task_path
+from django_tasks_local.store import task_path
 
 if TYPE_CHECKING:
     from django_tasks_local.naming import AnyTask
-
-
-class _Lister(Protocol):
-    """What is asked here of a backend of this package."""
-
-    def listed(
-        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
-    ) -> Iterator[Snapshot]:
-        """See ``store.StoreClient.listed``."""
 
 
 def results(
@@ -123,7 +115,7 @@ class _Wanted:
         return self._queue_name is None or self.task_of(meta).queue_name == self._queue_name
 
 
-def _lister(alias: str) -> _Lister:
+def _lister(alias: str) -> OwnBackend:
     _check_string("backend", alias)
     try:
         backend: Any = task_backends[alias]
@@ -131,20 +123,19 @@ def _lister(alias: str) -> _Lister:
         raise InvalidTaskBackend(
             f"backend={alias!r} is no key of TASKS, which has {_named(task_backends)}."
         ) from error
-    if not hasattr(backend, "listed"):
+    if not isinstance(backend, OwnBackend):
         able = [each for each in task_backends if _can_list(each)]
         raise ImproperlyConfigured(
             f"backend={alias!r} cannot list results: it is a {type(backend).__name__}. "
             "ThreadPoolBackend and ProcessPoolBackend of django_tasks_local can: in TASKS "
             f"{_named(able) if able else 'no alias'}."
         )
-    lister: _Lister = backend
-    return lister
+    return backend
 
 
 def _can_list(alias: str) -> bool:
     try:
-        return hasattr(task_backends[alias], "listed")
+        return isinstance(task_backends[alias], OwnBackend)
     except Exception:
         return False  # another alias's mistake
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from django.tasks import TaskResultStatus
@@ -22,6 +23,7 @@ class Record:
 
     __slots__ = (
         "bell",
+        "due_ns",
         "ending",
         "enqueued_at_ns",
         "entry",
@@ -62,6 +64,7 @@ class Record:
         self.finished_at_ns = 0
         self.worker_id = ""
         self.ending: Any = None
+        self.due_ns = 0  # until when it is deferred
         self.heap: Heap[Record] | None = None  # in which it waits, and its entry there
         self.entry: list[Any] = []
         self.reported: tuple[float, float | None, str] | None = None
@@ -135,3 +138,24 @@ def does_not_exist(result_id: str, alias: str, kept: str) -> TaskResultDoesNotEx
         "ThreadPoolBackend: only the process that enqueued a task can read its result, and it "
         f"keeps {kept}. ProcessPoolBackend has results that every process of the site can read."
     )
+
+
+def by_status(records: Iterable[Record]) -> tuple[list[Record], list[Record], list[Record]]:
+    """Return what is READY, RUNNING and finished; what has not ended is as if nothing had tried.
+
+    Its status is what a call that ends a record writes last.
+    """
+    waiting: list[Record] = []
+    running: list[Record] = []
+    finished: list[Record] = []
+    for record in records:
+        if record.status is TaskResultStatus.READY:
+            record.stop_asked = False
+            waiting.append(record)
+        elif record.status is TaskResultStatus.RUNNING:
+            running.append(record)
+        else:
+            finished.append(record)
+            continue
+        record.finished_at_ns, record.ending = 0, None
+    return waiting, running, finished

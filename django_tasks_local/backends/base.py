@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
@@ -30,7 +30,8 @@ from django_tasks_local.execution import current_result_id
 from django_tasks_local.metadata import decode, encode, encode_of
 from django_tasks_local.moments import unix_ns
 from django_tasks_local.naming import copy_task, encode_task
-from django_tasks_local.options import Kind, Options, check, check_app
+from django_tasks_local.options import Options, check, check_app
+from django_tasks_local.own_backend import OwnBackend
 from django_tasks_local.policies import NO_POLICY, policy_of, time_limit_of
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot, StoreClient, task_path
@@ -47,11 +48,11 @@ type _Allowed = tuple[bool, bool, Set[str]]
 _VALID_LIMIT = 1024  # arbitrary; reached by `using` in a loop
 
 
-class LocalBackend(BaseTaskBackend):
+class LocalBackend(OwnBackend, BaseTaskBackend):
     """Base of the package's two backends. Do not name it in ``TASKS``."""
 
-    kind: ClassVar[Kind]
     task_class = TASK_CLASS
+    result_class = LocalTaskResult
 
     supports_defer = True
     supports_async_task = True

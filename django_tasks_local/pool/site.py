@@ -144,8 +144,9 @@ class Site:
     def listed(
         self, statuses: "Collection[TaskResultStatus]", accepts: Callable[[bytes], bool] | None
     ) -> Iterator[Snapshot]:
-        """Do what `Ring.listed` does."""
+        """Do what `Ring.listed` does; what the dead have left is settled first, as `get` does."""
         self._tick_if_late()
+        self.ring.upkeep.settle_runners()
         return self.ring.listed(statuses, accepts)
 
     def wait_for_change(self, snapshot: Any, timeout_s: float) -> None:

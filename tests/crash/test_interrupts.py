@@ -1,15 +1,12 @@
 """An exception out of a signal handler at every point of every operation at which Python runs one.
 
-Python runs a handler when it enters a function, after it called one of C, and when it jumps back in
-a loop: `sys.monitoring` stops at exactly these. The process lives on, so unlike a death nothing
-frees what it holds: it must have let go of the mutex itself.
+The process lives on, so unlike a death nothing frees what it holds: it must have let go of the
+mutex itself.
 """
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
-from types import CodeType
 
 import pytest
 
@@ -19,46 +16,9 @@ from tests.crash.scene import AT_ONCE_S, SMALL, Scene
 from tests.crash.states import STATES
 from tests.crash.test_firing_points import FIRING
 from tests.crash.test_points import OPERATIONS, verification
+from tests.interrupter import Interrupt, Interrupter
 
-TOOL = sys.monitoring.DEBUGGER_ID
 RING = os.path.join("django_tasks_local", "ring") + os.sep
-
-
-class Interrupt(BaseException):
-    """What a handler raises: no `Exception`, as gunicorn's SystemExit is none."""
-
-
-class Interrupter:
-    """Raises at the n-th point at which a signal handler could have run."""
-
-    def __init__(self, at: int, times: int) -> None:
-        self._at = at
-        self._times = times
-        self._count = 0
-
-    def __enter__(self) -> None:
-        events = sys.monitoring.events
-        sys.monitoring.use_tool_id(TOOL, "interrupts")
-        sys.monitoring.register_callback(TOOL, events.PY_START, self._point)
-        sys.monitoring.register_callback(TOOL, events.C_RETURN, self._point)
-        sys.monitoring.register_callback(TOOL, events.JUMP, self._jump)
-        # C_RETURN is only seen where CALL is.
-        sys.monitoring.set_events(TOOL, events.PY_START | events.CALL | events.JUMP)
-
-    def __exit__(self, *_: object) -> None:
-        sys.monitoring.set_events(TOOL, 0)
-        sys.monitoring.free_tool_id(TOOL)
-
-    def _point(self, code: CodeType, *_: object) -> None:
-        if RING not in code.co_filename:
-            return
-        self._count += 1
-        if self._at <= self._count < self._at + self._times:
-            raise Interrupt
-
-    def _jump(self, code: CodeType, offset: int, destination: int) -> None:
-        if destination < offset:
-            self._point(code)
 
 
 @pytest.fixture
@@ -89,7 +49,7 @@ def interrupted_child(
     pid = os.fork()
     if pid == 0:
         os.close(let_go)
-        _child(scene, operation, Interrupter(at, times), tell, go)
+        _child(scene, operation, Interrupter(RING, at, times), tell, go)
     os.close(tell)
     os.close(go)
     state = os.read(told, 1)

@@ -13,6 +13,7 @@ import pytest
 
 from django_tasks_local import check_cancelled, is_cancel_requested, stopping
 from django_tasks_local.exceptions import TaskCancelled, TaskTimeout
+from django_tasks_local.interruptions import raise_swallowed
 from django_tasks_local.stopping import STOP_SIGNAL, Attempt, SignalledAttempt
 from django_tasks_local.store import time_limit_word
 from tests.support import wait_for
@@ -64,6 +65,36 @@ def test_the_timer_stops_a_task() -> None:
     assert seen == ["put away"]
     assert 0.02 <= caught.value.ran_s < 30
     assert (caught.value.timeout_s, caught.value.killed) == (0.02, False)
+
+
+def test_the_timer_comes_no_more_once_it_was_heard() -> None:
+    """The rest of the task is not interrupted every 50 ms."""
+    left: list[tuple[float, float]] = []
+
+    def task() -> None:
+        try:
+            wait_for(lambda: False, 60)
+        finally:
+            left.append(signal.getitimer(signal.ITIMER_REAL))
+
+    with pytest.raises(TaskTimeout):
+        call(SignalledAttempt(claim(0.02)), task)
+    assert left == [(0, 0)]
+
+
+def test_only_what_was_lost_is_raised_again() -> None:
+    """A task that has caught its exception gets no second one."""
+
+    def task() -> str:
+        asked.stop_asked = True
+        with pytest.raises(TaskCancelled):
+            os.kill(os.getpid(), STOP_SIGNAL)
+        raise_swallowed(sys._getframe(1))
+        return "returned"
+
+    raise_swallowed(sys._getframe())  # no task runs
+    asked = claim()
+    assert call(SignalledAttempt(asked), task) == "returned"
 
 
 def test_the_signal_is_only_a_reason_to_look() -> None:
