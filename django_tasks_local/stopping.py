@@ -12,6 +12,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -133,6 +134,7 @@ class SignalledAttempt(Attempt):
         self._raised_in: FrameType | None = None
         self._code: object = None
         self._pid = os.getpid()
+        self._thread = threading.get_ident()
         self._is_async = False
         self._coroutine: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
         self._stop: TaskTimeout | TaskCancelled | None = None
@@ -192,6 +194,13 @@ class SignalledAttempt(Attempt):
         self._refuse_late_end()
         return value
 
+    def check(self) -> None:
+        """Do what `Attempt.check` does; no signal stops then what is stopped already."""
+        if (stop := self._why_stop()) is not None:
+            if self._is_called_here():
+                self._begin_stop()
+            raise stop
+
     def interrupt(self, frame: FrameType | None) -> None:
         """Stop the task if that is due; called by the handler of a signal.
 
@@ -205,9 +214,7 @@ class SignalledAttempt(Attempt):
         stop = self._why_stop()
         if stop is None:
             return
-        self._raised = True
-        if self._limit_s:
-            _stop_timer()
+        self._begin_stop()
         if coroutine is None:
             self._raised_in = frame
             raise stop
@@ -221,6 +228,21 @@ class SignalledAttempt(Attempt):
         if frame is self._raised_in:
             self._raised_in = None
             self.check()
+
+    def _begin_stop(self) -> None:
+        self._raised = True
+        if self._limit_s:
+            _stop_timer()
+
+    def _is_called_here(self) -> bool:
+        """Whether what is raised here comes to the task itself, and not to a thread of its own."""
+        if not self._is_async:
+            return threading.get_ident() == self._thread
+        coroutine = self._coroutine
+        try:
+            return coroutine is not None and asyncio.current_task() is coroutine[1]
+        except RuntimeError:  # no event loop runs here
+            return False
 
     def _runs_in(self, frame: FrameType | None) -> bool:
         """Whether a frame is the task's, or below it.

@@ -1,11 +1,13 @@
 """The signal that stops a task never raises in our own code, nor in the next task."""
 
+import asyncio
 import faulthandler
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from types import SimpleNamespace
 from typing import Any
 
@@ -115,6 +117,59 @@ def test_the_signal_is_only_a_reason_to_look() -> None:
 
     assert call(SignalledAttempt(asked), task) == "returned"
     os.kill(os.getpid(), STOP_SIGNAL)  # no task runs
+
+
+def test_a_task_that_has_asked_is_not_told_again() -> None:
+    """Nothing interrupts what it does about the exception that `check_cancelled` has raised."""
+    asked = claim()
+
+    def task() -> str:
+        asked.stop_asked = True
+        with pytest.raises(TaskCancelled):
+            check_cancelled()
+        os.kill(os.getpid(), STOP_SIGNAL)
+        return "tidied up"
+
+    assert call(SignalledAttempt(asked), task) == "tidied up"
+
+
+def test_an_async_task_that_has_asked_is_not_told_again() -> None:
+    """Its coroutine is not cancelled in the middle of what it does about the exception."""
+    asked = claim()
+    attempt = SignalledAttempt(asked)
+
+    async def task() -> str:
+        asked.stop_asked = True
+        with pytest.raises(TaskCancelled):
+            check_cancelled()
+        attempt.interrupt(None)  # as the signal's handler does, in the main thread
+        await asyncio.sleep(0)
+        return "tidied up"
+
+    assert call(attempt, attempt.in_loop(task)) == "tidied up"
+
+
+def test_a_thread_that_asks_stops_itself_alone() -> None:
+    """The task that started it is interrupted all the same."""
+    asked = claim()
+    heard: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            check_cancelled()
+        except TaskCancelled as error:
+            heard.append(error)
+
+    def task() -> None:
+        asked.stop_asked = True
+        thread = threading.Thread(target=copy_context().run, args=[ask])
+        thread.start()
+        thread.join()
+        os.kill(os.getpid(), STOP_SIGNAL)
+
+    with pytest.raises(TaskCancelled):
+        call(SignalledAttempt(asked), task)
+    assert len(heard) == 1
 
 
 def test_a_task_that_is_cancelled_before_its_call() -> None:
