@@ -180,14 +180,17 @@ One for each periodic task. Its times up to SETTLED have fired, or never will.
 ```text
    0  NAME            the number of its name, 0: the row is free
    8  TIMING          the number of its times: where it changes, it begins afresh
-  16  SETTLED         unix ns
-  24  LAST            unix ns, the time for which it fired last, 0: never
+  16  SETTLED         Unix ns
+  24  LAST            Unix ns, the time for which it fired last, 0: never
   32  ID_HIGH         the result id of that run
   40  ID_LOW          likewise
   48  SKIPPED         times that came while an earlier run was not over: statistics
   56  FIRING          ID_HIGH of the record that is being made READY for it, 0: none
-  64  FIRING_FOR      unix ns, the time for which it is
+  64  FIRING_FOR      Unix ns, the time for which it is
 ```
+
+FIRING is stored before W of that record, and cleared when the row has been brought up to date. A
+rebuild that finds it completes the row if such a record is READY; if not, it never was.
 
 ### A head slot, by byte
 
