@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.tasks import Task
+from django.tasks.base import DEFAULT_TASK_PRIORITY
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import describe
@@ -140,7 +141,11 @@ def _stand_in(meta: bytes, alias: str, reason: str) -> MissingTask:
 
     missing.__module__, missing.__qualname__ = module, qualname
     missing.__name__ = qualname.rpartition(".")[2]
-    known: dict[str, Any] = {"queue_name": "", "backend": alias, "func": missing}
+    # Django 6.0 has no defaults for priority and run_after.
+    known: dict[str, Any] = {
+        "priority": DEFAULT_TASK_PRIORITY, "queue_name": "", "run_after": None, "backend": alias,
+        "func": missing,
+    }  # fmt: skip
     with suppress(Exception):  # a class that has gone with the task
         known |= pickle.loads(changed) if changed else {}
     known.pop("", None)

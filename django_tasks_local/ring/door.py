@@ -19,7 +19,7 @@ _NAMES = {
     ".shm.entries": "Entry PoolState Role",
     ".shm.leadership": "ANY_SERVER Leadership",
     ".shm.limits": "Limits",
-    ".shm.neighbours": "sites_elsewhere",
+    ".shm.neighbours": "Surveyed sites_elsewhere survey_rings",
     ".shm.objects": "fill_standard_descriptors standard_descriptors",
     ".shm.removal": "ring_is_attached sweep_temporary unlink_objects unlink_unattached",
     ".shm.segment": "attach_segment ring_exists ring_name",

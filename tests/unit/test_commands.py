@@ -4,43 +4,28 @@ import io
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.tasks import task, task_backends
+from django.tasks import task_backends
 from django.test import override_settings
 
-from django_tasks_local.ring import Due, Limits, Ring, Role, ring_exists
+from django_tasks_local.ring import Limits, Ring, Role, ring_exists
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm import segment
 from tests.crash.steps import in_child
 from tests.settings import TASKS
-from tests.support import shm_objects, wait_for
-from tests.unit.test_site import watchers
+from tests.support import shm_objects
 
 PROCESS = "django_tasks_local.ProcessPoolBackend"
 
 
 @pytest.fixture
-def ring(namespace: str) -> Iterator[Callable[[], Ring]]:
+def ring(site_ring: Callable[[], Ring]) -> Callable[[], Ring]:
     """Settings with one process backend; makes its ring, and attaches as a site that enqueued."""
-    attached: list[Ring] = []
-
-    def attach() -> Ring:
-        backend: Any = task_backends["process"]
-        spec = backend.spec()
-        attached.append(Ring(spec.name, "process", spec.limits, Role.SITE, path="/a/settings.py"))
-        return attached[0]
-
-    options = {"NAMESPACE": namespace, "MAX_WORKERS": 2}
-    with override_settings(TASKS=TASKS | {"process": {"BACKEND": PROCESS, "OPTIONS": options}}):
-        yield attach
-        backend: Any = task_backends["process"]
-        backend.close()
-        for each in attached:
-            each.attachment.detach()
+    return site_ring
 
 
 def run(*arguments: str) -> str:
@@ -217,7 +202,7 @@ def test_destroy_where_nobody_can_be_asked(
         raise EOFError
 
     monkeypatch.setattr("builtins.input", no_answer)
-    with pytest.raises(CommandError, match=r"nothing was removed.*--no-input"):
+    with pytest.raises(CommandError, match=r"Nothing was removed.*--no-input"):
         run("destroy")
     backend: Any = task_backends["process"]
     assert ring_exists(backend.spec().name)
@@ -283,73 +268,3 @@ def test_a_store_that_cannot_be_used(
     with pytest.raises(CommandError, match="not a ring of django-tasks-local"):
         run("status")
     assert isinstance(made.attachment.limits, Limits)
-
-
-# --- schedule -------------------------------------------------------------------------------------
-
-
-@task(backend="process")
-def job(*args: object) -> None:
-    """A periodic task."""
-
-
-SCHEDULE = {
-    "nightly": {"task": f"{__name__}.job", "cron": "15 3 * * *", "timezone": "Europe/Berlin"},
-    "ping": {"task": f"{__name__}.job", "every": 30, "args": [1]},
-}
-
-
-@pytest.fixture
-def scheduled(namespace: str) -> Iterator[Any]:
-    """Settings with a process backend that has a schedule."""
-    options = {"NAMESPACE": namespace, "SCHEDULE": SCHEDULE}
-    with override_settings(TASKS=TASKS | {"process": {"BACKEND": PROCESS, "OPTIONS": options}}):
-        backend: Any = task_backends["process"]
-        yield backend
-        backend.close()
-    wait_for(lambda: watchers() == 0, message="the end of the site's thread")
-
-
-def test_a_schedule_before_any_pool(scheduled: Any) -> None:
-    """The next times are known, and no ring is made."""
-    facts = json.loads(run("schedule", "--json"))["process"]
-    assert list(facts) == ["nightly", "ping"]
-    assert facts["nightly"]["when"] == "15 3 * * * Europe/Berlin"
-    assert "T03:15:00+0" in facts["nightly"]["next"]
-    assert facts["ping"]["when"] == "every 30 s"
-    assert (facts["ping"]["last"], facts["ping"]["begun"]) == (None, False)
-    assert "no pool has served it yet" in run("schedule")
-    assert not ring_exists(scheduled.spec().name)
-
-
-def test_a_schedule_that_has_run(scheduled: Any) -> None:
-    """The last time, what came of it, and what was skipped."""
-    ring, (_, ping) = scheduled.site().ring, scheduled.checked_options.schedule.entries
-    ring.firing.adopt([(ping.key, ping.timing_key)], 10**18)
-    for number in range(3):
-        due = Due(ring.firing.rows()[ping.key], 10**18 + number + 1, overlap=False)
-        meta, arguments = b"tests.tasks:nothing", ring.encode(((), {}))
-        ring.firing.fire(due, meta, arguments, priority=0, time_limit=0, metadata=b"{}")
-    facts = json.loads(run("schedule", "--json"))["process"]["ping"]
-    assert facts["last"] == "2001-09-09T03:46:40+02:00"
-    assert (facts["outcome"], facts["skipped"], facts["begun"]) == ("READY", 2, True)
-    assert scheduled.get_result(facts["id"]).status == "READY"
-    assert "last 2001-09-09T03:46:40+02:00 READY   skipped 2" in run("schedule")
-
-
-def test_an_entry_is_run_by_hand(scheduled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is enqueued with its arguments, and its times stay as they are."""
-    monkeypatch.setattr(scheduled.site(), "_start_pool", lambda: None)
-    result_id = run("schedule", "--run", "ping").strip()
-    result = scheduled.get_result(result_id)
-    assert (result.status, result.args) == ("READY", [1])
-    assert scheduled.site().ring.firing.rows() == {}
-    with pytest.raises(CommandError, match="entry 'pong'; there are nightly, ping"):
-        run("schedule", "--run", "pong")
-
-
-def test_no_schedule(ring: Callable[[], Ring]) -> None:
-    """Nothing to show, and nothing to run."""
-    assert "no SCHEDULE" in run("schedule")
-    with pytest.raises(CommandError, match="there are none"):
-        run("schedule", "--run", "pong")

@@ -1,12 +1,13 @@
 """``local_tasks schedule``: what runs when, what came of it last, and a run by hand."""
 
+import json
 import time
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management.base import CommandError
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
 from django_tasks_local.backends.process import ProcessPoolBackend
@@ -16,13 +17,40 @@ from django_tasks_local.schedules import ScheduleEntry
 from django_tasks_local.timings import NEVER_NS, SECOND_NS, Cron, Every
 
 
-def described(backend: ProcessPoolBackend) -> dict[str, dict[str, Any]]:
+def add_arguments(parser: CommandParser) -> None:
+    """Add the options."""
+    parser.add_argument("--run", metavar="NAME", help="enqueue this one now")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(command: BaseCommand, backends: list[ProcessPoolBackend], **options: Any) -> None:
+    """Print the schedules, or enqueue the task of an entry.
+
+    Raises:
+        CommandError: There is no such entry, or it has no task.
+        StoreUnavailable: A ring cannot be used.
+        ImproperlyConfigured: The options of an alias are wrong.
+    """
+    if options["run"] is not None:
+        command.stdout.write(_enqueue(backends, options["run"]))
+        return
+    described = {backend.alias: _described(backend) for backend in backends}
+    if options["json"]:
+        command.stdout.write(json.dumps(described, indent=2))
+        return
+    for alias, facts in described.items():
+        command.stdout.write(command.style.MIGRATE_HEADING(alias))
+        for line in _lines(facts):
+            command.stdout.write(f"  {line}")
+
+
+def _described(backend: ProcessPoolBackend) -> dict[str, dict[str, Any]]:
     """Return the facts of each entry of a backend's SCHEDULE, by name. It makes no ring."""
     look = Look.into(backend.spec().name, backend.alias)
     return {entry.name: _facts(entry, look) for entry in backend.checked_options.schedule.entries}
 
 
-def lines(facts: dict[str, dict[str, Any]]) -> list[str]:
+def _lines(facts: dict[str, dict[str, Any]]) -> list[str]:
     """Return the same for people, an entry in a line."""
     if not facts:
         return ["no SCHEDULE"]
@@ -38,7 +66,7 @@ def lines(facts: dict[str, dict[str, Any]]) -> list[str]:
     return found
 
 
-def run(backends: list[ProcessPoolBackend], name: str) -> str:
+def _enqueue(backends: list[ProcessPoolBackend], name: str) -> str:
     """Enqueue the task of an entry now, with its arguments, and return the result's id.
 
     Raises:
