@@ -9,7 +9,8 @@ Invariants, whenever the lock is free and ``_torn`` is false:
 - once the store is closed, ``_records`` holds what is RUNNING and nothing else is held;
 - a record is in ``_order`` if and only if it is READY, in ``_finished`` if and only if it is
   SUCCESSFUL or FAILED;
-- ``waiting == len(_order)``, and at most ``max_pending`` but for retries;
+- ``waiting == len(_order) + _promised``, and at most ``max_pending`` but for retries;
+- ``_keys`` has the records with a key that are READY or RUNNING, each under its own;
 - ``len(_finished) <= max_results``;
 - with a RESULT_TTL or a FAILURE_TTL, what is in ``_finished`` and can expire is in ``_lifetimes``;
 - ``_finished.kept_bytes`` is the sum of the weights there, and at most ``max_result_bytes`` unless
@@ -33,16 +34,18 @@ from django.tasks import TaskResultStatus
 from django_tasks_local.attempts import TaskErrorText
 from django_tasks_local.exceptions import CANCELLED, QueueFull, TaskCancelled
 from django_tasks_local.lifetimes import Lifetimes
+from django_tasks_local.memory_bulk import BulkEnqueue
 from django_tasks_local.memory_finished import Finished
 from django_tasks_local.memory_listing import in_order, wanted
 from django_tasks_local.memory_order import Order
 from django_tasks_local.memory_record import Record, by_status, does_not_exist
+from django_tasks_local.memory_waits import Waits
 from django_tasks_local.polite_lock import PoliteLock
-from django_tasks_local.store import Arguments, Snapshot, StopAsked
+from django_tasks_local.store import Arguments, KeyTaken, Snapshot, StopAsked
 from django_tasks_local.weight import weight
 
 
-class MemoryStore:
+class MemoryStore(BulkEnqueue, Waits):
     """Tasks and results of one alias in one process; see ``store.Store``.
 
     Attributes:
@@ -70,6 +73,8 @@ class MemoryStore:
         self._work = threading.Condition(self._lock)
         self._quiet = threading.Condition(self._lock)
         self._records: dict[str, Record] = {}
+        self._keys: dict[bytes, Record] = {}
+        self._promised = 0  # accepted, and on their way to the others
         self._waiting: Counter[str] = Counter()  # how often each running task waits for others
         self._order = Order()
         self._lifetimes = Lifetimes[Record](result_ttl_s, failure_ttl_s)
@@ -80,7 +85,7 @@ class MemoryStore:
     @property
     def waiting(self) -> int:
         """Tasks that are READY, deferred ones included."""
-        return len(self._order)
+        return len(self._order) + self._promised
 
     @property
     def unattended(self) -> int:
@@ -93,15 +98,17 @@ class MemoryStore:
 
     def enqueue(
         self, meta: bytes, arguments: Arguments, *, priority: int, due_ns: int,
-        time_limit: int = 0, metadata: bytes = b"",
+        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"",
     ) -> tuple[str, int]:  # fmt: skip
         """Store a READY task; see ``store.StoreClient``."""
-        record = self.record_class(meta, arguments, priority, time_limit, metadata)
+        record = self.record_class(meta, arguments, priority, time_limit, metadata, key)
         expired: list[Record] = []  # until the lock is free
         self._let_workers_go()
         with self._lock:
             if self._expires:
                 self._drop_expired(expired)
+            if key in self._keys:
+                raise KeyTaken(self._keys[key].result_id)
             if self.waiting >= self.max_pending:
                 raise QueueFull(self.alias, self.waiting, self.max_pending)
             self._put(record, due_ns)
@@ -237,6 +244,8 @@ class MemoryStore:
         record.due_ns = due_ns
         self._torn = True
         self._records[record.result_id] = record
+        if record.key:
+            self._keys[record.key] = record
         self._order.add(record, due_ns)
         self._torn = False
 
@@ -244,6 +253,7 @@ class MemoryStore:
         # A clock that was set back must not make a task end before it began.
         record.finished_at_ns = max(time.time_ns(), record.started_at_ns, record.enqueued_at_ns)
         record.status = status
+        self._keys.pop(record.key, None)
         if self._closed:
             evicted.append(self._records.pop(record.result_id))
         else:
@@ -277,18 +287,9 @@ class MemoryStore:
         waiting, running, finished = by_status(self._records.values())
         self._order.refill(waiting)
         self._finished.refill(finished)
+        self._keys = {record.key: record for record in (*waiting, *running) if record.key}
         self.running = len(running)
         self._torn = False
-
-    def wait_for_change(self, snapshot: Snapshot, timeout_s: float) -> None:
-        """Block until a record has ended; see ``store.StoreClient``."""
-        self._let_workers_go()
-        with self._lock:
-            record = self._records.get(snapshot.result_id)
-            if record is None or record.finished_at_ns:
-                return
-            bell = record.bell = record.bell or threading.Event()
-        bell.wait(timeout_s)
 
     def listed(
         self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
@@ -305,20 +306,6 @@ class MemoryStore:
                 snapshot = record.snapshot()
             if there and snapshot.status in statuses and not self._lifetimes.is_over(record):
                 yield snapshot
-
-    def begin_waiting(self, task_id: str) -> bool:
-        """Note that a running task waits for others; see ``store.StoreClient``."""
-        with self._lock_of_workers:
-            if task_id not in self._waiting and len(self._waiting) + 1 >= self.max_workers:
-                return False
-            self._waiting[task_id] += 1
-            return True
-
-    def end_waiting(self, task_id: str) -> None:
-        """Note that a task waits no longer; see ``store.StoreClient``."""
-        with self._lock_of_workers:
-            self._waiting[task_id] -= 1
-            self._waiting = +self._waiting  # without what is 0 or less: its task has ended
 
     def wait_until_done(self, timeout_s: float | None) -> bool:
         """Wait until nothing is running or due; tasks deferred to later do not count.
@@ -351,6 +338,8 @@ class MemoryStore:
             self._closed = True
             self._work.notify_all()
             waiting = self._order.empty()
+            for record in waiting:
+                self._keys.pop(record.key, None)
             dropped = self._records, self._finished.empty()
             self._records = {record.result_id: record for record in self._in_progress()}
         for bell in filter(None, (record.bell for record in waiting)):

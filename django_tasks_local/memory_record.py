@@ -29,6 +29,7 @@ class Record:
         "entry",
         "finished_at_ns",
         "heap",
+        "key",
         "meta",
         "metadata",
         "passed",
@@ -49,12 +50,13 @@ class Record:
 
     def __init__(
         self, meta: bytes, arguments: Arguments, priority: int, time_limit: int = 0,
-        metadata: bytes = b"",
+        metadata: bytes = b"", key: bytes = b"",
     ) -> None:  # fmt: skip
         self.result_id = random_id()
         self.meta = meta
         self.passed = arguments  # as the store has encoded them
         self.metadata = metadata
+        self.key = key  # of a unique task, b"" of others
         self.priority = priority
         self.time_limit = time_limit
         self.stop_asked = False  # from then on, and so it was cancelled
@@ -78,7 +80,9 @@ class Record:
 
         Another object: what a thread that outlives the attempt reports, it reports to this one.
         """
-        record = type(self)(self.meta, self.passed, self.priority, self.time_limit, self.metadata)
+        record = type(self)(
+            self.meta, self.passed, self.priority, self.time_limit, self.metadata, self.key
+        )
         record.result_id, record.enqueued_at_ns = self.result_id, self.enqueued_at_ns
         record.past = add_attempt(self.past, self.worker_id, self.started_at_ns, error)
         return record
@@ -105,6 +109,11 @@ class Record:
     def cancelled(self) -> bool:
         """Whether it was cancelled before its end, and has ended."""
         return self.stop_asked and self.finished_at_ns > 0
+
+    @property
+    def was_put(self) -> bool:
+        """Whether it has ever been READY in a store."""
+        return self.heap is not None or self.started_at_ns > 0 or self.finished_at_ns > 0
 
     def snapshot(self) -> Snapshot:
         """Return the record as it is now. The store's lock must be held."""

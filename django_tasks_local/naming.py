@@ -14,6 +14,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import django.tasks.base
 from django.tasks import Task
 from django.tasks.base import DEFAULT_TASK_PRIORITY
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
@@ -69,6 +70,15 @@ def encode_task(task: AnyTask) -> bytes:
         raise InvalidTask(
             f"Task {task.module_path}: its fields cannot be pickled: {describe(error)}."
         ) from error
+
+
+def enqueues_as_django(task: AnyTask) -> bool:
+    """Return whether ``task.enqueue`` does nothing but call its backend.
+
+    A Task class of the project's, or a tracing library, may have one of its own.
+    """
+    code = getattr(type(task).enqueue, "__code__", None)
+    return code is not None and code.co_filename == django.tasks.base.__file__
 
 
 def decode_task(meta: bytes) -> AnyTask:

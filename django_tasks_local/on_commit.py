@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import django.tasks.base
 from django.db import transaction
 from django.tasks import Task
 
+from django_tasks_local.naming import enqueues_as_django
 from django_tasks_local.own_backend import OwnBackend
 
 if TYPE_CHECKING:
@@ -61,10 +61,8 @@ def _enqueue(
     task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], prepared: object
 ) -> None:
     backend: Any = task.get_backend()
-    # A Task class of the project's, or a tracing library, may have an `enqueue` of its own.
-    code = getattr(type(task).enqueue, "__code__", None)
-    is_djangos_own = code is not None and code.co_filename == django.tasks.base.__file__
-    if prepared is not None and is_djangos_own and isinstance(backend, OwnBackend):
+    prepares = prepared is not None and isinstance(backend, OwnBackend)
+    if prepares and enqueues_as_django(task):
         backend.enqueue_prepared(task, args, kwargs, prepared)
     else:
         task.enqueue(*args, **kwargs)

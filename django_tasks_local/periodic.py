@@ -15,7 +15,9 @@ from django.utils.module_loading import import_string
 from .exceptions import describe
 from .metadata import encode
 from .naming import encode_task
+from .policies import policy_of
 from .schedules import Problem, Schedule, ScheduleEntry
+from .unique import key_of
 
 if TYPE_CHECKING:
     from .naming import AnyTask
@@ -32,11 +34,13 @@ class Periodic:
         entry: The entry.
         task: Its task.
         meta: What names the task in a record.
+        key: The digest of its key where its policy says that it is unique, else ``b""``.
     """
 
     entry: ScheduleEntry
     task: AnyTask
     meta: bytes
+    key: bytes
 
     def metadata(self, time_ns: int) -> bytes:
         """Return the metadata of the run for a time, as JSON."""
@@ -69,9 +73,15 @@ def find(entry: ScheduleEntry, alias: str) -> Periodic:
         raise ImproperlyConfigured(f"{entry.task} has run_after, which its entry decides")
     try:
         task_backends[alias].validate_task(task)
-        return Periodic(entry, task, encode_task(task))
-    except InvalidTask as error:
+        return Periodic(entry, task, encode_task(task), _key(entry, task))
+    except (InvalidTask, ValueError) as error:
         raise ImproperlyConfigured(str(error)) from error
+
+
+def _key(entry: ScheduleEntry, task: AnyTask) -> bytes:
+    unique = policy_of(task.func).unique
+    key = None if unique is None else key_of(task, unique, entry.args, entry.kwargs)
+    return key.digest if key else b""
 
 
 def problems(schedule: Schedule, alias: str) -> Iterator[Problem]:

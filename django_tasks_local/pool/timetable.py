@@ -161,7 +161,7 @@ class Timetable:
             outcome = self._ring.firing.fire(
                 Due(row, time_ns, entry.overlap), job.periodic.meta, job.arguments,
                 priority=int(task.priority), time_limit=job.time_limit,
-                metadata=job.periodic.metadata(time_ns),
+                metadata=job.periodic.metadata(time_ns), key=job.periodic.key,
             )  # fmt: skip
         except (QueueFull, PayloadTooLarge) as error:
             if time.monotonic() - job.told_at > REPEAT_S:

@@ -12,9 +12,12 @@ from enum import Enum
 from functools import partial
 from typing import Any, NamedTuple
 
+from django_tasks_local.store import KeyTaken
+
 from .chaining import Chaining
 from .format import layout as at
 from .format.ids import new_id_words
+from .holders import Holders
 from .metadata import MetadataOperations
 from .operations import AGAIN, Request, Written
 from .parts import Parts
@@ -27,7 +30,7 @@ class Outcome(Enum):
     """What came of a time of a periodic task."""
 
     FIRED = 1
-    OVERLAPS = 2  # its earlier run is not over: it was skipped, and counted
+    OVERLAPS = 2  # its earlier run, or another task with its key, is not over: skipped, and counted
     TOO_LATE = 3  # another pool has settled it, or the row is another's by now
 
 
@@ -50,6 +53,7 @@ class Attempt:
     """To fire once, and what came of it."""
 
     due: Due
+    key: bytes = b""
     outcome: Outcome = Outcome.TOO_LATE
 
 
@@ -74,7 +78,8 @@ class FiringOperations:
             return AGAIN if room is Room.MORE else 0
         self._words[at.H_DIRTY] = 1
         self._rows.propose(attempt.due.row.number, request.id_high, attempt.due.time_ns)
-        slot = self._tasks.enqueue_with_metadata(request)
+        slot = self._tasks.enqueue_with_more(request)
+        assert isinstance(slot, int)  # `judge` has looked for its key
         self._rows.settle(attempt.due.row.number, slot)
         return slot
 
@@ -123,13 +128,14 @@ class FiringOperations:
     def judge(self, attempt: Attempt) -> bool:
         """Return whether the time is to fire; if not, the attempt says why.
 
-        A time that its row's earlier run overlaps is skipped by that.
+        A time that its row's earlier run overlaps, or any task with its key, is skipped by that.
         """
         row, time_ns, overlap = attempt.due
         attempt.outcome = Outcome.TOO_LATE
         if not self._is(row):
             return False
-        if not (overlap or self._rows.is_over(row.number)):
+        is_free = overlap or self._rows.is_over(row.number)
+        if not is_free or (attempt.key and self._tasks.holder(attempt.key)):
             attempt.outcome = Outcome.OVERLAPS
             skipped = self._rows.get(row.number, at.R_SKIPPED)
             self._rows.put(row.number, at.R_SKIPPED, skipped + 1 & at.GENERATION_MASK)
@@ -154,14 +160,19 @@ class Firing:
         parts: The ring.
         refusals: What there is no room for.
         chaining: Stores requests that have metadata.
+        holders: What is done about those that have keys.
     """
 
-    def __init__(self, parts: Parts, refusals: Refusals, chaining: Chaining) -> None:
+    def __init__(
+        self, parts: Parts, refusals: Refusals, chaining: Chaining, holders: Holders
+    ) -> None:
         self._rows = parts.table.schedule
+        self._tasks = parts.operations
         self._operations = FiringOperations(parts.table, parts.operations)
         self._run = parts.mutex.run
         self._refusals = refusals
         self._chaining = chaining
+        self._holders = holders
         self._semaphores = parts.semaphores
 
     def rows(self) -> dict[int, Row]:
@@ -178,31 +189,37 @@ class Firing:
 
     def fire(
         self, due: Due, meta: bytes, arguments: Any, *, priority: int, time_limit: int,
-        metadata: bytes,
+        metadata: bytes, key: bytes = b"",
     ) -> Outcome:  # fmt: skip
         """Store a READY task for a time of a row, and wake a worker, unless that is too late.
 
         Args:
             due: The time.
             meta: The task, and the rest of it as `Ring.put` has it; there must be metadata.
-            arguments, priority, time_limit, metadata: Likewise.
+            arguments, priority, time_limit, metadata, key: Likewise.
 
         Raises:
             QueueFull, PayloadTooLarge, StoreUnavailable: As `Ring.put`. The time is not settled.
         """
-        attempt = Attempt(due)
+        attempt = Attempt(due, key)
+        if key and (holder := self._run(self._tasks.holder, key)):
+            self._holders.still_holds(holder)  # if not, its key is free now
         # Also before: nothing makes room for what is skipped.
-        if not self._run(self._operations.judge, attempt):
-            return attempt.outcome
-        high, low = new_id_words()
-        request = Request(
-            meta, arguments, priority - at.LOWEST_PRIORITY, 0, time.time_ns(), high, low,
-            time_limit, self._refusals.block(metadata, meta),
-        )  # fmt: skip
-        small = partial(self._operations.fire, attempt=attempt)
-        publish = partial(self._operations.fire_chained, attempt=attempt)
-        if not self._chaining.enqueue(request, small, publish):
-            raise self._refusals.of_request(request)
-        if attempt.outcome is Outcome.FIRED:
-            self._semaphores.wake(1)
+        while self._run(self._operations.judge, attempt):
+            high, low = new_id_words()
+            request = Request(
+                key + meta, arguments, priority - at.LOWEST_PRIORITY, 0, time.time_ns(), high, low,
+                time_limit, self._refusals.block(metadata, meta), key,
+            )  # fmt: skip
+            small = partial(self._operations.fire, attempt=attempt)
+            publish = partial(self._operations.fire_chained, attempt=attempt)
+            try:
+                slot = self._chaining.enqueue(request, small, publish)
+            except KeyTaken:
+                continue  # since it was judged
+            if not slot:
+                raise self._refusals.of_request(request)
+            if attempt.outcome is Outcome.FIRED:
+                self._semaphores.wake(1)
+            break
         return attempt.outcome

@@ -51,7 +51,7 @@ class InlineStore(MemoryStore):
         )
         self.options = options
         # Tasks run in the main thread, for which a `PoliteLock` is not safe.
-        self._lock_of_workers = self._lock  # type: ignore[assignment]
+        self._lock_of_workers = self._lock
 
     def encode(self, value: object) -> bytes:
         """Pickle a value; may raise what pickling raises."""

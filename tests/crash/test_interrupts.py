@@ -14,8 +14,11 @@ from django_tasks_local.ring import Role
 from tests.crash.operations import Operation
 from tests.crash.scene import AT_ONCE_S, SMALL, Scene
 from tests.crash.states import STATES
+from tests.crash.test_bulk_points import CASES as BATCHES
+from tests.crash.test_bulk_points import put
 from tests.crash.test_firing_points import FIRING
 from tests.crash.test_points import OPERATIONS, verification
+from tests.crash.test_unique_points import UNIQUE
 from tests.interrupter import Interrupt, Interrupter
 
 RING = os.path.join("django_tasks_local", "ring") + os.sep
@@ -84,15 +87,24 @@ def _child(
         os._exit(code)
 
 
-ALL = OPERATIONS | FIRING
 STATE = {
     "enqueue_large": "chained", "finish_large": "chained", "promote": "deferred",
     "settle": "running", "note_kill": "running", "settle_noted": "running",
     "retry_large": "retried", "cancel_retried": "retried",
     "save": "noted", "save_own": "noted", "save_finished": "noted", "clear_metadata": "noted",
 }  # fmt: skip
+OPERATIONS_OF_ALL = (
+    OPERATIONS
+    | FIRING
+    | {
+        "enqueue_unique": UNIQUE["enqueue"],
+        "enqueue_many": Operation(
+            lambda ring, _: put(ring, BATCHES["mixed"], 0), extra=[*BATCHES["mixed"].calls]
+        ),
+    }
+)
 # A repair has thousands of points, all of the same kind; sharing limits has next to none.
-NAMES = [name for name in ALL if name not in ("repair", "limits")]
+NAMES = [name for name in OPERATIONS_OF_ALL if name not in ("repair", "limits")]
 CASES = [(name, STATE.get(name, "waiting"), 1) for name in NAMES]
 # A second signal arrives while the exception of the first one is on its way out.
 CASES += [("enqueue", "waiting", 2), ("finish", "waiting", 2)]
@@ -103,7 +115,7 @@ CASES += [("enqueue", "waiting", 2), ("finish", "waiting", 2)]
 @pytest.mark.parametrize(("name", "state", "times"), CASES)
 def test_interrupt_at_every_point(scene: Scene, name: str, state: str, times: int) -> None:
     """Wherever an exception comes from, the mutex is free again and nothing is broken."""
-    operation = ALL[name]
+    operation = OPERATIONS_OF_ALL[name]
     STATES[state](scene)
     scene.save()
     verify = verification(scene, operation)

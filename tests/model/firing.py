@@ -12,16 +12,16 @@ from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from django_tasks_local.ring import Due, Outcome, Row
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.store import Arguments
+from tests.model.batching import Batching
 from tests.model.draws import interruptions, sizes
 from tests.model.model import READY, RUNNING, Record
-from tests.model.retrying import Retrying
 from tests.rings import META
 
 NAMES = (5, 6)
 TIMING = 1
 
 
-class Firing(Retrying):
+class Firing(Batching):
     """A machine with a schedule of two entries."""
 
     def rows(self) -> dict[int, Row]:

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from django_tasks_local import under_test
-from django_tasks_local.pool import attaching, connections, serving
-from django_tasks_local.pool import site as module
+from django_tasks_local.pool import attaching, connections, serving, starts
 from django_tasks_local.pool.site import Site
 from django_tasks_local.pool.spec import PoolSpec
 from django_tasks_local.ring import Entry, PoolState, Ring, Role
@@ -31,7 +30,7 @@ type Make = Callable[[Schedule], Site]
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Instead of starting pools: what each would have been told."""
     calls: list[Any] = []
-    monkeypatch.setattr(module, "start_pool", lambda ring, preparation: calls.append(preparation))
+    monkeypatch.setattr(starts, "start_pool", lambda ring, preparation: calls.append(preparation))
     return calls
 
 

@@ -41,7 +41,7 @@ class Filled:
             result_ttl_s=3600, failure_ttl_s=3600,
         )  # fmt: skip
         # As an inline backend's has it: only that runs tasks in the main thread.
-        self.store._lock_of_workers = self.store._lock  # type: ignore[assignment]
+        self.store._lock_of_workers = self.store._lock
         put(self.store)
         run_next(self.store)
         for record in self.store._records.values():

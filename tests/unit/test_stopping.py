@@ -143,7 +143,7 @@ def test_an_async_task_that_has_asked_is_not_told_again() -> None:
         with pytest.raises(TaskCancelled):
             check_cancelled()
         attempt.interrupt(None)  # as the signal's handler does, in the main thread
-        await asyncio.sleep(0)
+        await asyncio.to_thread(int)
         return "tidied up"
 
     assert call(attempt, attempt.in_loop(task)) == "tidied up"

@@ -11,6 +11,7 @@ from django_tasks_local.ring import Due, Outcome, Ring, Role
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.records.schedule import Row
+from django_tasks_local.store import KeyTaken
 from tests import rings as peers
 from tests.rings import LIMITS, META, Rings, exists, put, run
 from tests.unit.ring.quick import STEPS_PER_MS, count_steps
@@ -18,6 +19,7 @@ from tests.unit.ring.quick import STEPS_PER_MS, count_steps
 NAME, TIMING, NOW_NS = 5, 7, 10**18
 SMALL: Any = ((1,), {})
 LARGE: Any = ((b"x" * 5000,), {})
+KEY = b"k" * 16
 NOTE = b'{"_scheduled_for":"then"}'
 
 
@@ -27,12 +29,13 @@ def row_of(ring: Ring, name: int = NAME) -> Row:
 
 
 def fire(
-    ring: Ring, time_ns: int, row: Row | None = None, arguments: Any = SMALL, overlap: bool = True
-) -> Outcome:
+    ring: Ring, time_ns: int, row: Row | None = None, arguments: Any = SMALL, overlap: bool = True,
+    key: bytes = b"",
+) -> Outcome:  # fmt: skip
     """Fires for a time, as a pool that has seen this row."""
     due = Due(row or row_of(ring), time_ns, overlap)
     encoded = ring.encode(arguments)
-    return ring.firing.fire(due, META, encoded, priority=0, time_limit=0, metadata=NOTE)
+    return ring.firing.fire(due, META, encoded, priority=0, time_limit=0, metadata=NOTE, key=key)
 
 
 def last_id(row: Row) -> str:
@@ -108,6 +111,26 @@ def test_it_does_not_overlap(scheduled: Ring, arguments: Any) -> None:
     assert last_id(row) == first
     ring.finish(claim, successful=True, outcome=ring.encode(None))
     assert fire(ring, NOW_NS + 4, None, arguments, overlap=False) is Outcome.FIRED
+    assert ring.upkeep.check() == []
+
+
+@pytest.mark.parametrize("arguments", [SMALL, LARGE], ids=["inline", "chained"])
+def test_a_unique_task_is_skipped_while_another_has_its_key(rings: Rings, arguments: Any) -> None:
+    """Wherever that was enqueued; once its worker is dead, the time fires."""
+    ring = rings.attach()
+    ring.firing.adopt([(NAME, TIMING)], NOW_NS)
+    ring.enqueue(META, ring.encode(SMALL), priority=0, due_ns=0, key=KEY)
+    assert fire(ring, NOW_NS + 1, arguments=arguments, key=KEY) is Outcome.OVERLAPS
+    worker = rings.peer(role=Role.WORKER)
+    worker.do(peers.claim)
+    assert fire(ring, NOW_NS + 2, arguments=arguments, key=KEY) is Outcome.OVERLAPS
+    worker.kill()
+    assert fire(ring, NOW_NS + 3, arguments=arguments, key=KEY) is Outcome.FIRED
+    row = row_of(ring)
+    assert (row.settled_ns, row.last_ns, row.skipped) == (NOW_NS + 3, NOW_NS + 3, 2)
+    with pytest.raises(KeyTaken) as taken:
+        ring.enqueue(META, ring.encode(SMALL), priority=0, due_ns=0, key=KEY)
+    assert taken.value.result_id == last_id(row)
     assert ring.upkeep.check() == []
 
 
