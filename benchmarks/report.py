@@ -21,6 +21,7 @@ SCRIPTS = {
     "latency": ("The way of one task", ["bench-latency"]),
     "get_result": ("Reading results", ["bench-get-result"]),
     "wait_and_list": ("Waiting and lists", []),
+    "bulk": ("Many tasks at once", []),
     "payload": ("Large payloads", ["bench-payload"]),
     "scaling": ("Growth", ["bench-scaling"]),
     "memory": ("Memory, and an idle site", ["bench-memory"]),

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from django_tasks_local.backends.process import ProcessPoolBackend
     from django_tasks_local.backends.thread import ThreadPoolBackend
     from django_tasks_local.backoff import exponential, fixed
+    from django_tasks_local.bulk import aenqueue_many, enqueue_many
     from django_tasks_local.cancelling import acancel, cancel
     from django_tasks_local.execution import current_result_id
     from django_tasks_local.listing import MissingTask, aresults, results
@@ -27,12 +28,14 @@ __all__ = [
     "ThreadPoolBackend",
     "acancel",
     "aenqueue_again",
+    "aenqueue_many",
     "aresults",
     "await_finished",
     "cancel",
     "check_cancelled",
     "current_result_id",
     "enqueue_again",
+    "enqueue_many",
     "enqueue_on_commit",
     "exponential",
     "fixed",
@@ -56,12 +59,14 @@ _MODULES = {
     "ThreadPoolBackend": "django_tasks_local.backends.thread",
     "acancel": "django_tasks_local.cancelling",
     "aenqueue_again": "django_tasks_local.again",
+    "aenqueue_many": "django_tasks_local.bulk",
     "aresults": "django_tasks_local.listing",
     "await_finished": "django_tasks_local.waiting",
     "cancel": "django_tasks_local.cancelling",
     "check_cancelled": "django_tasks_local.stopping",
     "current_result_id": "django_tasks_local.execution",
     "enqueue_again": "django_tasks_local.again",
+    "enqueue_many": "django_tasks_local.bulk",
     "enqueue_on_commit": "django_tasks_local.on_commit",
     "exponential": "django_tasks_local.backoff",
     "fixed": "django_tasks_local.backoff",

@@ -8,7 +8,7 @@ from asgiref.sync import sync_to_async
 from django.tasks import task_backends
 
 from django_tasks_local.metadata import shown, with_metadata
-from django_tasks_local.naming import copy_task
+from django_tasks_local.naming import MissingTask, copy_task
 from django_tasks_local.result import LocalTaskResult
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def enqueue_again[Result: TaskResult[..., Any]](result: Result) -> Result:
                 f"Task {result.task.module_path}, id={result.id}, is {result.status}: only a task "
                 "that has ended can be enqueued again."
             )
+    if isinstance(result.task, MissingTask):
+        result.task.enqueue()  # raises, with the reason
     task = copy_task(result.task, run_after=None)
     noted = shown(getattr(result, "raw_metadata", None) or {}) | {AGAIN_OF: result.id}
     backend: Any = task_backends[result.backend]

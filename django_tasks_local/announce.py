@@ -33,6 +33,13 @@ _OWN: Final[dict[Signal, tuple[tuple[int, int], Callable[..., Any]]]] = {
 }
 
 
+def is_heard(signal: Signal) -> bool:
+    """Return whether anything comes of sending ``signal``: a receiver, or a line in a log."""
+    receivers = signal.receivers
+    own = len(receivers) == 1 and signal in _OWN and receivers[0][0] == _OWN[signal][0]
+    return not own or signals.logger.isEnabledFor(logging.DEBUG)
+
+
 def announce(signal: Signal, sender: type, result: LocalTaskResult) -> None:
     """Send ``signal`` with ``result``, whatever exceptions its receivers raise."""
     receivers = signal.receivers

@@ -8,6 +8,7 @@ from uuid import UUID
 from asgiref.sync import sync_to_async
 from django.tasks import DEFAULT_TASK_BACKEND_ALIAS, TaskResult, task_backends
 
+from django_tasks_local.own_backend import OwnBackend
 from django_tasks_local.result import LocalTaskResult
 
 
@@ -38,9 +39,8 @@ def cancel(
     result = result_or_id
     if not isinstance(result, TaskResult):
         found: Any = task_backends[backend]
-        if hasattr(found, "cancel"):
-            cancelled: bool = found.cancel(result, running=running)
-            return cancelled
+        if isinstance(found, OwnBackend):
+            return found.cancel(result, running=running)
         result = found.get_result(result)
     if isinstance(result, LocalTaskResult):
         return result.cancel(running=running)

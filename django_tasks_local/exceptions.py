@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from traceback import walk_tb
 from types import CodeType
-from typing import Any
+from typing import Any, Final
 
 
 class LocalTasksError(Exception):
@@ -27,17 +27,43 @@ class QueueFull(LocalTasksError):
         waiting: Tasks that were waiting (READY) at that moment.
         limit: How many may wait, or how many bytes what waits may take.
         option: The option that sets the limit, ``MAX_PENDING`` or ``SHM_SIZE``.
+        wanted: How many were to be enqueued, all of them or none.
     """
 
-    def __init__(self, alias: str, waiting: int, limit: int, option: str = "MAX_PENDING") -> None:
+    def __init__(
+        self, alias: str, waiting: int, limit: int, option: str = "MAX_PENDING", *, wanted: int = 1
+    ) -> None:
         self.alias = alias
         self.waiting = waiting
         self.limit = limit
         self.option = option
+        self.wanted = wanted
         unit = "" if option == "MAX_PENDING" else " bytes"
+        more = "" if wanted == 1 else f" and {wanted:,} more to come, all of them or none"
         super().__init__(
-            f"Task backend {alias!r} has {counted(waiting, 'task')} waiting; {option} allows "
+            f"Task backend {alias!r} has {counted(waiting, 'task')} waiting{more}; {option} allows "
             f"{limit:,}{unit}. Enqueue again once some of them have run, or raise {option}."
+        )
+
+
+class AlreadyEnqueued(LocalTasksError):
+    """The same unique task waits or runs already, and its policy says ``on_conflict="raise"``.
+
+    Attributes:
+        path: The task's import path.
+        key: What makes it the same: the arguments that count, or what its function returned.
+        result_id: The id of the task that is there; ``""`` where it is in the same `enqueue_many`.
+    """
+
+    def __init__(self, path: str, key: Any, result_id: str) -> None:
+        self.path = path
+        self.key = key
+        self.result_id = result_id
+        where = f"waits or runs already, id={result_id}" if result_id else "is enqueued with it"
+        super().__init__(
+            f"Task {path} is unique, and one with the key {_short(key)} {where}. Enqueue it again "
+            'once that has ended, or give the policy on_conflict="existing" to get the result of '
+            "that one."
         )
 
 
@@ -223,6 +249,10 @@ class TaskCancelled(BaseException):
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
+# As the errors of results name it.
+CANCELLED: Final = f"{TaskCancelled.__module__}.{TaskCancelled.__qualname__}"
+
+
 class StoreUnavailable(LocalTasksError):
     """The place where tasks and results are kept cannot be used.
 
@@ -259,6 +289,11 @@ def describe(error: BaseException) -> str:
         text = "<its str() failed>"
     name = type(error).__name__
     return f"{name}: {text}" if text else name
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _mebibytes(size: int) -> str:

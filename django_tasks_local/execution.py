@@ -17,6 +17,7 @@ import asyncio
 import concurrent.futures
 import logging
 import os
+import sys
 import threading
 import time
 import traceback
@@ -37,10 +38,10 @@ from django.dispatch import Signal, receiver
 from django.tasks import TaskResultStatus
 from django.tasks.signals import task_finished, task_started
 
-from django_tasks_local import progress, stopping
+from django_tasks_local import stopping
 from django_tasks_local.announce import announce
 from django_tasks_local.attempts import cut
-from django_tasks_local.exceptions import PayloadTooLarge, TaskCancelled, describe
+from django_tasks_local.exceptions import PayloadTooLarge, TaskCancelled, TaskTimeout, describe
 from django_tasks_local.metadata import LocalTaskContext
 from django_tasks_local.naming import add_metadata, load_task
 from django_tasks_local.policies import retries_of
@@ -65,12 +66,10 @@ _CALL_NAMES = ("iscoroutinefunction", "func", "async_to_sync")
 
 _is_async = lru_cache(1024)(iscoroutinefunction)  # arbitrary: a project has far fewer tasks
 
-# What raises in the user's code without being called by it.
-_STOPPERS = (stopping.__file__, progress.__file__)
-
+_PACKAGE = str(Path(__file__).parent) + os.sep
 # Where the frames between `run` and the user's function come from.
 _MACHINERY = (
-    str(Path(__file__).parent) + os.sep,
+    _PACKAGE,
     django.tasks.base.__file__,
     asgiref.sync.__file__,
     str(Path(asyncio.__file__).parent),
@@ -177,8 +176,8 @@ class _Run:
                     return attempt.call(call, [context, *args], kwargs)
                 finally:
                     # As Django does: also after a failure. Not in a copy of the worker, see below.
-                    if os.getpid() == pid and context.metadata_modified:
-                        context.save_metadata()
+                    if os.getpid() == pid:
+                        _save_metadata(context)
             return attempt.call(call, args, kwargs)
         finally:
             if os.getpid() != pid:
@@ -274,6 +273,18 @@ class _Run:
             logger.exception("Task id=%s: a signal receiver raised", result.id)
 
 
+def _save_metadata(context: LocalTaskContext) -> None:
+    """Save what the task has changed. What cannot be saved fails it, but a stop stays a stop."""
+    ended_with = sys.exception()
+    try:
+        if context.metadata_modified:
+            context.save_metadata()
+    except Exception as error:
+        if not isinstance(ended_with, TaskTimeout | TaskCancelled):
+            raise
+        ended_with.add_note(f"Its changes of metadata could not be saved: {describe(error)}")
+
+
 def _is_djangos_own(call: object) -> bool:
     """Return whether this is Django's Task.call with nothing around it: it may then be skipped."""
     if type(call) is not FunctionType:  # a wrapper that passes for the function
@@ -354,11 +365,12 @@ def _format(error: BaseException) -> str:
         whole = traceback.TracebackException.from_exception(error)
         parts = [whole]
         while parts:
-            # The traceback begins in the user's own code; what we raise has no frames.
+            # The traceback begins in the user's own code. It ends there where we stop the task,
+            # which may be in the middle of ours.
             part = parts.pop()
             part.stack[:] = dropwhile(_is_machinery, part.stack)
             if part.stack and part.stack[-1].filename == stopping.__file__:
-                while part.stack and part.stack[-1].filename in _STOPPERS:
+                while part.stack and part.stack[-1].filename.startswith(_PACKAGE):
                     part.stack.pop()
             parts.extend(filter(None, (part.__cause__, part.__context__, *(part.exceptions or ()))))
         return "".join(whole.format())

@@ -39,6 +39,11 @@ class Heap[T]:
             self._holes -= 1
         return entries[0][0] if entries else None
 
+    def first(self) -> T:
+        """Return the first item, right after `first_key` has found one."""
+        item: T = self._entries[0][2]
+        return item
+
     def pop(self) -> T:
         """Take the first item out. There has to be one."""
         while (entry := heapq.heappop(self._entries))[2] is None:

@@ -5,27 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.tasks import Task, TaskResultStatus, task_backends
 from django.tasks.exceptions import InvalidTaskBackend
 
 from django_tasks_local.naming import MissingTask, add_metadata, load_or_stand_in
+from django_tasks_local.own_backend import OwnBackend
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.store import Snapshot, task_path
 
 if TYPE_CHECKING:
     from django_tasks_local.naming import AnyTask
 
-
-class _Lister(Protocol):
-    """What is asked here of a backend of this package."""
-
-    def listed(
-        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
-    ) -> Iterator[Snapshot]:
-        """See ``store.StoreClient.listed``."""
+type Listed = Callable[
+    [Collection[TaskResultStatus], Callable[[bytes], bool] | None], Iterator[Snapshot]
+]
 
 
 def results(
@@ -64,20 +60,10 @@ def results(
         TypeError: An argument is of a wrong type.
         ValueError: ``status`` or ``limit`` has a value that is none.
     """
-    statuses = _statuses(status)
-    path = _path(task)
-    if queue_name is not None:
-        _check_string("queue_name", queue_name)
-    _check_limit(limit)
     lister = _lister(backend)
-    wanted = _Wanted(backend, path, queue_name)
-    accepts = wanted if path is not None or queue_name is not None else None
-    return [
-        LocalTaskResult.from_record(
-            each, backend, add_metadata(wanted.task_of(each.meta), each.metadata)
-        )
-        for each in islice(lister.listed(statuses, accepts), limit)
-    ]
+    return select(
+        lister.listed, backend, status=status, queue_name=queue_name, task=task, limit=limit
+    )
 
 
 async def aresults(
@@ -92,6 +78,43 @@ async def aresults(
     return await asyncio.to_thread(
         results, backend, status=status, queue_name=queue_name, task=task, limit=limit
     )
+
+
+def select(
+    listed: Listed,
+    alias: str,
+    *,
+    status: TaskResultStatus | str | Iterable[TaskResultStatus | str] | None = None,
+    queue_name: str | None = None,
+    task: AnyTask | str | None = None,
+    limit: int | None = None,
+) -> list[LocalTaskResult]:
+    """Do what `results` does, with the records that ``listed`` yields.
+
+    Args:
+        listed: See ``store.StoreClient.listed``.
+        alias: The backend of those records.
+        status: See `results`, as for the others.
+        queue_name: The same.
+        task: The same.
+        limit: The same.
+
+    Raises:
+        TypeError, ValueError: As `results`.
+    """
+    statuses = _statuses(status)
+    path = _path(task)
+    if queue_name is not None:
+        _check_string("queue_name", queue_name)
+    _check_limit(limit)
+    wanted = _Wanted(alias, path, queue_name)
+    accepts = wanted if path is not None or queue_name is not None else None
+    return [
+        LocalTaskResult.from_record(
+            each, alias, add_metadata(wanted.task_of(each.meta), each.metadata)
+        )
+        for each in islice(listed(statuses, accepts), limit)
+    ]
 
 
 class _Wanted:
@@ -123,7 +146,7 @@ class _Wanted:
         return self._queue_name is None or self.task_of(meta).queue_name == self._queue_name
 
 
-def _lister(alias: str) -> _Lister:
+def _lister(alias: str) -> OwnBackend:
     _check_string("backend", alias)
     try:
         backend: Any = task_backends[alias]
@@ -131,20 +154,19 @@ def _lister(alias: str) -> _Lister:
         raise InvalidTaskBackend(
             f"backend={alias!r} is no key of TASKS, which has {_named(task_backends)}."
         ) from error
-    if not hasattr(backend, "listed"):
+    if not isinstance(backend, OwnBackend):
         able = [each for each in task_backends if _can_list(each)]
         raise ImproperlyConfigured(
             f"backend={alias!r} cannot list results: it is a {type(backend).__name__}. "
             "ThreadPoolBackend and ProcessPoolBackend of django_tasks_local can: in TASKS "
             f"{_named(able) if able else 'no alias'}."
         )
-    lister: _Lister = backend
-    return lister
+    return backend
 
 
 def _can_list(alias: str) -> bool:
     try:
-        return hasattr(task_backends[alias], "listed")
+        return isinstance(task_backends[alias], OwnBackend)
     except Exception:
         return False  # another alias's mistake
 

@@ -4,41 +4,48 @@ Nothing is pickled; a task gets the very objects that were passed. One lock guar
 idle threads wait on a condition of the lock. No thread that holds the lock calls the user's code,
 or drops the last reference to one of the user's objects, whose ``__del__`` may be such code.
 
-Invariants, whenever the lock is free:
+Invariants, whenever the lock is free and ``_torn`` is false:
 
 - once the store is closed, ``_records`` holds what is RUNNING and nothing else is held;
 - a record is in ``_order`` if and only if it is READY, in ``_finished`` if and only if it is
   SUCCESSFUL or FAILED;
-- ``waiting == len(_order)``, and at most ``max_pending`` but for retries;
+- ``waiting == len(_order) + _promised``, and at most ``max_pending`` but for retries;
+- ``_keys`` has the records with a key that are READY or RUNNING, each under its own;
 - ``len(_finished) <= max_results``;
 - with a RESULT_TTL or a FAILURE_TTL, what is in ``_finished`` and can expire is in ``_lifetimes``;
-- ``_kept_bytes`` is the sum of the weights in ``_finished``, and at most ``max_result_bytes``
-  unless one record alone is heavier.
+- ``_finished.kept_bytes`` is the sum of the weights there, and at most ``max_result_bytes`` unless
+  one record alone is heavier.
+
+An exception may come between any two writes: a signal handler's, such as that of a time limit, in
+the main thread. Which records there are, and the status of each, is the truth; ``_torn`` is true
+while anything else is being made to fit it, and whoever finds it true does that again.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from django.tasks import TaskResultStatus
-from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.attempts import TaskErrorText
-from django_tasks_local.exceptions import QueueFull, TaskCancelled, counted
+from django_tasks_local.exceptions import CANCELLED, QueueFull, TaskCancelled
 from django_tasks_local.lifetimes import Lifetimes
-from django_tasks_local.memory_listing import in_order
+from django_tasks_local.memory_bulk import BulkEnqueue
+from django_tasks_local.memory_finished import Finished
+from django_tasks_local.memory_listing import in_order, wanted
 from django_tasks_local.memory_order import Order
-from django_tasks_local.memory_record import Record, does_not_exist
+from django_tasks_local.memory_record import Record, by_status, does_not_exist
+from django_tasks_local.memory_waits import Waits
 from django_tasks_local.polite_lock import PoliteLock
-from django_tasks_local.store import Arguments, Snapshot, StopAsked
+from django_tasks_local.store import Arguments, KeyTaken, Snapshot, StopAsked
 from django_tasks_local.weight import weight
 
 
-class MemoryStore:
+class MemoryStore(BulkEnqueue, Waits):
     """Tasks and results of one alias in one process; see ``store.Store``.
 
     Attributes:
@@ -47,6 +54,7 @@ class MemoryStore:
     """
 
     record_class = Record
+    _does_not_exist = staticmethod(does_not_exist)
 
     def __init__(
         self, alias: str, *, max_results: int, max_result_bytes: int, max_pending: int,
@@ -54,8 +62,6 @@ class MemoryStore:
     ) -> None:  # fmt: skip
         self.alias = alias
         self.max_workers = max_workers
-        self.max_results = max_results
-        self.max_result_bytes = max_result_bytes
         self.max_pending = max_pending
         self.idle = self.running = 0
         self._closed = False
@@ -67,17 +73,19 @@ class MemoryStore:
         self._work = threading.Condition(self._lock)
         self._quiet = threading.Condition(self._lock)
         self._records: dict[str, Record] = {}
+        self._keys: dict[bytes, Record] = {}
+        self._promised = 0  # accepted, and on their way to the others
         self._waiting: Counter[str] = Counter()  # how often each running task waits for others
         self._order = Order()
-        self._finished: OrderedDict[str, Record] = OrderedDict()  # least recently used first
-        self._kept_bytes = 0  # the weight of the finished records
         self._lifetimes = Lifetimes[Record](result_ttl_s, failure_ttl_s)
         self._expires = bool(self._lifetimes)
+        self._finished = Finished(max_results, max_result_bytes, self._lifetimes)
+        self._torn = False
 
     @property
     def waiting(self) -> int:
         """Tasks that are READY, deferred ones included."""
-        return len(self._order)
+        return len(self._order) + self._promised
 
     @property
     def unattended(self) -> int:
@@ -90,15 +98,17 @@ class MemoryStore:
 
     def enqueue(
         self, meta: bytes, arguments: Arguments, *, priority: int, due_ns: int,
-        time_limit: int = 0, metadata: bytes = b"",
+        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"",
     ) -> tuple[str, int]:  # fmt: skip
         """Store a READY task; see ``store.StoreClient``."""
-        record = self.record_class(meta, arguments, priority, time_limit, metadata)
+        record = self.record_class(meta, arguments, priority, time_limit, metadata, key)
         expired: list[Record] = []  # until the lock is free
         self._let_workers_go()
         with self._lock:
             if self._expires:
                 self._drop_expired(expired)
+            if key in self._keys:
+                raise KeyTaken(self._keys[key].result_id)
             if self.waiting >= self.max_pending:
                 raise QueueFull(self.alias, self.waiting, self.max_pending)
             self._put(record, due_ns)
@@ -116,9 +126,9 @@ class MemoryStore:
                     record = None
             if record is not None:
                 if record.finished_at_ns:
-                    self._finished.move_to_end(result_id)
+                    self._finished.touch(result_id)
                 return record.snapshot()
-        raise self._does_not_exist(result_id)
+        raise self._does_not_exist(result_id, self.alias, str(self._finished))
 
     def save_metadata(self, result_id: str, metadata: bytes, claim: Record | None = None) -> None:
         """Replace a task's metadata. A save makes a finished result the most recent."""
@@ -135,19 +145,13 @@ class MemoryStore:
                 more = len(metadata) - len(record.metadata)
                 record.metadata = metadata
                 if result_id in self._finished:
-                    self._finished.move_to_end(result_id)
-                    record.weight += more
-                    self._kept_bytes += more
-                    dropped += self._evict()
+                    self._torn = True
+                    self._finished.touch(result_id)
+                    self._finished.weigh(record, more)
+                    self._torn = False
+                    self._evict(dropped)
         if record is None:
-            raise self._does_not_exist(result_id)
-
-    def _does_not_exist(self, result_id: str) -> TaskResultDoesNotExist:
-        kept = counted(self.max_results, "finished result")
-        return does_not_exist(
-            result_id, self.alias, f"{kept} (MAX_RESULTS) of up to {self.max_result_bytes:,} bytes "
-            f"in all (MAX_RESULT_BYTES){self._lifetimes}",
-        )  # fmt: skip
+            raise self._does_not_exist(result_id, self.alias, str(self._finished))
 
     def claim(self, worker_id: str = "") -> Record | None:
         """Claim the task whose turn it is; ``None`` if none is due."""
@@ -179,6 +183,8 @@ class MemoryStore:
         with self._lock_of_workers:
             if claim.stop_asked and not cancelled:
                 raise StopAsked
+            self._mend_if_torn()
+            self._torn = True
             claim.ending = outcome
             self.running -= 1
             self._waiting.pop(claim.result_id, None)  # for a thread that it has left
@@ -196,6 +202,8 @@ class MemoryStore:
                 raise StopAsked
             if self._closed:
                 return False
+            self._mend_if_torn()
+            self._torn = True
             self.running -= 1
             self._waiting.pop(claim.result_id, None)  # for a thread that it has left
             record.metadata, record.bell = claim.metadata, claim.bell
@@ -211,7 +219,6 @@ class MemoryStore:
         # Outside the lock, as it may call code of the arguments.
         held = weight(getattr(self._records.get(result_id), "passed", None)) + weight(past)
         evicted: list[Record] = []  # keeps the records alive until the lock is free
-        ending = f"{TaskCancelled.__module__}.{TaskCancelled.__qualname__}"
         with self._lock:
             record = self._records.get(result_id)
             if record is None or record.finished_at_ns:
@@ -219,10 +226,11 @@ class MemoryStore:
             if record.heap is None:
                 record.stop_asked = record.stop_asked or running
                 return running, None
+            self._torn = True
             self._order.remove(record)
             record.stop_asked = True
             cancelled = TaskCancelled(retried=record.past is not None)
-            record.ending = self.encode((ending, f"{ending}: {cancelled}"))
+            record.ending = self.encode((CANCELLED, f"{CANCELLED}: {cancelled}"))
             record.weight = held + weight(record.ending)
             self._end(record, TaskResultStatus.FAILED, evicted)
             snapshot = record.snapshot()
@@ -231,55 +239,57 @@ class MemoryStore:
         return True, snapshot
 
     def _put(self, record: Record, due_ns: int) -> None:
-        self._records[record.result_id] = record
-        self._order.add(record, due_ns)
         if self.idle:
-            self._work.notify()
+            self._work.notify()  # which goes on when the lock is free
+        record.due_ns = due_ns
+        self._torn = True
+        self._records[record.result_id] = record
+        if record.key:
+            self._keys[record.key] = record
+        self._order.add(record, due_ns)
+        self._torn = False
 
     def _end(self, record: Record, status: TaskResultStatus, evicted: list[Record]) -> None:
         # A clock that was set back must not make a task end before it began.
         record.finished_at_ns = max(time.time_ns(), record.started_at_ns, record.enqueued_at_ns)
         record.status = status
+        self._keys.pop(record.key, None)
         if self._closed:
             evicted.append(self._records.pop(record.result_id))
         else:
-            self._finished[record.result_id] = record
             record.weight += len(record.metadata)
-            self._kept_bytes += record.weight
-            if self._expires:
-                self._drop_expired(evicted)
-                self._lifetimes.add(record)
-        evicted += self._evict()
+            self._finished.add(record)
+        self._torn = False
+        if self._expires:
+            self._drop_expired(evicted)
+        self._evict(evicted)
         if self._ending:
             self._quiet.notify_all()
 
-    def _drop(self, result_id: str) -> Record:
-        """Forget a finished record. Its caller keeps it until the lock is free."""
-        record = self._finished.pop(result_id)
-        self._kept_bytes -= record.weight
-        del self._records[result_id]
-        if self._expires:
-            self._lifetimes.remove(record)
-        return record
+    def _drop(self, record: Record, dropped: list[Record]) -> None:
+        dropped.append(record)  # which its caller keeps until the lock is free
+        self._torn = True
+        self._finished.remove(record)
+        del self._records[record.result_id]
+        self._torn = False
 
-    def _evict(self) -> list[Record]:
-        evicted = []
-        while self._keeps_too_much():
-            evicted.append(self._drop(next(iter(self._finished))))
-        return evicted
+    def _evict(self, dropped: list[Record]) -> None:
+        while (record := self._finished.surplus()) is not None:
+            self._drop(record, dropped)
 
     def _drop_expired(self, dropped: list[Record]) -> None:
-        dropped += [self._drop(record.result_id) for record in self._lifetimes.expired()]
+        for record in self._lifetimes.expired():
+            self._drop(record, dropped)
 
-    def wait_for_change(self, snapshot: Snapshot, timeout_s: float) -> None:
-        """Block until a record has ended; see ``store.StoreClient``."""
-        self._let_workers_go()
-        with self._lock:
-            record = self._records.get(snapshot.result_id)
-            if record is None or record.finished_at_ns:
-                return
-            bell = record.bell = record.bell or threading.Event()
-        bell.wait(timeout_s)
+    def _mend_if_torn(self) -> None:
+        if not self._torn:
+            return
+        waiting, running, finished = by_status(self._records.values())
+        self._order.refill(waiting)
+        self._finished.refill(finished)
+        self._keys = {record.key: record for record in (*waiting, *running) if record.key}
+        self.running = len(running)
+        self._torn = False
 
     def listed(
         self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
@@ -289,35 +299,13 @@ class MemoryStore:
         with self._lock:  # copies of references: some ms for 100,000 records
             records = [*self._records.values()]
             ready, deferred = self._order.ready.entries(), self._order.deferred.entries()
-        seen = set()  # what ends meanwhile would come a second time, among the finished
-        for record in in_order(statuses, records, ready, deferred, time.time_ns()):
-            if record.result_id in seen or not (accepts is None or accepts(record.meta)):
-                continue
-            seen.add(record.result_id)
+        found = in_order(statuses, records, ready, deferred, time.time_ns())
+        for record in wanted(found, accepts):
             with self._lock:
                 there = self._records.get(record.result_id) is record
                 snapshot = record.snapshot()
             if there and snapshot.status in statuses and not self._lifetimes.is_over(record):
                 yield snapshot
-
-    def begin_waiting(self, task_id: str) -> bool:
-        """Note that a running task waits for others; see ``store.StoreClient``."""
-        with self._lock_of_workers:
-            if task_id not in self._waiting and len(self._waiting) + 1 >= self.max_workers:
-                return False
-            self._waiting[task_id] += 1
-            return True
-
-    def end_waiting(self, task_id: str) -> None:
-        """Note that a task waits no longer; see ``store.StoreClient``."""
-        with self._lock_of_workers:
-            self._waiting[task_id] -= 1
-            self._waiting = +self._waiting  # without what is 0 or less: its task has ended
-
-    def _keeps_too_much(self) -> bool:
-        kept = len(self._finished)
-        too_heavy = self._kept_bytes > self.max_result_bytes and kept > 1
-        return too_heavy or kept > self.max_results
 
     def wait_until_done(self, timeout_s: float | None) -> bool:
         """Wait until nothing is running or due; tasks deferred to later do not count.
@@ -350,11 +338,10 @@ class MemoryStore:
             self._closed = True
             self._work.notify_all()
             waiting = self._order.empty()
-            dropped = self._records, self._finished
+            for record in waiting:
+                self._keys.pop(record.key, None)
+            dropped = self._records, self._finished.empty()
             self._records = {record.result_id: record for record in self._in_progress()}
-            self._finished = OrderedDict()
-            self._lifetimes.forget()
-            self._kept_bytes = 0
         for bell in filter(None, (record.bell for record in waiting)):
             bell.set()
         del dropped  # now that the lock is free
@@ -369,6 +356,9 @@ class MemoryStore:
         # What `PoliteLock` does, as far as that is safe in the main thread.
         while self._lock.locked():
             time.sleep(0)
+        if self._torn:  # no other thread's, once the lock is ours
+            with self._lock:
+                self._mend_if_torn()
 
     def _in_progress(self) -> list[Record]:
         running = TaskResultStatus.RUNNING
@@ -378,6 +368,7 @@ class MemoryStore:
         self._promote()
         if not self._order.ready:
             return None
+        self._torn = True
         return self._begin(self._order.pop(), worker_id)
 
     def _begin(self, record: Record, worker_id: str) -> Record:
@@ -385,8 +376,13 @@ class MemoryStore:
         record.started_at_ns = max(time.time_ns(), record.enqueued_at_ns)
         record.status = TaskResultStatus.RUNNING
         self.running += 1
+        self._torn = False
         return record
 
     def _promote(self) -> None:
-        for _ in range(self._order.promote()):
+        self._mend_if_torn()
+        self._torn = True
+        promoted = self._order.promote()
+        self._torn = False
+        for _ in range(promoted):
             self._work.notify()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from django.tasks import TaskResultStatus
@@ -40,3 +40,12 @@ def in_order(
         yield from (each for _, each in sorted(keyed, key=lambda pair: pair[0]))
     ended = [each for each in records if each.finished_at_ns and each.status in statuses]
     yield from sorted(ended, key=lambda each: -each.finished_at_ns)
+
+
+def wanted(records: Iterable[Any], accepts: Callable[[bytes], bool] | None) -> Iterator[Any]:
+    """Yield what ``accepts`` lets pass, each once: what ends meanwhile comes twice `in_order`."""
+    seen: set[str] = set()
+    for record in records:
+        if record.result_id not in seen and (accepts is None or accepts(record.meta)):
+            seen.add(record.result_id)
+            yield record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Final
 
@@ -50,6 +51,21 @@ class Order:
         record.heap.remove(record.entry)
         record.heap = None
 
+    def refill(self, records: list[Record]) -> None:
+        """Hold these records and no others, in the order in which they were added."""
+        turns = {record.result_id: turn for _, turn, record in self.ready.entries()}
+
+        def turn_of(record: Record) -> float:
+            return turns.get(record.result_id, record.entry[1] if record.entry else math.inf)
+
+        ready, deferred = Heap[Record](), Heap[Record]()
+        for record in sorted(records, key=turn_of):
+            if record.due_ns and record.result_id not in turns:
+                self._wait_in(deferred, record.due_ns, record)
+            else:
+                self._wait_in(ready, -record.priority, record)
+        self.ready, self.deferred = ready, deferred
+
     def promote(self) -> int:
         """Give records that have fallen due their places among those of their priorities.
 
@@ -63,8 +79,10 @@ class Order:
             due_ns = self.deferred.first_key()
             if due_ns is None or due_ns > now:
                 return moved
-            record = self.deferred.pop()
+            record = self.deferred.first()
             self._wait_in(self.ready, -record.priority, record)
+            record.due_ns = 0  # from here on its entry is that in `ready`: `refill` relies on it
+            self.deferred.pop()
         return PROMOTED_AT_ONCE
 
     def seconds_to_next(self) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from django.tasks import TaskResultStatus
@@ -22,11 +23,13 @@ class Record:
 
     __slots__ = (
         "bell",
+        "due_ns",
         "ending",
         "enqueued_at_ns",
         "entry",
         "finished_at_ns",
         "heap",
+        "key",
         "meta",
         "metadata",
         "passed",
@@ -47,12 +50,13 @@ class Record:
 
     def __init__(
         self, meta: bytes, arguments: Arguments, priority: int, time_limit: int = 0,
-        metadata: bytes = b"",
+        metadata: bytes = b"", key: bytes = b"",
     ) -> None:  # fmt: skip
         self.result_id = random_id()
         self.meta = meta
         self.passed = arguments  # as the store has encoded them
         self.metadata = metadata
+        self.key = key  # of a unique task, b"" of others
         self.priority = priority
         self.time_limit = time_limit
         self.stop_asked = False  # from then on, and so it was cancelled
@@ -62,6 +66,7 @@ class Record:
         self.finished_at_ns = 0
         self.worker_id = ""
         self.ending: Any = None
+        self.due_ns = 0  # until when it is deferred
         self.heap: Heap[Record] | None = None  # in which it waits, and its entry there
         self.entry: list[Any] = []
         self.reported: tuple[float, float | None, str] | None = None
@@ -75,7 +80,9 @@ class Record:
 
         Another object: what a thread that outlives the attempt reports, it reports to this one.
         """
-        record = type(self)(self.meta, self.passed, self.priority, self.time_limit, self.metadata)
+        record = type(self)(
+            self.meta, self.passed, self.priority, self.time_limit, self.metadata, self.key
+        )
         record.result_id, record.enqueued_at_ns = self.result_id, self.enqueued_at_ns
         record.past = add_attempt(self.past, self.worker_id, self.started_at_ns, error)
         return record
@@ -102,6 +109,11 @@ class Record:
     def cancelled(self) -> bool:
         """Whether it was cancelled before its end, and has ended."""
         return self.stop_asked and self.finished_at_ns > 0
+
+    @property
+    def was_put(self) -> bool:
+        """Whether it has ever been READY in a store."""
+        return self.heap is not None or self.started_at_ns > 0 or self.finished_at_ns > 0
 
     def snapshot(self) -> Snapshot:
         """Return the record as it is now. The store's lock must be held."""
@@ -135,3 +147,24 @@ def does_not_exist(result_id: str, alias: str, kept: str) -> TaskResultDoesNotEx
         "ThreadPoolBackend: only the process that enqueued a task can read its result, and it "
         f"keeps {kept}. ProcessPoolBackend has results that every process of the site can read."
     )
+
+
+def by_status(records: Iterable[Record]) -> tuple[list[Record], list[Record], list[Record]]:
+    """Return what is READY, RUNNING and finished; what has not ended is as if nothing had tried.
+
+    Its status is what a call that ends a record writes last.
+    """
+    waiting: list[Record] = []
+    running: list[Record] = []
+    finished: list[Record] = []
+    for record in records:
+        if record.status is TaskResultStatus.READY:
+            record.stop_asked = False
+            waiting.append(record)
+        elif record.status is TaskResultStatus.RUNNING:
+            running.append(record)
+        else:
+            finished.append(record)
+            continue
+        record.finished_at_ns, record.ending = 0, None
+    return waiting, running, finished

@@ -14,7 +14,9 @@ from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import django.tasks.base
 from django.tasks import Task
+from django.tasks.base import DEFAULT_TASK_PRIORITY
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import describe
@@ -68,6 +70,15 @@ def encode_task(task: AnyTask) -> bytes:
         raise InvalidTask(
             f"Task {task.module_path}: its fields cannot be pickled: {describe(error)}."
         ) from error
+
+
+def enqueues_as_django(task: AnyTask) -> bool:
+    """Return whether ``task.enqueue`` does nothing but call its backend.
+
+    A Task class of the project's, or a tracing library, may have one of its own.
+    """
+    code = getattr(type(task).enqueue, "__code__", None)
+    return code is not None and code.co_filename == django.tasks.base.__file__
 
 
 def decode_task(meta: bytes) -> AnyTask:
@@ -140,7 +151,11 @@ def _stand_in(meta: bytes, alias: str, reason: str) -> MissingTask:
 
     missing.__module__, missing.__qualname__ = module, qualname
     missing.__name__ = qualname.rpartition(".")[2]
-    known: dict[str, Any] = {"queue_name": "", "backend": alias, "func": missing}
+    # Django 6.0 has no defaults for priority and run_after.
+    known: dict[str, Any] = {
+        "priority": DEFAULT_TASK_PRIORITY, "queue_name": "", "run_after": None, "backend": alias,
+        "func": missing,
+    }  # fmt: skip
     with suppress(Exception):  # a class that has gone with the task
         known |= pickle.loads(changed) if changed else {}
     known.pop("", None)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import django.tasks.base
 from django.db import transaction
 from django.tasks import Task
+
+from django_tasks_local.naming import enqueues_as_django
+from django_tasks_local.own_backend import OwnBackend
 
 if TYPE_CHECKING:
     from django_tasks_local.naming import AnyTask
@@ -50,7 +52,8 @@ def enqueue_on_commit(
         )
     backend: Any = task.get_backend()
     backend.validate_task(task)
-    prepared = backend.prepare(task, args, kwargs) if hasattr(backend, "prepare") else None
+    is_ours = isinstance(backend, OwnBackend)
+    prepared = backend.prepare(task, args, kwargs) if is_ours else None
     transaction.on_commit(partial(_enqueue, task, args, kwargs, prepared), using=using)
 
 
@@ -58,10 +61,8 @@ def _enqueue(
     task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], prepared: object
 ) -> None:
     backend: Any = task.get_backend()
-    # A Task class of the project's, or a tracing library, may have an `enqueue` of its own.
-    code = getattr(type(task).enqueue, "__code__", None)
-    is_djangos_own = code is not None and code.co_filename == django.tasks.base.__file__
-    if prepared is not None and is_djangos_own and hasattr(backend, "enqueue_prepared"):
+    prepares = prepared is not None and isinstance(backend, OwnBackend)
+    if prepares and enqueues_as_django(task):
         backend.enqueue_prepared(task, args, kwargs, prepared)
     else:
         task.enqueue(*args, **kwargs)

@@ -97,7 +97,8 @@ OPTIONS: dict[str, Option] = {
     # Tasks that may wait, those with run_after included.
     "MAX_PENDING": Option(10_000, (int,), 1, 1_000_000, "tasks"),
     # A power of two.
-    "SLOT_SIZE": Option(KIB, (int,), 256, MIB, "bytes", kinds=("process",)),
+    # In the smallest a plain task and its result still fit: 256 bytes would leave them 16.
+    "SLOT_SIZE": Option(KIB, (int,), 512, MIB, "bytes", kinds=("process",)),
     # Ceiling of the segment. Default: see _derived_shm_size.
     "SHM_SIZE": Option(None, (int,), MIB, 1024 * GIB, "bytes", kinds=("process",)),
     # Which ring this is. Default: from SECRET_KEY and the settings module, see pool/spec.py.

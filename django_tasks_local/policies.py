@@ -16,6 +16,7 @@ from django.tasks.exceptions import InvalidTask
 from django_tasks_local.options import Options
 from django_tasks_local.retrying import RETRY_WORDS, Backoff, ExceptionClasses, Retries
 from django_tasks_local.store import LIMIT_MASK, time_limit_word
+from django_tasks_local.unique import Unique, checked_conflict, checked_unique, missing_parameter
 
 # Where a function's policy is kept. Other backends do not look there.
 _ATTRIBUTE: Final = "_django_tasks_local_policy"
@@ -30,6 +31,8 @@ class Policy:
         timeout: Seconds that one attempt may run, as `policy` was given them.
         max_attempts, backoff, retry_on, never, retry_lost: As `policy` was given them; exception
             classes as a tuple.
+        unique: What makes two such tasks the same.
+        on_conflict: What `enqueue` does where the same one waits or runs.
     """
 
     timeout: float | None = None
@@ -38,6 +41,8 @@ class Policy:
     retry_on: tuple[type[BaseException], ...] | None = None
     never: tuple[type[BaseException], ...] | None = None
     retry_lost: bool | None = None
+    unique: Unique | None = None
+    on_conflict: str | None = None
 
 
 NO_POLICY: Final = Policy()
@@ -51,6 +56,8 @@ def policy[F: Callable[..., Any]](
     retry_on: ExceptionClasses | None = None,
     never: ExceptionClasses | None = None,
     retry_lost: bool | None = None,
+    unique: bool | str | tuple[str, ...] | Callable[..., Any] | None = None,
+    on_conflict: str | None = None,
 ) -> Callable[[F], F]:
     """Say how a task is to be run: a decorator, to stand below ``@task``.
 
@@ -67,6 +74,12 @@ def policy[F: Callable[..., Any]](
         never: Those of them after which it is not.
         retry_lost: Whether it is tried again when its worker died, or was killed at the time
             limit. Such a task may do part of its work twice.
+        unique: Which of its tasks are the same, so that only one of them waits or runs: ``True``,
+            those with the same arguments; the name of a parameter, or a tuple of names, those with
+            the same values there, ``()`` all of them; a function that is called with the task's
+            arguments, those for which it returns the same, unless that is ``None``.
+        on_conflict: What `enqueue` does where the same task waits or runs already: ``"existing"``
+            (the default) returns the result of that one, ``"raise"`` raises ``AlreadyEnqueued``.
 
     Returns:
         A decorator that returns the function itself.
@@ -82,6 +95,8 @@ def policy[F: Callable[..., Any]](
             "retry_on": retry_on,
             "never": never,
             "retry_lost": retry_lost,
+            "unique": unique,
+            "on_conflict": on_conflict,
         }
     )
 
@@ -164,6 +179,10 @@ def set_policy(function: Callable[..., Any], words: dict[str, Any]) -> None:
                 f"Task {where}: {name} is {values[name]!r} in one place and {checked!r} in another."
             )
         values[name] = checked
+    if unknown := missing_parameter(function, values["unique"]):
+        raise InvalidTask(
+            f"Task {where}: unique={values['unique']!r}: it has no parameter {unknown!r}."
+        )
     function.__dict__[_ATTRIBUTE] = Policy(**values)
 
 
@@ -194,7 +213,12 @@ def _timeout(value: object) -> float:
 
 
 # By field of `Policy`: returns the value to keep, or raises ValueError.
-_VALIDATORS: Final[dict[str, Callable[[object], Any]]] = {"timeout": _timeout, **RETRY_WORDS}
+_VALIDATORS: Final[dict[str, Callable[[object], Any]]] = {
+    "timeout": _timeout,
+    "unique": checked_unique,
+    "on_conflict": checked_conflict,
+    **RETRY_WORDS,
+}
 
 
 def _decorator[F: Callable[..., Any]](words: dict[str, Any]) -> Callable[[F], F]:

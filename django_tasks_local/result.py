@@ -18,10 +18,11 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local import attempts
 from django_tasks_local.attempts import Past, kept
-from django_tasks_local.exceptions import ArgumentsDropped, LocalTasksError, describe
+from django_tasks_local.exceptions import CANCELLED, ArgumentsDropped, LocalTasksError, describe
 from django_tasks_local.metadata import decode, encode, shown
 from django_tasks_local.moments import moment_of, unix_ns
 from django_tasks_local.naming import add_metadata, decode_task, encode_task
+from django_tasks_local.own_backend import OwnBackend
 from django_tasks_local.store import PlainSnapshot, Snapshot, task_path
 from django_tasks_local.waiting import await_finished, wait_finished
 
@@ -100,6 +101,7 @@ class LocalTaskResult(_TaskResult):
             arguments=lambda: (tuple(args), kwargs),
             outcome=lambda: (errors[-1].exception_class_path, errors[-1].traceback),
             metadata=encode(raw_metadata or {}),
+            cancelled=any(each.exception_class_path == CANCELLED for each in errors[-1:]),
             past=Past(tuple(worker_ids), (), first_ns, last_ns) if worker_ids else None,
         )
         made = self.from_record(snapshot, backend, task)
@@ -289,17 +291,15 @@ class LocalTaskResult(_TaskResult):
         Raises:
             TaskResultDoesNotExist: The result has been evicted.
         """
-        cancelled: bool = self._own_backend().cancel(self.id, running=running)
-        return cancelled
+        return self._own_backend().cancel(self.id, running=running)
 
     async def acancel(self, *, running: bool = True) -> bool:
         """Do what `cancel` does, from async code."""
-        cancelled: bool = await self._own_backend().acancel(self.id, running=running)
-        return cancelled
+        return await self._own_backend().acancel(self.id, running=running)
 
-    def _own_backend(self) -> Any:
-        backend = task_backends[self.backend]
-        if not hasattr(backend, "cancel"):  # TASKS names another backend by now
+    def _own_backend(self) -> OwnBackend:
+        backend: Any = task_backends[self.backend]
+        if not isinstance(backend, OwnBackend):  # TASKS names another backend by now
             raise TaskResultDoesNotExist(self.id)
         return backend
 

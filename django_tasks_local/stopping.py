@@ -12,6 +12,7 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,9 +23,10 @@ from typing import Any, Final
 from asgiref.sync import async_to_sync
 
 from django_tasks_local.exceptions import TaskCancelled, TaskTimeout
+from django_tasks_local.interruptions import raise_again_with
 from django_tasks_local.store import Claim, limit_s
 
-# The timer's signal comes again so often until it could be heard: it may meet our own code.
+# The timer's signal comes again so often until it was heard: it may meet our own code.
 AGAIN_S: Final = 0.05
 # What a pool sends to a worker whose task is to stop. glibc keeps the first two of these for
 # itself, and programs begin to count at the ends. Windows has none, and no worker processes.
@@ -129,8 +131,10 @@ class SignalledAttempt(Attempt):
         super().__init__(claim)
         self._armed = self._raised = False
         self._frame: FrameType | None = None
+        self._raised_in: FrameType | None = None
         self._code: object = None
         self._pid = os.getpid()
+        self._thread = threading.get_ident()
         self._is_async = False
         self._coroutine: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
         self._stop: TaskTimeout | TaskCancelled | None = None
@@ -184,11 +188,18 @@ class SignalledAttempt(Attempt):
             raise
         finally:
             self._armed = self._open = False
-            _current[0] = self._frame = None
+            _current[0] = self._frame = self._raised_in = None
             if self._limit_s:
                 _clear_timer(handler)
         self._refuse_late_end()
         return value
+
+    def check(self) -> None:
+        """Do what `Attempt.check` does; no signal stops then what is stopped already."""
+        if (stop := self._why_stop()) is not None:
+            if self._is_called_here():
+                self._begin_stop()
+            raise stop
 
     def interrupt(self, frame: FrameType | None) -> None:
         """Stop the task if that is due; called by the handler of a signal.
@@ -203,13 +214,35 @@ class SignalledAttempt(Attempt):
         stop = self._why_stop()
         if stop is None:
             return
-        self._raised = True
+        self._begin_stop()
         if coroutine is None:
+            self._raised_in = frame
             raise stop
         self._stop = stop
         loop, task = coroutine
         with suppress(RuntimeError):  # the loop is closed: the task has just ended
             loop.call_soon_threadsafe(task.cancel)
+
+    def raise_again(self, frame: FrameType) -> None:
+        """Raise again what `interrupt` has raised in ``frame``, where it was lost."""
+        if frame is self._raised_in:
+            self._raised_in = None
+            self.check()
+
+    def _begin_stop(self) -> None:
+        self._raised = True
+        if self._limit_s:
+            _stop_timer()
+
+    def _is_called_here(self) -> bool:
+        """Whether what is raised here comes to the task itself, and not to a thread of its own."""
+        if not self._is_async:
+            return threading.get_ident() == self._thread
+        coroutine = self._coroutine
+        try:
+            return coroutine is not None and asyncio.current_task() is coroutine[1]
+        except RuntimeError:  # no event loop runs here
+            return False
 
     def _runs_in(self, frame: FrameType | None) -> bool:
         """Whether a frame is the task's, or below it.
@@ -231,12 +264,19 @@ _current: list[SignalledAttempt | None] = [None]
 def listen() -> None:
     """Have this process's main thread hear `STOP_SIGNAL`."""
     signal.signal(STOP_SIGNAL, _on_signal)
+    raise_again_with(_raise_again)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     attempt = _current[0]
     if attempt is not None:
         attempt.interrupt(frame)
+
+
+def _raise_again(frame: FrameType) -> None:
+    attempt = _current[0]
+    if attempt is not None:
+        attempt.raise_again(frame)
 
 
 def _set_timer(seconds: float) -> Any:
@@ -251,9 +291,17 @@ def _set_timer(seconds: float) -> Any:
     return handler
 
 
-def _clear_timer(handler: Any) -> None:
+def _stop_timer() -> bool:
+    """Stop the timer, unless the task uses it itself; return whether it was ours."""
     assert _ALARM is not None
     # What the task has set instead is a matter for `Leftovers`.
-    if signal.getsignal(_ALARM) is _on_signal:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+    if signal.getsignal(_ALARM) is not _on_signal:
+        return False
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return True
+
+
+def _clear_timer(handler: Any) -> None:
+    assert _ALARM is not None
+    if _stop_timer():
         signal.signal(_ALARM, handler)

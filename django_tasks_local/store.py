@@ -6,7 +6,7 @@ be able to end before it has imported Django.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -56,6 +56,18 @@ def lost_attempts(word: int) -> int:
 
 class StopAsked(Exception):
     """A task was asked to stop before its end was stored. Nothing was stored."""
+
+
+class KeyTaken(Exception):
+    """A task with this key waits or runs already. Nothing was stored.
+
+    Attributes:
+        result_id: Its id.
+    """
+
+    def __init__(self, result_id: str) -> None:
+        self.result_id = result_id
+        super().__init__(result_id)
 
 
 class Snapshot(Protocol):
@@ -188,16 +200,17 @@ class StoreClient(Protocol):
 
     def enqueue(
         self, meta: bytes, arguments: Any, *, priority: int, due_ns: int, time_limit: int = 0,
-        metadata: bytes = b"",
+        metadata: bytes = b"", key: bytes = b"",
     ) -> tuple[str, int]:  # fmt: skip
         """Store a READY task; ``due_ns`` 0 means now, and metadata is JSON.
 
-        ``time_limit`` is a `time_limit_word`.
+        ``time_limit`` is a `time_limit_word`, ``key`` the digest of a unique task's key.
 
         Returns:
             The result id, and when it was enqueued in Unix ns.
 
         Raises:
+            KeyTaken: A task with this key is READY or RUNNING.
             QueueFull: MAX_PENDING tasks are waiting.
             PayloadTooLarge: The arguments or the metadata do not fit.
             StoreUnavailable: The store cannot be used.
@@ -264,6 +277,32 @@ class StoreClient(Protocol):
         Raises:
             TaskResultDoesNotExist: For any string that is not the id of a record here.
         """
+
+
+class BulkStore(StoreClient, Protocol):
+    """What a backend needs of a store to enqueue many tasks at once."""
+
+    def enqueue_many(
+        self, meta: bytes, arguments: Sequence[Any], *, priority: int, due_ns: int,
+        time_limit: int = 0, metadata: bytes = b"", keys: Sequence[bytes] = (),
+    ) -> tuple[list[str], dict[int, str], int]:  # fmt: skip
+        """Store tasks that differ in their arguments and keys, all of them or none.
+
+        Args:
+            meta: As for `enqueue`, and likewise the others.
+            arguments: Those of each task; at least one.
+            keys: That of each task, b"" for none; or nothing.
+
+        Returns:
+            The ids; by place the ids of other tasks, for those whose keys were taken while this was
+            done; and when they were enqueued, in Unix ns.
+
+        Raises:
+            QueueFull, PayloadTooLarge, StoreUnavailable: As `enqueue`.
+        """
+
+    def held(self, keys: Sequence[bytes]) -> dict[int, str]:
+        """Return which of these keys READY or RUNNING tasks have: by place, their ids."""
 
 
 class Store(StoreClient, Protocol):

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from django.tasks import task_backends
 
+from django_tasks_local.own_backend import OwnBackend
+from django_tasks_local.stopping import check_cancelled
+
 if TYPE_CHECKING:
     from django.tasks import TaskResult
 
 # Between two looks of a process that sleeps: a worker that is killed right after it has ended a
 # task wakes no other process, and the process that looks settles a dead worker without a pool.
+# And how soon a task in a thread that waits sees that it is to stop.
 CHUNK_S: Final = 0.5
 # Pauses between two looks where nobody can wake us grow with the time that has passed, so that a
 # wait lasts at most a tenth longer than the task.
@@ -36,6 +40,9 @@ def wait_finished[Result: TaskResult[..., Any]](
     refreshed with growing pauses, up to 1 second. A result that shows the end already is returned
     as it is, whatever its backend.
 
+    Inside a task it raises what `check_cancelled` does when that task is cancelled or beyond its
+    time limit: in a thread after half a second at most, or 1 second on other backends.
+
     Args:
         result: Of any backend.
         timeout: Seconds or a timedelta; ``None``: wait for as long as it takes. With 0 or less it
@@ -45,6 +52,7 @@ def wait_finished[Result: TaskResult[..., Any]](
         TimeoutError: The task has not ended in time. It goes on.
         RuntimeError: Called inside a task of the same backend while the tasks of all its other
             workers wait, too, or for the very task that calls it: a deadlock.
+        TaskCancelled, TaskTimeout: The task that waits is to stop.
         TaskResultDoesNotExist: The result was evicted, or has expired.
         NotImplementedError: The task has not ended, and its backend cannot read results.
         TypeError: ``timeout`` is neither a number nor a timedelta.
@@ -55,6 +63,7 @@ def wait_finished[Result: TaskResult[..., Any]](
             result.refresh()
             if not wait.is_over():
                 wait.block()
+                check_cancelled()
     return result
 
 
@@ -73,6 +82,7 @@ async def await_finished[Result: TaskResult[..., Any]](
             await result.arefresh()
             if not wait.is_over():
                 await wait.ablock()
+                check_cancelled()
     return result
 
 
@@ -144,7 +154,7 @@ class _Wait:
                 f"cannot be seen when it ends: task backend {result.backend!r} "
                 f"({type(backend).__name__}) does not support reading results."
             )
-        self._is_ours = hasattr(backend, "wait_for_change") and hasattr(result, "snapshot")
+        self._is_ours = isinstance(backend, OwnBackend) and isinstance(result, backend.result_class)
 
     def _left_s(self) -> float:
         if self._limit_s is None:

@@ -22,7 +22,7 @@ from tests import support
 
 META: Final = b"tests.tasks:noop"
 # 2 workers, 8 results, 12 waiting; two steps of 512-byte slots, and 432 more.
-LIMITS: Final = Limits(2, 8, 12, 512, at.COLUMNS_AT + 2 * 1024 * (512 + 49) + 275_120)
+LIMITS: Final = Limits(2, 8, 12, 512, at.COLUMNS_AT + 2 * 1024 * (512 + 57) + 282_672)
 # Where a ring's first site finds what it enqueues, as long as no pool has compared its files.
 LANE: Final = at.LANES_AT + at.LANE_WORDS
 # How an attempt has failed.

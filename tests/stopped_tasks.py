@@ -9,23 +9,26 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from django.tasks import task
 
 from django_tasks_local import (
+    await_finished,
     check_cancelled,
     is_cancel_requested,
     policy,
     report_progress,
     track,
+    wait_finished,
 )
 from django_tasks_local.exceptions import TaskCancelled
-from tests.tasks import GATE_LIMIT_S
+from tests.tasks import GATE_LIMIT_S, hold
 
 
-def _noting(path: str, body: Callable[[], None]) -> str:
+def _noting(path: str, body: Callable[[], object]) -> str:
     """Runs `body` and notes in a file how it ended."""
     ended = "returned"
     try:
@@ -116,6 +119,26 @@ async def async_ask_until_cancelled(path: str) -> None:
 
 
 @task
+def wait_until_cancelled(path: str, gate: str, alias: str) -> str:
+    held = hold.using(backend=alias).enqueue(gate)
+    return _noting(path, partial(wait_finished, held, GATE_LIMIT_S))
+
+
+@task
+@policy(timeout=0.2)
+def wait_beyond_its_limit(path: str, gate: str, alias: str) -> str:
+    """Waits for a task that holds at a gate."""
+    return wait_until_cancelled.func(path, gate, alias)
+
+
+@task
+async def async_wait_until_cancelled(path: str, gate: str, alias: str) -> None:
+    held = await hold.using(backend=alias).aenqueue(gate)
+    Path(f"{path}.running").touch()
+    await await_finished(held, GATE_LIMIT_S)
+
+
+@task
 @policy(timeout=1)
 def compute_in_c() -> None:
     hashlib.pbkdf2_hmac("sha256", b"x", b"y", 60_000_000)
@@ -158,7 +181,14 @@ def sleep_in_small_steps(path: str, seconds: float) -> str:
 
 @task(takes_context=True)
 @policy(timeout=0.2)
-def note_beyond_its_limit(context: Any) -> None:
+def note_beyond_its_limit(context: Any, note: Any = True) -> None:
     """Notes that it has begun, and does not save it."""
-    context.metadata["begun"] = True
+    context.metadata["begun"] = note
     _ask_for_ever()
+
+
+@task(takes_context=True)
+def note_until_cancelled(context: Any, path: str) -> None:
+    """Notes what has no form in JSON."""
+    context.metadata["begun"] = {1, 2}
+    _noting(path, _ask_for_ever)

@@ -8,13 +8,11 @@ nothing. The subclass keeps what lasts (stores, threads, segments), see `LocalBa
 from __future__ import annotations
 
 import asyncio
-import time
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
-from uuid import UUID
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
@@ -22,19 +20,21 @@ from django.tasks import DEFAULT_TASK_QUEUE_NAME, TaskResultStatus
 from django.tasks.backends.base import BaseTaskBackend
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 from django.tasks.signals import task_enqueued, task_finished
-from django.utils import timezone
 
 from django_tasks_local.announce import announce
-from django_tasks_local.exceptions import StoreUnavailable, describe, from_a_signal_handler
+from django_tasks_local.exceptions import AlreadyEnqueued, StoreUnavailable
 from django_tasks_local.execution import current_result_id
 from django_tasks_local.metadata import decode, encode, encode_of
-from django_tasks_local.moments import unix_ns
 from django_tasks_local.naming import copy_task, encode_task
-from django_tasks_local.options import Kind, Options, check, check_app
+from django_tasks_local.options import Options, check, check_app
+from django_tasks_local.own_backend import OwnBackend
 from django_tasks_local.policies import NO_POLICY, policy_of, time_limit_of
 from django_tasks_local.result import LocalTaskResult
-from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot, StoreClient, task_path
+from django_tasks_local.store import BulkStore, KeyTaken, PlainSnapshot, Snapshot, task_path
+from django_tasks_local.unique import RAISE, key_of
 
+from .many import Many
+from .preparing import encode_arguments, moment_after, text_of, with_due_time
 from .task_class import TASK_CLASS
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ type _Allowed = tuple[bool, bool, Set[str]]
 _VALID_LIMIT = 1024  # arbitrary; reached by `using` in a loop
 
 
-class LocalBackend(BaseTaskBackend):
+class LocalBackend(OwnBackend, BaseTaskBackend):
     """Base of the package's two backends. Do not name it in ``TASKS``."""
 
-    kind: ClassVar[Kind]
     task_class = TASK_CLASS
+    result_class = LocalTaskResult
 
     supports_defer = True
     supports_async_task = True
@@ -73,7 +73,7 @@ class LocalBackend(BaseTaskBackend):
         self._valid: dict[int, tuple[AnyTask, _Allowed]] = {}
 
     @abstractmethod
-    def _store(self) -> StoreClient:
+    def _store(self) -> BulkStore:
         """Return the store of this process and alias; open it if need be."""
 
     def _enqueued(self, due_ns: int) -> None:
@@ -110,7 +110,7 @@ class LocalBackend(BaseTaskBackend):
                 self._valid.clear()
             self._valid[id(task)] = task, (allowed[0], allowed[1], frozenset(self.queues))
         elif isinstance(run_after, timedelta):
-            super().validate_task(copy_task(task, run_after=_moment_after(run_after)))
+            super().validate_task(copy_task(task, run_after=moment_after(run_after)))
         elif isinstance(run_after, datetime):
             super().validate_task(task)
         else:
@@ -129,6 +129,9 @@ class LocalBackend(BaseTaskBackend):
     ) -> Any:
         """Store a task that is to run, and return its `LocalTaskResult`, READY.
 
+        Where the same unique task waits or runs already, nothing is stored, and the result is that
+        one's.
+
         Args:
             task: As validated by `validate_task`; a timedelta in ``run_after`` counts from now.
             args: Positional arguments, a list or tuple.
@@ -138,7 +141,9 @@ class LocalBackend(BaseTaskBackend):
 
         Raises:
             InvalidTask: This backend cannot run ``task``, or its path does not lead to it.
-            ValueError: The arguments cannot be pickled (ProcessPoolBackend).
+            ValueError: The arguments cannot be pickled (ProcessPoolBackend), or no key be made of
+                those of a unique task.
+            AlreadyEnqueued: The same unique task waits or runs, and its policy says "raise".
             PayloadTooLarge: The arguments or the metadata do not fit the store.
             QueueFull: MAX_PENDING tasks are waiting.
             StoreUnavailable: The store cannot be used.
@@ -148,17 +153,32 @@ class LocalBackend(BaseTaskBackend):
         self.validate_task(task)
         due_ns = 0
         if task.run_after is not None:
-            task, due_ns = _with_due_time(task)
+            task, due_ns = with_due_time(task)
         meta = encode_task(task)
         if metadata is None:
             metadata = encode_of(task)
         arguments = (tuple(args), {} if kwargs is None else kwargs)
         if encoded is None:
-            encoded = _encode_arguments(store, task, arguments)
-        result_id, enqueued_at_ns = store.enqueue(
-            meta, encoded, priority=int(task.priority), due_ns=due_ns,
-            time_limit=self._time_limit(task), metadata=metadata,
-        )  # fmt: skip
+            encoded = encode_arguments(store, task, arguments)
+        own = policy_of(task.func)
+        key = None if own.unique is None else key_of(task, own.unique, *arguments)
+        while True:
+            try:
+                result_id, enqueued_at_ns = store.enqueue(
+                    meta, encoded, priority=int(task.priority), due_ns=due_ns,
+                    time_limit=self._time_limit(task), metadata=metadata,
+                    key=key.digest if key else b"",
+                )  # fmt: skip
+                break
+            except KeyTaken as taken:
+                assert key is not None
+                if own.on_conflict == RAISE:
+                    raise AlreadyEnqueued(task.module_path, key.value, taken.result_id) from None
+                try:
+                    found = store.get(taken.result_id)
+                except TaskResultDoesNotExist:
+                    continue  # it has ended since, and was evicted
+                return LocalTaskResult.from_snapshot(found, self.alias)
         self._enqueued(due_ns)
         ready = TaskResultStatus.READY
         snapshot = PlainSnapshot(
@@ -169,6 +189,22 @@ class LocalBackend(BaseTaskBackend):
         # Robust: the task is on its way, and its caller must get the id whatever a receiver does.
         announce(task_enqueued, type(self), result)
         return result
+
+    def enqueue_many(
+        self, task: AnyTask, calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
+    ) -> list[LocalTaskResult]:
+        """Store a task once for each pair of arguments, all of them or none.
+
+        See ``bulk.enqueue_many``, which checks the pairs.
+        """
+        if not calls:
+            return []
+        store = self._store()
+        self.validate_task(task)
+        many = Many(store, self.alias, type(self), task, self._time_limit(task), calls)
+        results = many.enqueue()
+        self._enqueued(many.due_ns)
+        return results
 
     def prepare(self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         """Do what in `enqueue` can fail because of the task or its arguments.
@@ -185,7 +221,7 @@ class LocalBackend(BaseTaskBackend):
         store = self._store()
         self.validate_task(task)
         encode_task(task)
-        encoded = _encode_arguments(store, task, (args, kwargs))
+        encoded = encode_arguments(store, task, (args, kwargs))
         return getattr(store, "ring", None), encoded, encode_of(task)
 
     def enqueue_prepared(
@@ -229,7 +265,7 @@ class LocalBackend(BaseTaskBackend):
             StoreUnavailable: The store cannot be used.
             ImproperlyConfigured: The options are wrong.
         """
-        text = result_id if type(result_id) is str else _text_of(result_id)
+        text = result_id if type(result_id) is str else text_of(result_id)
         return LocalTaskResult.from_snapshot(self._store().get(text), self.alias)
 
     async def aget_result(self, result_id: object) -> LocalTaskResult:
@@ -254,7 +290,7 @@ class LocalBackend(BaseTaskBackend):
             StoreUnavailable: The store cannot be used.
             ImproperlyConfigured: The options are wrong.
         """
-        cancelled, snapshot = self._store().cancel(_text_of(result_id), running=running)
+        cancelled, snapshot = self._store().cancel(text_of(result_id), running=running)
         if snapshot is not None:
             try:
                 result = LocalTaskResult.from_snapshot(snapshot, self.alias)
@@ -352,46 +388,3 @@ class LocalBackend(BaseTaskBackend):
     ) -> None:
         """Do what `save_metadata` does, in a thread: it may have to wait for a lock."""
         await sync_to_async(self.save_metadata, thread_sensitive=True)(task_result, metadata)
-
-
-def _text_of(result_id: object) -> str:
-    if isinstance(result_id, str):
-        return str.__str__(result_id)  # of a subclass, such as SafeString
-    if isinstance(result_id, UUID):
-        return str(result_id)
-    raise TaskResultDoesNotExist(
-        f"No result {str(result_id)[:80]!r}: an id is a string or a UUID, and this is of type "
-        f"{type(result_id).__name__}."
-    )
-
-
-def _encode_arguments(store: StoreClient, task: AnyTask, arguments: Arguments) -> Any:
-    try:
-        return store.encode(arguments)
-    except Exception as error:
-        if from_a_signal_handler(error):
-            raise  # a time limit, say: this says nothing about the arguments
-        raise ValueError(
-            f"The arguments of task {task.module_path} cannot be pickled: {describe(error)}. "
-            "Pass ids or plain data."
-        ) from error
-
-
-def _with_due_time(task: AnyTask) -> tuple[AnyTask, int]:
-    """Return ``task`` with a datetime in ``run_after``, and its Unix ns; 0 if that is past."""
-    run_after: object = task.run_after
-    if isinstance(run_after, timedelta):
-        moment = _moment_after(run_after)
-        task = copy_task(task, run_after=moment)
-    else:
-        assert isinstance(run_after, datetime)
-        moment = run_after
-    due_ns = unix_ns(moment)
-    return task, 0 if due_ns <= time.time_ns() else due_ns
-
-
-def _moment_after(delay: timedelta) -> datetime:
-    try:
-        return timezone.now() + delay
-    except OverflowError as error:
-        raise InvalidTask(f"run_after={delay!r} is beyond the last date there is.") from error

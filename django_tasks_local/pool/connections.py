@@ -19,6 +19,7 @@ from django.tasks import task_backends
 from django_tasks_local import under_test
 from django_tasks_local.exceptions import LocalTasksError
 from django_tasks_local.options import Options
+from django_tasks_local.own_backend import OwnBackend
 from django_tasks_local.ring import Ring, Role, ring_exists, sweep_temporary
 
 from . import temporary
@@ -100,7 +101,8 @@ def backend_of(alias: str) -> PoolBackend | None:
     """Return the ProcessPoolBackend of an alias; None where it is another backend."""
     backend = task_backends[alias]
     # By its kind, since the backends are above this module, and import it.
-    return cast(PoolBackend, backend) if getattr(backend, "kind", "") == "process" else None
+    is_process = isinstance(backend, OwnBackend) and backend.kind == "process"
+    return cast(PoolBackend, backend) if is_process else None
 
 
 def for_each_backend(do: Callable[[PoolBackend], object]) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Final
 
@@ -23,8 +23,8 @@ class OwnTasks:
         self._limit = REMEMBERED
         self._last_due_ns = 0
 
-    def add(self, ring: Ring, id_words: tuple[int, int], due_ns: int) -> None:
-        """Remember one more task, which falls due at ``due_ns`` (0: now)."""
+    def add(self, ring: Ring, id_words: Iterable[int], due_ns: int) -> None:
+        """Remember tasks, two words for each, which fall due at ``due_ns`` (0: now)."""
         self._last_due_ns = max(self._last_due_ns, due_ns)
         self._ids.extend(id_words)
         if len(self._ids) > 2 * self._limit:

@@ -5,7 +5,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from django_tasks_local import under_test
@@ -84,25 +85,46 @@ class Site:
 
     def enqueue(
         self, meta: bytes, arguments: Any, *, priority: int, due_ns: int, time_limit: int = 0,
-        metadata: bytes = b"",
+        metadata: bytes = b"", key: bytes = b"",
     ) -> tuple[str, int]:  # fmt: skip
         """Do what `Ring.enqueue` does, and make sure that a pool will run the task.
 
         Raises:
             InvalidTask: The task is defined in a main script that no pool can import.
         """
+        ring = self._ring_for(meta)
+        high, low, now_ns = ring.put(
+            meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit,
+            metadata=metadata, key=key,
+        )  # fmt: skip
+        self._see_to(ring, (high, low), due_ns, now_ns)
+        return format_id(high, low), now_ns
+
+    def enqueue_many(
+        self, meta: bytes, arguments: Sequence[Any], *, priority: int, due_ns: int,
+        time_limit: int = 0, metadata: bytes = b"", keys: Sequence[bytes] = (),
+    ) -> tuple[list[str], dict[int, str], int]:  # fmt: skip
+        """Do what `Bulk.put` does, as `enqueue` does it."""
+        ring = self._ring_for(meta)
+        ids, held, now_ns = ring.bulk.put(
+            meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit,
+            metadata=metadata, keys=keys,
+        )  # fmt: skip
+        self._see_to(ring, chain.from_iterable(ids), due_ns, now_ns)
+        return [format_id(*words) for words in ids], held, now_ns
+
+    def _ring_for(self, meta: bytes) -> Ring:
+        """Return the ring for a task to be enqueued; this process keeps a pool alive from now."""
         if not self._main_is_known and meta.startswith(b"__main__:"):
             refuse_main_task(task_path(meta))
         if not self._looks_after_pool:
             self._become_site()
-        ring = self.ring
-        high, low, now_ns = ring.put(
-            meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit,
-            metadata=metadata,
-        )  # fmt: skip
+        return self.ring
+
+    def _see_to(self, ring: Ring, id_words: Iterable[int], due_ns: int, now_ns: int) -> None:
         try:
             if self._own is not None:
-                self._own.add(ring, (high, low), due_ns)
+                self._own.add(ring, id_words, due_ns)
             # Not for each task of a burst: the tick sees what changes meanwhile.
             if due_ns <= now_ns + TICK_NS and not 0 <= now_ns - self._seen_alive_ns < BURST_NS:
                 self._look_for_pool(now_ns)
@@ -112,13 +134,11 @@ class Site:
             logger.exception("alias=%s looking after a task failed", self.spec.alias)
         if _ending:
             self.end()
-        return format_id(high, low), now_ns
 
     def _look_for_pool(self, now_ns: int) -> None:
-        ring = self.ring
-        leadership = ring.leadership
+        leadership, serial = self.ring.leadership, self.ring.registry.serial
         alive = leadership.pool_alive()
-        if alive and not leadership.successor_wanted(ring.registry.serial, server=self.serves):
+        if alive and not leadership.successor_wanted(serial, server=self.serves):
             self._seen_alive_ns = now_ns
         else:
             self._start_pool()
@@ -136,13 +156,18 @@ class Site:
     def listed(
         self, statuses: "Collection[TaskResultStatus]", accepts: Callable[[bytes], bool] | None
     ) -> Iterator[Snapshot]:
-        """Do what `Ring.listed` does."""
+        """Do what `Ring.listed` does; what the dead have left is settled first, as `get` does."""
         self._tick_if_late()
+        self.ring.upkeep.settle_runners()
         return self.ring.listed(statuses, accepts)
 
     def wait_for_change(self, snapshot: Any, timeout_s: float) -> None:
         """Do what `Ring.wait_for_change` does."""
         self.ring.wait_for_change(snapshot, timeout_s)
+
+    def held(self, keys: Sequence[bytes]) -> dict[int, str]:
+        """Do what `Bulk.held` does."""
+        return self.ring.bulk.held(keys)
 
     def begin_waiting(self, task_id: str) -> bool:
         """Do what `Ring.begin_waiting` does."""
@@ -227,12 +252,12 @@ class Site:
         self._next_tick = time.monotonic() + TICK_S
         if self.closed or self._borrowed:
             return
-        ring = self.ring
-        if not ring.segment.intact():
+        if not (ring := self.ring).segment.intact():
             self._reattach()
             return
         self._keep_place()
         ring.upkeep.reopen_semaphores()
+        ring.bulk.settle_rest()
         if started:
             log_ended_pools()
         if not (self._looks_after_pool and self._has_role):
@@ -306,8 +331,7 @@ class Site:
 
     def _start_pool(self) -> None:
         """Start a pool unless one is on its way, or the last one failed too recently."""
-        ring = self.ring
-        leadership = ring.leadership
+        ring, leadership = self.ring, self.ring.leadership
         if leadership.successor_alive():
             self._slow_start.look(ring)
             return

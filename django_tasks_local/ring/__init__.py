@@ -14,12 +14,13 @@ byte 0          +----------------------------------------------+
 57,344          +----------------------------------------------+
                 | registry         2,048 entries of 256 bytes  |  512 KiB
 581,632         +----------------------------------------------+
-                | commit    W, one word for each slot          |  six columns of SLOTS words,
+                | commit    W, one word for each slot          |  seven columns of SLOTS words,
                 | sequence  place in FIFO or recency list      |  each rounded up to whole
                 | due       Unix ns, 0: due; else see rule 2   |  pages of 4 KiB
                 | link      next slot in a list, next extent   |
                 | back      previous slot in a list, see below |
                 | heap      slots of deferred tasks            |
+                | keys      hash table of unique tasks         |
 map_at          +----------------------------------------------+
                 | free map         1 byte for each slot        |  0: free
 slots_at        +----------------------------------------------+
@@ -63,7 +64,8 @@ leads from a valid word to another, and of other damage one in 31 passes here. T
 slot is 0; only what a death leaves in chained slots of a freed record is another.
 
 The states are 0 FREE, 1 WRITING, 2 READY, 3 RUNNING, 4 SUCCESSFUL, 5 FAILED, 6 LOST and 7 CHAIN.
-Only WRITING and RUNNING have an owner.
+Only WRITING and RUNNING have an owner. Tasks that are enqueued together name a record without a
+payload, their batch; all are WRITING, and they are accepted by the store that makes it FREE.
 A record is one head slot and the chains that its fields name. A CHAIN word counts only if it is
 reached from a chain of the head that it names, in that generation: a rebuild does not clear what a
 freed record has left in its chained slots.
@@ -115,6 +117,7 @@ The first eight words keep their places in every layout version.
  288  MAX_TASKS       31 times MAX_TASKS_PER_WORKER
  296  WORKER_MEMORY   31 times MAX_WORKER_MEMORY
  304  TASK_MEMORY     31 times MAX_TASK_MEMORY
+ 312  KEYED           READY and RUNNING records that have a key, and buckets of the hash table
  512  CODES           the table of codes: 8 entries of 256 bytes
 ```
 
@@ -177,7 +180,7 @@ ones. So no task is behind one that only other code may run.
    8  ID_LOW          the slot's number and 38 random bits
   16  GENERATION      as in W
   24  ENQUEUED_AT     Unix ns
-  32  ORIGIN          code << 40 | serial of the site that enqueued << 8 | priority + 100
+  32  ORIGIN          1 << 63: it has a key | code << 40 | serial of the site << 8 | priority + 100
   40  TIME_LIMIT      ms that it may take to stop << 32 | ms that it may run, 0: any
   48  META_BYTES      length of what names the task
   56  ARGUMENTS_BYTES length of its pickled arguments, if chained with their table
@@ -187,7 +190,7 @@ ones. So no task is behind one that only other code may run.
   80  STARTED_AT      Unix ns; 0 in a record that was cancelled before
   88  WORKER          pid << 32 | serial
   96  CLAIM_CRC       goes on from REQUEST_CRC
- 104  FINISHED_AT     Unix ns
+ 104  FINISHED_AT     Unix ns; while it is WRITING the batch that it belongs to, 0 for none
  112  OUTCOME_BYTES   length of the pickled outcome, if chained with its table; in a LOST
                       record why it was lost
  120  OUTCOME_CHAIN   first extent of the outcome, where it does not fit here
@@ -196,7 +199,7 @@ ones. So no task is behind one that only other code may run.
  136  STOP            0, or why the task is to stop: 1 << 63 | what a LOST record says
  144  METADATA_CHAIN  first extent of the metadata, 0: it has none
  152  HISTORY_CHAIN   first extent of the history of earlier attempts, 0: there were none
- 160  meta, arguments, outcome: as far as each fits
+ 160  meta, which begins with the key, arguments, outcome: as far as each fits
  ...
  -88  progress        a sequence word (generation << 16 | number, odd while it is written),
                       done and total as doubles, 64 bytes of UTF-8
@@ -211,9 +214,6 @@ ones. So no task is behind one that only other code may run.
   24  LENGTH, CRC     of the second, and so on
  ...  the pieces: the pickle, cut before and behind all large bytes and text in it
 ```
-
-Large bytes are a piece of their own, so that they are copied straight into the new object and
-checked there. Opcodes are copied to private memory, checked, and only then looked at.
 
 ### Metadata and history, by byte
 
@@ -242,10 +242,10 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
 1. **Inside.** Header, columns, map and FREE slots are written inside the mutex only. The
    exceptions are the words of rule 6 and rule 11.
 2. **W is the truth.** A record is what W says. Everything that helps to find one is derived and
-   can be rebuilt: FREE to CURSOR, DISCARDED, HAND, lanes, heap, recency list, free map. Two more
-   columns are needed for that. `sequence`: its top bit marks a record that leaves the queue,
-   cancelled. `due`: a finished record in which it is the generation has lost its chained
-   arguments; of their chain only the slots that hold its meta are its own.
+   can be rebuilt: FREE to CURSOR, DISCARDED, HAND, KEYED, lanes, heap, keys, recency list and free
+   map. Two more columns are needed for that. `sequence`: its top bit marks a record that leaves
+   the queue, cancelled. `due`: a finished record in which it is the generation has lost its
+   chained arguments; of their chain only the slots that hold its meta are its own.
 3. **Order.** DIRTY first; then whatever W is to cover; then W, by one store, the commit point;
    then links and counts. The mutex clears DIRTY when the operation came to its end.
 4. **Reading.** Readers take no lock: W, copy, W again, CRC. If the two differ they try again. A
@@ -299,6 +299,8 @@ bit n of BITMAP is set = FIFO n of its lane is not empty
 OTHERS >= records that are WRITING or RUNNING by the entry, but for CURRENT
 ENTRIES_USED > index of every entry in use
 every chained slot names one head, and one chain of that head reaches it
+KEYED = READY and RUNNING records that have a key; each is in the bucket of its key
+no two READY or RUNNING records have the same key
 a READY record has no outcome and no reason to stop
 a history has 1 to 1,000 attempts, and 1 to 10 errors
 ```
@@ -317,8 +319,11 @@ the pool of the ring, a site, or a process that asks for that very result.
 | | after W = READY | a task in no FIFO; its caller was never told the id | next: it runs |
 | | before the wake-up | a task that nobody was woken for | the supervisor tops up |
 | | before METADATA_CHAIN | and the slots of its metadata | next |
+| | before its key is in its bucket | a unique task that no look for its key finds | next |
 | large enqueue | before its chain is whole | WRITING by a dead entry | settled: freed |
 | | while it copies | WRITING by a dead entry | settled: freed |
+| enqueue many | before its batch is free | WRITING by a dead entry, batch too | settled: freed |
+| | after its batch is free | WRITING by a dead entry, of no batch | settled: READY |
 | claim | before W | READY; a start time that nobody reads | nobody needs to |
 | | after W = RUNNING | RUNNING by a dead entry | settled: LOST |
 | promote | before due = 0 | a record in no heap | next: back into the heap |
@@ -374,7 +379,7 @@ if TYPE_CHECKING:
     from .ring import Ring
     from .shm.leadership import ANY_SERVER, Leadership
     from .shm.limits import Limits
-    from .shm.neighbours import sites_elsewhere
+    from .shm.neighbours import Surveyed, sites_elsewhere, survey_rings
     from .shm.objects import fill_standard_descriptors, standard_descriptors
     from .shm.registry import Entry, PoolState, Role
     from .shm.removal import ring_is_attached, sweep_temporary, unlink_objects, unlink_unattached
@@ -382,9 +387,9 @@ if TYPE_CHECKING:
     from .stops import Running
 
 __all__ = [
-    "ANY_SERVER", "Entry", "Geometry", "Leadership", "Limits", "Look", "Loss", "PoolState",
-    "Ring", "Role", "Run", "Running", "attach_segment", "code_digest", "fill_standard_descriptors",
-    "format_id", "loss_word", "random_id", "ring_exists", "ring_is_attached", "ring_name",
-    "sites_elsewhere", "standard_descriptors", "sweep_temporary", "unlink_objects",
-    "unlink_unattached",
+    "ANY_SERVER", "Entry", "Geometry", "Leadership", "Limits", "Look", "Loss", "PoolState", "Ring",
+    "Role", "Run", "Running", "Surveyed", "attach_segment", "code_digest",
+    "fill_standard_descriptors", "format_id", "loss_word", "random_id", "ring_exists",
+    "ring_is_attached", "ring_name", "sites_elsewhere", "standard_descriptors", "survey_rings",
+    "sweep_temporary", "unlink_objects", "unlink_unattached",
 ]  # fmt: skip

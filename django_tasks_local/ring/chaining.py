@@ -6,6 +6,7 @@ from typing import Any
 
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.format.head import inline_bytes
+from django_tasks_local.ring.records.holder import Holder
 from django_tasks_local.ring.records.payload import Pickled
 from django_tasks_local.ring.records.reader import Found
 from django_tasks_local.ring.records.slots import Wanted
@@ -14,6 +15,7 @@ from django_tasks_local.ring.shm.errors import lost_hold
 from django_tasks_local.store import task_path
 
 from .format import layout as at
+from .holders import Holders
 from .operations import AGAIN, Request, Written
 from .parts import Parts
 from .refusals import Refusals
@@ -26,9 +28,12 @@ class Chaining:
         parts: The ring.
         refusals: What there is no room for.
         run: The way into the lock for a task that this process runs.
+        holders: What is done about those that have keys.
     """
 
-    def __init__(self, parts: Parts, refusals: Refusals, run: Callable[..., Any]) -> None:
+    def __init__(
+        self, parts: Parts, refusals: Refusals, run: Callable[..., Any], holders: Holders
+    ) -> None:
         self._table = parts.table
         self._size = parts.table.geometry.slot_size
         self._inline = inline_bytes(self._size)
@@ -36,16 +41,31 @@ class Chaining:
         self._operations = parts.operations
         self._refusals = refusals
         self._run = run
+        self._holders = holders
         self._abandoned: list[Written] = []  # by enqueues that could not free it themselves
 
     def enqueue(self, request: Request) -> int:
-        """Store a request that has metadata or does not fit, and return its slot; 0 for no room."""
-        if len(request.meta) + len(request.arguments) > self._inline:
-            return self._enqueue_chained(request._replace(arguments=Pickled.of(request.arguments)))
-        operation = self._operations.enqueue_with_metadata
-        while (slot := self._mutex.run(operation, request)) == AGAIN:
-            pass
-        return slot
+        """Store a request that has metadata or a key, or does not fit; return its slot.
+
+        Returns:
+            0 for no room.
+
+        Raises:
+            KeyTaken: A task with its key waits or runs.
+        """
+        chained = len(request.meta) + len(request.arguments) > self._inline
+        if chained:
+            request = request._replace(arguments=Pickled.of(request.arguments))
+        while True:
+            slot: int | Holder
+            if chained:
+                slot = self._enqueue_chained(request)
+            else:
+                slot = self._mutex.run(self._operations.enqueue_with_more, request)
+            if isinstance(slot, Holder):
+                self._holders.refuse(slot)
+            elif slot != AGAIN:
+                return slot
 
     def write_outcome(self, found: Found, outcome: Pickled, count: int) -> int:
         """Store an outcome in `count` slots, and return its chain. Nothing commits it yet.
@@ -57,26 +77,28 @@ class Chaining:
         wanted = Wanted(count, owner_word)
         # A small result or an error may use the reserve: that is what it is kept for.
         keep = self._table.words[at.H_MAX_WORKERS] if count > 1 else 0
-        room = _in_steps(self._run, self._operations.chain_outcome, found, wanted, keep)
+        room = in_steps(self._run, self._operations.chain_outcome, found, wanted, keep)
         if room is Room.NONE:
             self._run(self._operations.drop_outcome_chain, found)
             raise self._refusals.of_outcome(task_path(found.meta), outcome, count)
         self._table.slots.write(wanted.chain, owner_word, outcome.parts)
         return wanted.chain
 
-    def _enqueue_chained(self, request: Request) -> int:
+    def _enqueue_chained(self, request: Request) -> int | Holder:
         operations = self._operations
+        if request.key and (holder := self._mutex.run(operations.holder, request.key)):
+            return holder
         size = len(request.meta) + len(request.arguments)
         count = at.slots_for(size, self._size)
         written = Written()
         run = self._mutex.run
         self._free_abandoned()
         try:
-            room = _in_steps(run, operations.begin_chained, request, written, count)
+            room = in_steps(run, operations.begin_chained, request, written, count)
             if room is Room.ENOUGH and request.metadata:
-                room = _in_steps(run, operations.attach_metadata, written, request.metadata)
+                room = in_steps(run, operations.attach_metadata, written, request.metadata)
             if room is Room.ENOUGH:
-                room = _in_steps(run, operations.chain_request, written)
+                room = in_steps(run, operations.chain_request, written)
             if room is Room.NONE:
                 run(operations.abandon, written)
                 return 0
@@ -86,6 +108,9 @@ class Chaining:
                 [request.meta, *request.arguments.parts],
             )
             published = run(operations.publish_chained, request, written)
+            if isinstance(published, Holder):  # since it was looked for
+                run(operations.abandon, written)
+                return published
         except BaseException:
             self._abandoned.append(written)
             with suppress(StoreUnavailable):  # a process is frozen inside: another time
@@ -103,7 +128,7 @@ class Chaining:
                 self._abandoned.remove(written)
 
 
-def _in_steps(run: Callable[..., Room], operation: Callable[..., Room], *args: Any) -> Room:
+def in_steps(run: Callable[..., Room], operation: Callable[..., Room], *args: Any) -> Room:
     """Return what an operation comes to that needs several short holds of the lock."""
     while (room := run(operation, *args)) is Room.MORE:
         pass

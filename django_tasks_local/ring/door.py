@@ -16,7 +16,7 @@ _NAMES = {
     ".ring": "Ring",
     ".shm.leadership": "ANY_SERVER Leadership",
     ".shm.limits": "Limits",
-    ".shm.neighbours": "sites_elsewhere",
+    ".shm.neighbours": "Surveyed sites_elsewhere survey_rings",
     ".shm.objects": "fill_standard_descriptors standard_descriptors",
     ".shm.registry": "Entry PoolState Role",
     ".shm.removal": "ring_is_attached sweep_temporary unlink_objects unlink_unattached",

@@ -1,18 +1,23 @@
 """What is in a ring, seen without its lock and without a trace: for people and for monitors."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from time import sleep
 from typing import Final, NamedTuple
 
+from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.ring.records.reader import Found, Reader
+from django_tasks_local.ring.records.expiry import Lifetimes
+from django_tasks_local.ring.records.listing import Listing
+from django_tasks_local.ring.records.reader import STATUSES, Found, Reader
 from django_tasks_local.ring.records.table import Table
 from django_tasks_local.ring.shm.lock import GUARD, ByteLock
 from django_tasks_local.ring.shm.mutex import look_inside
 from django_tasks_local.ring.shm.registry import Entry, Registry
 from django_tasks_local.ring.shm.segment import look_at_segment
+from django_tasks_local.store import Snapshot
 
 from .format import layout as at
 
@@ -69,6 +74,7 @@ class Look:
         self.registry = Registry(table.segment)
         self._table = table
         self._reader = Reader(table, alias)
+        self._lifetimes = Lifetimes(table)
         self._guard = ByteLock(table.segment.fd, GUARD)
 
     @classmethod
@@ -103,8 +109,63 @@ class Look:
             except (TaskResultDoesNotExist, StoreUnavailable):
                 continue  # finished and evicted meanwhile; or damaged, which `check` tells
             if found.state == at.RUNNING:
-                owner = found.word >> at.OWNER_SHIFT & at.OWNER_MASK
-                yield found, owner < at.ENTRIES and self.registry.alive(owner)
+                yield found, not self.is_orphan(found)
+
+    def is_orphan(self, found: Snapshot) -> bool:
+        """Return whether a task runs whose worker has died, which nobody has settled yet.
+
+        Args:
+            found: A record, as this look has given it.
+        """
+        assert isinstance(found, Found)
+        if found.state != at.RUNNING:
+            return False
+        owner = found.word >> at.OWNER_SHIFT & at.OWNER_MASK
+        return owner >= at.ENTRIES or not self.registry.alive(owner)
+
+    def find(self, result_id: str) -> Found:
+        """Return a record as it is now; it does not count as a use of a result.
+
+        Raises:
+            TaskResultDoesNotExist: Whatever string it is that names no record here; or it expired.
+            StoreUnavailable: The record is damaged.
+        """
+        found = self._reader.find(result_id)
+        self._lifetimes.refuse_expired(found)
+        return found
+
+    def listed(
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
+    ) -> Iterator[Found]:
+        """Yield the records of these statuses, as `Ring.listed` does."""
+        states = [state for state, status in STATUSES.items() if status in statuses]
+        for found in Listing(self._table, self._reader).records(states, accepts):
+            if not self._lifetimes.is_over(found):
+                yield found
+
+    def waiting(self) -> Iterator[tuple[int, Found]]:
+        """Yield the tasks that are due, each with since when it may have been, Unix ns.
+
+        The longest wait comes first. What was deferred keeps its moment until a worker has put it
+        among those that are due. After that there is only the ``run_after`` of its task, and for
+        one that is to be tried again the start of its latest attempt, which is given here.
+        """
+        due, now_ns = self._table.due, time.time_ns()
+        since: list[tuple[int, Found]] = []
+        for found in Listing(self._table, self._reader).records({at.READY}):
+            due_ns = self._table.words[due + found.slot]
+            if due_ns <= now_ns:
+                past = found.past
+                since_ns = past.last_started_at_ns if past else found.enqueued_at_ns
+                since.append((max(due_ns, since_ns), found))
+        yield from sorted(since, key=lambda each: each[0])
+
+    def starts_in_vain(self) -> int:
+        """Return how many starts of a pool in a row have not led to a task that ran."""
+        return max(
+            int(self._table.words[at.code_word(code, at.C_START_FAILURES)])
+            for code in range(at.CODES)
+        )
 
     def stuck_inside(self) -> int | None:
         """Return the pid of a process that has the lock and does not move; None for none.

@@ -4,6 +4,8 @@ A block is taken, written and named by its record in one hold of the lock. So a 
 metadata or the new, and slots that no record reaches: the next process rebuilds.
 """
 
+from django_tasks_local.ring.records.holder import Holder
+
 from .format import layout as at
 from .format.blocks import Block
 from .operations import AGAIN, Operations, Request, Written
@@ -14,13 +16,18 @@ from .records.table import Room
 class MetadataOperations(Operations):
     """The operations of a ring, with those that concern metadata."""
 
-    def enqueue_with_metadata(self, request: Request) -> int:
-        """Do as `enqueue`, for a request that has metadata."""
+    def enqueue_with_more(self, request: Request) -> int | Holder:
+        """Do as `enqueue`, for a request that has metadata or a key.
+
+        Nothing is done where another record has the key: that is returned.
+        """
         words, table, block = self._words, self._table, request.metadata
-        assert block is not None
+        if request.key and (holder := self.holder(request.key)):
+            return holder
         if self.full():
             return 0
-        room = table.make_room(1 + block.slots(self._size), words[at.H_MAX_WORKERS])
+        count = block.slots(self._size) if block else 0
+        room = table.make_room(1 + count, words[at.H_MAX_WORKERS])
         if room is not Room.ENOUGH:
             return AGAIN if room is Room.MORE else 0
         words[at.H_DIRTY] = 1
@@ -30,8 +37,9 @@ class MetadataOperations(Operations):
             raise OverflowError(f"TICK is {generation}")  # damage: see layout
         words[at.H_TICK] = generation + 1
         words[at.H_UNFINISHED] += 1
-        chain = table.metadata.put(block, at.chain_word(slot, generation))
-        self._publish(request, slot, generation, 0, generation, chain)
+        chain = table.metadata.put(block, at.chain_word(slot, generation)) if block else 0
+        keyed = at.KEYED if request.key else 0
+        self._publish(request, slot, generation, 0, generation, chain, keyed)
         return slot
 
     def attach_metadata(self, written: Written, block: Block) -> Room:

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from django_tasks_local.ring.format.blocks import Block
 from django_tasks_local.ring.format.head import (
+    BATCH_WORD,
     CLAIM_AT,
     CLAIM_END,
     PROGRESS_BYTES,
@@ -25,16 +26,21 @@ from django_tasks_local.ring.format.head import (
     seal_request,
 )
 from django_tasks_local.ring.format.ids import with_slot
+from django_tasks_local.ring.records.holder import Holder, holder_of
 from django_tasks_local.ring.records.loss import Loss, loss_word, noted_loss
 from django_tasks_local.ring.records.reader import Found
 from django_tasks_local.ring.records.slots import Wanted
 from django_tasks_local.ring.records.table import Room, Table
 from django_tasks_local.ring.shm.errors import inconsistent
 from django_tasks_local.ring.shm.registry import Registry
+from django_tasks_local.store import task_path
 
 from . import recovery
 from .format import layout as at
 
+# A task that falls due so soon wakes a worker, which then waits for its moment. For others the
+# pool's own look, once a second, is in time.
+SOON_NS: Final = 1_000_000_000
 # What an operation says that has to go on in another hold of the lock.
 AGAIN: Final = -2
 # What an end of a task says where that was told to stop.
@@ -53,6 +59,12 @@ class Request(NamedTuple):
     id_low: int  # without its slot
     time_limit: int = 0
     metadata: Block | None = None
+    key: bytes = b""  # with which the meta begins
+
+    @property
+    def path(self) -> str:
+        """The task's import path."""
+        return task_path(self.meta[len(self.key) :])
 
 
 @dataclass(slots=True)
@@ -124,6 +136,7 @@ class Operations:
         words[word + S_ARGUMENTS_BYTES] = len(request.arguments)
         words[word + S_ARGUMENTS_CHAIN] = 0
         words[word + S_METADATA_CHAIN] = words[word + S_HISTORY_CHAIN] = 0
+        words[word + BATCH_WORD] = 0
         words[table.commit + slot] = at.head_word(at.WRITING, generation, self._registry.index)
         words[at.H_UNFINISHED] += 1
         return Room.ENOUGH
@@ -135,11 +148,16 @@ class Operations:
         keep = self._words[at.H_MAX_WORKERS]
         return self._take_runs(written.slot, mine, written.wanted, word, keep)
 
-    def publish_chained(self, request: Request, written: Written) -> bool:
-        """Make READY what we have been WRITING; return False where it was taken from us."""
+    def publish_chained(self, request: Request, written: Written) -> bool | Holder:
+        """Make READY what we have been WRITING; return False where it was taken from us.
+
+        Nothing is done where another record has its key: that is returned.
+        """
         word = self._words[self._table.commit + written.slot]
         if word != at.head_word(at.WRITING, written.generation, self._registry.index):
             return False
+        if request.key and (holder := self.holder(request.key)):
+            return holder
         words = self._words
         words[at.H_DIRTY] = 1
         # Its place in the queue is that of its publication: others have passed while we copied.
@@ -147,9 +165,14 @@ class Operations:
         words[at.H_TICK] = tick + 1
         metadata = words[self._table.metadata.word(written.slot)]
         chain = written.wanted.chain
-        self._publish(request, written.slot, written.generation, chain, tick, metadata)
+        keyed = at.KEYED if request.key else 0
+        self._publish(request, written.slot, written.generation, chain, tick, metadata, keyed)
         self._registry.set_field(at.E_OTHERS, self._others() - 1)
         return True
+
+    def holder(self, key: bytes) -> Holder | None:
+        """Return the record that has a key; None for none."""
+        return holder_of(self._table, key)
 
     def abandon(self, written: Written) -> None:
         """Free what we have been WRITING, if there is any."""
@@ -311,12 +334,13 @@ class Operations:
         chain: int,
         sequence: int,
         metadata_chain: int = 0,
+        keyed: int = 0,
     ) -> None:
         """Fill the head slot, commit it as READY and link it."""
         words, table, registry = self._words, self._table, self._registry
         sealed = seal_request(
             request.id_high, with_slot(request.id_low, slot), generation, request.now_ns,
-            registry.origin << 8 | request.queue, request.meta, request.arguments, chain,
+            registry.origin << 8 | request.queue | keyed, request.meta, request.arguments, chain,
             request.time_limit,
         )  # fmt: skip
         offset = self._slots_at + slot * self._size
@@ -336,6 +360,8 @@ class Operations:
             if registry.newest > words[registry.runnable_word]:
                 lane += at.LANE_WORDS  # `layout.lane_of` says the same
             table.order.append(slot, lane, request.queue)
+        if keyed:
+            table.keys.add(slot)
 
     def full(self) -> bool:
         """Return whether MAX_PENDING tasks wait."""

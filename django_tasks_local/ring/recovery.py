@@ -8,11 +8,13 @@ from array import array
 from typing import Final
 
 from django_tasks_local.ring.records import retrying
+from django_tasks_local.ring.records.holder import Holder, holder_of
 from django_tasks_local.ring.records.loss import noted_loss
 from django_tasks_local.ring.records.table import Table
 
 from .format import layout as at
 from .format.head import (
+    BATCH_WORD,
     OUTCOME_AT,
     OUTCOME_END,
     S_ARGUMENTS_BYTES,
@@ -23,6 +25,8 @@ from .format.head import (
     S_OUTCOME_BYTES,
     S_OUTCOME_CHAIN,
     inline_bytes,
+    make_head,
+    problem,
     seal_loss,
 )
 
@@ -40,7 +44,6 @@ def settle_record(table: Table, slot: int, index: int, loss: int, keep: int) -> 
         loss: A `loss_word` for a task that it ran.
         keep: MAX_RESULTS.
     """
-    words = table.words
     if table.is_run_by(slot, index):
         if retrying.is_over(table, slot) and not noted_loss(table.head(slot).stop):
             retrying.make_ready(table, slot)  # its death came in the middle of a retry
@@ -48,22 +51,93 @@ def settle_record(table: Table, slot: int, index: int, loss: int, keep: int) -> 
         mark_lost(table, slot, loss, keep)
         return slot
     if table.is_owned_by(slot, index, at.WRITING):
-        words[at.H_DIRTY] = 1
-        table.free(slot)
-        words[at.H_UNFINISHED] -= 1
+        settle_unfinished(table, slot)
     return 0
 
 
+def settle_unfinished(table: Table, slot: int) -> None:
+    """Settle a WRITING record of a dead process: make it READY if it was accepted, else free it."""
+    if _was_accepted(table, slot):
+        publish(table, slot)
+    else:
+        table.words[at.H_DIRTY] = 1
+        table.free(slot)
+        table.words[at.H_UNFINISHED] -= 1
+
+
+def publish(table: Table, slot: int) -> Holder | None:
+    """Make a WRITING record READY that was accepted with its batch.
+
+    Returns:
+        The record that has its key by now, and then this one is freed; else None.
+    """
+    words = table.words
+    words[at.H_DIRTY] = 1
+    keyed = table.keys.has_key(slot)
+    if keyed and (holder := holder_of(table, table.keys.key(slot))):
+        table.free(slot)
+        words[at.H_UNFINISHED] -= 1
+        return holder
+    words[table.sequence + slot] = tick = words[at.H_TICK]
+    words[at.H_TICK] = tick + 1
+    generation = words[table.commit + slot] & at.GENERATION_MASK
+    words[table.commit + slot] = at.head_word(at.READY, generation)
+    if words[table.due + slot]:
+        table.order.defer(slot)
+    else:
+        table.order.append(slot, *table.order.lane_of(slot))
+    if keyed:
+        table.keys.add(slot)
+    return None
+
+
+def _was_accepted(table: Table, slot: int) -> bool:
+    """Whether a WRITING record belongs to a batch whose own record is free by now."""
+    words = table.words
+    generation = words[table.commit + slot] & at.GENERATION_MASK
+    name = words[table.offset(slot) // 8 + BATCH_WORD]
+    batch = name >> at.CHAIN_SLOT_SHIFT & at.MAX_SLOTS - 1
+    if not name or not 0 < batch < table.slots.reserved() or batch == slot:
+        return False
+    word = words[table.commit + batch]
+    its_name = at.chain_word(batch, word & at.GENERATION_MASK)
+    if word >> at.STATE_SHIFT == at.WRITING and its_name == name:
+        return False
+    # So it was written to its end. Where its batch was damaged and dropped, that need not be.
+    offset, size = table.offset(slot), table.geometry.slot_size
+    raw = bytes(table.bytes[offset : offset + size])
+    head = make_head(raw)
+    return head.generation == generation and not problem(raw, head, at.READY, inline_bytes(size))
+
+
 def owned_by(table: Table, index: int) -> list[int]:
-    """Return the head slots that a dead entry owns (outside the lock: they do not change)."""
+    """Return the head slots that a dead entry owns (outside the lock: they do not change).
+
+    In the order in which they are to be settled: as they were taken, but the records of batches
+    last. Until all of its tasks are settled, a batch is what says whether they were accepted.
+    """
     reserved = table.slots.reserved()
     column = table.words[table.commit : table.commit + reserved].tolist()
     owned = at.WRITING, at.RUNNING
-    return [
-        slot
-        for slot, word in enumerate(column)
-        if word >> at.STATE_SHIFT in owned and word >> at.OWNER_SHIFT & at.OWNER_MASK == index
-    ]
+    return in_order_of_settling(
+        table,
+        [
+            slot
+            for slot, word in enumerate(column)
+            if word >> at.STATE_SHIFT in owned and word >> at.OWNER_SHIFT & at.OWNER_MASK == index
+        ],
+    )
+
+
+def in_order_of_settling(table: Table, slots: list[int]) -> list[int]:
+    """Return head slots as `owned_by` does."""
+
+    def place(slot: int) -> tuple[bool, int]:
+        generation = table.words[table.commit + slot] & at.GENERATION_MASK
+        name = table.words[table.offset(slot) // 8 + BATCH_WORD]
+        return name == at.chain_word(slot, generation), generation
+
+    return sorted(slots, key=place)
 
 
 def mark_lost(table: Table, slot: int, loss: int, keep: int) -> None:
@@ -121,6 +195,7 @@ def rebuild(table: Table) -> list[str]:
     deferred.sort(key=lambda slot: words[due + slot])
     waiting = [slot for slot in found.ready if not words[due + slot]] if deferred else found.ready
     table.order.fill(waiting, deferred, links, backs)
+    table.keys.fill(found.keyed)
     words[columns[0]] = memoryview(links)
     words[columns[1]] = memoryview(backs)
     words[at.H_TICK] = found.tick
@@ -137,6 +212,7 @@ class _Records:
         finished: And of those that are SUCCESSFUL, FAILED or LOST.
         cancelled: Those among them whose place is still that in the queue.
         finished_slots: How many slots these occupy.
+        keyed: The slots of the records that are READY or RUNNING and have keys.
         running: How many records are RUNNING.
         writing: How many are WRITING.
         dropped: What did not hold together.
@@ -151,6 +227,7 @@ class _Records:
         self.ready: list[int] = []
         self.finished: list[int] = []
         self.cancelled: list[int] = []
+        self.keyed: list[int] = []
         self.finished_slots = self.running = self.writing = 0
         self.dropped: list[str] = []
 
@@ -178,6 +255,8 @@ class _Records:
             if place >= at.BEYOND_ANY_TICK:
                 place = self._mended_place(slot, state, place, generation)
             tick = max(tick, generation + 1, place + 1)
+            if state in (at.READY, at.RUNNING) and table.keys.has_key(slot):
+                self.keyed.append(slot)
             if state == at.READY:
                 self.ready.append(slot)
             elif state == at.RUNNING:

@@ -1,5 +1,6 @@
 """What a ring has no room for: the exceptions, with what would fit and what makes more room."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
@@ -38,12 +39,32 @@ class Refusals:
         largest = self._largest()
         if size > largest:
             what = "arguments and metadata" if request.metadata else "arguments"
-            what, table = f"{what} of task {task_path(request.meta)}", arguments.table_bytes
+            what, table = f"{what} of task {request.path}", arguments.table_bytes
             return PayloadTooLarge(what, size - table, largest - table)
         if slots.reserved() < slots.total and not self._mutex.run(slots.grow):
             return no_space(self._table.segment.path)
         bytes_in_all = self._table.geometry.segment_bytes
         return QueueFull(self._alias, pending, bytes_in_all, option="SHM_SIZE")
+
+    def of_batch(self, paths: str, needed: Sequence[int]) -> Exception:
+        """Return why tasks that are enqueued together were refused.
+
+        Args:
+            paths: The import path of the tasks.
+            needed: How many slots each needs beside its head slot.
+        """
+        words, slots = self._words, self._table.slots
+        count = len(needed)
+        pending = words[at.H_UNFINISHED] - words[at.H_RUNNING]
+        if pending + count > words[at.H_MAX_PENDING]:
+            return QueueFull(self._alias, pending, words[at.H_MAX_PENDING], wanted=count)
+        usable, size = self._usable_slots(), slots.size
+        if max(needed) > usable:
+            return PayloadTooLarge(f"arguments of task {paths}", max(needed) * size, usable * size)
+        if slots.reserved() < slots.total and not self._mutex.run(slots.grow):
+            return no_space(self._table.segment.path)
+        bytes_in_all = self._table.geometry.segment_bytes
+        return QueueFull(self._alias, pending, bytes_in_all, option="SHM_SIZE", wanted=count)
 
     def of_outcome(self, path: str, outcome: Pickled, count: int) -> PayloadTooLarge:
         """Return why a return value that needs `count` slots was refused."""

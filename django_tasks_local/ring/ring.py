@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from typing import Final
 
 import posix_ipc
 from django.tasks import TaskResultStatus
@@ -39,10 +38,12 @@ from django_tasks_local.ring.shm.registry import WAITS, Role
 from django_tasks_local.store import Arguments, StopAsked
 
 from .attachment import Attachment
+from .bulk import Bulk
 from .chaining import Chaining
 from .format import layout as at
+from .holders import Holders
 from .look import Counts
-from .operations import AGAIN, TOLD_TO_STOP, Request
+from .operations import AGAIN, SOON_NS, TOLD_TO_STOP, Request
 from .parts import Parts
 from .refusals import Refusals
 from .retries import Retries
@@ -50,10 +51,6 @@ from .stops import Cancelled, Stops
 from .upkeep import Upkeep
 
 logger = logging.getLogger("django_tasks_local")
-
-# A task that falls due so soon wakes a worker, which then waits for its moment. For others the
-# pool's own look, once a second, is in time.
-SOON_NS: Final = 1_000_000_000
 
 
 class Ring:
@@ -64,14 +61,13 @@ class Ring:
         alias: The alias of the backend, for texts and worker ids.
         attachment: This process's place in the ring.
         upkeep: What keeps the ring in order.
-        segment: The memory.
-        words: The memory as words.
+        segment, words: The memory, and the memory as words.
         registry: Who is attached.
         codes: Whose tasks are in the ring.
         workforce: How pools share MAX_WORKERS.
         expiry: When finished results expire.
-        killing: Workers that are to be killed.
-        stops: Tasks that are to stop.
+        killing, stops: Workers that are to be killed, tasks that are to stop.
+        bulk: Tasks that are enqueued together.
     """
 
     def __init__(
@@ -122,7 +118,9 @@ class Ring:
             parts.waiters.wake,
         )  # fmt: skip
         self._refusals = Refusals(parts.table, parts.mutex, alias, self._inline)
-        self._chaining = Chaining(parts, self._refusals, self._run)
+        holders = Holders(parts, self.upkeep.settle_if_dead, self.upkeep.settle)
+        self._chaining = Chaining(parts, self._refusals, self._run, holders)
+        self.bulk = Bulk(parts, self._refusals, holders, self.attachment, self.upkeep)
 
     @property
     def leadership(self) -> Leadership:
@@ -140,18 +138,18 @@ class Ring:
 
     def enqueue(
         self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int,
-        time_limit: int = 0, metadata: bytes = b"",
+        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"",
     ) -> tuple[str, int]:  # fmt: skip
         """Do as `put`, with the id as text."""
         high, low, now_ns = self.put(
             meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit,
-            metadata=metadata,
+            metadata=metadata, key=key,
         )  # fmt: skip
         return format_id(high, low), now_ns
 
     def put(
         self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int,
-        time_limit: int = 0, metadata: bytes = b"",
+        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"",
     ) -> tuple[int, int, int]:  # fmt: skip
         """Store a READY task and wake a worker.
 
@@ -162,6 +160,7 @@ class Ring:
             (Unix ns).
 
         Raises:
+            KeyTaken: A task with this key waits or runs.
             QueueFull: MAX_PENDING tasks wait, or their payloads fill SHM_SIZE.
             PayloadTooLarge: The arguments or the metadata could never fit.
             StoreUnavailable: /dev/shm is full, or the ring cannot be used.
@@ -173,8 +172,9 @@ class Ring:
         queue = priority - at.LOWEST_PRIORITY
         high, low = new_id_words()
         request = Request(meta, arguments, queue, due_ns, now_ns, high, low, time_limit)
-        if metadata:
-            request = request._replace(metadata=self._refusals.block(metadata, meta))
+        if metadata or key:
+            block = self._refusals.block(metadata, meta) if metadata else None
+            request = request._replace(meta=key + meta, metadata=block, key=key)
             slot = self._chaining.enqueue(request)
         elif len(meta) + len(arguments) <= self._inline:
             while (slot := self._mutex.run(self._operations.enqueue, request)) == AGAIN:

@@ -77,6 +77,12 @@ class Upkeep:
                 self.settle_if_dead(entry.index)
         return [entry for entry in entries if entry.alive]
 
+    def settle_runners(self) -> None:
+        """Do as `settle_dead`, if any task runs: for lists, some µs for each attached process."""
+        if self._words[at.H_RUNNING]:
+            for index, _ in self._registry.roles():
+                self.settle_if_dead(index)
+
     def settle_if_dead(self, index: int) -> bool:
         """Settle an entry if it is dead and its pool cannot do it with better knowledge.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
@@ -40,6 +41,15 @@ class InlineBackend(LocalBackend):
         result = super().enqueue(task, args, kwargs, **prepared)
         self._run_now(result)
         return result
+
+    def enqueue_many(
+        self, task: Any, calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
+    ) -> list[LocalTaskResult]:
+        """Store them all, run those that are due one after the other, and return."""
+        results = super().enqueue_many(task, calls)
+        for result in results:
+            self._run_now(result)
+        return results
 
     def run_once(self, result: LocalTaskResult, due_ns: int | None = None) -> bool:
         """Run the task of ``result`` here if it waits, and show in ``result`` what came of it.

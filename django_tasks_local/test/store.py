@@ -51,7 +51,7 @@ class InlineStore(MemoryStore):
         )
         self.options = options
         # Tasks run in the main thread, for which a `PoliteLock` is not safe.
-        self._lock_of_workers = self._lock  # type: ignore[assignment]
+        self._lock_of_workers = self._lock
 
     def encode(self, value: object) -> bytes:
         """Pickle a value; may raise what pickling raises."""
@@ -69,12 +69,14 @@ class InlineStore(MemoryStore):
             ``None`` if it does not wait, or is deferred beyond that moment.
         """
         with self._lock:
+            self._mend_if_torn()
             record = self._records.get(result_id)
             if record is None or record.heap is None:
                 return None
             is_deferred = record.heap is self._order.deferred
             if is_deferred and due_ns is not None and record.entry[0] > due_ns:
                 return None
+            self._torn = True
             self._order.remove(record)
             return self._begin(record, worker_id)
 
@@ -83,9 +85,10 @@ class InlineStore(MemoryStore):
         with self._lock:
             return self._records.get(record.result_id, record).snapshot()
 
-    def _does_not_exist(self, result_id: str) -> TaskResultDoesNotExist:
+    @staticmethod
+    def _does_not_exist(result_id: str, alias: str, kept: str) -> TaskResultDoesNotExist:
         return TaskResultDoesNotExist(
-            f"No result {result_id[:80]!r}. Task backend {self.alias!r} is an InlineBackend: what "
+            f"No result {result_id[:80]!r}. Task backend {alias!r} is an InlineBackend: what "
             "was enqueued before the last captured_tasks() is gone, and what has come since is "
             "kept as MAX_RESULTS, MAX_RESULT_BYTES, RESULT_TTL and FAILURE_TTL say."
         )

@@ -73,7 +73,7 @@ def test_traceback_shows_the_whole_chain(bench: Bench) -> None:
 def test_what_the_package_raises_has_no_frames(bench: Bench) -> None:
     """A value that is too large or cannot be pickled, or a bad call: no code of ours is shown."""
     if bench.alias == "process":
-        bench.configure(SHM_SIZE=2**20, SLOT_SIZE=256, MAX_WORKERS=1)
+        bench.configure(SHM_SIZE=2**20, SLOT_SIZE=512, MAX_WORKERS=1)
         (error,) = bench.run(tasks.text, 2**20).errors
         assert error.exception_class is PayloadTooLarge
         assert error.traceback.startswith("django_tasks_local.exceptions.PayloadTooLarge: ")

@@ -170,6 +170,7 @@ def test_a_task_that_is_gone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
     assert type(first.task) is MissingTask
     assert (first.task.module_path, first.task.name) == ("tests.tasks.nothing", "nothing")
     assert (first.task.queue_name, first.task.backend) == ("", bench.alias)
+    assert (first.task.priority, first.task.run_after) == (0, None)
     assert (second.task.queue_name, second.task.priority) == ("reports", 9)
     assert ids(results(bench.alias, queue_name="reports")) == [other]
     assert "tests.tasks.nothing" in repr(first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 from django.tasks.signals import task_finished
 
 from django_tasks_local import metadata_of, with_metadata
-from django_tasks_local.exceptions import TaskTimeout
+from django_tasks_local.exceptions import TaskCancelled, TaskTimeout
 from tests import note_tasks, stopped_tasks, tasks
 from tests.contract.conftest import INLINE_TOO, Bench, finished
 from tests.support import wait_for
@@ -104,6 +105,26 @@ def test_changes_that_are_not_json_fail_the_task(bench: Bench) -> None:
     assert result.status == TaskResultStatus.FAILED
     assert result.errors[0].exception_class is TypeError
     assert result.raw_metadata == {"a": 1}
+    failed = run(bench, note_tasks.write_notes, {"b": {1, 2}}, True, metadata={"list": []})
+    (error,) = failed.errors
+    assert error.exception_class is TypeError
+    assert "ValueError: after its notes" in error.traceback
+    assert failed.raw_metadata == {"list": []}
+
+
+def test_a_stop_stays_a_stop(bench: Bench, tmp_path: Path) -> None:
+    """What is stopped ends so, though its changes are not JSON; the text says that, too."""
+    late = run(bench, stopped_tasks.note_beyond_its_limit, {1, 2}, metadata={"a": 1})
+    (error,) = late.errors
+    assert error.exception_class is TaskTimeout
+    assert "metadata could not be saved: TypeError" in error.traceback
+    assert late.raw_metadata == {"a": 1}
+    told = bench.enqueue(stopped_tasks.note_until_cancelled, str(tmp_path / "noted"))
+    wait_for((tmp_path / "noted.running").exists)
+    assert told.cancel()
+    (error,) = finished(told).errors
+    assert error.exception_class is TaskCancelled
+    assert "metadata could not be saved: TypeError" in error.traceback
 
 
 def test_a_task_saves_while_it_runs(bench: Bench) -> None:

@@ -12,9 +12,27 @@ from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local import await_finished, wait_finished, waiting
-from tests import tasks
+from django_tasks_local.exceptions import TaskCancelled, TaskTimeout
+from tests import stopped_tasks, tasks
 from tests.contract.conftest import INLINE_TOO, Bench, finished
 from tests.support import LONG_TIMEOUT, SHORT_TIMEOUT, wait_for
+
+
+def test_a_task_that_waits_is_stopped(bench: Bench) -> None:
+    """By its limit or when it is cancelled, while what it waits for goes on."""
+    gate, note = bench.gates / "gate", bench.gates / "note"
+    late = bench.run(stopped_tasks.wait_beyond_its_limit, str(note), str(gate), bench.alias)
+    assert late.errors[0].exception_class is TaskTimeout
+    assert note.read_text() == "TaskTimeout"
+    gate.touch()
+    slow: list[Any] = [stopped_tasks.wait_until_cancelled, stopped_tasks.async_wait_until_cancelled]
+    for number, each in enumerate(slow):
+        gate, note = bench.gates / f"gate {number}", bench.gates / f"note {number}"
+        result = bench.enqueue(each, str(note), str(gate), bench.alias)
+        wait_for(note.with_suffix(".running").exists)
+        assert result.cancel()
+        assert finished(result).errors[0].exception_class is TaskCancelled
+        gate.touch()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from django_tasks_local.ring import Limits, Loss, Ring, Role, loss_word
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.records.loss import EXIT_DETACHED, is_cancelled, noted_loss
-from django_tasks_local.store import StopAsked, time_limit_word
+from django_tasks_local.store import KeyTaken, StopAsked, time_limit_word
 from tests.crash.cancelling import Canceller
 from tests.crash.ledger import CANCELLED, ENDED, Ledger
 from tests.crash.monitor import Monitor, remove_monitor
@@ -33,6 +33,8 @@ RELEASES: Final = ("", "/blue/settings.py", "/green/settings.py")
 LIMITS: Final = Limits(
     4, 150, 300, 512, at.COLUMNS_AT + 400_000, result_ttl_s=0.5, failure_ttl_s=0.7
 )  # fmt: skip
+# Few, so that unique tasks meet: some have the bits in common that choose a bucket.
+KEYS: Final = tuple((n % 16).to_bytes(15, "little") + bytes([n]) for n in range(40))
 
 
 class Interrupted(BaseException):
@@ -71,7 +73,8 @@ class Actor(Canceller, Retrier):
         """One random operation."""
         upkeep = self.ring.upkeep
         operations: tuple[tuple[Callable[[], object], int], ...] = (
-            (self.enqueue, 30), (self.work, 34), (self.read, 24), (self.save, 8),
+            (self.enqueue, 28), (self.enqueue_many, 2), (self.work, 34), (self.read, 24),
+            (self.save, 8),
             (upkeep.settle_dead, 3), (upkeep.promote, 2), (upkeep.top_up, 1),
             (upkeep.renew_semaphores, 2), (upkeep.rebuild, 1), (self.check, 1),
             (self.ring.counts, 1),
@@ -90,11 +93,12 @@ class Actor(Canceller, Retrier):
             return
         due_ns = time.time_ns() + self.rng.randrange(40_000_000) if self.rng.random() < 0.2 else 0
         arguments = self.ring.encode(((*value_of(task),), {}))
-        with suppress(QueueFull, PayloadTooLarge):
+        with suppress(QueueFull, PayloadTooLarge, KeyTaken):
             metadata = metadata_of(task, self.rng) if self.rng.random() < 0.2 else b""
             priority = self.rng.choice((-100, 0, 0, 0, 7, 100))
+            key = self.rng.choice(KEYS) if self.rng.random() < 0.2 else b""
             result_id, _ = self.ring.enqueue(
-                META, arguments, priority=priority, due_ns=due_ns, metadata=metadata,
+                META, arguments, priority=priority, due_ns=due_ns, metadata=metadata, key=key,
                 time_limit=time_limit_word(None, 0, lost_attempts(task)),
             )  # fmt: skip
             number = int(result_id.replace("-", ""), 16)
@@ -109,6 +113,24 @@ class Actor(Canceller, Retrier):
         """Does as a pool that could use workers."""
         have, wanted = self.rng.randrange(3), self.rng.randrange(3)
         self.ring.workforce.hire(have, wanted, waiting=wanted > 0, strays=0)
+
+    def enqueue_many(self) -> None:
+        """Enqueues several tasks together."""
+        with self._numbers:
+            tasks = [self.ledger.new_task(self.place) for _ in range(self.rng.randrange(1, 12))]
+        if min(tasks) < 0:
+            return
+        due_ns = time.time_ns() + self.rng.randrange(40_000_000) if self.rng.random() < 0.2 else 0
+        arguments = [self.ring.encode(((*value_of(task),), {})) for task in tasks]
+        keys = self.rng.sample(KEYS, len(tasks)) if self.rng.random() < 0.3 else []
+        with suppress(QueueFull, PayloadTooLarge):
+            ids, held, _ = self.ring.bulk.put(
+                META, arguments, priority=self.rng.choice((0, 7)), due_ns=due_ns, keys=keys
+            )
+            for place, (task, (high, low)) in enumerate(zip(tasks, ids, strict=True)):
+                if place not in held:
+                    self.ledger.accepted(task, high, low)
+                    self.ledger.add(self.place, "enqueued")
 
     def note_kill(self) -> None:
         """Does as a pool that is about to kill a worker of another process.

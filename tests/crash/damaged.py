@@ -13,7 +13,7 @@ from tests.crash.retried import VERY_BUSY, retried_value, retry
 from tests.crash.scene import FAR_NS, SLOT, Scene, large_value, small_value
 
 # Three steps of slots, of which one has memory.
-LIMITS: Final = Limits(3, 8, 20, SLOT, 3 * at.STEP_SLOTS * (SLOT + 49) + at.COLUMNS_AT + 60_000)
+LIMITS: Final = Limits(3, 8, 20, SLOT, 3 * at.STEP_SLOTS * (SLOT + 57) + at.COLUMNS_AT + 64_488)
 
 
 class Damaged(Scene):

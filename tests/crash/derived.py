@@ -30,6 +30,7 @@ def derived(ring: Ring) -> dict[str, Any]:
         "heap": sorted(words[heap : heap + words[at.H_DEFERRED]].tolist()),
         "recency": _walk(ring, words[at.H_OLDEST]),
         "newest": words[at.H_NEWEST],
+        "keys": sorted(slot for n in range(words[at.H_KEYED]) for slot in table.keys.bucket(n)),
         "map": bytes(ring.segment.bytes[place + 1 : place + reserved]),
         "counts": [
             words[n]

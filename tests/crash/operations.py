@@ -9,6 +9,7 @@ from django_tasks_local.ring import Loss, Ring, Role, loss_word
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.records.killing import Run
+from tests.crash.keyed import key_of
 from tests.crash.noted import metadata_of
 from tests.crash.scene import FAR_NS, GREEN, META
 from tests.crash.states import STATES
@@ -62,8 +63,9 @@ def put(value: Any, delay_ns: int = 0) -> Callable[[Ring, Any], object]:
     def act(ring: Ring, _: Any) -> object:
         due_ns = time.time_ns() + delay_ns if delay_ns else 0
         return ring.enqueue(
-            META, ring.encode(value), priority=0, due_ns=due_ns, metadata=metadata_of(value)
-        )
+            META, ring.encode(value), priority=0, due_ns=due_ns, metadata=metadata_of(value),
+            key=key_of(value),
+        )  # fmt: skip
 
     return act
 

@@ -13,6 +13,7 @@ from django_tasks_local.ring import Limits, Ring, Role, ring_name, unlink_object
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.store import time_limit_word
 from tests.crash.derived import derived
+from tests.crash.keyed import key_of
 from tests.crash.noted import metadata_of
 from tests.crash.retried import compare_attempts
 from tests.crash.steps import die_in_child
@@ -21,9 +22,9 @@ from tests.rings import ring_address
 META: Final = b"tests.tasks:noop"
 SLOT: Final = 512
 # 46 slots: one snapshot is 640 KiB, so a state is put back in microseconds.
-SMALL: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 58_632)
+SMALL: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 63_096)
 # A step of slots and 64 more, for what grows.
-GROWING: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 644_832)
+GROWING: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 657_656)
 # The settings of another release.
 GREEN: Final = "/green/settings.py"
 FAR_NS: Final = 3_600_000_000_000  # never due while a test runs
@@ -72,6 +73,7 @@ class Scene:
         failed: How the dead operation may have failed an attempt of a task, to be tried again.
         later: Whether that task waits then until some time.
         moved: Those of which `verify` found that it has.
+        extras: How many tasks of which nobody was told were there at the last verification.
     """
 
     limits: Limits = SMALL
@@ -83,6 +85,7 @@ class Scene:
     failed: tuple[str, str] | None = None
     later: bool = False
     moved: list[str] = field(default_factory=list)
+    extras: int = 0
 
     def __post_init__(self) -> None:
         self.ring = self.attach()
@@ -122,7 +125,7 @@ class Scene:
         ring, metadata = site or self.ring, metadata_of(arguments)
         result_id, _ = ring.enqueue(
             META, ring.encode(arguments), priority=priority, due_ns=due_ns, metadata=metadata,
-            time_limit=time_limit_word(None, 0, lost_attempts),
+            time_limit=time_limit_word(None, 0, lost_attempts), key=key_of(arguments),
         )  # fmt: skip
         record = Record(arguments, READY, priority, deferred=due_ns > 0, metadata=metadata)
         self.records[result_id] = record
@@ -179,7 +182,8 @@ class Scene:
 
         Args:
             allowed: For ids whose status the dead operation may have changed: what is right now.
-            extra: Arguments of a task that may be there though nobody was told its id.
+            extra: Arguments of a task that may be there though nobody was told its id; or a list
+                of those of several, of which all are there or none.
             order: Results go in the order of their use.
         """
         started = time.monotonic()
@@ -200,6 +204,7 @@ class Scene:
             assert statuses[key] in right, f"{key} is {statuses[key]}, not one of {right}"
         kept = [key for key in self.finished if statuses[key] != GONE]
         assert not order or kept == self.finished[-len(kept) or 99 :], "eviction out of order"
+        self.verify_keys(statuses)
         self.drain(statuses, extra)
         self.assert_sound()
         self.records = before
@@ -243,16 +248,25 @@ class Scene:
             assert outcome == record.outcome
         return str(found.status.name)
 
+    def verify_keys(self, statuses: dict[str, str]) -> None:
+        """A task that waits or runs holds its key, and none that has ended."""
+        keys = self.ring._table.keys
+        for result_id, record in self.records.items():
+            if key := key_of(record.arguments):
+                holds = keys.find(key) == ring_address(result_id)[0]
+                assert holds == (statuses[result_id] in (READY, RUNNING))
+
     def drain(self, statuses: dict[str, str], extra: Any) -> None:
         """Runs all that waits: in the right order, each once, and it leaves nothing unfinished."""
         waiting = [key for key in self.next_up() if statuses[key] == READY]
         order = []
+        extras = extra if isinstance(extra, list) else [extra] * (extra is not None)
+        left = list(extras)
         while (claim := self.ring.claim()) is not None:
             if claim.result_id not in self.records:
-                assert extra is not None, "a task that nobody enqueued"
-                assert claim.arguments() == extra
-                assert claim.metadata == metadata_of(extra)
-                extra = None
+                assert left, "a task that nobody enqueued"
+                assert claim.arguments() == left[0]
+                assert claim.metadata == metadata_of(left.pop(0))
             else:
                 order.append(claim.result_id)
                 assert claim.arguments() == self.records[claim.result_id].arguments
@@ -268,6 +282,7 @@ class Scene:
         deferred = [each for each in ready if each.deferred]
         assert counts.waiting == 0
         assert counts.running == len(running)
-        assert len(deferred) <= counts.deferred <= len(deferred) + (extra is not None)
+        self.extras = len(extras) - len(left) + counts.deferred - len(deferred)
+        assert self.extras in (0, len(extras)), "some of them, and not all"
         new_id, _ = self.ring.enqueue(META, self.ring.encode(((), {})), priority=0, due_ns=0)
         assert self.ring.get(new_id).arguments() == ((), {})

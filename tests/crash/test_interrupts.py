@@ -1,15 +1,12 @@
 """An exception out of a signal handler at every point of every operation at which Python runs one.
 
-Python runs a handler when it enters a function, after it called one of C, and when it jumps back in
-a loop: `sys.monitoring` stops at exactly these. The process lives on, so unlike a death nothing
-frees what it holds: it must have let go of the mutex itself.
+The process lives on, so unlike a death nothing frees what it holds: it must have let go of the
+mutex itself.
 """
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
-from types import CodeType
 
 import pytest
 
@@ -17,47 +14,13 @@ from django_tasks_local.ring import Role
 from tests.crash.operations import Operation
 from tests.crash.scene import AT_ONCE_S, SMALL, Scene
 from tests.crash.states import STATES
+from tests.crash.test_bulk_points import CASES as BATCHES
+from tests.crash.test_bulk_points import put
 from tests.crash.test_points import OPERATIONS, verification
+from tests.crash.test_unique_points import UNIQUE
+from tests.interrupter import Interrupt, Interrupter
 
-TOOL = sys.monitoring.DEBUGGER_ID
 RING = os.path.join("django_tasks_local", "ring") + os.sep
-
-
-class Interrupt(BaseException):
-    """What a handler raises: no `Exception`, as gunicorn's SystemExit is none."""
-
-
-class Interrupter:
-    """Raises at the n-th point at which a signal handler could have run."""
-
-    def __init__(self, at: int, times: int) -> None:
-        self._at = at
-        self._times = times
-        self._count = 0
-
-    def __enter__(self) -> None:
-        events = sys.monitoring.events
-        sys.monitoring.use_tool_id(TOOL, "interrupts")
-        sys.monitoring.register_callback(TOOL, events.PY_START, self._point)
-        sys.monitoring.register_callback(TOOL, events.C_RETURN, self._point)
-        sys.monitoring.register_callback(TOOL, events.JUMP, self._jump)
-        # C_RETURN is only seen where CALL is.
-        sys.monitoring.set_events(TOOL, events.PY_START | events.CALL | events.JUMP)
-
-    def __exit__(self, *_: object) -> None:
-        sys.monitoring.set_events(TOOL, 0)
-        sys.monitoring.free_tool_id(TOOL)
-
-    def _point(self, code: CodeType, *_: object) -> None:
-        if RING not in code.co_filename:
-            return
-        self._count += 1
-        if self._at <= self._count < self._at + self._times:
-            raise Interrupt
-
-    def _jump(self, code: CodeType, offset: int, destination: int) -> None:
-        if destination < offset:
-            self._point(code)
 
 
 @pytest.fixture
@@ -88,7 +51,7 @@ def interrupted_child(
     pid = os.fork()
     if pid == 0:
         os.close(let_go)
-        _child(scene, operation, Interrupter(at, times), tell, go)
+        _child(scene, operation, Interrupter(RING, at, times), tell, go)
     os.close(tell)
     os.close(go)
     state = os.read(told, 1)
@@ -129,8 +92,14 @@ STATE = {
     "retry_large": "retried", "cancel_retried": "retried",
     "save": "noted", "save_own": "noted", "save_finished": "noted", "clear_metadata": "noted",
 }  # fmt: skip
+OPERATIONS_OF_ALL = OPERATIONS | {
+    "enqueue_unique": UNIQUE["enqueue"],
+    "enqueue_many": Operation(
+        lambda ring, _: put(ring, BATCHES["mixed"], 0), extra=[*BATCHES["mixed"].calls]
+    ),
+}
 # A repair has thousands of points, all of the same kind; sharing limits has next to none.
-NAMES = [name for name in OPERATIONS if name not in ("repair", "limits")]
+NAMES = [name for name in OPERATIONS_OF_ALL if name not in ("repair", "limits")]
 CASES = [(name, STATE.get(name, "waiting"), 1) for name in NAMES]
 # A second signal arrives while the exception of the first one is on its way out.
 CASES += [("enqueue", "waiting", 2), ("finish", "waiting", 2)]
@@ -141,7 +110,7 @@ CASES += [("enqueue", "waiting", 2), ("finish", "waiting", 2)]
 @pytest.mark.parametrize(("name", "state", "times"), CASES)
 def test_interrupt_at_every_point(scene: Scene, name: str, state: str, times: int) -> None:
     """Wherever an exception comes from, the mutex is free again and nothing is broken."""
-    operation = OPERATIONS[name]
+    operation = OPERATIONS_OF_ALL[name]
     STATES[state](scene)
     scene.save()
     verify = verification(scene, operation)

@@ -14,7 +14,7 @@ from tests.crash.scene import GROWING, META, SMALL, Scene, large_value, small_va
 from tests.crash.states import STATES
 from tests.crash.steps import NEVER, Steps, in_child, kill_everywhere
 
-OTHER = Limits(2, 8, 12, 1024, at.COLUMNS_AT + 124_832)
+OTHER = Limits(2, 8, 12, 1024, at.COLUMNS_AT + 129_608)
 
 
 @pytest.fixture

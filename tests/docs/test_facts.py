@@ -161,11 +161,47 @@ def test_the_options_of_the_commands_are_documented() -> None:
     common = _documented_options("local_tasks")
     actions = _actions_of(_parser("local_tasks"))
     for name, parser in actions.items():
-        assert _options_of(parser) == common | _documented_options(f"local_tasks {name}"), name
+        shared = common if name != "rings" else set()
+        assert _options_of(parser) == shared | _documented_options(f"local_tasks {name}"), name
     for name in _own_commands() - {"local_tasks"}:
         assert _options_of(_parser(name)) == _documented_options(name), name
     titles = re.findall(r"^### local_tasks (\w+)$", read(COMMANDS), re.MULTILINE)
     assert titles == list(actions)
+
+
+def _documented_keys(title: str) -> list[str]:
+    cells = [row[0].strip("`") for row in rows(section(COMMANDS, title))]
+    return cells[cells.index("--json") + 1 :]
+
+
+def test_the_keys_of_the_commands_are_documented(namespace: str) -> None:
+    """Those that the other actions print with `--json`: in the same order."""
+    params = {
+        "BACKEND": "django_tasks_local.ProcessPoolBackend",
+        "OPTIONS": {"NAMESPACE": namespace},
+    }
+    with override_settings(TASKS={"default": params}):
+        backend = task_backends["default"]
+        assert isinstance(backend, django_tasks_local.ProcessPoolBackend)
+        ring = backend.site().ring
+        arguments = ring.encode(((), {}))
+        result_id, _ = ring.enqueue(b"no.such:task", arguments, priority=0, due_ns=0)
+        task = json.loads(_printed("list", "--json"))
+        assert list(task) == _documented_keys("local_tasks list")
+        details = json.loads(_printed("show", result_id, "--json", "--arguments"))
+        more = _documented_keys("local_tasks show")
+        assert list(details) == [*(key for key in task if key != "error"), *more]
+        health = json.loads(_printed("health", "--json"))
+        assert list(health) == _documented_keys("local_tasks health")
+        (facts,) = json.loads(_printed("rings", "--json", "--ring", ring.name)).values()
+        assert list(facts) == _documented_keys("local_tasks rings")
+        backend.close()
+
+
+def _printed(*arguments: str) -> str:
+    output = io.StringIO()
+    call_command("local_tasks", *arguments, stdout=output)
+    return output.getvalue()
 
 
 def test_the_keys_of_the_status_are_documented(namespace: str) -> None:

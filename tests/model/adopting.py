@@ -57,8 +57,9 @@ class Adopting(RuleBasedStateMachine):
     def adopt_deaths(self) -> None:
         """A reader may have settled what it found dead."""
         for key, state in self.look.found_states().items():
-            if state in (LOST, READY) and self.model.records[key].status == RUNNING:
-                self.settle_in_model(self.model.records[key].owner)
+            record = self.model.records.get(key)  # None: it has just been enqueued
+            if record and state in (LOST, READY) and record.status == RUNNING:
+                self.settle_in_model(record.owner)
         self.kept_before = list(self.model.kept)
 
     def settle_in_model(self, index: int) -> None:

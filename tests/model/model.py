@@ -34,6 +34,7 @@ class Record:
     finished_at_ns: int = 0
     noted: bool = False  # its pool was about to kill its worker
     metadata: bytes = b""
+    key: bytes = b""
     past: list[tuple[str, str]] = field(default_factory=list)  # errors that are kept of attempts
     attempts: int = 0  # how many there were before this one
     lost_attempts: int = 0  # up to so many, it is tried again where its worker dies
@@ -127,6 +128,17 @@ class Model:
         if noted:
             return self.make_room(1 + noted, workers)
         return self.free() > workers or self.make_room(1, workers)
+
+    def accepts_many(self, records: list[Record]) -> bool:
+        """Whether these are accepted, all of them or none; makes room for them if so.
+
+        While they are enqueued, they need one slot more.
+        """
+        if self.waiting() + len(records) > self.limits.max_pending:
+            return False
+        slots = sum(map(self.request_slots, records))
+        slots += sum(self.metadata_slots(each.metadata) for each in records)
+        return self.make_room(1 + slots, self.limits.max_workers)
 
     def enqueue(self, result_id: str, record: Record) -> None:
         """Adds what was accepted."""

@@ -19,23 +19,21 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.store import Arguments, StopAsked, time_limit_word
 from tests import rings as peers
+from tests.model.batching import Batching
 from tests.model.draws import interruptions, notes, sizes
 from tests.model.faults import Fault, attach_with_faults, half_an_enqueue
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record
-from tests.model.retrying import Retrying
 from tests.model.world import SECOND_NS, Clock, Look
 from tests.rings import META, Peer
 
 # 3 workers, 6 results, 9 waiting, 46 slots: every limit is reached within a few steps.
-LIMITS: Final = Limits(
-    3, 6, 9, 512, at.COLUMNS_AT + 58_832, result_ttl_s=15, failure_ttl_s=30
-)  # fmt: skip
+LIMITS: Final = Limits(3, 6, 9, 512, at.COLUMNS_AT + 63_296, result_ttl_s=15, failure_ttl_s=30)
 EXAMPLES: Final = int(os.environ.get("DTL_MODEL_EXAMPLES", "120"))
 # Hypothesis makes a failing example smaller for up to five minutes. Cut short it says "flaky".
 pytestmark = pytest.mark.time_limit(420 + EXAMPLES)
 
 
-class RingMachine(Retrying):
+class RingMachine(Batching):
     """One ring, this process and up to two others that can be killed."""
 
     def __init__(self) -> None:
@@ -350,6 +348,7 @@ class RingMachine(Retrying):
         """A process that settles may be interrupted itself: the next one goes on."""
         if self.interrupted(fault, self.ring.upkeep.settle_dead):
             assert self.ring.upkeep.check() == []
+            self.adopt_lanes()
         self.settle()
 
     @rule()
@@ -387,6 +386,7 @@ class RingMachine(Retrying):
         assert all(self.look.dropped(key) == model.records[key].dropped for key in model.kept)
         assert self.look.lanes() == {key: model.records[key].lane for key in model.queue()}
         self.look.compare_listing(self.ring, model)
+        self.keys_are_held()
         counts = self.ring.counts()
         assert counts.free_slots == model.free()
         assert counts.waiting + counts.deferred == model.waiting()

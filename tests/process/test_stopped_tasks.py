@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -93,12 +94,18 @@ def test_what_is_cancelled_and_goes_on_is_killed(bench: Bench) -> None:
 def kill_a_worker(results: list[Any]) -> None:
     """Kills that of some task that runs, if any does."""
 
-    def found() -> Any:
+    def killed() -> bool:
         for result in results:
             result.refresh()
-        return [each for each in results if each.status == TaskResultStatus.RUNNING]
+        for each in results:
+            if each.status == TaskResultStatus.RUNNING:
+                # It may be gone: the last one killed, whose task its pool has not settled yet.
+                with suppress(ProcessLookupError):
+                    os.kill(int(each.worker_ids[0].split("-")[-2]), signal.SIGKILL)
+                    return True
+        return False
 
-    os.kill(int(wait_for(found)[0].worker_ids[0].split("-")[-2]), signal.SIGKILL)
+    wait_for(killed)
 
 
 def test_a_storm_of_cancellations(bench: Bench, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import io
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,23 +23,9 @@ PROCESS = "django_tasks_local.ProcessPoolBackend"
 
 
 @pytest.fixture
-def ring(namespace: str) -> Iterator[Callable[[], Ring]]:
+def ring(site_ring: Callable[[], Ring]) -> Callable[[], Ring]:
     """Settings with one process backend; makes its ring, and attaches as a site that enqueued."""
-    attached: list[Ring] = []
-
-    def attach() -> Ring:
-        backend: Any = task_backends["process"]
-        spec = backend.spec()
-        attached.append(Ring(spec.name, "process", spec.limits, Role.SITE, path="/a/settings.py"))
-        return attached[0]
-
-    options = {"NAMESPACE": namespace, "MAX_WORKERS": 2}
-    with override_settings(TASKS=TASKS | {"process": {"BACKEND": PROCESS, "OPTIONS": options}}):
-        yield attach
-        backend: Any = task_backends["process"]
-        backend.close()
-        for each in attached:
-            each.attachment.detach()
+    return site_ring
 
 
 def run(*arguments: str) -> str:
@@ -216,7 +202,7 @@ def test_destroy_where_nobody_can_be_asked(
         raise EOFError
 
     monkeypatch.setattr("builtins.input", no_answer)
-    with pytest.raises(CommandError, match=r"nothing was removed.*--no-input"):
+    with pytest.raises(CommandError, match=r"Nothing was removed.*--no-input"):
         run("destroy")
     backend: Any = task_backends["process"]
     assert ring_exists(backend.spec().name)

@@ -6,6 +6,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,10 @@ from django.db.backends.signals import connection_created
 from django.tasks import Task, TaskResultStatus
 from django.tasks.signals import task_finished, task_started
 
-from django_tasks_local import current_result_id, execution
+from django_tasks_local import check_cancelled, current_result_id, execution
 from django_tasks_local.exceptions import PayloadTooLarge, StoreUnavailable
 from django_tasks_local.naming import load_task
-from tests import tasks
+from tests import stopped_tasks, tasks
 from tests.watched import Claim, WatchedStore, go
 
 
@@ -100,6 +101,29 @@ def test_call_of_a_task_class(events: list[Any]) -> None:
     values = {f.name: getattr(tasks.add, f.name) for f in fields(Task)}
     go(WatchedStore(events), Claim(TwiceTask(**values), 1, 2))
     assert ("finish", True, [3, 3]) in events
+
+
+LOOK = """
+def stop_asked(claim):
+    claim.looks += 1
+    return check() if claim.looks == 1 else True
+"""
+
+
+def test_a_stop_in_the_middle_of_our_own_code(events: list[Any], tmp_path: Path) -> None:
+    """The signal may come where a task's question is being answered: ours is not in the text."""
+    names: dict[str, Any] = {"check": check_cancelled}
+    exec(compile(LOOK, str(Path(execution.__file__).with_name("anywhere.py")), "exec"), names)
+
+    class Asked(Claim):
+        looks = 0
+        stop_asked = property(names["stop_asked"])
+
+    go(WatchedStore(events), Asked(stopped_tasks.ask_until_cancelled, str(tmp_path / "noted")))
+    ((_, _, (class_path, text)),) = [each for each in events if each[0] == "finish"]
+    assert class_path.endswith("TaskCancelled")
+    assert "tests/stopped_tasks.py" in text
+    assert "django_tasks_local/" not in text
 
 
 def test_return_value_too_large(events: list[Any]) -> None:

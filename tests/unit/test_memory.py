@@ -372,7 +372,7 @@ def test_expired_results_are_dropped_by_later_calls(clock: list[int]) -> None:
         store.get(waiting)
     assert list(store._records) == [waiting]
     assert not store._finished
-    assert store._kept_bytes == 0
+    assert store._finished.kept_bytes == 0
 
 
 def test_what_is_evicted_is_not_kept_to_expire(clock: list[int]) -> None:

@@ -70,7 +70,7 @@ def test_bounds_are_inclusive(name: str) -> None:
     option = OPTIONS[name]
     if not option.maximum:
         pytest.skip("not a number")
-    room = {"SHM_SIZE": 2**40} if name != "SHM_SIZE" else {"MAX_WORKERS": 1, "SLOT_SIZE": 256}
+    room = {"SHM_SIZE": 2**40} if name != "SHM_SIZE" else {"MAX_WORKERS": 1, "SLOT_SIZE": 512}
     if "process" not in option.kinds:
         room = {}
     for value in (option.minimum, option.maximum):

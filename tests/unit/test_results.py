@@ -193,6 +193,16 @@ def test_replace_with_nothing_gives_an_equal_result() -> None:
     assert pickle.loads(pickle.dumps(twice)).worker_ids == ["a", "b"]
 
 
+def test_a_cancelled_result_stays_so_when_it_is_replaced() -> None:
+    """Django's fields say it by the error alone."""
+    outcome = ("django_tasks_local.exceptions.TaskCancelled", "Traceback…")
+    record = snapshot(status=TaskResultStatus.FAILED, outcome=lambda: outcome, cancelled=True)
+    other = replace(LocalTaskResult.from_snapshot(record, "thread"), id="another id")
+    assert other.is_cancelled
+    failed = snapshot(status=TaskResultStatus.FAILED, outcome=lambda: ("builtins.KeyError", ""))
+    assert not replace(LocalTaskResult.from_snapshot(failed, "thread")).is_cancelled
+
+
 def test_errors_are_one_list() -> None:
     """As a field would be; a refresh gives a new one."""
     record = snapshot(status=TaskResultStatus.FAILED, outcome=lambda: ("builtins.KeyError", ""))

@@ -1,11 +1,13 @@
 """The signal that stops a task never raises in our own code, nor in the next task."""
 
+import asyncio
 import faulthandler
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from django_tasks_local import check_cancelled, is_cancel_requested, stopping
 from django_tasks_local.exceptions import TaskCancelled, TaskTimeout
+from django_tasks_local.interruptions import raise_swallowed
 from django_tasks_local.stopping import STOP_SIGNAL, Attempt, SignalledAttempt
 from django_tasks_local.store import time_limit_word
 from tests.support import wait_for
@@ -66,6 +69,36 @@ def test_the_timer_stops_a_task() -> None:
     assert (caught.value.timeout_s, caught.value.killed) == (0.02, False)
 
 
+def test_the_timer_comes_no_more_once_it_was_heard() -> None:
+    """The rest of the task is not interrupted every 50 ms."""
+    left: list[tuple[float, float]] = []
+
+    def task() -> None:
+        try:
+            wait_for(lambda: False, 60)
+        finally:
+            left.append(signal.getitimer(signal.ITIMER_REAL))
+
+    with pytest.raises(TaskTimeout):
+        call(SignalledAttempt(claim(0.02)), task)
+    assert left == [(0, 0)]
+
+
+def test_only_what_was_lost_is_raised_again() -> None:
+    """A task that has caught its exception gets no second one."""
+
+    def task() -> str:
+        asked.stop_asked = True
+        with pytest.raises(TaskCancelled):
+            os.kill(os.getpid(), STOP_SIGNAL)
+        raise_swallowed(sys._getframe(1))
+        return "returned"
+
+    raise_swallowed(sys._getframe())  # no task runs
+    asked = claim()
+    assert call(SignalledAttempt(asked), task) == "returned"
+
+
 def test_the_signal_is_only_a_reason_to_look() -> None:
     """Without a request in the record nothing is raised; with one it is, once."""
     asked = claim()
@@ -84,6 +117,59 @@ def test_the_signal_is_only_a_reason_to_look() -> None:
 
     assert call(SignalledAttempt(asked), task) == "returned"
     os.kill(os.getpid(), STOP_SIGNAL)  # no task runs
+
+
+def test_a_task_that_has_asked_is_not_told_again() -> None:
+    """Nothing interrupts what it does about the exception that `check_cancelled` has raised."""
+    asked = claim()
+
+    def task() -> str:
+        asked.stop_asked = True
+        with pytest.raises(TaskCancelled):
+            check_cancelled()
+        os.kill(os.getpid(), STOP_SIGNAL)
+        return "tidied up"
+
+    assert call(SignalledAttempt(asked), task) == "tidied up"
+
+
+def test_an_async_task_that_has_asked_is_not_told_again() -> None:
+    """Its coroutine is not cancelled in the middle of what it does about the exception."""
+    asked = claim()
+    attempt = SignalledAttempt(asked)
+
+    async def task() -> str:
+        asked.stop_asked = True
+        with pytest.raises(TaskCancelled):
+            check_cancelled()
+        attempt.interrupt(None)  # as the signal's handler does, in the main thread
+        await asyncio.to_thread(int)
+        return "tidied up"
+
+    assert call(attempt, attempt.in_loop(task)) == "tidied up"
+
+
+def test_a_thread_that_asks_stops_itself_alone() -> None:
+    """The task that started it is interrupted all the same."""
+    asked = claim()
+    heard: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            check_cancelled()
+        except TaskCancelled as error:
+            heard.append(error)
+
+    def task() -> None:
+        asked.stop_asked = True
+        thread = threading.Thread(target=copy_context().run, args=[ask])
+        thread.start()
+        thread.join()
+        os.kill(os.getpid(), STOP_SIGNAL)
+
+    with pytest.raises(TaskCancelled):
+        call(SignalledAttempt(asked), task)
+    assert len(heard) == 1
 
 
 def test_a_task_that_is_cancelled_before_its_call() -> None:

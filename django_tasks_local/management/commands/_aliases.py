@@ -4,6 +4,8 @@ from django.core.management.base import CommandError, CommandParser
 from django.tasks import task_backends
 
 from django_tasks_local.backends.process import ProcessPoolBackend
+from django_tasks_local.exceptions import describe
+from django_tasks_local.ring import Ring, ring_exists
 
 
 def add_alias_argument(parser: CommandParser) -> None:
@@ -20,13 +22,29 @@ def process_backends(alias: str | None) -> list[ProcessPoolBackend]:
     if alias is not None and alias not in task_backends.settings:
         raise CommandError(f"TASKS has no alias {alias!r}; it has {', '.join(task_backends)}.")
     names = [alias] if alias is not None else list(task_backends)
-    found = [b for b in map(task_backends.__getitem__, names) if isinstance(b, ProcessPoolBackend)]
+    loaded = {name: _load(name) for name in names}
+    found = [each for each in loaded.values() if isinstance(each, ProcessPoolBackend)]
     if not found:
         backend = "django_tasks_local.ProcessPoolBackend"
         if alias is None:
             raise CommandError(f"There is no {backend} in TASKS.")
-        raise CommandError(f"TASKS[{alias!r}] is not a {backend}.")
+        raise CommandError(f"TASKS[{alias!r}] is not a {backend} but {_kind(loaded[alias])}.")
     return found
+
+
+def all_process_backends() -> list[ProcessPoolBackend]:
+    """Return the process backends in ``TASKS``; there may be none."""
+    return [each for each in map(_load, task_backends) if isinstance(each, ProcessPoolBackend)]
+
+
+def foreign_aliases() -> dict[str, str]:
+    """Return the aliases whose tasks are not in shared memory, each with what its backend is."""
+    loaded = {name: _load(name) for name in task_backends}
+    return {
+        name: _kind(backend)
+        for name, backend in loaded.items()
+        if not isinstance(backend, ProcessPoolBackend)
+    }
 
 
 def process_backend(alias: str | None) -> ProcessPoolBackend:
@@ -40,3 +58,23 @@ def process_backend(alias: str | None) -> ProcessPoolBackend:
         names = ", ".join(backend.alias for backend in found)
         raise CommandError(f"TASKS has several process backends ({names}): choose with --alias.")
     return found[0]
+
+
+def ring_of(backend: ProcessPoolBackend) -> Ring | None:
+    """Return the backend's ring, None where there is none: looking must not make one."""
+    return backend.site().ring if ring_exists(backend.spec().name) else None
+
+
+def _load(alias: str) -> object:
+    """Return a backend, or what importing it raised: that is another alias's mistake."""
+    try:
+        return task_backends[alias]
+    except Exception as error:
+        return error
+
+
+def _kind(backend: object) -> str:
+    if isinstance(backend, Exception):
+        return f"one that cannot be imported ({describe(backend)})"
+    name = type(backend).__name__
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"

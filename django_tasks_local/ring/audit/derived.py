@@ -9,7 +9,7 @@ from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from django_tasks_local.exceptions import counted
+from django_tasks_local.exceptions import StoreUnavailable, counted
 from django_tasks_local.ring.format import layout as at
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def derived_problems(audit: Audit) -> list[str]:
     problems += _deferred_problems(audit, deferred)
     problems += _heap_problems(audit, set(deferred))
     problems += _recency_problems(audit, heads)
+    problems += _keys_problems(audit)
     return problems
 
 
@@ -235,3 +236,31 @@ def _recency_problems(audit: Audit, finished: set[int]) -> list[str]:
     problems += _hand_problems(audit, path)
     lost = sorted(finished - set(path))
     return problems + [f"slot {slot} is finished in no list" for slot in lost]
+
+
+def _keys_problems(audit: Audit) -> list[str]:
+    """Return what is wrong with the hash table of keys, and with the keys themselves."""
+    keys, states = audit.table.keys, audit.states
+    keyed = {slot for slot in (*states[at.READY], *states[at.RUNNING]) if keys.has_key(slot)}
+    count = audit.words[at.H_KEYED]
+    if count != len(keyed):
+        return [f"KEYED is {count}, but {len(keyed)} are there"]
+    owners: dict[bytes, int] = {}
+    problems = []
+    for slot in sorted(keyed):
+        other = owners.setdefault(keys.key(slot), slot)
+        if other != slot:
+            problems.append(f"slot {slot} has the key of slot {other}")
+    try:
+        met = [(number, slot) for number in range(count) for slot in keys.bucket(number)]
+    except (IndexError, StoreUnavailable):
+        return [*problems, "a bucket of the keys never ends"]
+    problems += [
+        f"bucket {number} of the keys has slot {slot} ({audit.describe(slot)}), wrongly"
+        for number, slot in met
+        if slot not in keyed or keys.bucket_of(keys.key(slot)) != number
+    ]
+    if len(met) != len({slot for _, slot in met}):
+        problems.append("the keys have a slot twice")
+    lost = sorted(keyed - {slot for _, slot in met})
+    return problems + [f"slot {slot} has a key and is in no bucket" for slot in lost]

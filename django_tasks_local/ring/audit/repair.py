@@ -46,7 +46,7 @@ def repair(table: Table, registry: Registry) -> list[str]:
         problems.append(f"slot {slot} ({audit.describe(slot)}): {problem}: dropped")
         table.words[table.commit + slot] = 0
     problems += recovery.rebuild(table)
-    for slot in audit.orphans:
+    for slot in recovery.in_order_of_settling(table, audit.orphans):
         problems.append(f"slot {slot} ({audit.describe(slot)}): its owner is not attached")
         _settle(table, slot)
     _count_others(audit)
@@ -102,8 +102,7 @@ def _settle(table: Table, slot: int) -> None:
     if table.state(slot) == at.RUNNING:
         recovery.mark_lost(table, slot, loss_word(Loss.UNKNOWN), table.slots.total)
     else:
-        table.free(slot)
-        table.words[at.H_UNFINISHED] -= 1
+        recovery.settle_unfinished(table, slot)
 
 
 def _count_others(audit: Audit) -> None:

@@ -26,7 +26,7 @@ class Head(NamedTuple):
     id_low: int
     generation: int
     enqueued_at_ns: int
-    origin: int  # code << 40 | serial of the site that enqueued << 8 | priority + 100
+    origin: int  # KEYED | code << 40 | serial of the site that enqueued << 8 | priority + 100
     time_limit: int  # see ``store.time_limit_word``
     meta_bytes: int
     arguments_bytes: int
@@ -50,6 +50,11 @@ class Head(NamedTuple):
     def request_bytes(self) -> int:
         """What names the task and its arguments, in bytes."""
         return self.meta_bytes + self.arguments_bytes
+
+    @property
+    def key_bytes(self) -> int:
+        """How much of what names the task is its key."""
+        return KEY_BYTES if self.origin & at.KEYED else 0
 
     @property
     def arguments_table_crc(self) -> int:
@@ -91,6 +96,8 @@ S_OUTCOME_CRC: Final = _word("outcome_crc")
 S_STOP: Final = _word("stop")
 S_METADATA_CHAIN: Final = _word("metadata_chain")
 S_HISTORY_CHAIN: Final = _word("history_chain")
+# While a record is WRITING: the batch that it belongs to, as a chained slot would name its head.
+BATCH_WORD: Final = S_FINISHED_AT
 
 # The words of each stage, without its CRC, which is the next one.
 HEAD: Final = Struct(f"={len(Head._fields)}Q")
@@ -105,7 +112,10 @@ CLAIM_END: Final = CLAIM_AT + CLAIM.size + 8
 OUTCOME_AT: Final = CLAIM_END
 OUTCOME_END: Final = OUTCOME_AT + OUTCOME.size + 8
 HEAD_BYTES: Final = HEAD.size
+META_BYTES_AT: Final = S_META_BYTES * 8
 META_AT: Final = HEAD_BYTES  # what names the task, where the request is not chained
+# The digest of a unique task's key, with which its meta begins.
+KEY_BYTES: Final = 16
 
 # The slot's last bytes are the progress, which no CRC covers: its sequence word comes first.
 PROGRESS: Final = Struct("=2d64s")  # done, total (NaN: none), message
@@ -114,6 +124,7 @@ PROGRESS_TEXT_BYTES: Final = 64
 
 # The packed words of a stage with their CRC; of a request, zeros in what is not known yet.
 _sealed_request = Struct(f"={REQUEST.size}sQ{HEAD_BYTES - CLAIM_AT}x").pack
+_WORD: Final = Struct("=Q")
 _sealed_claim = Struct(f"={CLAIM.size}sQ").pack
 _sealed_outcome = Struct(f"={OUTCOME.size}sQ").pack
 _REQUEST_PART: Final = slice(0, REQUEST.size)
@@ -169,6 +180,46 @@ def seal_request(
         payload = meta + arguments
         return _sealed_request(fields, crc32(payload, crc32(fields))) + payload
     return _sealed_request(fields, crc32(meta, crc32(fields)) | arguments.crc << 32)
+
+
+def seal_in_batch(
+    id_high: int,
+    id_low: int,
+    generation: int,
+    enqueued_at_ns: int,
+    origin: int,
+    meta: bytes,
+    arguments: bytes | Chained,
+    chain: int,
+    time_limit: int,
+    rest: bytes,
+) -> bytes:
+    """Return what `seal_request` does, for a record of a batch.
+
+    Args:
+        id_high: As there, and likewise the others.
+        rest: The words behind the request, `words_in_batch`.
+    """
+    fields = REQUEST.pack(
+        id_high, id_low, generation, enqueued_at_ns, origin, time_limit, len(meta),
+        len(arguments), chain,
+    )  # fmt: skip
+    if isinstance(arguments, bytes):
+        payload = meta + arguments
+        return fields + _WORD.pack(crc32(payload, crc32(fields))) + rest + payload
+    return fields + _WORD.pack(crc32(meta, crc32(fields)) | arguments.crc << 32) + rest
+
+
+def words_in_batch(name: int, metadata_chain: int = 0) -> bytes:
+    """Return the words behind the request of a record of a batch, which is WRITING.
+
+    Args:
+        name: The batch's, as a chained slot would name its head.
+        metadata_chain: The record's.
+    """
+    words = [0] * len(Head._fields)
+    words[BATCH_WORD], words[S_METADATA_CHAIN] = name, metadata_chain
+    return HEAD.pack(*words)[CLAIM_AT:]
 
 
 def seal_claim(started_at_ns: int, worker: int, request_crc: int) -> bytes:
@@ -264,7 +315,8 @@ def names_task(head: Head, meta: bytes) -> bool:
 
 def inline_meta(raw: bytes, head: Head) -> bytes:
     """Return what names the task, where the request is not chained."""
-    return raw[HEAD_BYTES : HEAD_BYTES + head.meta_bytes]
+    start = HEAD_BYTES + KEY_BYTES if head.origin & at.KEYED else HEAD_BYTES
+    return raw[start : HEAD_BYTES + head.meta_bytes]
 
 
 def inline_arguments(raw: bytes, head: Head) -> bytes:

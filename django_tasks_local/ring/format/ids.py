@@ -31,6 +31,13 @@ def new_id_words() -> tuple[int, int]:
     return high & ~0xF000 | 0x8000, _VARIANT | low & ((1 << _LOW_RANDOM_BITS) - 1)
 
 
+def many_id_words(count: int) -> Iterator[tuple[int, int]]:
+    """As `new_id_words`, so many of them."""
+    random_bits = (1 << _LOW_RANDOM_BITS) - 1
+    for high, low in _HALVES.iter_unpack(os.urandom(count * _HALVES.size)):
+        yield high & ~0xF000 | 0x8000, _VARIANT | low & random_bits
+
+
 def with_slot(low: int, slot: int) -> int:
     """Return the lower half of an id that leads to a slot."""
     return low | slot << _LOW_RANDOM_BITS

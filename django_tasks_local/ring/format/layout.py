@@ -58,6 +58,7 @@ H_FAILURE_TTL: Final = 35
 H_MAX_TASKS: Final = 36
 H_WORKER_MEMORY: Final = 37
 H_TASK_MEMORY: Final = 38
+H_KEYED: Final = 39  # unfinished records that have a key
 H_CODES: Final = 64  # the table of codes
 
 # Eight: releases whose processes, or unfinished tasks, are there at the same time.
@@ -141,6 +142,8 @@ CHAIN_GENERATION_MASK: Final = (1 << CHAIN_SLOT_SHIFT) - 1
 SLOT_BITS: Final = 24
 MAX_SLOTS: Final = 1 << SLOT_BITS
 CRC_MASK: Final = 0xFFFFFFFF
+# In an ORIGIN: the record has a key.
+KEYED: Final = 1 << 63
 
 # --- chains -----------------------------------------------------------------------------------
 # A chain word: slots in the extent << 32 | its first slot. The first word-sized link to the
@@ -153,7 +156,7 @@ EXTENT_SLOT_MASK: Final = (1 << EXTENT_SHIFT) - 1
 STEP_BYTES: Final = 2**20  # 1 MiB
 STEP_SLOTS: Final = 1024
 
-COLUMNS: Final = ("commit", "sequence", "due", "link", "back", "heap")
+COLUMNS: Final = ("commit", "sequence", "due", "link", "back", "heap", "keys")
 COLUMN_BYTES_PER_SLOT: Final = 8 * len(COLUMNS) + 1  # and one byte of the free map
 
 
@@ -258,6 +261,13 @@ def head_word(state: int, generation: int, owner: int = 0) -> int:
     """Return a commit word of a head slot."""
     word = state << STATE_SHIFT | owner << OWNER_SHIFT | generation
     return word | _CHECKS[word % 31]
+
+
+def head_words(state: int, first: int, count: int, owner: int = 0) -> list[int]:
+    """Commit words of so many head slots whose generations follow each other."""
+    checks = _CHECKS
+    start = state << STATE_SHIFT | owner << OWNER_SHIFT | first
+    return [word | checks[word % 31] for word in range(start, start + count)]
 
 
 def is_whole(word: int) -> bool:

@@ -37,14 +37,11 @@ _LET_OTHERS_IN_S: Final = 0.0001
 _NS_PER_MS: Final = 1_000_000
 
 
-class Expiry:
-    """The lifetimes of a ring's finished records, as one process sees them."""
+class Lifetimes:
+    """Says of finished records whether they have expired. It takes no lock."""
 
-    def __init__(self, table: Table, mutex: Mutex) -> None:
-        self._table = table
+    def __init__(self, table: Table) -> None:
         self._words = table.words
-        self._mutex = mutex
-        self._cursor = 1  # of this process: a new one begins again
 
     def is_over(self, found: Found) -> bool:
         """Return whether a record has expired; one that has not ended never has."""
@@ -67,6 +64,16 @@ class Expiry:
                 f"No result {found.result_id!r}: it has expired, {ttl_ms / 1000:,g} s after the "
                 f"end of its task ({option})."
             )
+
+
+class Expiry(Lifetimes):
+    """The lifetimes of a ring's finished records, and the search for those that are over."""
+
+    def __init__(self, table: Table, mutex: Mutex) -> None:
+        super().__init__(table)
+        self._table = table
+        self._mutex = mutex
+        self._cursor = 1  # of this process: a new one begins again
 
     def sweep(self) -> None:
         """Recycle expired records among the next slots, some in each hold of the lock.

@@ -68,6 +68,27 @@ class Order:
         words[last] = slot
         words[lane + at.L_WAITING] += 1
 
+    def append_run(self, start: int, length: int, lane: int, queue: int) -> None:
+        """Put records in neighbouring slots at the end of a FIFO, as `append` does one."""
+        words = self._words
+        last = lane + at.L_TAIL + queue
+        tail = words[last]
+        links = array("Q", range(start + 1, start + length + 1))
+        links[-1] = 0
+        words[self._link + start : self._link + start + length] = memoryview(links)
+        first = lane << _LANE_SHIFT | start
+        backs = array("Q", [lane << _LANE_SHIFT | tail, *range(first, first + length - 1)])
+        words[self._back + start : self._back + start + length] = memoryview(backs)
+        if tail:
+            if tail >= self._segment.limit:
+                self._segment.must_hold(tail)
+            words[self._link + tail] = start
+        else:
+            words[lane + at.L_HEAD + queue] = start
+            words[lane + at.L_BITMAP + queue // _WORD] |= 1 << queue % _WORD
+        words[last] = start + length - 1
+        words[lane + at.L_WAITING] += length
+
     def first(self, share: at.Share | None = None) -> Place:
         """Return the next record to claim, of those that `share` allows (None: of all).
 

@@ -280,7 +280,7 @@ class Reader:
         data = slots.source(chain, self._owner_word(found), 0).copy(head.meta_bytes)
         if not names_task(head, data):
             self._refuse(found)
-        return data
+        return data[head.key_bytes :]
 
     def metadata(self, found: Found) -> bytes:
         """Return the metadata of a record as it is now.

@@ -21,6 +21,7 @@ from django_tasks_local.ring.shm.errors import inconsistent
 from django_tasks_local.ring.shm.segment import Segment
 
 from .blocks import Blocks
+from .keys import Keys
 from .order import Order
 from .recency import Recency
 from .slots import Slots
@@ -57,6 +58,7 @@ class Table:
         self.history = Blocks(segment, self.slots, S_HISTORY_CHAIN, HISTORY)
         self.order = Order(segment)
         self.recency = Recency(segment)
+        self.keys = Keys(segment)
         self._slots_at = geometry.slots_at
         self._size = geometry.slot_size
         self.commit = geometry.column("commit")
@@ -111,6 +113,28 @@ class Table:
     def owner_word(self, slot: int) -> int:
         """Return the commit word that the record's chained slots bear."""
         return at.chain_word(slot, self.words[self.commit + slot] & at.GENERATION_MASK)
+
+    def slots_in_a_row(self, most: int) -> tuple[int, int]:
+        """Take up to `most` free slots that are neighbours (dirty, with as many free ones).
+
+        Returns:
+            The first of them, and how many they are.
+        """
+        words, start = self.words, self.slots.take_one()
+        place = self.geometry.map_at
+        end = min(start + most, self.slots.reserved())
+        used = self.segment.find(b"\x01", place + start + 1, place + end)
+        end = used - place if used >= 0 else end
+        # What a death has left in one of them, `take_one` looks at.
+        for word in words[self.commit + start + 1 : self.commit + end].tolist():
+            if word:
+                end = start + 1
+                break
+        length = end - start
+        self.bytes[place + start : place + end] = b"\x01" * length
+        words[at.H_FREE] -= length - 1
+        words[at.H_CURSOR] = end
+        return start, length
 
     def free(self, slot: int) -> None:
         """Free a record with its chains, which nothing links any more."""
@@ -215,6 +239,8 @@ class Table:
         While more than `keep` are kept, two go for each that comes.
         """
         words = self.words
+        if words[at.H_KEYED] and self.keys.has_key(slot):
+            self.keys.remove(slot)
         self.recency.append(slot)
         words[at.H_RUNNING] -= 1
         words[at.H_UNFINISHED] -= 1

@@ -21,6 +21,7 @@ waits for another process holds nothing that other threads of its own need.
 import logging
 import os
 import struct
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,6 +33,7 @@ from typing import Any, Final
 import posix_ipc
 
 from django_tasks_local.exceptions import StoreUnavailable
+from django_tasks_local.interruptions import raise_swallowed
 from django_tasks_local.ring.format import layout as at
 
 from . import patience
@@ -243,16 +245,18 @@ class Mutex:
 
     def _wait_for_token(self, chunk_s: float) -> bool:
         until = monotonic() + chunk_s
-        # Signals that come faster than chunks end must not keep it from ending (posix_ipc swallows
-        # what their handlers raised).
+        # Signals that come faster than chunks end must not keep it from ending.
         while (left_s := until - monotonic()) > 0:
             try:
                 self.semaphore.acquire(left_s)
                 return True
             except posix_ipc.SignalError:
-                continue
+                pass  # in place of what the handler raised
             except posix_ipc.BusyError:
                 break
+            # Nothing is held here. Of what handlers raise, this is how a task hears that it is to
+            # stop; KeyboardInterrupt comes through.
+            raise_swallowed(sys._getframe())
         return False
 
     def _turn(self, waiting: "_Waiting", manner: _Manner) -> bool:

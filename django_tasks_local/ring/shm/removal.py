@@ -39,11 +39,15 @@ def unlink_objects(name: str) -> None:
             raise unavailable(error, path) from error
 
 
-def unlink_unattached(name: str) -> bool:
+def unlink_unattached(name: str, *, idle: bool = False) -> bool:
     """Remove a ring unless another process is attached to it, and return whether it was removed.
 
     It looks and removes under the guard, which every process takes to enter itself: it is in
     the registry before we look, or finds the name gone when it is.
+
+    Args:
+        name: The ring's.
+        idle: Leave it where tasks in it are unfinished, too, or may be.
 
     Raises:
         StoreUnavailable: It belongs to another user.
@@ -52,11 +56,11 @@ def unlink_unattached(name: str) -> bool:
     if ours is not None:  # closing one more descriptor would drop our record locks
         mutex = ours.mutexes.get(os.getpid())
         if mutex is not None:
-            return bool(mutex.try_run(_unlink_if_alone, ours.fd, name))
-        return _unlink_under_guard(ours.fd, name)
+            return bool(mutex.try_run(_unlink_if_alone, ours.fd, name, idle))
+        return _unlink_under_guard(ours.fd, name, idle)
     try:
         with segments.opened_unattached(name) as fd:
-            return _unlink_under_guard(fd, name) if fd is not None else not ring_exists(name)
+            return _unlink_under_guard(fd, name, idle) if fd is not None else not ring_exists(name)
     except OSError as error:
         raise unavailable(error, segment_path(name)) from error
 
@@ -87,20 +91,24 @@ def _is_temporary(name: str) -> bool:
         return bool(words[at.H_MAGIC] == at.MAGIC and words[at.H_TEMPORARY])
 
 
-def _unlink_under_guard(fd: int, name: str) -> bool:
+def _unlink_under_guard(fd: int, name: str, idle: bool) -> bool:
     guard = ByteLock(fd, GUARD)
     for _ in range(_ATTEMPTS):
         if guard.acquire():
             try:
-                return _unlink_if_alone(fd, name)
+                return _unlink_if_alone(fd, name, idle)
             finally:
                 guard.release()
         sleep(0.001)
     return False
 
 
-def _unlink_if_alone(fd: int, name: str) -> bool:
+def _unlink_if_alone(fd: int, name: str, idle: bool) -> bool:
     if any_held(fd, SUCCESSOR):  # this one, the pool's and those of the living
         return False
+    if idle:
+        head, _ = read_head(fd)
+        if head[at.H_UNFINISHED] or head[at.H_DIRTY]:
+            return False
     unlink_objects(name)
     return True

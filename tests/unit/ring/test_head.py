@@ -1,6 +1,7 @@
 """The record in a head slot: what is sealed is whole, and no covered byte can change unseen."""
 
 import ast
+import pickle
 import re
 from dataclasses import dataclass
 from functools import partial
@@ -234,9 +235,13 @@ def test_seals_have_the_length_of_their_place() -> None:
     assert len(record.seal_request(1, 2, 3, 4, 5, b"", b"", 0)) == record.HEAD_BYTES
 
 
-def test_the_smallest_slot_has_room_for_the_words() -> None:
-    """They end in front of the progress, whose words are aligned; all payloads may be chained."""
-    assert record.inline_bytes(int(OPTIONS["SLOT_SIZE"].minimum)) >= 0
+def test_the_smallest_slot_has_room_for_a_plain_task() -> None:
+    """Behind the words and in front of the progress, whose words are aligned."""
+    mail = {"email": "a.customer@example.com", "subject": "Your order is on its way"}
+    payload = [((4711,), mail), "https://example.com/media/report-4711.pdf"]
+    pickled = sum(len(pickle.dumps(each, pickle.HIGHEST_PROTOCOL)) for each in payload)
+    size = len(b"reports.tasks:render_monthly_report") + pickled
+    assert size <= record.inline_bytes(int(OPTIONS["SLOT_SIZE"].minimum))
     assert record.PROGRESS_BYTES % 8 == 0
 
 

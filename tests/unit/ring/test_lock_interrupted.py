@@ -4,15 +4,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from django_tasks_local.exceptions import TaskTimeout
 from django_tasks_local.ring import Ring
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm.patience import FROZEN_S
+from django_tasks_local.stopping import SignalledAttempt, listen
+from django_tasks_local.store import time_limit_word
 from tests import rings as peers
 from tests.rings import LIMITS, Rings, done, increment, increment_here, put
 from tests.support import stays
@@ -112,6 +116,35 @@ def test_exceptions_of_handlers_at_any_moment(rings: Rings) -> None:
     peer.kill()  # nothing that belongs to the test itself is fit for use in it
     assert ring.upkeep.check() == []
     assert ring._mutex.semaphore.value == 1
+
+
+def test_a_time_limit_ends_the_wait_for_the_mutex(rings: Rings) -> None:
+    """A task that waits for a frozen process is stopped there, and its process can go on."""
+    ring = rings.attach()
+    peer = rings.peer()
+    with held(ring), pytest.raises(TaskTimeout) as caught:
+        peer.do(enqueue_in_a_task)
+    assert caught.value.ran_s < FROZEN_S
+    assert peer.do(peers.enqueue)
+
+
+@contextmanager
+def held(ring: Ring) -> Iterator[None]:
+    """Stays inside the mutex."""
+    ring._mutex.semaphore.acquire()
+    assert ring._mutex._guard.acquire()
+    try:
+        yield
+    finally:
+        ring._mutex._guard.release()
+        ring._mutex.semaphore.release()
+
+
+def enqueue_in_a_task(mine: Any) -> None:
+    """Runs a task whose limit falls due while it waits for the mutex."""
+    listen()
+    claim: Any = SimpleNamespace(time_limit=time_limit_word(0.05, 60), stop_asked=False)
+    SignalledAttempt(claim).call(lambda: put(mine.ring), [], {})
 
 
 def survive_early_signals(mine: Any) -> None:

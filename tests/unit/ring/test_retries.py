@@ -29,7 +29,7 @@ from tests.rings import (
     run,
 )
 
-SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 8 * 4096 + 40 * (LIMITS.slot_size + 49))
+SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 9 * 4096 + 40 * (LIMITS.slot_size + 57))
 
 
 def put_lost(ring: Ring, attempts: int = 3, arguments: Any = ((), {})) -> str:

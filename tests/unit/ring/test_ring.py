@@ -15,7 +15,7 @@ from tests import rings as peers
 from tests.rings import LIMITS, META, Rings, done, exists, put, ring_address, run
 
 # One step and no growth: 200 slots.
-SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 8 * 4096 + 200 * (LIMITS.slot_size + 49))
+SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 9 * 4096 + 200 * (LIMITS.slot_size + 57))
 STEP_BYTES = at.STEP_SLOTS * LIMITS.slot_size
 
 

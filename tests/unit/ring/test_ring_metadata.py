@@ -17,7 +17,7 @@ SIZE = LIMITS.slot_size
 # Metadata of one slot, filled to the last byte; of one byte more; and of as many as there can be.
 ONE_SLOT, TWO_SLOTS = SIZE - BLOCK_HEAD_BYTES, SIZE - BLOCK_HEAD_BYTES + 1
 MOST = most_bytes(SIZE)
-SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 8 * 4096 + 40 * (SIZE + 49))
+SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 9 * 4096 + 40 * (SIZE + 57))
 
 
 def note(text: str = "old", size: int = 0) -> bytes:

@@ -19,7 +19,7 @@ from tests import rings as peers
 from tests.rings import LIMITS, META, Rings, done, exists, put, run
 
 # One step and no growth: 200 slots.
-SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 8 * 4096 + 200 * (LIMITS.slot_size + 49))
+SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 9 * 4096 + 200 * (LIMITS.slot_size + 57))
 
 
 def payload(slots: int) -> Any:

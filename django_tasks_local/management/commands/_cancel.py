@@ -1,0 +1,58 @@
+"""``local_tasks cancel``: take tasks out, or ask them to stop."""
+
+from contextlib import suppress
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.tasks.exceptions import TaskResultDoesNotExist
+
+from django_tasks_local.backends.process import ProcessPoolBackend
+from django_tasks_local.exceptions import counted, listed
+
+from ._aliases import ring_of
+from ._text import harmless
+
+
+def add_arguments(parser: CommandParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("ids", nargs="+", metavar="ID", help="of the task's result")
+    parser.add_argument("--waiting", action="store_true", help="leave alone what runs")
+
+
+def run(
+    command: BaseCommand, backends: list[ProcessPoolBackend], *, ids: list[str], waiting: bool,
+    **_: Any,
+) -> None:  # fmt: skip
+    """Cancel each task, and print what that has done.
+
+    Raises:
+        CommandError: Some ids are unknown; the other tasks are cancelled all the same.
+        StoreUnavailable: A ring cannot be used.
+    """
+    unknown = 0
+    for result_id in ids:
+        for backend in filter(ring_of, backends):
+            with suppress(TaskResultDoesNotExist):
+                done = _cancelled(backend, result_id, not waiting)
+                command.stdout.write(f"{result_id}: {done}")
+                break
+        else:
+            unknown += 1
+            command.stderr.write(f"{harmless(result_id)}: there is no such task, or no longer.")
+    if unknown:
+        raise CommandError(
+            f"{counted(unknown, 'id')} unknown to {listed([each.alias for each in backends])}."
+        )
+
+
+def _cancelled(backend: ProcessPoolBackend, result_id: str, running: bool) -> str:
+    """Cancel a task, and say what that has done.
+
+    Raises:
+        TaskResultDoesNotExist: The id is not that of a result in this backend.
+    """
+    cancelled = backend.cancel(result_id, running=running)
+    finished = backend.site().get(result_id).finished_at_ns
+    if not cancelled:
+        return "had ended." if finished else "runs, and was left alone."
+    return "cancelled." if finished else "runs, and was asked to stop."

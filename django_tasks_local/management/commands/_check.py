@@ -1,0 +1,39 @@
+"""``local_tasks check``: every broken invariant of the rings, and their repair."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from django_tasks_local.backends.process import ProcessPoolBackend
+
+from ._aliases import ring_of
+
+
+def add_arguments(parser: CommandParser) -> None:
+    """Add the options."""
+    parser.add_argument("--fix", action="store_true", help="keep what is whole, drop the rest")
+
+
+def run(command: BaseCommand, backends: list[ProcessPoolBackend], *, fix: bool, **_: Any) -> None:
+    """Print what is broken, repaired first if ``fix`` says so.
+
+    Raises:
+        CommandError: Something is broken.
+        StoreUnavailable: A ring cannot be used.
+    """
+    broken = 0
+    for backend in backends:
+        ring = ring_of(backend)
+        if ring is None:
+            command.stdout.write(f"{backend.alias}: there is no ring, and nothing to check.")
+            continue
+        problems = ring.upkeep.repair() if fix else ring.upkeep.check()
+        for problem in problems:
+            command.stdout.write(f"{backend.alias}: {problem}")
+        left = ring.upkeep.check() if fix else problems
+        broken += len(left)
+        if not left:
+            holds = f"{backend.alias}: every invariant holds."
+            command.stdout.write(command.style.SUCCESS(holds))
+    if broken:
+        raise CommandError("The ring is damaged. `local_tasks check --fix` repairs it.")

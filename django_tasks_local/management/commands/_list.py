@@ -1,0 +1,153 @@
+"""``local_tasks list``: the tasks and results of this host, newest first."""
+
+from argparse import ArgumentTypeError
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from heapq import nlargest
+from json import dumps
+from typing import Any, Final
+
+from django.core.management.base import BaseCommand, CommandParser
+from django.tasks import TaskResultStatus
+from django.utils import timezone
+
+from django_tasks_local.backends.process import ProcessPoolBackend
+from django_tasks_local.exceptions import counted
+from django_tasks_local.listing import select
+from django_tasks_local.moments import unix_ns
+from django_tasks_local.ring import Look
+
+from ._aliases import foreign_aliases
+from ._records import Row, duration_s, error_line, latest_ns, summary
+from ._text import COLUMNS, clock, cut, cut_left, harmless, span, write
+
+_LIMIT: Final = 20
+_READY: Final = frozenset({TaskResultStatus.READY})
+_RUNNING: Final = frozenset({TaskResultStatus.RUNNING})
+_ENDED: Final = frozenset({TaskResultStatus.SUCCESSFUL, TaskResultStatus.FAILED})
+# How much of a line a path leaves to an error.
+_PATH_COLUMNS: Final = 34
+
+
+def add_arguments(parser: CommandParser) -> None:
+    """Add the options."""
+    parser.add_argument(
+        "--status", action="append", type=str.upper, choices=TaskResultStatus.values,
+        help="only tasks of this status, in small or capital letters; more than one may be given",
+    )  # fmt: skip
+    parser.add_argument("--queue", metavar="NAME", help="only tasks of this queue")
+    parser.add_argument("--task", metavar="PATH", help="only the task with this import path")
+    parser.add_argument(
+        "--limit", type=_number, default=_LIMIT, metavar="N", help="how many; 0: all"
+    )
+    parser.add_argument("--json", action="store_true", help="for programs: an object in each line")
+
+
+def run(
+    command: BaseCommand, backends: list[ProcessPoolBackend], *, status: list[str] | None,
+    queue: str | None, task: str | None, limit: int, json: bool, **_: Any,
+) -> None:  # fmt: skip
+    """Print the tasks that are asked for; which aliases cannot be shown goes to standard error.
+
+    Raises:
+        StoreUnavailable: A ring cannot be used.
+        ImproperlyConfigured: The options of an alias are wrong.
+    """
+    found, more = newest(backends, status=status, queue=queue, task=task, limit=limit)
+    for line in objects(found) if json else lines(found, more=more, several=len(backends) > 1):
+        write(command.stdout, line)
+    for alias, kind in foreign_aliases().items():
+        write(command.stderr, f"Not shown: {harmless(alias)}, {harmless(kind)}.")
+
+
+def newest(
+    backends: Iterable[ProcessPoolBackend], *, status: list[str] | None, queue: str | None,
+    task: str | None, limit: int,
+) -> tuple[list[Row], bool]:  # fmt: skip
+    """Return the tasks, newest first, and whether there are more.
+
+    It takes no lock, and leaves no trace. A task's moment is that of its end, or else of its
+    latest start, or else of its enqueue.
+
+    Args:
+        backends: Whose.
+        status: Which statuses; ``None``: all.
+        queue: Of which queue; ``None``: of all.
+        task: Of the task with which import path; ``None``: of all.
+        limit: At most so many; 0: all.
+
+    Raises:
+        StoreUnavailable: A ring cannot be used.
+    """
+    found = list(_found(backends, status, queue, task, limit + 1 if limit else None))
+    if not limit:
+        return sorted(found, key=latest_ns, reverse=True), False
+    return nlargest(limit, found, key=latest_ns), len(found) > limit
+
+
+def lines(rows: list[Row], *, more: bool, several: bool) -> Iterator[str]:
+    """Yield the lines of a list for people: two for each task, of at most 80 columns.
+
+    Args:
+        rows: What to list.
+        more: Whether there are more.
+        several: Whether there are several aliases, so that each task's must be told.
+    """
+    if not rows:
+        yield "No such tasks."
+        return
+    zone = datetime.now(timezone.get_default_timezone()).tzname()
+    yield f"{'STATUS':10}  {f'WHEN ({zone})':20}  {'TOOK':>7}  ID"
+    for row in rows:
+        seconds = duration_s(row.result)
+        took = "" if seconds is None else span(seconds)
+        yield f"{row.result.status:10}  {clock(latest_ns(row)):20} {took:>8}  {row.result.id}"
+        yield cut(f"  {_what(row, several)}", COLUMNS)
+    if more:
+        shown = counted(len(rows), "task")
+        yield f"These are the newest {shown}; --limit shows more, --limit 0 all."
+
+
+def objects(rows: list[Row]) -> Iterator[str]:
+    """Yield the same for programs: a JSON object for each task, each in a line."""
+    for row in rows:
+        yield dumps(summary(row))
+
+
+def _found(
+    backends: Iterable[ProcessPoolBackend], status: list[str] | None, queue: str | None,
+    task: str | None, limit: int | None,
+) -> Iterator[Row]:  # fmt: skip
+    wanted = frozenset(map(TaskResultStatus, status or TaskResultStatus.values))
+    for backend in backends:
+        look = Look.into(backend.spec().name, backend.alias)
+        if look is None:
+            continue
+        # What waits comes in the order in which it will run, the others come the newest first.
+        for group, at_most in ((_RUNNING, limit), (_ENDED, limit), (_READY, None)):
+            if not group & wanted:
+                continue
+            for result in select(
+                look.listed, backend.alias, status=group & wanted, queue_name=queue, task=task,
+                limit=at_most,
+            ):  # fmt: skip
+                yield Row(result, look.is_orphan(result.snapshot))
+
+
+def _what(row: Row, several: bool) -> str:
+    result = row.result
+    path = harmless(result.task.module_path)
+    alias = f"{harmless(result.backend)}: " if several else ""
+    error = "its worker has died" if row.is_orphan else error_line(result)
+    if error is not None:
+        return f"{alias}{cut_left(path, _PATH_COLUMNS)}  {error}"
+    run_after = getattr(result.task, "run_after", None)
+    if result.status == TaskResultStatus.READY and run_after is not None:
+        return f"{alias}{cut_left(path, _PATH_COLUMNS)}  not before {clock(unix_ns(run_after))}"
+    return f"{alias}{path}"
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text} must be 0 or more")
+    return int(text)

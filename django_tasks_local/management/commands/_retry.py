@@ -1,0 +1,49 @@
+"""``local_tasks retry``: enqueue tasks that have ended once more, by hand."""
+
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
+
+from django_tasks_local.again import enqueue_again
+from django_tasks_local.backends.process import ProcessPoolBackend
+from django_tasks_local.exceptions import LocalTasksError, counted
+
+from . import _show
+from ._text import harmless, write
+
+
+def add_arguments(parser: CommandParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("ids", nargs="+", metavar="ID", help="of a task that has ended")
+
+
+def run(
+    command: BaseCommand, backends: list[ProcessPoolBackend], *, ids: list[str], **_: Any
+) -> None:
+    """Enqueue each task once more, and print the new ids.
+
+    With that this process becomes a site: it starts a pool if there is none, and waits for these
+    tasks at its end if no other site is attached.
+
+    Raises:
+        CommandError: For some it was not possible; the others are enqueued all the same.
+    """
+    refused = 0
+    for result_id in ids:
+        try:
+            again = enqueue_again(_show.find(backends, result_id).result)
+        except (
+            CommandError, ImproperlyConfigured, InvalidTask, LocalTasksError,
+            TaskResultDoesNotExist, ValueError,
+        ) as error:  # fmt: skip
+            refused += 1
+            text = harmless(str(error))
+            start = "" if isinstance(error, CommandError) else f"{harmless(result_id)}: "
+            write(command.stderr, f"{start}{text}")
+        else:
+            write(command.stdout, f"{result_id}: enqueued again as {again.id}.")
+    command.stdout.flush()  # before this process waits for them
+    if refused:
+        raise CommandError(f"{counted(refused, 'task')} of {len(ids):,} not enqueued again.")

@@ -1,0 +1,130 @@
+"""``local_tasks status``: what waits, runs, is kept and is attached."""
+
+import getpass
+import json
+import os
+import time
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from django_tasks_local.backends.process import ProcessPoolBackend
+from django_tasks_local.pool import project
+from django_tasks_local.ring import Look, PoolState, Role
+from django_tasks_local.store import task_path
+
+from ._text import harmless
+
+# By number: a damaged entry may have one that is no state.
+_STATES: Final = {int(state): state.name.lower() for state in PoolState}
+
+
+def add_arguments(parser: CommandParser) -> None:
+    """Add the options."""
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(command: BaseCommand, backends: list[ProcessPoolBackend], **options: Any) -> None:
+    """Print how the rings are. It takes no lock, and leaves no trace.
+
+    Raises:
+        StoreUnavailable: A ring cannot be used.
+        ImproperlyConfigured: The options of an alias are wrong.
+    """
+    described = {backend.alias: _describe(backend) for backend in backends}
+    if options["json"]:
+        command.stdout.write(json.dumps(described, indent=2))
+        return
+    for alias, facts in described.items():
+        command.stdout.write(command.style.MIGRATE_HEADING(alias))
+        for line in _lines(facts):
+            command.stdout.write(f"  {line}")
+
+
+def no_ring(name: str) -> str:
+    """Return what the absence of a ring may mean, and where the command looked for one."""
+    module = project.settings_module() or "none"
+    return (
+        f"there is no ring /dev/shm{name}s, which is that of user {_user()} with settings module "
+        f"{module}. Nothing was enqueued since the host started, or it was removed "
+        "(`local_tasks destroy`); or the site runs as another user, in another container, or with "
+        "another settings module, SECRET_KEY or NAMESPACE."
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no such line in /etc/passwd, as in many containers
+        return str(os.geteuid())
+
+
+def _describe(backend: ProcessPoolBackend) -> dict[str, Any]:
+    name = backend.spec().name
+    look = Look.into(name, backend.alias)
+    if look is None:
+        return {"ring": None, "looked_for": name}
+    counts = look.counts()
+    now_ns = time.time_ns()
+    return {
+        "ring": look.name,
+        "waiting": counts.waiting,
+        "deferred": counts.deferred,
+        "running": [
+            {
+                "id": task.result_id,
+                "task": task_path(task.meta),
+                "worker_pid": task.worker_pid,
+                "worker_lives": lives,
+                "age_s": round((now_ns - task.started_at_ns) / 1e9, 1),
+            }
+            for task, lives in look.running()
+        ],
+        "kept_results": counts.kept,
+        "evicted": counts.evicted,
+        "lost_workers": counts.lost,
+        "reserved_bytes": counts.reserved_bytes,
+        "shm_size": counts.segment_bytes,
+        "stuck_inside": look.stuck_inside(),
+        "attached": [
+            {
+                "pid": entry.pid,
+                "role": entry.role.name.lower(),
+                "state": _STATES.get(entry.state) if entry.role is Role.POOL else None,
+                "since": datetime.fromtimestamp(entry.since_ns / 1e9, UTC).isoformat(),
+            }
+            for entry in look.attached()
+        ],
+    }
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    if facts["ring"] is None:
+        return [no_ring(facts["looked_for"])]
+    lines = [
+        f"waiting {facts['waiting']:,}   deferred {facts['deferred']:,}   "
+        f"running {len(facts['running']):,}   kept results {facts['kept_results']:,}",
+        f"evicted so far {facts['evicted']:,}   lost with their worker {facts['lost_workers']:,}",
+        f"memory {facts['reserved_bytes'] / 2**20:,.1f} MiB of "
+        f"{facts['shm_size'] / 2**20:,.1f} MiB (SHM_SIZE), ring {facts['ring']}",
+    ]
+    lines += [
+        f"running {harmless(task['task'])} for {task['age_s']:,.1f} s in worker "
+        f"{task['worker_pid']}{'' if task['worker_lives'] else ', which has died,'} ({task['id']})"
+        for task in facts["running"]
+    ]
+    if facts["stuck_inside"] is not None:
+        lines.append(_stuck(facts["stuck_inside"]))
+    for entry in facts["attached"]:
+        state = f", {entry['state']}" if entry["state"] else ""
+        lines.append(f"attached {entry['role']} {entry['pid']}{state} since {entry['since']}")
+    return lines
+
+
+def _stuck(pid: int) -> str:
+    who = f"process {pid}" if pid > 0 else "a process in another pid namespace"
+    return (
+        f"{who} has the lock and does not let go: the others wait for it. If it is stopped, "
+        f"continue it (kill -CONT {pid if pid > 0 else 'PID'}) or end it"
+    )
