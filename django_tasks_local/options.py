@@ -20,7 +20,6 @@ from django_tasks_local.exceptions import counted
 from django_tasks_local.retrying import (
     Backoff,
     Retries,
-    checked_attempts,
     checked_backoff,
     checked_exceptions,
     checked_flag,
@@ -121,7 +120,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "TIMEOUT_GRACE": Option(5, (int, float, timedelta), 0, MOST_GRACE_S, "seconds"),
     # How often a task is tried, after what, and when: the words of `policy`.
-    "MAX_ATTEMPTS": Option(1, (), check=checked_attempts, values=f"1 to {MOST_ATTEMPTS:,}"),
+    "MAX_ATTEMPTS": Option(1, (int,), 1, MOST_ATTEMPTS, "attempts"),
     "BACKOFF": Option(
         Exponential(1, 600), (), check=checked_backoff, values="a function, or its import path"
     ),

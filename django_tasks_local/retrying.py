@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django.utils.module_loading import import_string
 
 from django_tasks_local.attempts import MOST_ATTEMPTS
-from django_tasks_local.backoff import checked_s
+from django_tasks_local.backoff import checked_s, exponential, fixed
 from django_tasks_local.exceptions import TaskCancelled, describe
 
 if TYPE_CHECKING:
@@ -100,6 +100,8 @@ def checked_backoff(value: object) -> Backoff:
         raise ValueError(f"{wanted}, not of type {type(value).__name__}")
     if isinstance(value, type) or iscoroutinefunction(value):
         raise ValueError(f"{wanted}; {'a class' if isinstance(value, type) else 'async'} is not")
+    if value in (exponential, fixed):  # they are what makes one
+        raise ValueError(f"{wanted}; without its arguments it is none")
     backoff: Backoff = value
     return backoff
 

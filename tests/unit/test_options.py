@@ -111,11 +111,10 @@ def test_words_of_retries() -> None:
         assert found.retries == Retries(3, at_once, (OSError, KeyError), (FileNotFoundError,))
         assert hash(found) == hash(replace(found, backoff=fixed(3)))
     for name, value, wanted in (
-        ("MAX_ATTEMPTS", 0, "a whole number from 1 to 1,000, the first attempt included"),
-        ("MAX_ATTEMPTS", 1001, "a whole number from 1 to 1,000"),
         ("BACKOFF", 3, "a function of an exception and a task's result"),
         ("BACKOFF", "nowhere.at_all", "it cannot be imported: ModuleNotFoundError"),
         ("BACKOFF", "builtins.OSError", "a class is not"),
+        ("BACKOFF", "django_tasks_local.fixed", "without its arguments it is none"),
         ("RETRY_ON", "tests.retried_tasks.at_once", "is no exception class"),
         ("NEVER", [OSError, 3], "3, of type int, is no exception class"),
         ("RETRY_LOST", 1, "it must be True or False, not of type int"),
