@@ -5,7 +5,6 @@ Both are values: they can be compared, pickled and shown, so they may stand in `
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -108,6 +107,6 @@ def checked_s(name: str, value: object) -> float:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise TypeError(f"{name}={value!r}: {wanted}, not of type {type(value).__name__}.")
-    if math.isnan(seconds) or not 0 <= seconds <= LONGEST_S:
+    if not 0 <= seconds <= LONGEST_S:  # nor is NaN
         raise ValueError(f"{name}={value!r}: {wanted}.")
     return float(seconds)

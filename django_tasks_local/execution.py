@@ -123,6 +123,7 @@ class _Run:
         self.backend_class = backend_class
         self.attempt_class = attempt_class
         self.cancelled = False
+        self.returned = False
 
     def run(self) -> None:
         current_result_id.set(self.claim.result_id)
@@ -144,12 +145,15 @@ class _Run:
         try:
             value = self._call(task, result)
         except BaseException as error:
-            self._end_attempt(result, error)
+            if self.returned:
+                self._fail(result, error)  # metadata: not tried again, its work is done
+            else:
+                self._end_attempt(result, error)
             return
         try:
             encoded = self._encode(value)
         except BaseException as error:
-            self._fail(result, error)  # not tried again: its work is done
+            self._fail(result, error)  # likewise
             return
         try:
             # Not in the block above: an error of the store is no failure of the task.
@@ -173,7 +177,9 @@ class _Run:
             if task.takes_context:
                 context = LocalTaskContext(task_result=result)
                 try:
-                    return attempt.call(call, [context, *args], kwargs)
+                    value = attempt.call(call, [context, *args], kwargs)
+                    self.returned = True
+                    return value
                 finally:
                     # As Django does: also after a failure. Not in a copy of the worker, see below.
                     if os.getpid() == pid:

@@ -302,9 +302,10 @@ class MemoryStore(BulkEnqueue, Waits):
         found = in_order(statuses, records, ready, deferred, time.time_ns())
         for record in wanted(found, accepts):
             with self._lock:
-                there = self._records.get(record.result_id) is record
-                snapshot = record.snapshot()
-            if there and snapshot.status in statuses and not self._lifetimes.is_over(record):
+                there = record.result_id in self._records
+                current = self._records.get(record.result_id, record)  # its next attempt's, perhaps
+                snapshot = current.snapshot()
+            if there and snapshot.status in statuses and not self._lifetimes.is_over(current):
                 yield snapshot
 
     def wait_until_done(self, timeout_s: float | None) -> bool:

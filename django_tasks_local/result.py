@@ -89,6 +89,8 @@ class LocalTaskResult(_TaskResult):
         """
         last_ns = unix_ns(last_attempted_at) if last_attempted_at else 0
         first_ns = unix_ns(started_at) if started_at else 0
+        texts = [(each.exception_class_path, each.traceback) for each in errors]
+        outcome = texts.pop() if texts and status == TaskResultStatus.FAILED else None
         snapshot = PlainSnapshot(
             result_id=id,
             status=status,
@@ -99,15 +101,15 @@ class LocalTaskResult(_TaskResult):
             worker_id="",
             progress=None,
             arguments=lambda: (tuple(args), kwargs),
-            outcome=lambda: (errors[-1].exception_class_path, errors[-1].traceback),
+            outcome=lambda: outcome,
             metadata=encode(raw_metadata or {}),
-            cancelled=any(each.exception_class_path == CANCELLED for each in errors[-1:]),
-            past=Past(tuple(worker_ids), (), first_ns, last_ns) if worker_ids else None,
+            cancelled=outcome is not None and outcome[0] == CANCELLED,
+            past=Past(tuple(worker_ids), tuple(texts), first_ns, last_ns) if worker_ids else None,
         )
         made = self.from_record(snapshot, backend, task)
         for name in ("task", "id", "backend", "_snapshot"):
             _set(self, name, getattr(made, name))
-        _set(self, "_read", [(args, kwargs), None if errors else (None,), errors, None])
+        _set(self, "_read", [(args, kwargs), (outcome,), errors, None])
         for name, default in _ADDED_FIELDS:
             _set(self, name, others[name] if name in others else default())
 
@@ -357,16 +359,15 @@ class LocalTaskResult(_TaskResult):
             snapshot.result_id, snapshot.status.value, snapshot.meta, snapshot.enqueued_at_ns,
             snapshot.started_at_ns, snapshot.finished_at_ns, snapshot.worker_id,
             self._arguments_or_why_not(),
-            (self._load_outcome(),) if snapshot.finished_at_ns else None,
+            (self._load_outcome(),) if snapshot.finished_at_ns else None, snapshot.past,
             snapshot.progress, snapshot.loss, encode(self.raw_metadata), snapshot.cancelled,
-            snapshot.past,
         )  # fmt: skip
         return _unpickle, (type(self), self.backend, state)
 
 
 def _unpickle(cls: type[LocalTaskResult], alias: str, state: tuple[Any, ...]) -> LocalTaskResult:
     result_id, status, meta, enqueued, started, finished, worker_id, arguments, value = state[:9]
-    progress, loss, metadata, cancelled, past = state[9:]
+    past, progress, loss, metadata, cancelled = state[9:]
     snapshot = PlainSnapshot(
         result_id, TaskResultStatus(status), meta, enqueued, started, finished, worker_id, progress,
         arguments=partial(_given, arguments), outcome=lambda: value[0], loss=loss,

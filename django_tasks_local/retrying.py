@@ -98,7 +98,8 @@ def checked_backoff(value: object) -> Backoff:
     )
     if not callable(value):
         raise ValueError(f"{wanted}, not of type {type(value).__name__}")
-    if isinstance(value, type) or iscoroutinefunction(value):
+    # An object that can be called may have an async method for that.
+    if isinstance(value, type) or any(map(iscoroutinefunction, (value, type(value).__call__))):
         raise ValueError(f"{wanted}; {'a class' if isinstance(value, type) else 'async'} is not")
     if value in (exponential, fixed):  # they are what makes one
         raise ValueError(f"{wanted}; without its arguments it is none")

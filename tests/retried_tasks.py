@@ -91,6 +91,13 @@ def waits_long(path: str) -> str:
 
 
 @task
+@policy(max_attempts=4, backoff=fixed(3600))
+def never_in_time(path: str) -> str:
+    """Fails each time, and each further attempt is far away."""
+    return _fail_times(path, 99)
+
+
+@task
 @policy(max_attempts=5, backoff=at_once, retry_on=Busy, never=(Gone, LookupError))
 def picky(path: str, which: str) -> str:
     """Raises what it is told to."""
@@ -154,6 +161,15 @@ def keeps_metadata(context: Any, path: str) -> Any:
         report_progress(1, 10, "first")
         raise Busy
     return seen, context.task_result.progress is None
+
+
+@task(takes_context=True)
+@policy(max_attempts=3, backoff=at_once)
+def keeps_nonsense(context: Any, path: str) -> str:
+    """Does its work, and leaves in its metadata what is no JSON."""
+    metadata_of(context)["nonsense"] = object()
+    note(path)
+    return "done"
 
 
 @task

@@ -37,6 +37,7 @@ from django_tasks_local.ring.records.loss import (
 from django_tasks_local.ring.records.reader import Found, Reader
 from django_tasks_local.ring.records.retrying import end_attempt, is_over, make_ready, past_of
 from django_tasks_local.ring.records.table import Room, Table
+from django_tasks_local.ring.shm.errors import DIRECTORY, MORE_SHM
 from django_tasks_local.ring.shm.registry import Registry
 from django_tasks_local.store import StopAsked, lost_attempts, task_path
 
@@ -49,6 +50,10 @@ type _Run = Callable[..., Any]
 FIRST_PAUSE_S: Final = 1
 LONGEST_PAUSE_S: Final = 600
 
+_DAMAGED: Final = (
+    "the history of its attempts is damaged. `manage.py local_tasks check` says more of the ring."
+)
+
 logger = logging.getLogger("django_tasks_local")
 
 
@@ -59,6 +64,7 @@ class Retried(Enum):
     TO_STOP = 2  # it is to stop, and was not told so before
     NOT_OURS = 3  # its commit word is another
     NO_ROOM = 4
+    DAMAGED = 5  # its history, and its attempts cannot be counted any more
 
 
 class AttemptEnd(NamedTuple):
@@ -99,7 +105,7 @@ class Retries:
             due_ns: Not before then, Unix ns; 0 for at once.
 
         Returns:
-            False where there is no room for its history. Nothing is stored.
+            False where there is no room for its history, or that is damaged. Nothing is stored.
 
         Raises:
             StopAsked: The task was asked to stop, likewise.
@@ -109,10 +115,11 @@ class Retries:
         self._registry.hold(claim.pid)  # the task may have dropped our record locks
         claim.close()
         came_of_it = self._retry(run, claim, error, due_ns)
-        if came_of_it is Retried.NO_ROOM:
+        if came_of_it in (Retried.NO_ROOM, Retried.DAMAGED):
+            why = self._no_room() if came_of_it is Retried.NO_ROOM else _DAMAGED
             logger.error(
-                "%s: task id=%s is not tried again: there is no room for what is kept of its "
-                "attempts. Raise SHM_SIZE.", self._table.segment.path, claim.result_id,
+                "%s: task id=%s path=%s is not tried again: %s",
+                self._table.segment.path, claim.result_id, task_path(claim.meta), why,
             )  # fmt: skip
             return False
         if came_of_it is Retried.TO_STOP and claim.is_asked():
@@ -128,7 +135,7 @@ class Retries:
         # As it is now: a retry of this very attempt may have been interrupted.
         past = past_of(self._table, slot)
         if past is None and self._words[self._table.history.word(slot)]:
-            return Retried.NO_ROOM  # it is damaged, and its attempts cannot be counted any more
+            return Retried.DAMAGED
         if is_over(self._table, slot):
             completed: Retried | None = run(self._complete, claim)
             return completed
@@ -138,6 +145,16 @@ class Retries:
             return self._end(run, AttemptEnd(claim, 0, block, due_ns))
 
         return self._in_less_and_less_room(past, end)
+
+    def _no_room(self) -> str:
+        """Return why what is kept of attempts has no room, and what makes some."""
+        slots, geometry = self._table.slots, self._table.geometry
+        if slots.reserved() < slots.total:  # SHM_SIZE allows more, and the kernel gave no memory
+            return f"{DIRECTORY} is full, and what is kept of its attempts needs room: {MORE_SHM}."
+        return (
+            "what is kept of its attempts needs room, and tasks that wait and run take all "
+            f"{geometry.segment_bytes:,} bytes that SHM_SIZE allows. Raise SHM_SIZE."
+        )
 
     def settle(self, run: _Run, slot: int, index: int, loss: int) -> int | None:
         """Have the task tried again that a dead process was running, if its record says so.
@@ -246,7 +263,10 @@ class Retries:
             return Retried.NOT_OURS
         if noted_loss(words[head + S_STOP]) != end.noted:
             return Retried.TO_STOP
-        room = table.make_room(end.block.slots(self._size), words[at.H_MAX_WORKERS])
+        # What is kept for the results of others may be used as far as this hold gives it back.
+        given_back = table.history.slots_of(found.slot)
+        keep = max(0, words[at.H_MAX_WORKERS] - given_back)
+        room = table.make_room(end.block.slots(self._size), keep)
         if room is not Room.ENOUGH:
             return Room.MORE if room is Room.MORE else Retried.NO_ROOM
         end_attempt(table, found.slot, end.block, end.due_ns)

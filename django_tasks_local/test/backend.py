@@ -81,7 +81,8 @@ class InlineBackend(LocalBackend):
         """
         if timeout_s <= 0:
             return
-        self.run_once(result)
+        if self.run_once(result):
+            return  # it has ended, or waits for its next attempt
         try:
             now = self._store().get(result.id)
         except TaskResultDoesNotExist:

@@ -12,7 +12,14 @@ from django.tasks import TaskResultStatus
 from django.tasks.exceptions import InvalidTask, InvalidTaskBackend, TaskResultDoesNotExist
 from django.utils import timezone
 
-from django_tasks_local import MissingTask, aresults, metadata_of, results, with_metadata
+from django_tasks_local import (
+    MissingTask,
+    aresults,
+    enqueue_again,
+    metadata_of,
+    results,
+    with_metadata,
+)
 from tests import tasks
 from tests.contract.conftest import INLINE_TOO, Bench, finished
 from tests.support import wait_for
@@ -179,6 +186,8 @@ def test_a_task_that_is_gone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
         first.task.call()
     with pytest.raises(InvalidTask, match=r"tests\.tasks\.nothing"):
         first.task.enqueue()
+    with pytest.raises(InvalidTask, match=r"tests\.tasks\.nothing cannot be imported"):
+        enqueue_again(first)
     monkeypatch.undo()
     assert results(bench.alias)[1].task == bench.on(tasks.nothing)
 

@@ -22,6 +22,7 @@ from django_tasks_local import (
 )
 from django_tasks_local.backends.task_class import HAS_KEYWORDS
 from django_tasks_local.exceptions import TaskCancelled, TaskTimeout
+from django_tasks_local.memory import MemoryStore
 from django_tasks_local.policies import policy_of
 from django_tasks_local.test import captured_tasks
 from django_tasks_local.test import wait_for as inline_wait_for
@@ -171,6 +172,13 @@ def test_what_was_done_is_not_done_again(bench: Bench, path: str) -> None:
     assert result.status == (FAILED if bench.alias == "process" else SUCCESSFUL)
 
 
+def test_metadata_that_cannot_be_saved(bench: Bench, path: str) -> None:
+    """Nor is such a task done again, once it has returned."""
+    result = bench.run(retried_tasks.keeps_nonsense, path)
+    assert (result.status, result.attempts, len(lines(path))) == (FAILED, 1, 1)
+    assert "TypeError" in result.errors[0].traceback
+
+
 def test_a_time_limit_is_an_exception_like_others(bench: Bench, path: str) -> None:
     """It is that of one attempt."""
     result = bench.run(retried_tasks.too_slow, path)
@@ -250,6 +258,18 @@ def test_inline(path: str) -> None:
         assert result.attempts == 2
         again = enqueue_again(result)
         assert (again.return_value, again.attempts) == ("done", 1)
+
+
+def test_inline_does_not_sleep(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for a deferred attempt runs it; there is nobody else to wait for."""
+    slept: list[float] = []
+    monkeypatch.setattr(MemoryStore, "wait_for_change", lambda *args: slept.append(args[2]))
+    inline = {"default": {"BACKEND": "django_tasks_local.test.InlineBackend"}}
+    with override_settings(TASKS=inline), captured_tasks():
+        assert inline_wait_for(retried_tasks.waits_long.enqueue(path)).attempts == 2
+        result = retried_tasks.never_in_time.enqueue(f"{path}.2")
+        assert inline_wait_for(result).attempts == 4
+    assert slept == []
 
 
 class Heard:

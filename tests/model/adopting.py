@@ -78,12 +78,12 @@ class Adopting(RuleBasedStateMachine):
         record = self.model.records[key]
         if self.look.found_states().get(key) != READY:
             may = record.attempts + 1 < record.lost_attempts and not (record.asked or record.over)
-            assert not may or not self.model.has_room_for_slots(1)
+            assert not may or not self.model.has_room_for_slots(record, 1)
             return False
         if not record.over:
             assert record.attempts + 1 < record.lost_attempts
             assert not record.asked
-            assert self.model.has_room_for_slots(self.look.history_slots(key))
+            assert self.model.has_room_for_slots(record, self.look.history_slots(key))
             assert self.look.attempts(key) == record.attempts + 1
             assert self.look.past(key)[-1][0].endswith(("WorkerLost", "MemoryExceeded"))
             pause_s = 2**record.attempts

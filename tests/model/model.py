@@ -192,14 +192,15 @@ class Model:
         texts = sum(8 + len(path) + len(text) for path, text in errors)
         return self.metadata_slots(bytes(24 + 8 * attempts + texts)) if errors else 0
 
-    def has_room_for_history(self, errors: list[tuple[str, str]], attempts: int) -> bool:
-        """Whether all of these errors can be kept; makes room for them if so."""
+    def has_room_for_history(self, record: Record, errors: list[tuple[str, str]]) -> bool:
+        """Whether all errors of a record and a further attempt fit; makes room for them if so."""
         kept = errors[:1] + errors[1:][-9:]
-        return self.has_room_for_slots(self.history_slots(kept, attempts))
+        return self.has_room_for_slots(record, self.history_slots(kept, record.attempts + 1))
 
-    def has_room_for_slots(self, count: int) -> bool:
-        """Whether a history of so many slots can be kept; makes room for it if so."""
-        return self.make_room(count, self.limits.max_workers)
+    def has_room_for_slots(self, record: Record, count: int) -> bool:
+        """Whether a record's history may have so many slots; makes room for it if so."""
+        given_back = self.history_slots(record.past, record.attempts)
+        return self.make_room(count, max(0, self.limits.max_workers - given_back))
 
     def next_place(self) -> int:
         """The next place in any order."""

@@ -45,13 +45,14 @@ class Retrying(Cancelling):
             answers = [True]
         elif not record.over:
             whole = [*record.past, error]
-            if self.model.has_room_for_history(whole, record.attempts + 1):
+            if self.model.has_room_for_history(record, whole):
                 assert answers == [True]
                 assert self.look.past(result_id) == whole[:1] + whole[1:][-9:]
             elif answers[0]:
-                assert self.model.has_room_for_slots(self.look.history_slots(result_id))
+                count = self.look.history_slots(result_id)
+                assert self.model.has_room_for_slots(record, count)
             else:
-                assert not self.model.has_room_for_slots(1)
+                assert not self.model.has_room_for_slots(record, 1)
         if answers == [True]:
             self.retried(result_id, self.look.due(result_id))
             del self.claims[result_id]

@@ -97,6 +97,14 @@ async def waits(exception: BaseException, task_result: Any) -> float:
     return 0
 
 
+class Waits:
+    """Nor is an object that is called as one."""
+
+    async def __call__(self, exception: BaseException, task_result: Any) -> float:
+        """Do not wait."""
+        return 0
+
+
 @pytest.mark.parametrize(
     ("word", "value", "wanted"),
     [
@@ -110,6 +118,7 @@ async def waits(exception: BaseException, task_result: Any) -> float:
         ("backoff", exponential, "without its arguments it is none"),
         ("backoff", fixed, "without its arguments it is none"),
         ("backoff", waits, "async is not"),
+        ("backoff", Waits(), "async is not"),
         ("retry_on", "OSError", "'OSError', of type str, is no exception class"),
         ("retry_on", (OSError, int), "of type type, is no exception class"),
         ("retry_on", OSError("x"), "of type OSError, is no exception class"),

@@ -11,6 +11,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from django.test import override_settings
 
 from django_tasks_local import Progress
+from django_tasks_local.attempts import Past
 from django_tasks_local.exceptions import ArgumentsDropped, WorkerLost
 from django_tasks_local.naming import encode_task
 from django_tasks_local.result import LocalTaskResult
@@ -191,6 +192,25 @@ def test_replace_with_nothing_gives_an_equal_result() -> None:
     twice = replace(failed, worker_ids=["a", "b"], errors=failed.errors * 2)
     assert (twice.attempts, len(twice.errors)) == (2, 2)
     assert pickle.loads(pickle.dumps(twice)).worker_ids == ["a", "b"]
+
+
+def test_replace_of_what_was_retried() -> None:
+    """All of its errors are kept, and none of them passes for its return value."""
+    past = Past(("a", "b"), (("builtins.KeyError", "one"), ("builtins.OSError", "two")), NS, NS)
+    for status, outcome, last in (
+        (TaskResultStatus.SUCCESSFUL, 3, []),
+        (TaskResultStatus.FAILED, ("builtins.ValueError", "three"), ["three"]),
+        (TaskResultStatus.READY, None, []),
+    ):
+        ended = NS * 2 if outcome else 0
+        record = snapshot(
+            status=status, finished_at_ns=ended, outcome=lambda value=outcome: value, past=past
+        )
+        other = replace(LocalTaskResult.from_snapshot(record, "thread"), id="another id")
+        for each in (other, pickle.loads(pickle.dumps(other))):
+            assert [error.traceback for error in each.errors] == ["one", "two", *last]
+            assert each._return_value is None
+            assert each.worker_ids == ["a", "b", "default-1-t1"]
 
 
 def test_a_cancelled_result_stays_so_when_it_is_replaced() -> None:

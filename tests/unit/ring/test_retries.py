@@ -165,8 +165,10 @@ def test_many_attempts(ring: Ring) -> None:
     assert ring.upkeep.check() == []
 
 
-def test_less_is_kept_where_there_is_less_room(rings: Rings) -> None:
-    """First the errors are cut; and where nothing is free, the attempt is the last."""
+def test_less_is_kept_where_there_is_less_room(
+    rings: Rings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """First the errors are cut; and where nothing is free, a first attempt is the last."""
     ring = rings.attach(SMALL)
     result_id = put(ring)
     # Free is then what is kept for the results of workers, and three slots.
@@ -182,11 +184,35 @@ def test_less_is_kept_where_there_is_less_room(rings: Rings) -> None:
     claim = ring.claim()
     assert claim is not None
     assert claim.result_id == result_id
-    assert not ring.retry(claim, error=("app.Busy", "y" * 4000), due_ns=0)
+    assert ring.retry(claim, error=("app.Busy", "y" * 4000), due_ns=0)  # where the first one lay
+    assert ring.counts().free_slots >= SMALL.max_workers
+    assert len(past_of(ring, result_id).errors) == 2
+    assert ring.upkeep.check() == []
+    while ring.counts().free_slots > SMALL.max_workers:
+        put(ring)
+    claim = ring.claim()
+    assert claim is not None
+    assert not ring.retry(claim, error=("app.Busy", "z" * 4000), due_ns=0)
+    limit = f"{ring.segment.geometry.segment_bytes:,} bytes that SHM_SIZE allows. Raise SHM_SIZE."
+    assert f"id={claim.result_id} path=tests.tasks.noop is not tried again" in caplog.text
+    assert limit in caplog.text
     ring.finish(claim, successful=False, outcome=ring.encode(ERROR))
-    assert ring.get(result_id).outcome() == ERROR
+    assert ring.get(claim.result_id).outcome() == ERROR
     assert ring.upkeep.check() == []
     assert ring.get(filler).status == TaskResultStatus.READY
+
+
+def test_a_damaged_history(ring: Ring, caplog: pytest.LogCaptureFixture) -> None:
+    """Attempts that cannot be counted are the last; the log does not ask for more memory."""
+    result_id = put(ring)
+    assert retry(ring) == result_id
+    claim = ring.claim()
+    assert claim is not None
+    start = claim.head.history_chain & at.EXTENT_SLOT_MASK
+    ring.words[ring._table.offset(start) // 8 + 3] ^= 1
+    assert not ring.retry(claim, error=ERROR, due_ns=0)
+    assert "the history of its attempts is damaged" in caplog.text
+    assert "SHM_SIZE" not in caplog.text
 
 
 def test_evicted_results_make_room(rings: Rings) -> None:
