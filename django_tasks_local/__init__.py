@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from django_tasks_local.listing import MissingTask, aresults, results
     from django_tasks_local.metadata import metadata_of, with_metadata
     from django_tasks_local.on_commit import enqueue_on_commit
+    from django_tasks_local.periodic import scheduled_for
     from django_tasks_local.policies import policy
     from django_tasks_local.progress import Progress, progress_of, report_progress, track
     from django_tasks_local.stopping import check_cancelled, is_cancel_requested
@@ -45,6 +46,7 @@ __all__ = [
     "progress_of",
     "report_progress",
     "results",
+    "scheduled_for",
     "track",
     "wait_finished",
     "with_metadata",
@@ -76,6 +78,7 @@ _MODULES = {
     "progress_of": "django_tasks_local.progress",
     "report_progress": "django_tasks_local.progress",
     "results": "django_tasks_local.listing",
+    "scheduled_for": "django_tasks_local.periodic",
     "track": "django_tasks_local.progress",
     "wait_finished": "django_tasks_local.waiting",
     "with_metadata": "django_tasks_local.metadata",

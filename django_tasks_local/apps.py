@@ -15,9 +15,9 @@ class DjangoTasksLocalConfig(AppConfig):
     verbose_name = "Local tasks"
 
     def ready(self) -> None:
-        """Let a web process attach at its first request, or at once where work is under way."""
+        """Let a web process attach at its first request, or at once where that cannot wait."""
         backends = [str(params.get("BACKEND")) for params in settings.TASKS.values()]
         if "django_tasks_local.ProcessPoolBackend" in backends:
             attaching = import_module("django_tasks_local.pool.attaching")
             if is_server() or makes_an_application():
-                attaching.attach_where_work_is()
+                attaching.attach_at_start()

@@ -206,14 +206,13 @@ class TaskTimeout(LocalTasksError, TimeoutError):
         self.timeout_s = timeout_s
         self.ran_s = ran_s
         self.killed = killed
-        how = (
-            "It went on beyond TIMEOUT_GRACE, so its worker process was killed: part of its work "
-            "may have been done."
-            if killed else "It was stopped without killing its worker."
-        )  # fmt: skip
-        super().__init__(
-            f"The task ran for {ran_s:.1f} s, and its time limit is {timeout_s:g} s. {how}"
-        )
+        text = f"The task ran for {ran_s:.1f} s, and its time limit is {timeout_s:g} s."
+        if killed:
+            text += (
+                " It went on beyond TIMEOUT_GRACE, so its worker process was killed: part of its "
+                "work may have been done."
+            )
+        super().__init__(text)
 
 
 class TaskCancelled(BaseException):
@@ -238,12 +237,12 @@ class TaskCancelled(BaseException):
         elif ran_s is None:
             text = "The task was cancelled before it started."
         else:
-            how = (
-                "Its worker process ended before the task had stopped: part of its work may have "
-                "been done."
-                if killed else "It was stopped without killing its worker."
-            )  # fmt: skip
-            text = f"The task was cancelled after it had run for {ran_s:.1f} s. {how}"
+            text = f"The task was cancelled after it had run for {ran_s:.1f} s."
+            if killed:
+                text += (
+                    " Its worker process ended before the task had stopped: part of its work may "
+                    "have been done."
+                )
         super().__init__(text)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -13,19 +13,20 @@ from django.apps import apps
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 
+from django_tasks_local import schedules
 from django_tasks_local.attempts import MOST_ATTEMPTS
 from django_tasks_local.backoff import Exponential
 from django_tasks_local.exceptions import counted
 from django_tasks_local.retrying import (
     Backoff,
     Retries,
-    checked_attempts,
     checked_backoff,
     checked_exceptions,
     checked_flag,
     imported,
     problem_of,
 )
+from django_tasks_local.schedules import Schedule
 from django_tasks_local.store import LIMIT_MASK
 
 type Kind = Literal["thread", "process", "inline"]
@@ -119,7 +120,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "TIMEOUT_GRACE": Option(5, (int, float, timedelta), 0, MOST_GRACE_S, "seconds"),
     # How often a task is tried, after what, and when: the words of `policy`.
-    "MAX_ATTEMPTS": Option(1, (), check=checked_attempts, values=f"1 to {MOST_ATTEMPTS:,}"),
+    "MAX_ATTEMPTS": Option(1, (int,), 1, MOST_ATTEMPTS, "attempts"),
     "BACKOFF": Option(
         Exponential(1, 600), (), check=checked_backoff, values="a function, or its import path"
     ),
@@ -145,6 +146,8 @@ OPTIONS: dict[str, Option] = {
     "MAX_TASK_MEMORY": Option(
         None, (int,), MIB, 1024 * GIB, "bytes", ("process",), "to let tasks grow"
     ),
+    # Periodic tasks. Threads have none: each web process would run them.
+    "SCHEDULE": Option({}, (), kinds=("process",), check=schedules.checked, values="a dict"),
 }
 
 
@@ -175,6 +178,7 @@ class Options:
     max_tasks_per_worker: int | None  # None: no limit
     max_worker_memory: int | None  # bytes; None: no limit
     max_task_memory: int | None  # bytes; None: no limit
+    schedule: Schedule  # periodic tasks
 
     @property
     def retries(self) -> Retries:
@@ -281,7 +285,7 @@ def _least_shm_size(max_workers: int, slot_size: int) -> int:
 
 
 def _error(number: int, message: str, hint: str) -> Error:
-    return Error(message, hint=hint, id=f"django_tasks_local.E{number:03}")
+    return schedules.Problem(number, message, hint).error()
 
 
 def _check_queues(params: Mapping[str, Any], where: str) -> Iterator[Error]:
@@ -322,6 +326,8 @@ def _check_option(name: object, value: object, where: str, kind: Kind) -> Iterat
             yield _error(
                 3, f"{where} is {value!r}; {problem}.", f"Leave {name} out for its default."
             )
+        elif name == "SCHEDULE":
+            yield from (found.error() for found in schedules.problems(imported(value), where))
     elif value is None and option.none_means:
         return
     elif not isinstance(value, option.types) or isinstance(value, bool):

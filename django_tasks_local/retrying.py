@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from django.utils.module_loading import import_string
 
 from django_tasks_local.attempts import MOST_ATTEMPTS
-from django_tasks_local.backoff import checked_s
+from django_tasks_local.backoff import checked_s, exponential, fixed
 from django_tasks_local.exceptions import TaskCancelled, describe
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def checked_backoff(value: object) -> Backoff:
     # An object that can be called may have an async method for that.
     if isinstance(value, type) or any(map(iscoroutinefunction, (value, type(value).__call__))):
         raise ValueError(f"{wanted}; {'a class' if isinstance(value, type) else 'async'} is not")
+    if value in (exponential, fixed):  # they are what makes one
+        raise ValueError(f"{wanted}; without its arguments it is none")
     backoff: Backoff = value
     return backoff
 

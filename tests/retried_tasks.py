@@ -84,6 +84,13 @@ def pauses(path: str) -> str:
 
 
 @task
+@policy(max_attempts=5, backoff=fixed(3))
+def pauses_for_seconds(path: str) -> str:
+    """Waits for long enough to have its pool killed meanwhile."""
+    return _fail_times(path, 1)
+
+
+@task
 @policy(max_attempts=5, backoff=fixed(3600))
 def waits_long(path: str) -> str:
     """Its second attempt is far away."""

@@ -8,6 +8,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from django.core.checks import CheckMessage, Error
+
+from django_tasks_local import periodic
+
 # Imported for its signal receivers: they attach web processes at their first request.
 from django_tasks_local.pool import attaching as attaching
 from django_tasks_local.pool import connections
@@ -29,6 +33,14 @@ class ProcessPoolBackend(LocalBackend):
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         super().__init__(alias, params)
         self._site: Site | None = None
+
+    def check(self, **kwargs: Any) -> list[CheckMessage]:
+        """Return what is wrong with this alias's value in ``TASKS``; a SCHEDULE's tasks too."""
+        found = super().check(**kwargs)
+        if not any(isinstance(message, Error) for message in found):
+            problems = periodic.problems(self.checked_options.schedule, self.alias)
+            found += [problem.error() for problem in problems]
+        return found
 
     def close(self) -> None:
         """Detach this process from the ring. Tasks and results stay; the next use attaches."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from typing import Any
 
@@ -14,7 +15,7 @@ from django_tasks_local.ring import ring_exists
 
 from . import connections, project
 from .connections import PoolBackend
-from .serving import is_request
+from .serving import forks_for_multiprocessing, is_request, is_server, makes_workers
 from .step import TICK_S
 
 # When processes that could not attach at a request try again, by pid.
@@ -40,18 +41,50 @@ def _attach_at_first_request(sender: object = None, **kwargs: Any) -> None:
         _attach_again.pop(pid, None)
 
 
-def attach_where_work_is() -> None:
-    """Attach a server that starts up where tasks wait or run, before its first request.
+def attach_at_start() -> None:
+    """Attach a server that starts up, before its first request.
 
-    After a reload that request may come late, when DRAIN_TIMEOUT has already ended what ran.
+    It does where tasks wait or run: after a reload that request may come late, when DRAIN_TIMEOUT
+    has already ended what ran. And where there is a SCHEDULE, which waits for no request.
     """
-    if not (under_test.under_test() or project.in_pool()):
-        connections.for_each_backend(_expect_requests)
+    if under_test.under_test() or project.in_pool():
+        return
+    if is_server() and makes_workers():
+        _masters.add(os.getpid())
+    connections.for_each_backend(_attach_where_needed)
 
 
-def _expect_requests(backend: PoolBackend) -> None:
-    if ring_exists(backend.spec().name) and backend.site().ring.upkeep.has_work():
+def _attach_where_needed(backend: PoolBackend) -> None:
+    if os.getpid() not in _masters and is_server() and _has_schedule(backend):
+        backend.site().keep_pool()
+    elif ring_exists(backend.spec().name) and backend.site().ring.upkeep.has_work():
         backend.site().expect_requests()
+
+
+def _has_schedule(backend: PoolBackend) -> bool:
+    return bool(backend.checked_options.schedule.entries)
+
+
+# --- servers that load the application first, and fork then (`gunicorn --preload`) ----------------
+
+_masters: set[int] = set()  # pids
+
+
+def _begin_in_worker() -> None:
+    if os.getppid() in _masters and not forks_for_multiprocessing():
+        _masters.clear()
+        # Not here: a master that runs as root gives its workers another user only now.
+        threading.Thread(target=_keep_pools, name="django-tasks-local", daemon=True).start()
+
+
+def _keep_pools() -> None:
+    time.sleep(TICK_S)
+    connections.for_each_backend(
+        lambda backend: backend.site().keep_pool() if _has_schedule(backend) else None
+    )
+
+
+os.register_at_fork(after_in_child=_begin_in_worker)
 
 
 # The end of a request counts too: a project without our app, which imports its tasks together with

@@ -75,9 +75,8 @@ def connect(spec: PoolSpec, ring: Ring | None = None) -> Site:
             if spec.temporary and not guest:
                 _temporary[spec.name] = spec
                 _remove_rings_at_exit()
-        if site.spec.limits != spec.limits:
-            site.ring.attachment.set_limits(spec.limits)
-            site.spec = spec
+        if site.spec != spec:
+            site.change(spec)
         site.serves = site.serves or key[0] in serving
     return site
 

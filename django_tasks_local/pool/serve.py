@@ -5,12 +5,14 @@ import os
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from typing import NoReturn
 
 from django.core.exceptions import ImproperlyConfigured
 from django.tasks import task_backends
 from django.utils.module_loading import autodiscover_modules
 
+from django_tasks_local.policies import time_limit_of
 from django_tasks_local.ring import Ring, Role, attach_segment, fill_standard_descriptors
 from django_tasks_local.streams import flush_output, say_traceback
 
@@ -20,6 +22,7 @@ from .loaded_files import digest_of
 from .project import Preparation
 from .spec import PoolSpec, spec_of, tell_namespace
 from .supervisor import TURN_S, Supervisor
+from .timetable import Timetable
 from .worker import WorkerSpec, work
 
 logger = logging.getLogger("django_tasks_local")
@@ -95,6 +98,10 @@ def _serve(
     output_owner: int = 0,
     provisional: bool = False,
 ) -> None:
+    backend = connections.backend_of(spec.alias)
+    assert backend is not None, spec.alias
+    time_limit = partial(time_limit_of, options=backend.checked_options)
+    timetable = Timetable(ring, spec.schedule, time_limit, provisional=provisional)
     close_connections()
 
     def start_worker(life: int, bell: int, to_close: list[int]) -> int:
@@ -113,6 +120,7 @@ def _serve(
             runnable_up_to=runnable_up_to,
             output_owner=output_owner,
             provisional=provisional,
+            timetable=timetable,
         ).run()
     finally:
         ring.attachment.detach()

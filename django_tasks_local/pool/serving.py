@@ -61,6 +61,23 @@ def makes_an_application() -> bool:
     return _find_frame(sys._getframe(), names) is not None
 
 
+def makes_workers() -> bool:
+    """Return whether this server will fork the processes that serve, and is none of them itself.
+
+    Gunicorn that loads the application in its master (``--preload``), and uWSGI unless it is told
+    to load it in each worker.
+    """
+    if "uwsgi" in sys.modules:
+        return not sys.modules["uwsgi"].worker_id()
+    in_worker = _find_frame(sys._getframe(), ("init_process",)) is not None
+    return _program() == "gunicorn" and not in_worker
+
+
+def forks_for_multiprocessing() -> bool:
+    """Return whether this thread is being forked for a child of ``multiprocessing``."""
+    return _find_frame(sys._getframe(), ("_launch",), "multiprocessing.popen_fork") is not None
+
+
 def is_restarted_by_autoreload() -> bool:
     """Return whether this is the process that Django's autoreloader ends when a file is saved.
 

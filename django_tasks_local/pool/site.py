@@ -10,21 +10,19 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from django_tasks_local import under_test
-from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring import PoolState, Ring, Role, format_id
 from django_tasks_local.store import Snapshot, task_path
 from django_tasks_local.streams import say
 
 from . import project
-from .launcher import log_ended_pools, start_pool, started
+from .launcher import log_ended_pools, started
 from .loaded_files import digest_of
 from .main_script import names_main, refuse_main, refuse_main_task
 from .neighbours import warn_of_other_rings, warn_of_strangers
 from .own_tasks import OwnTasks
-from .project import Preparation
 from .serving import is_server
-from .slow_start import SlowStart
 from .spec import PoolSpec
+from .starts import Starts
 from .step import TICK_S, until_tick_s
 
 if TYPE_CHECKING:
@@ -35,9 +33,6 @@ logger = logging.getLogger("django_tasks_local")
 TICK_NS: Final = int(TICK_S * 1e9)
 # For this long after a look at the pool, further tasks are enqueued without one.
 BURST_NS: Final = 5_000_000
-# The pause after a pool that did not start; it doubles each time, up to a minute.
-FIRST_PAUSE_S: Final = 0.5
-LONGEST_PAUSE_S: Final = 60.0
 
 
 class Site:
@@ -64,7 +59,7 @@ class Site:
         self.serves = False
         self._guest = guest
         self._own = None if guest else OwnTasks()
-        self._slow_start = SlowStart()
+        self._starts = Starts()
         self._next_tick = time.monotonic() + TICK_S
         self._lead = threading.Lock()
         self._looks_after_pool = False
@@ -75,6 +70,14 @@ class Site:
         # A server's main script is the server, and defines nothing that tasks take as arguments.
         self._main_is_known = project.needs_main() or is_server()
         self.ring = ring or self._attach()
+
+    def change(self, spec: PoolSpec) -> None:
+        """Apply changed options, those that are shared at once and for all processes."""
+        if self.spec.limits != spec.limits:
+            self.ring.attachment.set_limits(spec.limits)
+        if self.spec.schedule.digest != spec.schedule.digest and not self._borrowed:
+            self.ring.registry.set_schedule(spec.schedule.digest)
+        self.spec = spec
 
     def encode(self, value: Any) -> Any:
         """Pickle a task's arguments; may raise whatever pickling raises."""
@@ -195,6 +198,17 @@ class Site:
             self.ring.registry.set_state(PoolState.SERVING)
         return self._looks_after_pool or self._become_site(needed=False)
 
+    def keep_pool(self) -> None:
+        """Have this server keep a pool from now on, whether or not a request comes.
+
+        Where another process is inside the ring for long, the next ticks make up for it.
+        """
+        if not self.serve():
+            with self._lead:
+                if not self._looks_after_pool:
+                    self._begin_to_look_after_pool()
+                    self._looks_after_pool = True
+
     def expect_requests(self) -> None:
         """Note that this process is about to serve: until its first request it keeps a pool alive.
 
@@ -265,7 +279,8 @@ class Site:
         if not ring.leadership.pool_looks_alive():
             ring.upkeep.renew_semaphores()
             living = ring.upkeep.settle_dead()
-            if ring.upkeep.work_is_due(TICK_S, living):
+            periodic = self.serves and self.spec.schedule.entries
+            if periodic or ring.upkeep.work_is_due(TICK_S, living):
                 self._start_pool()
         elif ring.leadership.successor_wanted(ring.registry.serial, server=self.serves):
             self._start_pool()
@@ -304,6 +319,7 @@ class Site:
                 path=path, digest=digest_of(path), temporary=spec.temporary,
             )  # fmt: skip
             if ring.segment.intact():  # nobody removed or replaced it before we were registered
+                ring.registry.set_schedule(spec.schedule.digest)
                 return ring
 
     def _reattach(self) -> None:
@@ -330,24 +346,7 @@ class Site:
             self._take_part(serves=self.serves, needed=False)  # or else the next tick
 
     def _start_pool(self) -> None:
-        """Start a pool unless one is on its way, or the last one failed too recently."""
-        ring, leadership = self.ring, self.ring.leadership
-        if leadership.successor_alive():
-            self._slow_start.look(ring)
-            return
-        if not leadership.reserve_start(FIRST_PAUSE_S, LONGEST_PAUSE_S):
-            return
-        # A script's pool may outlive it, but must not keep readers of its output waiting.
-        lends = not (self.serves or self._guest) and project.output_is_piped()
-        output_owner = ring.registry.serial if lends else 0
-        try:
-            preparation = Preparation.of_this_process(
-                self.spec.namespace, ring.attachment.path,
-                output_owner=output_owner, provisional=not (self.serves or self._guest),
-            )  # fmt: skip
-            start_pool(ring, preparation)
-        except (StoreUnavailable, OSError, ValueError) as error:
-            logger.error("alias=%s no pool can be started: %s", self.spec.alias, error)
+        self._starts.start(self.ring, self.spec, is_server=self.serves, is_guest=self._guest)
 
     def _start_watch(self) -> None:
         try:

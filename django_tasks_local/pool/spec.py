@@ -12,6 +12,7 @@ from django.utils.crypto import salted_hmac
 from django_tasks_local import under_test
 from django_tasks_local.options import Options
 from django_tasks_local.ring import Limits, ring_name
+from django_tasks_local.schedules import EMPTY, Schedule
 
 from . import project
 from .main_script import main_path
@@ -30,6 +31,7 @@ class PoolSpec:
         limits: The options that concern the ring.
         namespace: The default namespace, for the pool.
         temporary: A test run's ring, removed with it.
+        schedule: Its periodic tasks.
     """
 
     name: str
@@ -37,6 +39,7 @@ class PoolSpec:
     limits: Limits
     namespace: str
     temporary: bool
+    schedule: Schedule = EMPTY
 
 
 def spec_of(alias: str, options: Options, run: str = "") -> PoolSpec:
@@ -65,7 +68,9 @@ def spec_of(alias: str, options: Options, run: str = "") -> PoolSpec:
         max_worker_memory=options.max_worker_memory,
         max_task_memory=options.max_task_memory,
     )
-    return PoolSpec(ring_name(alias, namespace), alias, limits, default, bool(run))
+    return PoolSpec(
+        ring_name(alias, namespace), alias, limits, default, bool(run), options.schedule
+    )
 
 
 def tell_namespace(namespace: str) -> None:

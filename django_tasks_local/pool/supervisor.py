@@ -24,6 +24,7 @@ from .loaded_files import LoadedFiles
 from .memory_watch import MemoryWatch
 from .releases import Releases
 from .step import Step, until_tick_s
+from .timetable import Timetable, newest_server
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -53,6 +54,7 @@ class Supervisor:
             nothing yet: tasks of sites up to it may run.
         output_owner: The serial of the script whose piped output is ours too, 0 for none.
         provisional: A script has started this pool: a server's pool takes over.
+        timetable: Its periodic tasks.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class Supervisor:
         runnable_up_to: int,
         output_owner: int = 0,
         provisional: bool = False,
+        timetable: Timetable | None = None,
     ) -> None:
         self._ring = ring
+        self._timetable = timetable or Timetable(ring)
         self._foreground = foreground
         self._files = LoadedFiles()
         self._entries: list[Entry] = []  # the living when this tick began
@@ -76,6 +80,7 @@ class Supervisor:
         self._output_owner = output_owner
         self._provisional = provisional
         self._asked = False  # for a successor
+        self._told = False  # that a server has another SCHEDULE
         self._leaving = False
         self._stop_requests = 0
         self._alone_since: float | None = None
@@ -95,6 +100,7 @@ class Supervisor:
             self._in_ring,
             self._settling,
             Step(f"{who} cannot end tasks that are to stop", self._end_tasks),
+            Step(f"{who} cannot enqueue periodic tasks", self._fire),
             Step(f"{who} cannot start a worker, tasks wait", self._hire),
             Step(f"{who} cannot drop expired results", ring.expiry.sweep, every_s=EVERY_S),
             Step(f"{who} cannot look at its workers' memory", self._mind_memory, every_s=EVERY_S),
@@ -182,7 +188,7 @@ class Supervisor:
         if not self._leaving:
             current = self._compare_code(sites, newest)
             self._releases.adopt(self._entries, latest)
-            if current and sites:
+            if current and sites and not self._compare_schedule(sites):
                 self._mind_origin(sites)
             if self._successor_ready():
                 self._leave()
@@ -213,6 +219,25 @@ class Supervisor:
         self._runnable_up_to = newest
         self._ring.upkeep.set_runnable_up_to(newest)
         return True
+
+    def _compare_schedule(self, sites: list[Entry]) -> bool:
+        """Ask for a pool with the SCHEDULE of the newest server, and return whether it differs.
+
+        Only what came with its environment: changed files are other code.
+        """
+        newest = newest_server(sites)
+        if newest is None or newest.schedule == self._timetable.digest:
+            return False
+        if not self._foreground:
+            self._ask_for_successor(newest.serial, "the SCHEDULE of its newest server is another")
+        elif not self._told:
+            self._told = True
+            logger.warning(
+                "alias=%s the SCHEDULE of server pid=%d is not that of this pool, pid=%d, which "
+                "goes by its own until it ends: start it with the same environment.",
+                self._ring.alias, newest.pid, os.getpid(),
+            )  # fmt: skip
+        return not self._foreground
 
     def _ask_for_successor(self, serial: int, why: str) -> None:
         if not self._asked:
@@ -331,6 +356,11 @@ class Supervisor:
     def _end_tasks(self) -> None:
         self._deadlines.look(self._ours())
 
+    def _fire(self) -> None:
+        """Enqueue what is due of the schedule, unless that would keep this pool from its end."""
+        if not self._leaving and self._alone_since is None:
+            self._timetable.look(self._entries)
+
     def _ours(self) -> list[Entry]:
         """Return our workers that were attached when this tick began."""
         index = self._ring.registry.index
@@ -348,7 +378,7 @@ class Supervisor:
             timeout_s = SHORT_TICK_S
         if self._due_ns:
             timeout_s = min(timeout_s, max(0.0, (self._due_ns - time.time_ns()) / 1e9))
-        timeout_s = min(timeout_s, self._deadlines.next_s())
+        timeout_s = min(timeout_s, self._deadlines.next_s(), self._timetable.next_s())
         for step in self._steps:
             timeout_s = step.pause_s(timeout_s)
         # Not select(): it takes no descriptor above 1,023, and an import may have opened many.

@@ -14,6 +14,8 @@ byte 0          +----------------------------------------------+
 57,344          +----------------------------------------------+
                 | registry         2,048 entries of 256 bytes  |  512 KiB
 581,632         +----------------------------------------------+
+                | schedule         128 rows of 96 bytes        |  12 KiB
+593,920         +----------------------------------------------+
                 | commit    W, one word for each slot          |  seven columns of SLOTS words,
                 | sequence  place in FIFO or recency list      |  each rounded up to whole
                 | due       Unix ns, 0: due; else see rule 2   |  pages of 4 KiB
@@ -169,9 +171,29 @@ ones. So no task is behind one that only other code may run.
   64  POOL            a worker: its pool's serial << 32 | 1 + its pool's entry
   72  STATE           a pool: 0 importing, 1 starting, 2 serving, 3 leaving; a site: 2 a server;
                       a worker: 1 its task waits for another one, 2 it is to be replaced, 3 both
-  80  PATH_BYTES      length of the path
-  88  PATH            the end of the settings file's path, UTF-8
+  80  SCHEDULE        a site: the digest of its SCHEDULE, 0: none
+  88  PATH_BYTES      length of the path
+  96  PATH            the end of the settings file's path, UTF-8
 ```
+
+### A row of the schedule, by byte
+
+One for each periodic task. Its times up to SETTLED have fired, or never will.
+
+```text
+   0  NAME            the number of its name, 0: the row is free
+   8  TIMING          the number of its times: where it changes, it begins afresh
+  16  SETTLED         Unix ns
+  24  LAST            Unix ns, the time for which it fired last, 0: never
+  32  ID_HIGH         the result id of that run
+  40  ID_LOW          likewise
+  48  SKIPPED         times that came while an earlier run was not over: statistics
+  56  FIRING          ID_HIGH of the record that is being made READY for it, 0: none
+  64  FIRING_FOR      Unix ns, the time for which it is
+```
+
+FIRING is stored before W of that record, and cleared when the row has been brought up to date. A
+rebuild that finds it completes the row if such a record is READY; if not, it never was.
 
 ### A head slot, by byte
 
@@ -298,6 +320,7 @@ HAND is 0 or finished, and no record from OLDEST to it has arguments that can be
 bit n of BITMAP is set = FIFO n of its lane is not empty
 OTHERS >= records that are WRITING or RUNNING by the entry, but for CURRENT
 ENTRIES_USED > index of every entry in use
+FIRING of every row is 0
 every chained slot names one head, and one chain of that head reaches it
 KEYED = READY and RUNNING records that have a key; each is in the bucket of its key
 no two READY or RUNNING records have the same key
@@ -322,6 +345,9 @@ the pool of the ring, a site, or a process that asks for that very result.
 | | before its key is in its bucket | a unique task that no look for its key finds | next |
 | large enqueue | before its chain is whole | WRITING by a dead entry | settled: freed |
 | | while it copies | WRITING by a dead entry | settled: freed |
+| fire | before W | a row's proposal, for a record that is not there | next: dropped |
+| | after W = READY | a task whose time is not settled | next: by its FIRING |
+| adopt | at any step | rows without an entry, entries without a row | the pool's next turn |
 | enqueue many | before its batch is free | WRITING by a dead entry, batch too | settled: freed |
 | | after its batch is free | WRITING by a dead entry, of no batch | settled: READY |
 | claim | before W | READY; a start time that nobody reads | nobody needs to |
@@ -370,26 +396,28 @@ from typing import TYPE_CHECKING
 from .door import __getattr__ as __getattr__
 
 if TYPE_CHECKING:
+    from .firing import Due, Outcome
     from .format.ids import format_id, random_id
     from .format.layout import Geometry
     from .look import Look
     from .records.codes import code_digest
     from .records.killing import Run
     from .records.loss import Loss, loss_word
+    from .records.schedule import Row
     from .ring import Ring
+    from .shm.entries import Entry, PoolState, Role
     from .shm.leadership import ANY_SERVER, Leadership
     from .shm.limits import Limits
     from .shm.neighbours import Surveyed, sites_elsewhere, survey_rings
     from .shm.objects import fill_standard_descriptors, standard_descriptors
-    from .shm.registry import Entry, PoolState, Role
     from .shm.removal import ring_is_attached, sweep_temporary, unlink_objects, unlink_unattached
     from .shm.segment import attach_segment, ring_exists, ring_name
     from .stops import Running
 
 __all__ = [
-    "ANY_SERVER", "Entry", "Geometry", "Leadership", "Limits", "Look", "Loss", "PoolState", "Ring",
-    "Role", "Run", "Running", "Surveyed", "attach_segment", "code_digest",
-    "fill_standard_descriptors", "format_id", "loss_word", "random_id", "ring_exists",
-    "ring_is_attached", "ring_name", "sites_elsewhere", "standard_descriptors", "survey_rings",
-    "sweep_temporary", "unlink_objects", "unlink_unattached",
+    "ANY_SERVER", "Due", "Entry", "Geometry", "Leadership", "Limits", "Look", "Loss", "Outcome",
+    "PoolState", "Ring", "Role", "Row", "Run", "Running", "Surveyed", "attach_segment",
+    "code_digest", "fill_standard_descriptors", "format_id", "loss_word", "random_id",
+    "ring_exists", "ring_is_attached", "ring_name", "sites_elsewhere", "standard_descriptors",
+    "survey_rings", "sweep_temporary", "unlink_objects", "unlink_unattached",
 ]  # fmt: skip

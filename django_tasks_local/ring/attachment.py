@@ -6,8 +6,8 @@ from collections.abc import Callable
 import posix_ipc
 
 from django_tasks_local.ring.records.codes import code_digest
+from django_tasks_local.ring.shm.entries import Role
 from django_tasks_local.ring.shm.limits import Limits
-from django_tasks_local.ring.shm.registry import Role
 
 from .enrolment import Enrolment, enrol
 from .format import layout as at

@@ -20,6 +20,9 @@ from .operations import AGAIN, Request, Written
 from .parts import Parts
 from .refusals import Refusals
 
+type Small = Callable[[Request], int | Holder]
+type Publish = Callable[[Request, Written], bool | Holder]
+
 
 class Chaining:
     """Stores what does not fit a head slot. Each chain is taken in several short holds of the lock.
@@ -44,8 +47,15 @@ class Chaining:
         self._holders = holders
         self._abandoned: list[Written] = []  # by enqueues that could not free it themselves
 
-    def enqueue(self, request: Request) -> int:
+    def enqueue(
+        self, request: Request, small: Small | None = None, publish: Publish | None = None
+    ) -> int:
         """Store a request that has metadata or a key, or does not fit; return its slot.
+
+        Args:
+            request: The request.
+            small: The operation for one that fits its head slot; None: the usual one.
+            publish: The last operation for one that does not.
 
         Returns:
             0 for no room.
@@ -53,15 +63,17 @@ class Chaining:
         Raises:
             KeyTaken: A task with its key waits or runs.
         """
+        small = small or self._operations.enqueue_with_more
+        publish = publish or self._operations.publish_chained
         chained = len(request.meta) + len(request.arguments) > self._inline
         if chained:
             request = request._replace(arguments=Pickled.of(request.arguments))
         while True:
             slot: int | Holder
             if chained:
-                slot = self._enqueue_chained(request)
+                slot = self._enqueue_chained(request, publish)
             else:
-                slot = self._mutex.run(self._operations.enqueue_with_more, request)
+                slot = self._mutex.run(small, request)
             if isinstance(slot, Holder):
                 self._holders.refuse(slot)
             elif slot != AGAIN:
@@ -84,7 +96,7 @@ class Chaining:
         self._table.slots.write(wanted.chain, owner_word, outcome.parts)
         return wanted.chain
 
-    def _enqueue_chained(self, request: Request) -> int | Holder:
+    def _enqueue_chained(self, request: Request, publish: Publish) -> int | Holder:
         operations = self._operations
         if request.key and (holder := self._mutex.run(operations.holder, request.key)):
             return holder
@@ -107,7 +119,7 @@ class Chaining:
                 at.chain_word(written.slot, written.generation),
                 [request.meta, *request.arguments.parts],
             )
-            published = run(operations.publish_chained, request, written)
+            published = run(publish, request, written)
             if isinstance(published, Holder):  # since it was looked for
                 run(operations.abandon, written)
                 return published

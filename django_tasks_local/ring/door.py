@@ -7,18 +7,20 @@ from importlib import import_module
 from typing import Any
 
 _NAMES = {
+    ".firing": "Due Outcome",
     ".format.ids": "format_id random_id",
     ".format.layout": "Geometry",
     ".look": "Look",
     ".records.codes": "code_digest",
     ".records.killing": "Run",
     ".records.loss": "Loss loss_word",
+    ".records.schedule": "Row",
     ".ring": "Ring",
+    ".shm.entries": "Entry PoolState Role",
     ".shm.leadership": "ANY_SERVER Leadership",
     ".shm.limits": "Limits",
     ".shm.neighbours": "Surveyed sites_elsewhere survey_rings",
     ".shm.objects": "fill_standard_descriptors standard_descriptors",
-    ".shm.registry": "Entry PoolState Role",
     ".shm.removal": "ring_is_attached sweep_temporary unlink_objects unlink_unattached",
     ".shm.segment": "attach_segment ring_exists ring_name",
     ".stops": "Running",

@@ -5,7 +5,8 @@ from typing import Any
 
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.records.codes import Codes
-from django_tasks_local.ring.shm.registry import Registry, Role
+from django_tasks_local.ring.shm.entries import Role
+from django_tasks_local.ring.shm.registry import Registry
 
 
 class Enrolment:

@@ -12,10 +12,12 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.records.expiry import Lifetimes
 from django_tasks_local.ring.records.listing import Listing
 from django_tasks_local.ring.records.reader import STATUSES, Found, Reader
+from django_tasks_local.ring.records.schedule import Row
 from django_tasks_local.ring.records.table import Table
+from django_tasks_local.ring.shm.entries import Entry
 from django_tasks_local.ring.shm.lock import GUARD, ByteLock
 from django_tasks_local.ring.shm.mutex import look_inside
-from django_tasks_local.ring.shm.registry import Entry, Registry
+from django_tasks_local.ring.shm.registry import Registry
 from django_tasks_local.ring.shm.segment import look_at_segment
 from django_tasks_local.store import Snapshot
 
@@ -90,6 +92,17 @@ class Look:
     def counts(self) -> Counts:
         """Return what is in the ring: each number is true for some recent moment."""
         return Counts.of(self._table)
+
+    def schedule(self) -> dict[int, Row]:
+        """Return the rows of the schedule by the numbers of their entries' names."""
+        return {row.name: row for row in self._table.schedule.rows()}
+
+    def status(self, result_id: str) -> str | None:
+        """Return the status of a task, None where there is no such result any more."""
+        try:
+            return str(self._reader.find(result_id).status.name)
+        except (TaskResultDoesNotExist, StoreUnavailable):
+            return None
 
     def attached(self) -> list[Entry]:
         """Return the living processes that are attached."""

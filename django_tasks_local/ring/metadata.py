@@ -16,6 +16,13 @@ from .records.table import Room
 class MetadataOperations(Operations):
     """The operations of a ring, with those that concern metadata."""
 
+    def room_for(self, request: Request) -> Room:
+        """Do a step towards room for a request that fits its head slot."""
+        if self.full():
+            return Room.NONE
+        needed = 1 + (request.metadata.slots(self._size) if request.metadata else 0)
+        return self._table.make_room(needed, self._words[at.H_MAX_WORKERS])
+
     def enqueue_with_more(self, request: Request) -> int | Holder:
         """Do as `enqueue`, for a request that has metadata or a key.
 
@@ -24,10 +31,7 @@ class MetadataOperations(Operations):
         words, table, block = self._words, self._table, request.metadata
         if request.key and (holder := self.holder(request.key)):
             return holder
-        if self.full():
-            return 0
-        count = block.slots(self._size) if block else 0
-        room = table.make_room(1 + count, words[at.H_MAX_WORKERS])
+        room = self.room_for(request)
         if room is not Room.ENOUGH:
             return AGAIN if room is Room.MORE else 0
         words[at.H_DIRTY] = 1

@@ -153,8 +153,7 @@ class Operations:
 
         Nothing is done where another record has its key: that is returned.
         """
-        word = self._words[self._table.commit + written.slot]
-        if word != at.head_word(at.WRITING, written.generation, self._registry.index):
+        if not self.is_ours(written):
             return False
         if request.key and (holder := self.holder(request.key)):
             return holder
@@ -176,12 +175,16 @@ class Operations:
 
     def abandon(self, written: Written) -> None:
         """Free what we have been WRITING, if there is any."""
-        word = self._words[self._table.commit + written.slot]
-        if word == at.head_word(at.WRITING, written.generation, self._registry.index):
+        if self.is_ours(written):
             self._words[at.H_DIRTY] = 1
             self._table.free(written.slot)
             self._words[at.H_UNFINISHED] -= 1
             self._registry.set_field(at.E_OTHERS, self._others() - 1)
+
+    def is_ours(self, written: Written) -> bool:
+        """Return whether we still are WRITING it: nobody took us for dead."""
+        word = self._words[self._table.commit + written.slot]
+        return bool(word == at.head_word(at.WRITING, written.generation, self._registry.index))
 
     def claim(self, share: at.Share | None) -> int:
         """Make the next due record of a share RUNNING by us: return its slot, 0, or AGAIN."""

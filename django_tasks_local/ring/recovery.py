@@ -201,6 +201,7 @@ def rebuild(table: Table) -> list[str]:
     table.keys.fill(found.keyed)
     words[columns[0]] = memoryview(links)
     words[columns[1]] = memoryview(backs)
+    table.schedule.complete(found.ready)
     words[at.H_TICK] = found.tick
     return found.dropped
 

@@ -31,15 +31,16 @@ from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encod
 from django_tasks_local.ring.records.reader import STATUSES, Found, does_not_exist
 from django_tasks_local.ring.records.table import Room
 from django_tasks_local.ring.records.workforce import Workforce
+from django_tasks_local.ring.shm.entries import WAITS, Role
 from django_tasks_local.ring.shm.errors import lost_hold
 from django_tasks_local.ring.shm.leadership import Leadership
 from django_tasks_local.ring.shm.limits import Limits
-from django_tasks_local.ring.shm.registry import WAITS, Role
 from django_tasks_local.store import Arguments, StopAsked
 
 from .attachment import Attachment
 from .bulk import Bulk
 from .chaining import Chaining
+from .firing import Firing
 from .format import layout as at
 from .holders import Holders
 from .look import Counts
@@ -67,7 +68,7 @@ class Ring:
         workforce: How pools share MAX_WORKERS.
         expiry: When finished results expire.
         killing, stops: Workers that are to be killed, tasks that are to stop.
-        bulk: Tasks that are enqueued together.
+        firing, bulk: Periodic tasks, tasks that are enqueued together.
     """
 
     def __init__(
@@ -106,10 +107,8 @@ class Ring:
         self._operations, self._waiters = parts.operations, parts.waiters
         self._semaphores = parts.semaphores
         self._run = self.attachment.run
-        self._bytes = parts.segment.bytes
-        self._commit = parts.table.commit
-        self._slots_at = parts.table.geometry.slots_at
-        self._size = parts.table.geometry.slot_size
+        self._bytes, self._commit = parts.segment.bytes, parts.table.commit
+        self._slots_at, self._size = parts.table.geometry.slots_at, parts.table.geometry.slot_size
         self._inline = inline_bytes(self._size)
         self.expiry = Expiry(parts.table, parts.mutex)
         self.killing = Killing(parts.table, parts.mutex)
@@ -120,6 +119,7 @@ class Ring:
         self._refusals = Refusals(parts.table, parts.mutex, alias, self._inline)
         holders = Holders(parts, self.upkeep.settle_if_dead, self.upkeep.settle)
         self._chaining = Chaining(parts, self._refusals, self._run, holders)
+        self.firing = Firing(parts, self._refusals, self._chaining, holders)
         self.bulk = Bulk(parts, self._refusals, holders, self.attachment, self.upkeep)
 
     @property

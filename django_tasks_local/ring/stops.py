@@ -37,8 +37,9 @@ from django_tasks_local.ring.records.loss import (
 )
 from django_tasks_local.ring.records.reader import Found, Reader
 from django_tasks_local.ring.records.table import Table
+from django_tasks_local.ring.shm.entries import Entry
 from django_tasks_local.ring.shm.errors import inconsistent
-from django_tasks_local.ring.shm.registry import Entry, Registry
+from django_tasks_local.ring.shm.registry import Registry
 
 from .format import layout as at
 

@@ -13,8 +13,8 @@ from django_tasks_local.ring.format.ids import slot_of_id
 from django_tasks_local.ring.records.loss import Loss, loss_word
 from django_tasks_local.ring.records.loss_log import log_loss
 from django_tasks_local.ring.records.workforce import Workforce
+from django_tasks_local.ring.shm.entries import Entry, Role
 from django_tasks_local.ring.shm.limits import shared_drain_timeout_s, shared_max_workers
-from django_tasks_local.ring.shm.registry import Entry, Role
 
 from . import recovery
 from .format import layout as at

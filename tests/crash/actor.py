@@ -21,6 +21,7 @@ from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.records.loss import EXIT_DETACHED, is_cancelled, noted_loss
 from django_tasks_local.store import KeyTaken, StopAsked, time_limit_word
 from tests.crash.cancelling import Canceller
+from tests.crash.firing import Firer
 from tests.crash.ledger import CANCELLED, ENDED, Ledger
 from tests.crash.monitor import Monitor, remove_monitor
 from tests.crash.retrier import Retrier, be_impatient, lost_attempts
@@ -57,7 +58,7 @@ def metadata_of(task: int, rng: random.Random) -> bytes:
     return b'{"task":%d,"x":"%s"}' % (task, b"x" * rng.choice((0, 0, 20, 600, 3000)))
 
 
-class Actor(Canceller, Retrier):
+class Actor(Canceller, Retrier, Firer):
     """Random operations of one thread."""
 
     def __init__(self, ring: Ring, ledger: Ledger, place: int, rng: random.Random) -> None:
@@ -80,7 +81,7 @@ class Actor(Canceller, Retrier):
             (self.ring.counts, 1),
             (self.clear, 2), (self.hire, 1), (self.ring.workforce.give_way, 1),
             (self.ring.expiry.sweep, 3), (self.note_kill, 2), (self.look_at_noted, 2),
-            (self.cancel, 4),
+            (self.cancel, 4), (self.fire_a_time, 6),
         )  # fmt: skip
         pick = self.rng.choices([each for each, _ in operations], [n for _, n in operations])[0]
         pick()
@@ -104,6 +105,14 @@ class Actor(Canceller, Retrier):
             number = int(result_id.replace("-", ""), 16)
             self.ledger.accepted(task, number >> 64, number & 0xFFFFFFFFFFFFFFFF)
             self.ledger.add(self.place, "enqueued")
+
+    def fire_a_time(self) -> None:
+        """Does as a pool with periodic tasks."""
+        with self._numbers:
+            task = self.ledger.new_task(self.place)
+        if task >= 0:
+            arguments = self.ring.encode(((*value_of(task),), {}))
+            self.fire(task, META, arguments, metadata_of(task, self.rng))
 
     def clear(self) -> None:
         """Does as a pool that has compared its files with all sites of its code."""
@@ -190,6 +199,7 @@ class Actor(Canceller, Retrier):
         self.ledger.add(self.place, "claimed")
         (task, data), _ = claim.arguments()
         self.started(task, claim)
+        self.note_time(task)
         if (task, data) != value_of(task) or claim.meta != META:
             self.ledger.violation(f"task {task} got wrong arguments")
         if self.rng.random() < 0.3:

@@ -28,7 +28,7 @@ from django_tasks_local.exceptions import (
     QueueFull,
     StoreUnavailable,
 )
-from django_tasks_local.ring import Look, Ring, Role, loss_word
+from django_tasks_local.ring import Due, Look, Ring, Role, loss_word
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.records.loss import EXIT_DETACHED, Loss
 from django_tasks_local.ring.shm import segment
@@ -115,6 +115,21 @@ class Use:
         self.half_enqueued.pop(0)
         assert key not in self.new
         self.new[key] = arguments
+
+    def fire(self) -> None:
+        """Does as a pool with a periodic task; damaged rows are somebody else's, or none."""
+        firing = self.ring.firing
+        firing.adopt([(1, 1), (2, 1)], time.time_ns())
+        row = firing.rows().get(self.rng.choice((1, 2)))
+        if row is None:
+            return
+        firing.settle(row, row.settled_ns)
+        arguments = self.rng.choice((small_value, large_value))(80 + len(self.half_enqueued))
+        self.half_enqueued.append(arguments)
+        due = Due(row, min(row.settled_ns + 1, 2**64 - 1), self.rng.random() < 0.5)
+        firing.fire(
+            due, META, self.ring.encode(arguments), priority=0, time_limit=0, metadata=SAVED
+        )
 
     def get(self) -> None:
         """Reads everything there is."""
@@ -246,6 +261,7 @@ class Use:
         operations: list[Callable[[], None]] = [
             self.claim, self.finish, self.enqueue, self.get, self.strangers, self.look_after,
             self.look, self.settle, self.check, self.recover, self.become, self.attach, self.save,
+            self.fire,
         ]  # fmt: skip
         order = [*operations, self.claim, self.finish, self.enqueue, self.enqueue, self.get]
         self.rng.shuffle(order)

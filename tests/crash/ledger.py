@@ -14,8 +14,11 @@ from django_tasks_local.ring.shm.lock import ByteLock
 from tests.support import wait_for
 
 # A task: its id in two words, then what has happened to it.
-TASK_WORDS: Final = 8
-ID_HIGH, ID_LOW, ACCEPTED, STARTED, ENDED, CANCELLED, STARTS, RETRIED = range(TASK_WORDS)
+TASK_WORDS: Final = 9
+ID_HIGH, ID_LOW, ACCEPTED, STARTED, ENDED, CANCELLED, STARTS, RETRIED, MEANT = range(TASK_WORDS)
+# Times of each of the two periodic tasks; what a task that came to nothing is meant for.
+TIMES: Final = 100_000
+NOTHING: Final = 2**63
 
 # A place: one live process at a time, and its words.
 PLACE_WORDS: Final = 24
@@ -24,7 +27,7 @@ NEXT, INSIDE, STOPS, LOST, PID = range(5)
 # Counters of a place, added up at the end.
 COUNTERS: Final = (
     "entries", "rebuilds", "enqueued", "claimed", "finished", "reads", "interrupts", "forks",
-    "fork_kills", "lost", "noted", "cancelled", "retried",
+    "fork_kills", "lost", "noted", "cancelled", "retried", "fired",
 )  # fmt: skip
 FIRST_COUNTER: Final = 5
 
@@ -49,9 +52,10 @@ class Ledger:
         self._tasks_at = places * PLACE_WORDS
         self._lost_at = self._tasks_at + places * tasks_each * TASK_WORDS
         self._waits_at = self._lost_at + places * self._lost_each
+        self._times_at = self._waits_at + places * len(KINDS) * BUCKETS
         # The last three: the inode of the ring, whether the places are closed, and how often
         # somebody was stopped.
-        words = self._waits_at + places * len(KINDS) * BUCKETS + 3
+        words = self._times_at + 2 * TIMES + 3
         self._memory = mmap.mmap(-1, words * 8)
         self.words = memoryview(self._memory).cast("Q")
         # The lock that tells the living from the dead. Its descriptor is opened before that of
@@ -180,6 +184,28 @@ class Ledger:
     def noted(self, task: int, which: int) -> bool:
         """Whether that was noted."""
         return bool(self.words[self._tasks_at + task * TASK_WORDS + which])
+
+    def mean(self, task: int, periodic: int, time: int) -> None:
+        """A task is about to be enqueued for a time of a periodic task, 0 or 1."""
+        self.words[self._tasks_at + task * TASK_WORDS + MEANT] = 1 + periodic * TIMES + time
+
+    def mean_nothing(self, task: int) -> None:
+        """It was not."""
+        self.words[self._tasks_at + task * TASK_WORDS + MEANT] = NOTHING
+
+    def take_time(self, task: int) -> int | None:
+        """A task that was started takes its time, if it has one.
+
+        Returns:
+            Another task that has it; -1 for one that never was to run; None where all is right.
+        """
+        meant = int(self.words[self._tasks_at + task * TASK_WORDS + MEANT])
+        if not meant or meant == NOTHING:
+            return -1 if meant else None
+        at = self._times_at + meant - 1
+        before = int(self.words[at])
+        self.words[at] = task + 1
+        return before - 1 if before not in (0, task + 1) else None
 
     def wanted_tasks(self) -> list[int]:
         """All tasks that anybody wanted to enqueue."""

@@ -57,6 +57,7 @@ def regions(scene: Scene) -> dict[str, tuple[int, int]]:
     return {
         "header": (0, at.PAGE),
         "registry": (at.HEADER_BYTES, at.HEADER_BYTES + 8 * at.ENTRY_BYTES),
+        "schedule": (at.SCHEDULE_AT * 8, at.SCHEDULE_AT * 8 + 4 * at.ROW_WORDS * 8),
         "columns": columns,
         "slots": (geometry.slots_at, geometry.segment_bytes),
         "all": (0, geometry.segment_bytes),
@@ -177,7 +178,7 @@ def use(scene: Scene) -> None:
                 ring.get(text)
 
 
-@pytest.mark.parametrize("where", ["header", "registry", "columns", "slots", "all"])
+@pytest.mark.parametrize("where", ["header", "registry", "schedule", "columns", "slots", "all"])
 @pytest.mark.parametrize("use_first", [False, True])
 def test_damage(scene: Scene, where: str, use_first: bool) -> None:
     """A damaged ring refuses or returns what is right, is found out, and can be repaired."""

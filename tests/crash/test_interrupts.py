@@ -16,6 +16,7 @@ from tests.crash.scene import AT_ONCE_S, SMALL, Scene
 from tests.crash.states import STATES
 from tests.crash.test_bulk_points import CASES as BATCHES
 from tests.crash.test_bulk_points import put
+from tests.crash.test_firing_points import FIRING
 from tests.crash.test_points import OPERATIONS, verification
 from tests.crash.test_unique_points import UNIQUE
 from tests.interrupter import Interrupt, Interrupter
@@ -92,12 +93,16 @@ STATE = {
     "retry_large": "retried", "cancel_retried": "retried",
     "save": "noted", "save_own": "noted", "save_finished": "noted", "clear_metadata": "noted",
 }  # fmt: skip
-OPERATIONS_OF_ALL = OPERATIONS | {
-    "enqueue_unique": UNIQUE["enqueue"],
-    "enqueue_many": Operation(
-        lambda ring, _: put(ring, BATCHES["mixed"], 0), extra=[*BATCHES["mixed"].calls]
-    ),
-}
+OPERATIONS_OF_ALL = (
+    OPERATIONS
+    | FIRING
+    | {
+        "enqueue_unique": UNIQUE["enqueue"],
+        "enqueue_many": Operation(
+            lambda ring, _: put(ring, BATCHES["mixed"], 0), extra=[*BATCHES["mixed"].calls]
+        ),
+    }
+)
 # A repair has thousands of points, all of the same kind; sharing limits has next to none.
 NAMES = [name for name in OPERATIONS_OF_ALL if name not in ("repair", "limits")]
 CASES = [(name, STATE.get(name, "waiting"), 1) for name in NAMES]

@@ -17,7 +17,7 @@ from django.tasks import task_backends
 from django.test import override_settings
 
 import django_tasks_local
-from django_tasks_local import exceptions, options, progress
+from django_tasks_local import exceptions, options, progress, schedules
 from django_tasks_local.ring.format import layout
 from django_tasks_local.ring.format.head import inline_bytes
 from django_tasks_local.ring.records import workforce
@@ -81,11 +81,13 @@ def test_the_formula_of_shm_size_is_that_of_the_code() -> None:
 
 def test_every_check_id_is_documented() -> None:
     """The ids of the checks are those of the page, and none is used twice."""
-    source = read(ROOT / "django_tasks_local" / "options.py")
+    modules = ("options.py", "schedules.py", "periodic.py")
+    source = "\n".join(read(ROOT / "django_tasks_local" / module) for module in modules)
+    source = source.replace("from __future__ import annotations", "")
     numbers = [
         argument.value
         for call in ast.walk(ast.parse(source))
-        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "_error"
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") in ("_error", "Problem")
         and isinstance(argument := call.args[0], ast.Constant) and isinstance(argument.value, int)
     ]  # fmt: skip
     ids = {f"django_tasks_local.E{number:03}" for number in numbers}
@@ -230,6 +232,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     entries = limits["Processes attached to one ring (web workers, pools, their workers, readers)"]
     assert entries == f"{layout.ENTRIES:,}, of which workers leave {workforce.KEPT} to others"
     assert limits["Releases with processes or unfinished tasks in one ring"] == str(layout.CODES)
+    assert limits["Periodic tasks of one alias"] == str(layout.ROWS) == str(schedules.MOST_ENTRIES)
     assert limits["Slots in one ring"] == f"{layout.MAX_SLOTS - 1:,}"
     assert limits["Progress message"] == f"{progress.MESSAGE_BYTES} bytes of UTF-8"
     frozen = limits["A live process that is frozen inside the lock"]

@@ -92,11 +92,11 @@ def test_killed_at_its_limit(bench: Bench) -> None:
 
 def test_it_waits_without_a_pool(bench: Bench, path: str) -> None:
     """The pool that had its first attempt is killed; the next one has the second."""
-    result = bench.enqueue(retried_tasks.pauses, path)
+    result = bench.enqueue(retried_tasks.pauses_for_seconds, path)
 
     def waits() -> Any:
         result.refresh()
-        return result.attempts == 1 or result.is_finished
+        return (result.status, result.attempts) == (TaskResultStatus.READY, 1)
 
     wait_for(waits)
     end([pid for pid in marked_pids(os.environ[MARK]) if POOL in command_of(pid)])

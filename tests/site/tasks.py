@@ -14,9 +14,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from django.tasks import task
+from django.tasks import TaskContext, task
 
-from django_tasks_local import current_result_id, report_progress
+from django_tasks_local import current_result_id, report_progress, scheduled_for
 
 # After so long a task that waits for its test goes on: the test has failed and is gone.
 GATE_LIMIT_S = 100.0
@@ -237,3 +237,13 @@ def describe(value: Any) -> str:
 @task
 def take_anything(value: Any) -> None:
     pass
+
+
+@task(takes_context=True)
+def tick(context: TaskContext[..., Any], path: str, gate: str = "") -> None:
+    """Append the time for which it runs, in Unix seconds, and when it began, to a file."""
+    moment = scheduled_for(context)
+    assert moment is not None
+    _log(path, f"{moment.timestamp():.0f} {time.time():.3f}")
+    if gate:
+        hold.func(gate)

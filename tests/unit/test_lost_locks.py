@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from django_tasks_local.pool import site as sites
+from django_tasks_local.pool import starts
 from django_tasks_local.pool.site import Site
 from django_tasks_local.pool.spec import PoolSpec
 from django_tasks_local.pool.supervisor import Supervisor
@@ -159,7 +159,7 @@ def test_a_site_is_attached_again_at_its_tick(
     rings: Rings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Otherwise it would be dead to the others for good, and keep no pool alive."""
-    monkeypatch.setattr(sites, "start_pool", lambda *_: None)
+    monkeypatch.setattr(starts, "start_pool", lambda *_: None)
     site = Site(PoolSpec(rings.name, "alias", LIMITS, "namespace", False))
     site.serve()
     other = taken_for_dead(rings, site.ring)

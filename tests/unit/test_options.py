@@ -10,6 +10,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django_tasks_local import exponential, fixed
 from django_tasks_local.options import MIB, OPTIONS, Kind, Options, check
 from django_tasks_local.retrying import Retries
+from django_tasks_local.schedules import EMPTY
 from tests.retried_tasks import at_once
 
 
@@ -53,6 +54,7 @@ def test_defaults() -> None:
             max_tasks_per_worker=None,
             max_worker_memory=None,
             max_task_memory=None,
+            schedule=EMPTY,
         )
 
 
@@ -84,7 +86,7 @@ def test_bounds_are_inclusive(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("value", [True, None, [], {}, object(), b"x", 1j])
+@pytest.mark.parametrize("value", [True, None, [], {1}, object(), b"x", 1j])
 def test_wrong_types(name: str, value: object) -> None:
     """Wrong types are E003, a bool is no number, None only where it means something."""
     if value is None and OPTIONS[name].none_means:
@@ -109,11 +111,10 @@ def test_words_of_retries() -> None:
         assert found.retries == Retries(3, at_once, (OSError, KeyError), (FileNotFoundError,))
         assert hash(found) == hash(replace(found, backoff=fixed(3)))
     for name, value, wanted in (
-        ("MAX_ATTEMPTS", 0, "a whole number from 1 to 1,000, the first attempt included"),
-        ("MAX_ATTEMPTS", 1001, "a whole number from 1 to 1,000"),
         ("BACKOFF", 3, "a function of an exception and a task's result"),
         ("BACKOFF", "nowhere.at_all", "it cannot be imported: ModuleNotFoundError"),
         ("BACKOFF", "builtins.OSError", "a class is not"),
+        ("BACKOFF", "django_tasks_local.fixed", "without its arguments it is none"),
         ("RETRY_ON", "tests.retried_tasks.at_once", "is no exception class"),
         ("NEVER", [OSError, 3], "3, of type int, is no exception class"),
         ("RETRY_LOST", 1, "it must be True or False, not of type int"),
@@ -195,7 +196,7 @@ def test_namespace_is_not_empty(value: str) -> None:
 
 
 PROCESS_ONLY = ["SLOT_SIZE", "SHM_SIZE", "NAMESPACE", "MAX_TASKS_PER_WORKER"]
-PROCESS_ONLY += ["MAX_WORKER_MEMORY", "MAX_TASK_MEMORY"]
+PROCESS_ONLY += ["MAX_WORKER_MEMORY", "MAX_TASK_MEMORY", "SCHEDULE"]
 
 
 @pytest.mark.parametrize("name", PROCESS_ONLY)

@@ -115,6 +115,8 @@ class Waits:
         ("backoff", 5, "such as fixed(10) or exponential(base=2, maximum=600), not of type int"),
         ("backoff", timedelta(1), "not of type timedelta"),
         ("backoff", int, "a class is not"),
+        ("backoff", exponential, "without its arguments it is none"),
+        ("backoff", fixed, "without its arguments it is none"),
         ("backoff", waits, "async is not"),
         ("backoff", Waits(), "async is not"),
         ("retry_on", "OSError", "'OSError', of type str, is no exception class"),

@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.pool import launcher, own_tasks, project, slow_start, temporary
+from django_tasks_local.pool import launcher, own_tasks, project, slow_start, starts, temporary
 from django_tasks_local.pool import site as module
 from django_tasks_local.pool.site import BURST_NS, Site
 from django_tasks_local.pool.spec import PoolSpec
@@ -31,7 +31,7 @@ type Make = Callable[..., Site]
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Instead of starting pools: what each would have been told."""
     calls: list[Any] = []
-    monkeypatch.setattr(module, "start_pool", lambda ring, preparation: calls.append(preparation))
+    monkeypatch.setattr(starts, "start_pool", lambda ring, preparation: calls.append(preparation))
     return calls
 
 
@@ -86,7 +86,7 @@ def test_whatever_fails_after_a_task_was_stored(
     def fail(*args: Any) -> None:
         raise error
 
-    monkeypatch.setattr(module, "start_pool", fail)
+    monkeypatch.setattr(starts, "start_pool", fail)
     site = make()
     assert site.get(enqueue(site)).status.name == "READY"
     assert str(error) in caplog.text
@@ -311,7 +311,7 @@ def test_what_is_wrong_is_logged(
     def fail(ring: Ring, preparation: Any) -> None:
         raise StoreUnavailable("settings.ODD cannot be pickled")
 
-    monkeypatch.setattr(module, "start_pool", fail)
+    monkeypatch.setattr(starts, "start_pool", fail)
     site = make()
     enqueue(site)
     assert "no pool can be started: settings.ODD" in caplog.text

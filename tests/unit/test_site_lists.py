@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.tasks import TaskResultStatus
 
-from django_tasks_local.pool import site as module
+from django_tasks_local.pool import starts
 from django_tasks_local.pool.site import Site
 from django_tasks_local.pool.spec import PoolSpec
 from tests import rings as peers
@@ -14,7 +14,7 @@ from tests.rings import LIMITS, Rings
 
 def test_the_tasks_of_the_dead_are_lost(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `get` shows them, where no other process has settled them yet."""
-    monkeypatch.setattr(module, "start_pool", lambda *_: None)
+    monkeypatch.setattr(starts, "start_pool", lambda *_: None)
     site = Site(PoolSpec(rings.name, "alias", LIMITS, "namespace", temporary=False))
     try:
         result_id = peers.put(site.ring)

@@ -54,6 +54,7 @@ def _destroy(backend: ProcessPoolBackend, *, ask: bool, force: bool) -> str:
 
 def _attached(alias: str) -> CommandError:
     return CommandError(
-        f"{alias}: processes are attached (`local_tasks status` lists them). Stop the site first, "
-        "or use --force: they go on with a new ring, and what is in this one is out of reach."
+        f"{alias}: processes are attached (`local_tasks status` lists them). Stop the site, and "
+        "wait until its pool has ended too, about two seconds later if it is idle; or use --force: "
+        "they go on with a new ring, and what is in this one is out of reach."
     )

@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from django_tasks_local.exceptions import StoreUnavailable
 
-from . import _cancel, _check, _destroy, _health, _list, _retry, _rings, _show, _status
+from . import _cancel, _check, _destroy, _health, _list, _retry, _rings, _schedule, _show, _status
 from ._aliases import add_alias_argument, process_backends
 
 # Each has `add_arguments` and `run`; `rings` is about all rings, whatever TASKS says.
@@ -18,6 +18,7 @@ _ACTIONS: Final = {
     "show": (_show, "all of one task, with its errors"),
     "cancel": (_cancel, "take tasks out, or ask them to stop"),
     "retry": (_retry, "enqueue tasks that have ended once more"),
+    "schedule": (_schedule, "periodic tasks: next, last, skipped"),
     "check": (_check, "every broken invariant; exit status 1 if any"),
     "destroy": (_destroy, "remove the ring, with all tasks and results"),
 }

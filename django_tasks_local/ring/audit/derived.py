@@ -42,6 +42,10 @@ def derived_problems(audit: Audit) -> list[str]:
     problems += _deferred_problems(audit, deferred)
     problems += _heap_problems(audit, set(deferred))
     problems += _recency_problems(audit, heads)
+    problems += [
+        f"row {index} of the schedule has FIRING, and nobody fires"
+        for index in audit.table.schedule.firing()
+    ]
     problems += _keys_problems(audit)
     return problems
 

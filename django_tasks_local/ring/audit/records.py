@@ -17,8 +17,9 @@ from django_tasks_local.ring.records.loss import noted_loss
 from django_tasks_local.ring.records.payload import is_whole
 from django_tasks_local.ring.records.retrying import past_of
 from django_tasks_local.ring.records.table import Table
+from django_tasks_local.ring.shm.entries import Role
 from django_tasks_local.ring.shm.header import geometry_crc
-from django_tasks_local.ring.shm.registry import Registry, Role, code_in
+from django_tasks_local.ring.shm.registry import Registry, code_in
 
 _STATES = ("FREE", "WRITING", "READY", "RUNNING", "SUCCESSFUL", "FAILED", "LOST", "CHAIN")
 

@@ -9,8 +9,9 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.records.codes import code_digest
 from django_tasks_local.ring.records.loss import Loss, loss_word
 from django_tasks_local.ring.records.table import Table
+from django_tasks_local.ring.shm.entries import Role
 from django_tasks_local.ring.shm.header import write_geometry
-from django_tasks_local.ring.shm.registry import Registry, Role
+from django_tasks_local.ring.shm.registry import Registry
 
 from .derived import derived_problems
 from .records import Audit, codes_problems, header_problems, registry_problems, used_codes

@@ -107,13 +107,29 @@ E_ADOPTED: Final = 6  # a pool: up to which serial << 8 | of which other codes i
 E_WORKERS: Final = 7  # a pool: the worker processes that it has, or is about to have
 E_POOL: Final = 8  # a worker: its pool's serial << 32 | 1 + its pool's entry
 E_STATE: Final = 9  # a `registry.PoolState`; a site that serves requests: SERVING; a worker: bits
-E_PATH_BYTES: Final = 10
-E_PATH: Final = 11  # UTF-8 of the settings file's path, cut at the front
+E_SCHEDULE: Final = 10  # a site: the digest of its SCHEDULE, 0: none
+E_PATH_BYTES: Final = 11
+E_PATH: Final = 12  # UTF-8 of the settings file's path, cut at the front
 PATH_BYTES: Final = ENTRY_BYTES - E_PATH * 8
 SERIAL_MASK: Final = (1 << 32) - 1
 ROLE_SHIFT: Final = 56
 CODE_SHIFT: Final = 32  # below it the serial
-COLUMNS_AT: Final = HEADER_BYTES + ENTRIES * ENTRY_BYTES  # in bytes
+
+# --- the schedule: one row for each periodic task --------------------------------------------
+# Three pages. More entries than that make a settings file nobody reads.
+ROWS: Final = 128
+ROW_WORDS: Final = 12
+SCHEDULE_AT: Final = REGISTRY_AT + ENTRIES * ENTRY_WORDS  # as a word index
+R_NAME: Final = 0  # the number of its name, see ``schedules``; 0: the row is free
+R_TIMING: Final = 1  # the number of its times
+R_SETTLED: Final = 2  # unix ns: its times up to here have fired, or never will
+R_LAST: Final = 3  # unix ns: the time for which it fired last, 0: never
+R_ID_HIGH: Final = 4  # the result id of that run
+R_ID_LOW: Final = 5
+R_SKIPPED: Final = 6  # times that came while an earlier run was not over
+R_FIRING: Final = 7  # ID_HIGH of the record that is being made READY for it; 0: none
+R_FIRING_FOR: Final = 8  # unix ns: the time for which
+COLUMNS_AT: Final = (SCHEDULE_AT + ROWS * ROW_WORDS) * 8  # in bytes
 
 # --- the commit word W -----------------------------------------------------------------------
 # Five check bits make every valid word a multiple of 31. No power of 2 is one, so no flip of a

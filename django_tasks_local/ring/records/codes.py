@@ -13,8 +13,8 @@ from typing import Final
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.head import S_ORIGIN
+from django_tasks_local.ring.shm.entries import Entry, Role
 from django_tasks_local.ring.shm.lock import ByteLock, pool_byte, successor_byte
-from django_tasks_local.ring.shm.registry import Entry, Role
 
 from .table import Table
 

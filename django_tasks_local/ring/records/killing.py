@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.head import S_STARTED_AT, S_STOP
+from django_tasks_local.ring.shm.entries import Entry
 from django_tasks_local.ring.shm.mutex import Mutex
-from django_tasks_local.ring.shm.registry import Entry
 
 from .loss import BY_KILL, STOP_ASKED, Loss, kill_note, loss_word, noted_loss
 from .table import Table

@@ -135,7 +135,7 @@ def _how(loss: int, number: int) -> str:
         case Loss.DRAINED:
             return "was killed because no site process was left and DRAIN_TIMEOUT had passed"
         case Loss.POOL_DIED:
-            return "died together with its pool"
+            return "was found to have died together with its pool"
         case Loss.DAMAGED:
             return "found its record damaged"
     return "died"

@@ -24,6 +24,7 @@ from .blocks import Blocks
 from .keys import Keys
 from .order import Order
 from .recency import Recency
+from .schedule import ScheduleRows
 from .slots import Slots
 
 # 50 µs of small records; no other once they had more than twice as many slots.
@@ -59,6 +60,7 @@ class Table:
         self.order = Order(segment)
         self.recency = Recency(segment)
         self.keys = Keys(segment)
+        self.schedule = ScheduleRows(segment)
         self._slots_at = geometry.slots_at
         self._size = geometry.slot_size
         self.commit = geometry.column("commit")

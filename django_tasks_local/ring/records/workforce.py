@@ -11,9 +11,10 @@ from collections import Counter
 from typing import Final, NamedTuple
 
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm.entries import RETIRING, Role
 from django_tasks_local.ring.shm.limits import shared_max_workers, shared_optional
 from django_tasks_local.ring.shm.mutex import Mutex
-from django_tasks_local.ring.shm.registry import RETIRING, Registry, Role
+from django_tasks_local.ring.shm.registry import Registry
 
 from .codes import Codes
 

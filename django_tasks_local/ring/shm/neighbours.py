@@ -11,10 +11,10 @@ from typing import NamedTuple
 from django_tasks_local.ring.format import layout as at
 
 from . import segment as segments
+from .entries import Role
 from .header import geometry_of, is_half_made, read_head, unusable
 from .lock import GUARD, LIVENESS, ByteLock, any_held
 from .objects import MUTEX, segment_path, semaphore_path
-from .registry import Role
 from .segment import opened_unattached, ring_names
 
 

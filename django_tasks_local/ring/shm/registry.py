@@ -8,80 +8,13 @@ namespaces, and never fooled by a pid that was given to another process.
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import Final
 
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.format import layout as at
 
+from .entries import ROLES, Entry, PoolState, Role
 from .lock import LIVENESS, ByteLock
 from .segment import Segment
-
-
-class Role(IntEnum):
-    """What a process is to the ring. Only a SITE keeps a pool alive and starts one."""
-
-    VISITOR = 1  # reads results, or looks at the ring
-    SITE = 2  # serves requests, or enqueued
-    POOL = 3
-    WORKER = 4
-
-
-class PoolState(IntEnum):
-    """What a pool is doing."""
-
-    IMPORTING = 0  # imports the project; what a new entry says
-    STARTING = 1  # waits for its predecessor to let go
-    SERVING = 2
-    LEAVING = 3  # claims nothing more, lets its tasks end
-
-
-# The bits of a worker's state.
-WAITS: Final = 1  # its task waits for another task of this ring
-RETIRING: Final = 2  # it is to be replaced
-
-_ROLES: Final = {int(role): role for role in Role}
-
-
-@dataclass(slots=True)  # not frozen: that makes it four times as dear
-class Entry:
-    """One process's entry, as read at one moment.
-
-    Attributes:
-        index: The entry's number.
-        role: What the process is.
-        pid: As that process sees itself; another pid namespace may number it otherwise.
-        serial: Counts attachments; a later one has a greater serial.
-        since_ns: When it attached, Unix ns.
-        alive: Whether it lives.
-        slot: A worker's latest slot.
-        pool: A worker's pool (its entry's index), -1 for none or one that has gone.
-        state: A pool's state, a `PoolState`; SERVING for a web process, too; the bits of a worker;
-            or 0.
-        code: The number of its code, -1 for a visitor.
-    """
-
-    index: int
-    role: Role
-    pid: int
-    serial: int
-    since_ns: int
-    alive: bool
-    slot: int
-    pool: int
-    state: int
-    code: int
-
-    @property
-    def waits(self) -> bool:
-        """Whether this worker's task waits for another task of this ring."""
-        return bool(self.state & WAITS)
-
-    @property
-    def retires(self) -> bool:
-        """Whether this worker is to be replaced."""
-        return bool(self.state & RETIRING)
 
 
 class Registry:
@@ -104,6 +37,7 @@ class Registry:
         runnable_word: The word that says up to which serial they may.
         pid: This process.
         path: The end of its settings file's path, as others see it.
+        schedule: The digest of this site's SCHEDULE, which it takes with it.
     """
 
     def __init__(self, segment: Segment) -> None:
@@ -125,6 +59,7 @@ class Registry:
         self.runnable_word = at.code_word(0, at.C_RUNNABLE_UP_TO)
         self.pid = os.getpid()
         self.path = ""
+        self.schedule = 0
         self._tail = b""
         self._share = at.Share(0, 0)
 
@@ -165,6 +100,7 @@ class Registry:
             words[entry + field] = 0
         words[entry + at.E_STATE] = self._state
         words[entry + at.E_POOL] = self._pool
+        words[entry + at.E_SCHEDULE] = self.schedule
         words[entry + at.E_PATH_BYTES] = len(self._tail)
         start = (entry + at.E_PATH) * 8
         self._segment.bytes[start : start + len(self._tail)] = self._tail
@@ -255,7 +191,7 @@ class Registry:
                 continue
             yield Entry(
                 index=index,
-                role=_ROLES.get(commit >> at.ROLE_SHIFT, Role.VISITOR),
+                role=ROLES.get(commit >> at.ROLE_SHIFT, Role.VISITOR),
                 pid=words[entry + at.E_PID],
                 serial=commit & at.SERIAL_MASK,
                 since_ns=words[entry + at.E_SINCE],
@@ -264,6 +200,7 @@ class Registry:
                 pool=self.pool_of(index),
                 state=words[entry + at.E_STATE],
                 code=code_in(commit),
+                schedule=words[entry + at.E_SCHEDULE],
             )
 
     def roles(self) -> Iterator[tuple[int, int]]:
@@ -329,7 +266,7 @@ class Registry:
     @property
     def role(self) -> Role:
         """What this process is."""
-        return _ROLES[self.commit >> at.ROLE_SHIFT]
+        return ROLES[self.commit >> at.ROLE_SHIFT]
 
     def code_of(self, index: int) -> int:
         """Return the number of the code of an entry's process, -1 for none."""
@@ -344,6 +281,12 @@ class Registry:
         self._state = state
         if self.owned():
             self.set_field(at.E_STATE, state)
+
+    def set_schedule(self, digest: int) -> None:
+        """Say which SCHEDULE this site has, before it becomes one and whenever that changes."""
+        self.schedule = digest
+        if self.index >= 0 and self.owned():
+            self.set_field(at.E_SCHEDULE, digest)
 
     def marked(self, bit: int) -> bool:
         """Return whether that bit of this worker's state is set."""

@@ -25,7 +25,8 @@ from typing import Any, Final
 
 from django_tasks_local.ring.format import layout as at
 
-from .registry import WAITS, Registry, Role
+from .entries import WAITS, Role
+from .registry import Registry
 from .segment import Segment
 
 # Not FUTEX_PRIVATE_FLAG: the kernel is to find the waiters of other processes.

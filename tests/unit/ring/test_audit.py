@@ -316,6 +316,7 @@ def areas(ring: Ring) -> dict[str, tuple[int, int]]:
     ranges["slots"] = (geometry.slots_at, 30 * LIMITS.slot_size)
     ranges["header"] = (at.H_RESERVED * 8, at.HEADER_BYTES - at.H_RESERVED * 8)
     ranges["registry"] = (at.HEADER_BYTES, 4 * at.ENTRY_BYTES)
+    ranges["schedule"] = (at.SCHEDULE_AT * 8, 4 * at.ROW_WORDS * 8)
     return ranges
 
 
@@ -335,7 +336,7 @@ def harm(ring: Ring, chance: random.Random, area: str) -> None:
             ring.segment.bytes[at_byte : at_byte + size] = chance.randbytes(size)
 
 
-@pytest.mark.parametrize("area", [*at.COLUMNS, "map", "slots", "header", "registry"])
+@pytest.mark.parametrize("area", [*at.COLUMNS, "map", "slots", "header", "registry", "schedule"])
 def test_any_damage_is_survived(rings: Rings, area: str) -> None:
     """Audit and repair end, whatever they read, and the repair leaves a ring that works."""
     chance = random.Random(area)

@@ -144,7 +144,7 @@ def test_slots_for_rounds_up(size: int, slots: int) -> None:
 
 
 def test_the_header_and_the_entries_do_not_overlap() -> None:
-    """Header words, table of codes, lanes, registry: one behind the other, with paths that fit."""
+    """Header, codes, lanes, registry, schedule: one behind the other, with paths that fit."""
     singles = [v for n, v in vars(at).items() if n.startswith("H_") and n != "H_CODES"]
     assert len(set(singles)) == len(singles)
     assert max(singles) < at.H_CODES
@@ -153,6 +153,9 @@ def test_the_header_and_the_entries_do_not_overlap() -> None:
     assert at.LANES_AT + at.LANES * at.LANE_WORDS == at.REGISTRY_AT == at.HEADER_BYTES // 8
     assert at.HEADER_BYTES % at.PAGE == 0
     assert at.E_PATH * 8 + at.PATH_BYTES == at.ENTRY_BYTES
+    assert at.SCHEDULE_AT * 8 == at.HEADER_BYTES + at.ENTRIES * at.ENTRY_BYTES
+    assert at.R_FIRING_FOR < at.ROW_WORDS
+    assert at.COLUMNS_AT % at.PAGE == 0
     assert at.C_PATH * 8 + at.CODE_PATH_BYTES == at.CODE_WORDS * 8
 
 
@@ -179,6 +182,7 @@ TABLES = {
     "A code in the table, by byte": "C_",
     "A lane, by byte": "L_",
     "An entry of the registry, by byte": "E_",
+    "A row of the schedule, by byte": "R_",
 }
 
 
@@ -211,9 +215,10 @@ def test_the_docstring_has_every_word_of_a_record_at_its_place() -> None:
 def test_the_drawing_has_the_right_numbers() -> None:
     """Areas, states, lock bytes and record sizes."""
     text = ring.__doc__ or ""
-    for number in (at.LANES_AT * 8, at.REGISTRY_AT * 8, at.COLUMNS_AT):
+    for number in (at.LANES_AT * 8, at.REGISTRY_AT * 8, at.SCHEDULE_AT * 8, at.COLUMNS_AT):
         assert f"\n{number:,} " in text
     assert f"{at.ENTRIES:,} entries of {at.ENTRY_BYTES} bytes" in text
+    assert f"{at.ROWS} rows of {at.ROW_WORDS * 8} bytes" in text
     assert f"{at.LANES} lanes of {at.LANE_WORDS * 8:,} bytes" in text
     assert f"{at.CODES} entries of {at.CODE_WORDS * 8} bytes" in text
     assert f"-{PROGRESS_BYTES}  progress" in text

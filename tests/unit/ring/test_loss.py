@@ -17,7 +17,7 @@ from tests.rings import Rings, put
         (loss_word(Loss.SIGNAL, 9), "was killed by SIGKILL", 9, None),
         (loss_word(Loss.SIGNAL, 99), "was killed by signal 99", 99, None),
         (loss_word(Loss.EXIT, 3), "ended with exit code 3", None, 3),
-        (loss_word(Loss.POOL_DIED), "died together with its pool", None, None),
+        (loss_word(Loss.POOL_DIED), "was found to have died together with its pool", None, None),
         (loss_word(Loss.UNKNOWN), "died", None, None),
     ],
 )

@@ -12,7 +12,7 @@ from django_tasks_local.ring import Ring, Role
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.records.claim import RingClaim
 from django_tasks_local.ring.shm import waiters
-from django_tasks_local.ring.shm.registry import WAITS
+from django_tasks_local.ring.shm.entries import WAITS
 from tests import rings as peers
 from tests.rings import LIMITS, Rings, put
 from tests.support import LONG_TIMEOUT, SHORT_TIMEOUT, wait_for
