@@ -41,8 +41,10 @@ types: venv-dev  ## mypy, and mypy and pyright for a user's project
 	$(RUN) -m mypy --config-file tests/typing/mypy.ini
 	$(RUN) -m pyright --project tests/typing --pythonpath $(RUN)
 
+# Crash tests fork tens of thousands of times: in a process of their own, which is small.
 pytest: venv-test  ## all tests; some with ARGS
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest $(or $(ARGS),--ignore tests/crash)
+	$(if $(ARGS),,$(RUN) -m pytest tests/crash)
 
 coverage: venv-test  ## all tests, with branch coverage
 	$(RUN) -m coverage erase
