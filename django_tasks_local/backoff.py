@@ -6,15 +6,9 @@ Both are values: they can be compared, pickled and shown, so they may stand in `
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from django.tasks import TaskResult
-
-    type Backoff = Callable[[BaseException, TaskResult[..., Any]], float | timedelta | None]
+from typing import Any, Final
 
 # Longer than anything waits, and short of what the clock of a record can count. 100 years.
 LONGEST_S: Final = 3_155_760_000

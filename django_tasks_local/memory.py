@@ -18,7 +18,7 @@ Invariants, whenever the lock is free and ``_torn`` is false:
 
 An exception may come between any two writes: a signal handler's, such as that of a time limit, in
 the main thread. Which records there are, and the status of each, is the truth; ``_torn`` is true
-while anything else is being made to fit it, and whoever finds it true does that again.
+while anything else is being made to fit it, and the next call that finds it true does that again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """SCHEDULE: the periodic tasks of an alias, read from its options and checked.
 
-No task is imported here: whoever enqueues reads the options, and may be what the task's module
-imports.
+No task is imported here: a process that enqueues reads the options, and may be in the middle of
+importing the task's module.
 """
 
 from __future__ import annotations

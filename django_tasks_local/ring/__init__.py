@@ -203,7 +203,7 @@ rebuild that finds it completes the row if such a record is READY; if not, it ne
   16  GENERATION      as in W
   24  ENQUEUED_AT     Unix ns
   32  ORIGIN          1 << 63: it has a key | code << 40 | serial of the site << 8 | priority + 100
-  40  TIME_LIMIT      ms that it may take to stop << 32 | ms that it may run, 0: any
+  40  TIME_LIMIT      attempts if its worker dies << 54 | ms to stop << 32 | ms to run, 0: any
   48  META_BYTES      length of what names the task
   56  ARGUMENTS_BYTES length of its pickled arguments, if chained with their table
   64  ARGUMENTS_CHAIN first extent of meta and arguments, where they do not fit here
@@ -252,7 +252,7 @@ rebuild that finds it completes the row if such a record is READY; if not, it ne
 ```
 
 Metadata may change in any state, and any process may change it. A history has the attempts before
-the present or last one; whoever ends an attempt changes it. A change is a new block and one store
+the present or last one; the end of an attempt changes it. A change is a new block and one store
 to the word that names it: a reader sees the old block or the new one, or tries again.
 
 An extent is a run of neighbouring slots, `length << 32 | first slot`; the link word of its first
@@ -391,33 +391,4 @@ WRITING it frees itself. Bytes that another program wrote over are another matte
 by CRC, `Upkeep.check` names them, and `Upkeep.repair` drops those records and keeps the rest.
 """
 
-from typing import TYPE_CHECKING
-
 from .door import __getattr__ as __getattr__
-
-if TYPE_CHECKING:
-    from .firing import Due, Outcome
-    from .format.ids import format_id, random_id
-    from .format.layout import Geometry
-    from .look import Look
-    from .records.codes import code_digest
-    from .records.killing import Run
-    from .records.loss import Loss, loss_word
-    from .records.schedule import Row
-    from .ring import Ring
-    from .shm.entries import Entry, PoolState, Role
-    from .shm.leadership import ANY_SERVER, Leadership
-    from .shm.limits import Limits
-    from .shm.neighbours import Surveyed, sites_elsewhere, survey_rings
-    from .shm.objects import fill_standard_descriptors, standard_descriptors
-    from .shm.removal import ring_is_attached, sweep_temporary, unlink_objects, unlink_unattached
-    from .shm.segment import attach_segment, ring_exists, ring_name
-    from .stops import Running
-
-__all__ = [
-    "ANY_SERVER", "Due", "Entry", "Geometry", "Leadership", "Limits", "Look", "Loss", "Outcome",
-    "PoolState", "Ring", "Role", "Row", "Run", "Running", "Surveyed", "attach_segment",
-    "code_digest", "fill_standard_descriptors", "format_id", "loss_word", "random_id",
-    "ring_exists", "ring_is_attached", "ring_name", "sites_elsewhere", "standard_descriptors",
-    "survey_rings", "sweep_temporary", "unlink_objects", "unlink_unattached",
-]  # fmt: skip

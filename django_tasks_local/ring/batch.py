@@ -2,8 +2,9 @@
 
 They are WRITING, each in a head slot of its own, and each names the batch: a record without a
 payload, which is WRITING too. They belong together by one store: once the batch's record is free,
-they are accepted, and whoever comes makes them READY, some in each hold of the lock. Until then a
-death, or an abandoned attempt, frees them all, the batch's record last.
+they are accepted. Their process, or the one that settles it, then makes them READY, some in each
+hold of the lock. Before that store a death, or an abandoned attempt, frees them all, the batch's
+record last.
 """
 
 from array import array

@@ -1,4 +1,4 @@
-"""Who holds the key of a unique task that somebody wants to enqueue, and whether it still does."""
+"""Which record holds the key of a unique task to be enqueued, and whether it still does."""
 
 from collections.abc import Callable, Sequence
 from typing import Final

@@ -29,7 +29,7 @@ class InlineBackend(LocalBackend):
 
     It is as ``ProcessPoolBackend`` where that can be without a second thread or process, and takes
     the ``OPTIONS`` of both backends of this package. A task with a ``run_after`` that has not come
-    stays READY until `run_waiting`, or until somebody waits for its end.
+    stays READY until `run_waiting`, or until a caller waits for its end.
     """
 
     kind = "inline"

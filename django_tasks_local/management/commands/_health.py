@@ -33,7 +33,7 @@ NO_POOL_S: Final = 10.0
 # A process that has the lock for so long without a move is stopped. Shorter: one that merely has
 # to wait for a processor; a check that takes longer runs into the limits of those who ask.
 STUCK_S: Final = 1.0
-# Which part of MAX_PENDING may wait before somebody should know.
+# Which part of MAX_PENDING may wait before an operator should know.
 NEARLY_FULL: Final = 0.9
 
 

@@ -4,7 +4,7 @@ from django.core.management.base import CommandError
 
 
 def confirmed(removal: str) -> bool:
-    """Return whether somebody at the terminal agrees to a removal: only a yes is one.
+    """Return whether the person at the terminal agrees to a removal: only a yes is one.
 
     Args:
         removal: What it does, as ``Remove 2 rings``.

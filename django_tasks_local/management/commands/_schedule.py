@@ -1,6 +1,5 @@
 """``local_tasks schedule``: what runs when, what came of it last, and a run by hand."""
 
-import json
 import time
 from datetime import datetime
 from typing import Any
@@ -15,6 +14,8 @@ from django_tasks_local.periodic import find
 from django_tasks_local.ring import Look, format_id
 from django_tasks_local.schedules import ScheduleEntry
 from django_tasks_local.timings import NEVER_NS, SECOND_NS, Cron, Every
+
+from ._facts import print_facts
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -35,13 +36,7 @@ def run(command: BaseCommand, backends: list[ProcessPoolBackend], **options: Any
         command.stdout.write(_enqueue(backends, options["run"]))
         return
     described = {backend.alias: _described(backend) for backend in backends}
-    if options["json"]:
-        command.stdout.write(json.dumps(described, indent=2))
-        return
-    for alias, facts in described.items():
-        command.stdout.write(command.style.MIGRATE_HEADING(alias))
-        for line in _lines(facts):
-            command.stdout.write(f"  {line}")
+    print_facts(command, described, _lines, as_json=options["json"])
 
 
 def _described(backend: ProcessPoolBackend) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,6 @@
 """``local_tasks status``: what waits, runs, is kept and is attached."""
 
 import getpass
-import json
 import os
 import time
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from django_tasks_local.pool import project
 from django_tasks_local.ring import Look, PoolState, Role
 from django_tasks_local.store import task_path
 
+from ._facts import print_facts
 from ._text import harmless
 
 # By number: a damaged entry may have one that is no state.
@@ -33,13 +33,7 @@ def run(command: BaseCommand, backends: list[ProcessPoolBackend], **options: Any
         ImproperlyConfigured: The options of an alias are wrong.
     """
     described = {backend.alias: _describe(backend) for backend in backends}
-    if options["json"]:
-        command.stdout.write(json.dumps(described, indent=2))
-        return
-    for alias, facts in described.items():
-        command.stdout.write(command.style.MIGRATE_HEADING(alias))
-        for line in _lines(facts):
-            command.stdout.write(f"  {line}")
+    print_facts(command, described, _lines, as_json=options["json"])
 
 
 def no_ring(name: str) -> str:

@@ -24,7 +24,7 @@ def write(stream: OutputWrapper, line: str) -> None:
 def harmless(text: str) -> str:
     r"""Return ``text`` in one line in which nothing controls a terminal.
 
-    Names, messages and tracebacks come from tasks, and may hold what somebody sent to the site:
+    Names, messages and tracebacks come from tasks, and may hold what a visitor sent to the site:
     escape sequences, line feeds, marks that reverse the direction. Each is shown as an escape such
     as ``\x1b``.
     """

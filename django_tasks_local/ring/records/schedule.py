@@ -100,7 +100,7 @@ class ScheduleRows:
     def complete(self, ready: list[int]) -> None:
         """Complete what a death in the middle has left, when all READY records are known.
 
-        Such a record still is READY: whoever comes inside first rebuilds.
+        Such a record still is READY: the first process inside rebuilds.
         """
         firing = {self.get(index, at.R_FIRING): index for index in self.firing()}
         if not firing:

@@ -227,8 +227,8 @@ class Slots:
 
     def is_cut(self, head: int) -> bool:
         """Return whether a finished record's arguments were dropped: its `due` word says so."""
-        words = self._words
-        return bool(words[self._due + head] == words[self._commit + head] & at.GENERATION_MASK)
+        due, word = self._words[self._due + head], self._words[self._commit + head]
+        return due == word & at.GENERATION_MASK and word >> at.STATE_SHIFT in at.FINISHED
 
     def meta_chain(self, head: int, chain: int) -> int:
         """Return the part of a request's chain that holds its meta, 0 if it is in several runs."""

@@ -16,7 +16,7 @@ from django_tasks_local.exceptions import (
 from django_tasks_local.ring import Ring, Role
 from django_tasks_local.ring.format import layout as at
 from tests import rings as peers
-from tests.rings import LIMITS, META, Rings, done, exists, put, run
+from tests.rings import LIMITS, META, Rings, done, exists, put, ring_address, run
 
 # One step and no growth: 200 slots.
 SMALL = replace(LIMITS, shm_size=at.COLUMNS_AT + 9 * 4096 + 200 * (LIMITS.slot_size + 57))
@@ -329,3 +329,15 @@ def test_a_full_file_system_is_named(rings: Rings, monkeypatch: pytest.MonkeyPat
     assert caught.value.limit < LIMITS.slot_size * 700
     assert put(ring)
     assert ring.upkeep.check() == []
+
+
+def test_only_a_finished_task_has_lost_its_arguments(ring: Ring) -> None:
+    """Damage may give a task that runs a `due` word which says that of a finished one."""
+    result_id = put(ring, payload(3))
+    claim = ring.claim()
+    assert claim is not None
+    table, slot = ring._table, ring_address(result_id)[0]
+    ring.words[table.due + slot] = claim.head.generation
+    assert claim.arguments() == payload(3)
+    ring.words[table.due + slot] = 0
+    ring.finish(claim, successful=True, outcome=ring.encode(None))

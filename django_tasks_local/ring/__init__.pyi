@@ -1,0 +1,25 @@
+from .firing import Due, Outcome
+from .format.ids import format_id, random_id
+from .format.layout import Geometry
+from .look import Look
+from .records.codes import code_digest
+from .records.killing import Run
+from .records.loss import Loss, loss_word
+from .records.schedule import Row
+from .ring import Ring
+from .shm.entries import Entry, PoolState, Role
+from .shm.leadership import ANY_SERVER, Leadership
+from .shm.limits import Limits
+from .shm.neighbours import Surveyed, sites_elsewhere, survey_rings
+from .shm.objects import fill_standard_descriptors, standard_descriptors
+from .shm.removal import ring_is_attached, sweep_temporary, unlink_objects, unlink_unattached
+from .shm.segment import attach_segment, ring_exists, ring_name
+from .stops import Running
+
+__all__ = [
+    "ANY_SERVER", "Due", "Entry", "Geometry", "Leadership", "Limits", "Look", "Loss", "Outcome",
+    "PoolState", "Ring", "Role", "Row", "Run", "Running", "Surveyed", "attach_segment",
+    "code_digest", "fill_standard_descriptors", "format_id", "loss_word", "random_id",
+    "ring_exists", "ring_is_attached", "ring_name", "sites_elsewhere", "standard_descriptors",
+    "survey_rings", "sweep_temporary", "unlink_objects", "unlink_unattached",
+]  # fmt: skip
