@@ -36,7 +36,9 @@ class Counts(NamedTuple):
     running: int
     kept: int
     evicted: int
+    expired: int
     lost: int
+    killed: int
     free_slots: int
     reserved_slots: int
     slots: int
@@ -54,7 +56,9 @@ class Counts(NamedTuple):
             words[at.H_RUNNING],
             words[at.H_FINISHED],
             words[at.H_EVICTED],
+            words[at.H_EXPIRED],
             words[at.H_LOST],
+            words[at.H_KILLED],
             words[at.H_FREE],
             reserved,
             geometry.slots,

@@ -68,7 +68,9 @@ def test_status(ring: Callable[[], Ring]) -> None:
     assert task["task"] == "tests.tasks.nothing"
     assert task["worker_pid"] == os.getpid()
     assert task["age_s"] >= 0
-    assert (facts["kept_results"], facts["evicted"], facts["lost_workers"]) == (0, 0, 0)
+    assert [
+        facts[key] for key in ("kept_results", "evicted", "expired", "lost_workers", "killed")
+    ] == [0] * 5
     assert 0 < facts["reserved_bytes"] < facts["shm_size"]
     assert [(each["pid"], each["role"]) for each in facts["attached"]] == [(os.getpid(), "site")]
     text = run("status", "--alias", "process")

@@ -15,7 +15,7 @@ from django.db.backends.signals import connection_created
 from django.tasks import Task, TaskResultStatus
 from django.tasks.signals import task_finished, task_started
 
-from django_tasks_local import check_cancelled, current_result_id, execution
+from django_tasks_local import check_cancelled, current_result_id, execution, task_connections
 from django_tasks_local.exceptions import PayloadTooLarge, StoreUnavailable
 from django_tasks_local.naming import load_task
 from tests import stopped_tasks, tasks
@@ -34,9 +34,9 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         happened.append(("finished", task_result.status, task_result.finished_at is not None))
 
     monkeypatch.setattr(
-        execution, "close_old_connections", lambda: happened.append("close connections")
+        task_connections, "close_old_connections", lambda: happened.append("close connections")
     )
-    monkeypatch.setattr(execution._thread, "has_connected", True)
+    monkeypatch.setattr(task_connections._thread, "has_connected", True)
     task_started.connect(started)
     task_finished.connect(finished)
     yield happened
@@ -207,7 +207,7 @@ def test_connections_that_cannot_be_closed(
     def refuse() -> None:
         raise OSError("broken pipe")
 
-    monkeypatch.setattr(execution, "close_old_connections", refuse)
+    monkeypatch.setattr(task_connections, "close_old_connections", refuse)
     go(WatchedStore(events), Claim(tasks.add, 1))
     assert ("finish", True, 1) in events
     assert "broken pipe" in caplog.text

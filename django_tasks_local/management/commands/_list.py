@@ -13,13 +13,14 @@ from django.utils import timezone
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import counted
+from django_tasks_local.harmless import harmless
 from django_tasks_local.listing import select
 from django_tasks_local.moments import unix_ns
 from django_tasks_local.ring import Look
 
 from ._aliases import foreign_aliases
 from ._records import Row, duration_s, error_line, latest_ns, summary
-from ._text import COLUMNS, clock, cut, cut_left, harmless, span, write
+from ._text import COLUMNS, clock, cut, cut_left, span, write
 
 _LIMIT: Final = 20
 _READY: Final = frozenset({TaskResultStatus.READY})

@@ -9,13 +9,14 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import listed
+from django_tasks_local.harmless import harmless
 from django_tasks_local.moments import unix_ns
 from django_tasks_local.naming import MissingTask, add_metadata, load_or_stand_in
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.ring import Look
 
 from ._records import Row, details, duration_s, errors, first_ns, last_ns, values
-from ._text import clock, harmless, harmless_lines, shown, span, write
+from ._text import clock, harmless_lines, shown, span, write
 
 
 def add_arguments(parser: CommandParser) -> None:

@@ -9,12 +9,12 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandParser
 
 from django_tasks_local.backends.process import ProcessPoolBackend
+from django_tasks_local.harmless import harmless
 from django_tasks_local.pool import project
 from django_tasks_local.ring import Look, PoolState, Role
 from django_tasks_local.store import task_path
 
 from ._facts import print_facts
-from ._text import harmless
 
 # By number: a damaged entry may have one that is no state.
 _STATES: Final = {int(state): state.name.lower() for state in PoolState}
@@ -77,7 +77,9 @@ def _describe(backend: ProcessPoolBackend) -> dict[str, Any]:
         ],
         "kept_results": counts.kept,
         "evicted": counts.evicted,
+        "expired": counts.expired,
         "lost_workers": counts.lost,
+        "killed": counts.killed,
         "reserved_bytes": counts.reserved_bytes,
         "shm_size": counts.segment_bytes,
         "stuck_inside": look.stuck_inside(),
@@ -99,7 +101,8 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     lines = [
         f"waiting {facts['waiting']:,}   deferred {facts['deferred']:,}   "
         f"running {len(facts['running']):,}   kept results {facts['kept_results']:,}",
-        f"evicted so far {facts['evicted']:,}   lost with their worker {facts['lost_workers']:,}",
+        f"so far: evicted {facts['evicted']:,}   expired {facts['expired']:,}   "
+        f"lost with their worker {facts['lost_workers']:,}   killed {facts['killed']:,}",
         f"memory {facts['reserved_bytes'] / 2**20:,.1f} MiB of "
         f"{facts['shm_size'] / 2**20:,.1f} MiB (SHM_SIZE), ring {facts['ring']}",
     ]
