@@ -101,7 +101,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     lines = [
         f"waiting {facts['waiting']:,}   deferred {facts['deferred']:,}   "
         f"running {len(facts['running']):,}   kept results {facts['kept_results']:,}",
-        f"so far: evicted {facts['evicted']:,}   expired {facts['expired']:,}   "
+        f"evicted so far {facts['evicted']:,}   expired {facts['expired']:,}   "
         f"lost with their worker {facts['lost_workers']:,}   killed {facts['killed']:,}",
         f"memory {facts['reserved_bytes'] / 2**20:,.1f} MiB of "
         f"{facts['shm_size'] / 2**20:,.1f} MiB (SHM_SIZE), ring {facts['ring']}",
