@@ -16,9 +16,10 @@ from django_tasks_local.exceptions import counted
 from django_tasks_local.harmless import harmless
 from django_tasks_local.listing import select
 from django_tasks_local.moments import unix_ns
-from django_tasks_local.ring import Look
+from django_tasks_local.ring import Look, ring_exists
 
 from ._aliases import foreign_aliases
+from ._no_ring import no_ring
 from ._records import Row, duration_s, error_line, latest_ns, summary
 from ._text import COLUMNS, clock, cut, cut_left, span, write
 
@@ -57,6 +58,9 @@ def run(
     found, more = newest(backends, status=status, queue=queue, task=task, limit=limit)
     for line in objects(found) if json else lines(found, more=more, several=len(backends) > 1):
         write(command.stdout, line)
+    for backend in backends:
+        if not ring_exists(backend.spec().name):
+            write(command.stderr, f"{harmless(backend.alias)}: {no_ring(backend)}")
     for alias, kind in foreign_aliases().items():
         write(command.stderr, f"Not shown: {harmless(alias)}, {harmless(kind)}.")
 

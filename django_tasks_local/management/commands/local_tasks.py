@@ -9,6 +9,7 @@ from django_tasks_local.exceptions import StoreUnavailable
 
 from . import _cancel, _check, _destroy, _health, _list, _retry, _rings, _schedule, _show, _status
 from ._aliases import add_alias_argument, process_backends
+from ._django_options import with_django_options
 
 # Each has `add_arguments` and `run`; `rings` is about all rings, whatever TASKS says.
 _ACTIONS: Final = {
@@ -37,10 +38,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
         for name, (action, text) in _ACTIONS.items():
-            subparser = actions.add_parser(name, help=text)
+            subparser = actions.add_parser(name, help=text, **with_django_options())
             action.add_arguments(subparser)
             add_alias_argument(subparser)
-        _rings.add_arguments(actions.add_parser("rings", help="all rings of this user"))
+        rings = actions.add_parser("rings", help="all rings of this user", **with_django_options())
+        _rings.add_arguments(rings)
 
     def handle(self, *, action: str, alias: str | None = None, **options: Any) -> None:
         try:
