@@ -1,6 +1,7 @@
 """What is in a ring, seen without its lock and without a trace: for people and for monitors."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from time import sleep
 from typing import Final, NamedTuple
@@ -96,6 +97,19 @@ class Look:
     def counts(self) -> Counts:
         """Return what is in the ring: each number is true for some recent moment."""
         return Counts.of(self._table)
+
+    def pulse(self) -> tuple[int, ...]:
+        """Return numbers that differ after each enqueue, claim, end and eviction."""
+        words = self._table.words
+        which = at.H_TICK, at.H_RUNNING, at.H_UNFINISHED, at.H_FINISHED, at.H_EVICTED, at.H_EXPIRED
+        return tuple(words[each] for each in which)
+
+    def tally(self) -> Counter[TaskResultStatus]:
+        """Return how many records there are of each status, expired ones among them.
+
+        It reads one byte of each commit word: 0.1 ms for 10,000 slots.
+        """
+        return Listing(self._table, self._reader).tally()
 
     def schedule(self) -> dict[int, Row]:
         """Return the rows of the schedule by the numbers of their entries' names."""

@@ -35,11 +35,11 @@ def run(command: BaseCommand, backends: list[ProcessPoolBackend], **options: Any
     if options["run"] is not None:
         command.stdout.write(_enqueue(backends, options["run"]))
         return
-    described = {backend.alias: _described(backend) for backend in backends}
+    described = {backend.alias: described_schedule(backend) for backend in backends}
     print_facts(command, described, _lines, as_json=options["json"])
 
 
-def _described(backend: ProcessPoolBackend) -> dict[str, dict[str, Any]]:
+def described_schedule(backend: ProcessPoolBackend) -> dict[str, dict[str, Any]]:
     """Return the facts of each entry of a backend's SCHEDULE, by name. It makes no ring."""
     look = Look.into(backend.spec().name, backend.alias)
     return {entry.name: _facts(entry, look) for entry in backend.checked_options.schedule.entries}

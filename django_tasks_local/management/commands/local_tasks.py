@@ -7,7 +7,19 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from django_tasks_local.exceptions import StoreUnavailable
 
-from . import _cancel, _check, _destroy, _health, _list, _retry, _rings, _schedule, _show, _status
+from . import (
+    _cancel,
+    _check,
+    _destroy,
+    _health,
+    _list,
+    _retry,
+    _rings,
+    _schedule,
+    _show,
+    _status,
+    _top,
+)
 from ._aliases import add_alias_argument, process_backends
 from ._django_options import with_django_options
 
@@ -16,6 +28,7 @@ _ACTIONS: Final = {
     "status": (_status, "what waits, runs, is kept and is attached"),
     "health": (_health, "exit status 0, 1 or 2, for monitors"),
     "list": (_list, "tasks and results, newest first"),
+    "top": (_top, "the same in a terminal, live"),
     "show": (_show, "all of one task, with its errors"),
     "cancel": (_cancel, "take tasks out, or ask them to stop"),
     "retry": (_retry, "enqueue tasks that have ended once more"),

@@ -7,10 +7,12 @@ stays where it was, or is left out if its new state was not asked for.
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from itertools import chain, compress
 from typing import Final
 
+from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import StoreUnavailable
@@ -27,7 +29,7 @@ from django_tasks_local.ring.format.head import (
     inline_bytes,
 )
 
-from .reader import Found, Reader
+from .reader import STATUSES, Found, Reader
 from .table import Table
 
 # The byte of a commit word that has its state, and by how much to shift it.
@@ -61,9 +63,7 @@ class Listing:
             states: Which of them.
             accepts: Says by the bytes that name a task whether its record is wanted; None: all are.
         """
-        # The state alone: this reads one byte of each word, and nothing here is a loop of Python's.
-        commit = self._table.commit * 8
-        tops = bytes(self._table.bytes[commit + _TOP_BYTE : commit + self._reserved * 8 : 8])
+        tops = self._tops()
         for group, order in (
             (frozenset({at.RUNNING}), self._latest_start_first),
             (frozenset({at.READY}), self._next_first),
@@ -76,6 +76,19 @@ class Listing:
                 found = self._found(slot, states, accepts)
                 if found is not None:
                     yield found
+
+    def tally(self) -> Counter[TaskResultStatus]:
+        """Return how many records of each status there are."""
+        found: Counter[TaskResultStatus] = Counter()
+        for top, number in Counter(self._tops()).items():
+            if status := STATUSES.get(top >> _SHIFT):
+                found[status] += number
+        return found
+
+    def _tops(self) -> bytes:
+        """Return of each commit word the byte that has its state: no loop of Python's reads it."""
+        commit = self._table.commit * 8
+        return bytes(self._table.bytes[commit + _TOP_BYTE : commit + self._reserved * 8 : 8])
 
     def _latest_start_first(self, slots: list[int]) -> Iterator[int]:
         return self._latest_first(slots, S_STARTED_AT)
