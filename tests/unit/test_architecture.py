@@ -68,6 +68,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("backends",),
     ("test",),
     ("management", "apps", ""),
+    ("views",),
 )
 # The rest of the package sees the ring through its door.
 RING, DOOR = "ring", {"ring"}
