@@ -43,7 +43,7 @@ def running(bench: Bench, task: Any, path: Path) -> Any:
 @pytest.mark.parametrize("delay", [None, timedelta(hours=1)], ids=["waiting", "deferred"])
 def test_what_waits_is_taken_out(bench: Bench, delay: Any, heard: list[Any]) -> None:
     """It is FAILED at once, never starts, and the others go on in their order."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     release = bench.occupy()
     before = bench.enqueue(tasks.add, 1)
     result = bench.on(tasks.add, run_after=delay).enqueue(2)
@@ -67,7 +67,7 @@ def test_what_waits_is_taken_out(bench: Bench, delay: Any, heard: list[Any]) -> 
 
 def test_a_running_task_is_asked_to_stop(bench: Bench, tmp_path: Path) -> None:
     """TaskCancelled is raised in it; its worker goes on."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     result = running(bench, stopped_tasks.ask_until_cancelled, tmp_path / "noted")
     assert result.cancel(running=False) is False
     assert result.cancel() is True

@@ -22,7 +22,7 @@ IMMEDIATE = "django.tasks.backends.immediate.ImmediateBackend"
 )
 def test_a_task_that_asks_is_stopped_at_its_limit(bench: Bench, tmp_path: Path, slow: Any) -> None:
     """TaskTimeout is raised in the task, whose own frames are shown; its worker goes on."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     noted = tmp_path / "noted"
     result = bench.run(slow, str(noted))
     assert result.status == TaskResultStatus.FAILED
