@@ -66,6 +66,7 @@ def test_the_limit_of_an_alias(bench: Bench, tmp_path: Path) -> None:
     result = bench.run(stopped_tasks.ask_until_cancelled, str(tmp_path / "noted"))
     assert "its time limit is 0.1 s" in result.errors[0].traceback
     assert bench.value(stopped_tasks.within_its_limit, 8) == 8
+    assert bench.value(stopped_tasks.ask_for_a_while, 0.2)
     bench.configure(MAX_WORKERS=1, TIMEOUT=50)
     (error,) = bench.run(stopped_tasks.ask_beyond_its_limit, str(tmp_path / "noted")).errors
     assert "its time limit is 0.2 s" in error.traceback
