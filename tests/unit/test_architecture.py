@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("store", "attempts", "timings"),
     ("retrying", "schedules", "unique"),
-    ("options", "own_backend", "policies", "stopping", "waiting"),
+    ("options", "own_backend", "policies", "policy_checks", "stopping", "waiting"),
     ("ring.door", "ring.format"),
     ("ring.shm",),
     ("ring.records",),
