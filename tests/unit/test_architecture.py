@@ -57,7 +57,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("execution",),
     ("pool",),
     ("backends",),
-    ("test",),
+    ("inspection", "test"),
     ("management", "apps", ""),
 )
 # The rest of the package sees the ring through its door.
