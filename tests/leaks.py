@@ -92,4 +92,6 @@ def _our_pids(among: Iterable[int]) -> list[int]:
     pids.update(support.descendants_of(os.getpid(), among))
     for site in support.Site.running:
         pids.difference_update(site.pids())
+    for held in support.HELD:
+        pids.difference_update(held())
     return [pid for pid in sorted(pids) if not any(k in support.command_of(pid) for k in KEPT)]

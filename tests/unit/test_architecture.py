@@ -58,7 +58,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("pool",),
     ("backends",),
     ("inspection", "test"),
-    ("management", "apps", ""),
+    ("contrib.admin", "management", "apps", ""),
 )
 # The rest of the package sees the ring through its door.
 RING, DOOR = "ring", {"ring"}

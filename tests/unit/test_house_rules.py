@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import django_tasks_local
+from tests.admin_project import admin_installed
 from tests.support import ROOT
 
 # A module that is longer does more than one thing. The aim is 350; what lies between is slack.
@@ -86,6 +87,13 @@ def test_every_test_says_what_it_shows(path: Path) -> None:
     assert not [
         f"{test.name} (line {test.lineno})" for test in tests if not ast.get_docstring(test)
     ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> Iterator[None]:
+    """What modules of ``contrib`` must find to be imported."""
+    with admin_installed():
+        yield
 
 
 @each(MODULES)
