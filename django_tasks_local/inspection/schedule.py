@@ -40,13 +40,18 @@ class Periodic(NamedTuple):
     has_begun: bool
 
     @property
+    def every_s(self) -> float | None:
+        """Its period in seconds; ``None`` for one with a cron expression."""
+        timing = self.entry.timing
+        return timing.period_ns / SECOND_NS if isinstance(timing, Every) else None
+
+    @property
     def when(self) -> str:
         """Its timing in a few words: ``every 30 s``, or the cron expression and its time zone."""
         timing = self.entry.timing
-        if isinstance(timing, Every):
-            return f"every {timing.period_ns / SECOND_NS:g} s"
-        assert isinstance(timing, Cron)
-        return f"{timing.expression} {timing.zone}"
+        if isinstance(timing, Cron):
+            return f"{timing.expression} {timing.zone}"
+        return f"every {self.every_s:g} s"
 
 
 def schedule_of(backend: ProcessPoolBackend, look: Look | None) -> Iterator[Periodic]:

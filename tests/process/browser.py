@@ -69,9 +69,17 @@ class Browser:
         """Return all elements that fit."""
         return list(self.driver.find_elements(By.CSS_SELECTOR, selector))
 
+    def texts(self, selector: str = "body") -> list[str]:
+        """Return what can be read in each element that fits, also while another page comes."""
+        found: list[str] = self.run(
+            "return [...document.querySelectorAll(arguments[0])].map(each => each.innerText)",
+            selector,
+        )
+        return found
+
     def text(self) -> str:
         """Return what can be read on the page."""
-        return str(self.find("body").text)
+        return "".join(self.texts())
 
     def run(self, script: str, *arguments: Any) -> Any:
         """Run JavaScript in the page; what it returns."""

@@ -69,10 +69,13 @@ def test_from_the_index_to_a_failure(browser: Browser) -> None:
     """Four clicks for one who kept no id: the tasks, the failed ones, the last, its traceback."""
     browser.open("/admin/")
     browser.find(".model-task a").click()
+    browser.wait_for(lambda: browser.all(".lt-failed a"), "the overview")
     browser.find(".lt-failed a").click()
-    assert [each.text for each in browser.all(".lt-tasks .lt-state")] == ["Failed"]
+    browser.wait_for(lambda: browser.texts(".lt-tasks .lt-state") == ["Failed"], "the list")
     browser.find(".lt-tasks tbody a").click()
-    assert "unsupported operand type" in browser.find("pre").text
+    browser.wait_for(
+        lambda: "unsupported operand type" in "".join(browser.texts("pre")), "the traceback"
+    )
     assert browser.all("img[src=x]") == []
 
 

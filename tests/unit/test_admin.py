@@ -17,13 +17,14 @@ from django_tasks_local.backends import thread
 from django_tasks_local.contrib.admin.apps import check_admin
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.pool import connections as sites
-from django_tasks_local.ring import Ring
+from django_tasks_local.ring import Due, Ring, ring_exists
 from tests.admin_project import ALL, TASKS_AT, admin_installed, client_of, text_of, user
 from tests.settings import TASKS
 from tests.tasks import add
-from tests.unit.test_commands_list import ERROR, NASTY, Nasty, failed, job, put, succeeded
+from tests.unit.test_commands_list import ERROR, NASTY, PROCESS, Nasty, failed, job, put, succeeded
 
 LIST = f"{TASKS_AT}list/"
+META = b"tests.tasks:nothing"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -164,7 +165,7 @@ def test_nothing_is_harmful(site_ring: Callable[[], Ring], client: Client) -> No
     claim.report(1, 2, f"<b>{NASTY[:-1]}")
     answers = [page(client, TASKS_AT)]
     ring.finish(claim, successful=False, outcome=ring.encode(("builtins.ValueError", text)))
-    with shown_arguments():
+    with override_settings(TASKS=with_options(ADMIN_ARGUMENTS=True)):
         answers += [page(client, url) for url in (TASKS_AT, LIST, change(result_id))]
     question = {"action": "retry", "id": result_id}
     answers.append(client.post(f"{TASKS_AT}act/", question).content.decode())
@@ -177,12 +178,10 @@ def test_nothing_is_harmful(site_ring: Callable[[], Ring], client: Client) -> No
     assert all("&lt;script&gt;" in answer for answer in answers[:-1])
 
 
-def shown_arguments() -> Any:
-    """The settings of `site_ring`, with arguments in the admin."""
+def with_options(**options: Any) -> dict[str, Any]:
+    """TASKS as `site_ring` has set it, with more options."""
     backend: Any = task_backends["process"]
-    options = backend.options | {"ADMIN_ARGUMENTS": True}
-    params = {"BACKEND": "django_tasks_local.ProcessPoolBackend", "OPTIONS": options}
-    return override_settings(TASKS=TASKS | {"process": params})
+    return TASKS | {"process": {"BACKEND": PROCESS, "OPTIONS": backend.options | options}}
 
 
 def test_arguments_are_hidden(site_ring: Callable[[], Ring], client: Client) -> None:
@@ -191,7 +190,7 @@ def test_arguments_are_hidden(site_ring: Callable[[], Ring], client: Client) -> 
     done = succeeded(ring, "the value", (("the argument",), {"name": "other"}))
     hidden = page(client, change(done))
     assert "ADMIN_ARGUMENTS" in hidden
-    with shown_arguments():
+    with override_settings(TASKS=with_options(ADMIN_ARGUMENTS=True)):
         shown = text_of(page(client, change(done)))
     assert "1 &#x27;the argument&#x27; name &#x27;other&#x27; Returned &#x27;the value" in shown
     for text in ("the argument", "other&", "the value"):
@@ -239,8 +238,7 @@ def test_other_backends_are_left_out(site_ring: Callable[[], Ring], client: Clie
     """In a sentence each, one that does not import, too; the others are there all the same."""
     ring = site_ring()
     result_id = put(ring)
-    backend: Any = task_backends["process"]
-    params = {"BACKEND": "django_tasks_local.ProcessPoolBackend", "OPTIONS": backend.options}
+    params = with_options()["process"]
     with override_settings(TASKS={
         "default": TASKS["immediate"], "inline": TASKS["inline"],
         "broken": {"BACKEND": "no.such.Backend"}, "process": params,
@@ -254,15 +252,25 @@ def test_other_backends_are_left_out(site_ring: Callable[[], Ring], client: Clie
     assert "django_tasks_local.E004" in text
 
 
-def test_the_schedule(namespace: str, client: Client) -> None:
-    """What runs when, and that it never did; no ring is made for it."""
-    schedule = {"ping": {"task": f"{job.module_path}", "every": 30}}
-    options = {"NAMESPACE": namespace, "SCHEDULE": schedule}
-    params = {"BACKEND": "django_tasks_local.ProcessPoolBackend", "OPTIONS": options}
-    with override_settings(TASKS={"process": params}):
+def test_the_schedule(site_ring: Callable[[], Ring], client: Client) -> None:
+    """What runs when, what came of it last, how often it was left out; no ring is made for it."""
+    entry = {"ping": {"task": job.module_path, "every": 30}}
+    with override_settings(TASKS=with_options(SCHEDULE=entry)):
         text = text_of(page(client, TASKS_AT))
-    assert "Nothing was enqueued since the host started." in text
-    assert re.search(r"ping \S+\.job every 30 s \d{4}-\d\d-\d\d \S+ never 0", text)
+        assert "Nothing was enqueued since the host started." in text
+        assert re.search(r"ping \S+\.job every 30 s \d{4}-\d\d-\d\d \S+ never 0", text)
+        backend: Any = task_backends["process"]
+        assert not ring_exists(backend.spec().name)
+        ring, (ping,) = site_ring(), backend.checked_options.schedule.entries
+        ring.firing.adopt([(ping.key, ping.timing_key)], 10**18)
+        for number in range(3):
+            due = Due(ring.firing.rows()[ping.key], 10**18 + number + 1, overlap=False)
+            arguments = ring.encode(((), {}))
+            ring.firing.fire(due, META, arguments, priority=0, time_limit=0, metadata=b"{}")
+        (result_id,) = ids(page(client, f"{LIST}?status=waiting"))
+        html = page(client, TASKS_AT)
+    assert f'<a href="{change(result_id)}">2001-09-09 03:46:40</a>' in html
+    assert "2001-09-09 03:46:40 Waiting 2" in text_of(html)
 
 
 def test_live_parts(site_ring: Callable[[], Ring], client: Client) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 from django.tasks import task_backends
 from django.tasks.exceptions import TaskResultDoesNotExist
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from django_tasks_local.backends.base import LocalBackend
 from django_tasks_local.exceptions import StoreUnavailable
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
     from django_tasks_local.inspection.records import Row
     from django_tasks_local.ring import Entry, Look
 
-NOTHING = Numbers(0, 0, 0, 0, 0)
+NOTHING: Final = Numbers(0, 0, 0, 0, 0)
+_OUTCOMES: Final = {
+    "READY": gettext_lazy("Waiting"),
+    "RUNNING": gettext_lazy("Running"),
+    "SUCCESSFUL": gettext_lazy("Successful"),
+    "FAILED": gettext_lazy("Failed"),
+}
 
 
 class Staff(NamedTuple):
@@ -104,11 +111,14 @@ class ShownAlias:
         return counts.reserved_bytes, counts.segment_bytes
 
     @property
-    def schedule(self) -> list[Periodic]:
-        """Its periodic tasks."""
+    def schedule(self) -> list[tuple[Periodic, str]]:
+        """Its periodic tasks, each with what came of its last run, in a word."""
         if self.problem or isinstance(self.look, MemoryLook) or self.backend.kind == "thread":
             return []
-        return list(schedule_of(self.backend, self.look))
+        return [
+            (each, str(_OUTCOMES[each.outcome]) if each.outcome else "")
+            for each in schedule_of(self.backend, self.look)
+        ]
 
 
 def shown_aliases() -> list[ShownAlias]:
