@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from django.core.checks.registry import registry
 from django.core.management import call_command
 from django.db import connections
 from django.test import Client, override_settings
@@ -21,7 +22,7 @@ def admin_installed(database: Path | None = None) -> Iterator[None]:
     """Have the admin of tests/site/admin_settings.py, and its tables where a file is given."""
     settings = {name: getattr(admin_settings, name) for name in _NAMES}
     shared: dict[str, Any] = connections.settings["default"]
-    before = shared["NAME"]
+    before, checks = shared["NAME"], set(registry.registered_checks)
     others: dict[str, Any] = {
         "ALLOWED_HOSTS": ["*"],
         "ROOT_URLCONF": admin_settings.ROOT_URLCONF,
@@ -37,6 +38,7 @@ def admin_installed(database: Path | None = None) -> Iterator[None]:
         finally:
             connections["default"].close()
             shared["NAME"] = before
+            registry.registered_checks = checks  # those of the apps look for the apps
 
 
 def user(*permissions: str, name: str = "operator", **fields: Any) -> Any:

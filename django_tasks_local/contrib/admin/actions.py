@@ -67,9 +67,16 @@ def _cancel(alias: ShownAlias, row: Row) -> Done:
     path = harmless(row.result.task.module_path)
     if not alias.backend.cancel(row.result.id):
         return Done(path, _("Had ended already"))
+    says = _("Cancelled") if _has_ended(alias, row.result.id) else _("Asked to stop")
+    return Done(path, says, succeeded=True)
+
+
+def _has_ended(alias: ShownAlias, result_id: str) -> bool:
     assert alias.look is not None
-    has_ended = bool(alias.look.find(row.result.id).finished_at_ns)
-    return Done(path, _("Cancelled") if has_ended else _("Asked to stop"), succeeded=True)
+    try:
+        return bool(alias.look.find(result_id).finished_at_ns)
+    except TaskResultDoesNotExist:  # evicted since
+        return True
 
 
 def _retry(row: Row) -> Done:
