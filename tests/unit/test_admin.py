@@ -4,17 +4,20 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.core.management import call_command
 from django.tasks import task_backends
 from django.test import Client, override_settings
+from django.utils import timezone
 
 from django_tasks_local import wait_finished
 from django_tasks_local.backends import thread
+from django_tasks_local.contrib.admin.aliases import ShownAlias
 from django_tasks_local.contrib.admin.apps import check_admin
+from django_tasks_local.inspection.looks import Numbers
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.pool import connections as sites
 from django_tasks_local.ring import Due, Ring, ring_exists
@@ -226,7 +229,12 @@ def test_threads(client: Client) -> None:
         assert not [key for key in thread._pools if key[3] == "thread"]
         result = add.using(backend="thread").enqueue(7)
         wait_finished(result, 10)
-        assert ids(page(client, f"{LIST}?alias=thread")) == [result.id]
+        later = add.using(backend="thread", run_after=timezone.now() + timedelta(hours=1)).enqueue(
+            8
+        )
+        numbers = ShownAlias("thread", backend).numbers
+        assert numbers == Numbers(running=0, waiting=0, deferred=1, failed=0, successful=1)
+        assert ids(page(client, f"{LIST}?alias=thread")) == [later.id, result.id]
         assert "in this web process" in page(client, change(result.id))
     finally:
         backend.close()
