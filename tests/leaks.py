@@ -21,8 +21,7 @@ from tests import support
 GRACE_S: Final = 10.0
 # Started by multiprocessing on demand, and kept by it until this process ends.
 KEPT: Final = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
-# What stays over many tests: marks of processes, and names of objects.
-lasting_marks: set[str] = set()
+# The names of objects that stay over many tests.
 lasting_objects: set[str] = set()
 
 
@@ -100,6 +99,6 @@ def our_pids(among: Iterable[int]) -> list[int]:
     pids.update(support.descendants_of(os.getpid(), among))
     for site in support.Site.running:
         pids.difference_update(site.pids())
-    for mark in lasting_marks:
-        pids.difference_update(support.marked_pids(mark, pids))
+    for held in support.HELD:
+        pids.difference_update(held(pids))
     return [pid for pid in sorted(pids) if not any(k in support.command_of(pid) for k in KEPT)]

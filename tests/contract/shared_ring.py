@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from typing import Any, Final
 from uuid import uuid4
 
@@ -11,8 +12,8 @@ from django.test import override_settings
 
 from django_tasks_local import results
 from django_tasks_local.ring import Look, Role, ring_name
-from tests.leaks import lasting_marks, lasting_objects, objects_of, our_pids, remove_objects
-from tests.support import MARK, all_pids, command_of, describe, end, marked_pids, wait_for
+from tests.leaks import lasting_objects, objects_of, our_pids, remove_objects
+from tests.support import HELD, MARK, all_pids, command_of, describe, end, marked_pids, wait_for
 from tests.tasks import nothing
 
 OPTIONS_VARIABLE: Final = "DTL_TESTS_OPTIONS"  # read by tests/settings.py, in pools too
@@ -60,7 +61,7 @@ class SharedRing:
             with self._settings():
                 backend: Any = task_backends["process"]
                 backend.site().close()
-            lasting_marks.remove(self._mark)
+            HELD.remove(self._held)
             end_pools()
             remove_objects(self._namespace)
             lasting_objects.difference_update(objects_of("process", self._namespace))
@@ -71,7 +72,7 @@ class SharedRing:
         lasting_objects.update(objects_of("process", self._namespace))
         run = os.environ[MARK]
         self._mark = os.environ[MARK] = f"{run}.{uuid4().hex[:8]}"
-        lasting_marks.add(self._mark)
+        HELD.append(self._held)
         os.environ[OPTIONS_VARIABLE] = json.dumps(self.options())
         try:
             with self._settings():
@@ -80,6 +81,9 @@ class SharedRing:
         finally:
             os.environ[MARK] = run
         self._pools = self._found_pools()
+
+    def _held(self, among: Iterable[int]) -> list[int]:
+        return marked_pids(self._mark, among)
 
     def _settings(self) -> override_settings:
         process = settings.TASKS["process"] | {"OPTIONS": self.options()}

@@ -57,8 +57,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("execution",),
     ("pool",),
     ("backends",),
-    ("test",),
-    ("management", "apps", ""),
+    ("inspection", "test"),
+    ("contrib.admin", "management", "apps", ""),
 )
 # The rest of the package sees the ring through its door.
 RING, DOOR = "ring", {"ring"}
