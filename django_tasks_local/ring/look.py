@@ -1,7 +1,6 @@
 """What is in a ring, seen without its lock and without a trace: for people and for monitors."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from time import sleep
 from typing import Final, NamedTuple
@@ -104,12 +103,10 @@ class Look:
         which = at.H_TICK, at.H_RUNNING, at.H_UNFINISHED, at.H_FINISHED, at.H_EVICTED, at.H_EXPIRED
         return tuple(words[each] for each in which)
 
-    def tally(self) -> Counter[TaskResultStatus]:
-        """Return how many records there are of each status, expired ones among them.
-
-        It reads one byte of each commit word: 0.1 ms for 10,000 slots.
-        """
-        return Listing(self._table, self._reader).tally()
+    def failures(self) -> int:
+        """Return how many of the finished tasks have failed; some of them may have expired."""
+        failed = [s for s, status in STATUSES.items() if status is TaskResultStatus.FAILED]
+        return Listing(self._table, self._reader).count(failed)
 
     def schedule(self) -> dict[int, Row]:
         """Return the rows of the schedule by the numbers of their entries' names."""

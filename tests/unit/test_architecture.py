@@ -32,7 +32,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("store", "attempts", "timings"),
     ("retrying", "schedules", "task_connections", "unique"),
-    ("options", "own_backend", "policies", "stopping", "waiting"),
+    ("options", "own_backend", "policies", "policy_checks", "stopping", "waiting"),
     ("ring.door", "ring.format"),
     ("ring.shm",),
     ("ring.records",),
@@ -66,8 +66,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("execution",),
     ("pool",),
     ("backends",),
-    ("test",),
-    ("management", "apps", ""),
+    ("inspection", "test"),
+    ("contrib.admin", "management", "apps", ""),
     ("views",),
 )
 # The rest of the package sees the ring through its door.

@@ -8,7 +8,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import counted, listed
-from django_tasks_local.harmless import harmless
+from django_tasks_local.inspection.text import harmless
 
 from ._aliases import ring_of
 

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from django_tasks_local.backends.process import ProcessPoolBackend
-from django_tasks_local.harmless import harmless
+from django_tasks_local.inspection.text import harmless
 from django_tasks_local.pool import project
 from django_tasks_local.ring import survey_rings
 

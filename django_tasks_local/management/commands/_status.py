@@ -7,7 +7,7 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandParser
 
 from django_tasks_local.backends.process import ProcessPoolBackend
-from django_tasks_local.harmless import harmless
+from django_tasks_local.inspection.text import harmless
 from django_tasks_local.ring import Look, PoolState, Role
 from django_tasks_local.store import task_path
 

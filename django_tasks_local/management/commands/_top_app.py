@@ -18,8 +18,8 @@ from textual.widgets import DataTable, Footer, Input, Static, Tabs
 from textual.widgets import Tab as TabLabel
 
 from django_tasks_local.backends.process import ProcessPoolBackend
+from django_tasks_local.inspection.text import cut, cut_left
 
-from ._text import cut, cut_left
 from ._top_screens import Details, Question
 from ._top_tables import COLUMNS, ROWS, Column, Line, Picture, Tab, Tables
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from enum import Enum
 from heapq import nlargest
 from tempfile import TemporaryFile
@@ -23,7 +24,10 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import LocalTasksError, StoreUnavailable
-from django_tasks_local.harmless import harmless
+from django_tasks_local.inspection.looks import numbers_of
+from django_tasks_local.inspection.records import Row, duration_s, error_line, latest_ns
+from django_tasks_local.inspection.schedule import schedule_of
+from django_tasks_local.inspection.text import clock, harmless, span
 from django_tasks_local.listing import select
 from django_tasks_local.moments import unix_ns
 from django_tasks_local.pool.process_memory import resident_bytes
@@ -32,9 +36,6 @@ from django_tasks_local.ring import Found, Look, PoolState, Role
 from . import _show
 from ._cancel import cancelled
 from ._no_ring import no_ring
-from ._records import Row, duration_s, error_line, latest_ns
-from ._schedule import described_schedule
-from ._text import clock, span
 
 # At most so many rows: what is older is found by a filter.
 ROWS: Final = 200
@@ -144,12 +145,15 @@ class Tables:
                 look = Look.into(backend.spec().name, alias)
                 numbers[Tab.SCHEDULE] += len(backend.checked_options.schedule.entries)
                 if tab is Tab.SCHEDULE:
-                    found += ((-n, line) for n, line in enumerate(self._schedule(backend)))
+                    found += ((-n, line) for n, line in enumerate(self._schedule(backend, look)))
                 if look is None:
                     heads.append(f"{harmless(alias)}: {no_ring(backend)}")
                     continue
-                tally = look.tally()
-                numbers.update({each: tally[each.value] for each in Tab if each.value})
+                there = numbers_of(look)
+                numbers[Tab.RUNNING] += there.running
+                numbers[Tab.WAITING] += there.waiting + there.deferred
+                numbers[Tab.FAILED] += there.failed
+                numbers[Tab.FINISHED] += there.successful
                 heads.append(self._head(alias, look))
                 found += self._lines(alias, look, tab, limit=None if needle else ROWS + 1)
             except (StoreUnavailable, ImproperlyConfigured) as error:
@@ -257,13 +261,15 @@ class Tables:
                 cells = _when(place), path, span(duration_s(result) or 0.0)
             yield place, Line(f"{alias} {result.id}", alias, result.id, cells)
 
-    def _schedule(self, backend: ProcessPoolBackend) -> Iterator[Line]:
-        for name, facts in described_schedule(backend).items():
+    def _schedule(self, backend: ProcessPoolBackend, look: Look | None) -> Iterator[Line]:
+        for each in schedule_of(backend, look):
+            name = each.entry.name
             cells = (
-                self._path(backend.alias, name), harmless(facts["when"]), _short(facts["next"]),
-                _short(facts["last"]), facts["outcome"] or "",
+                self._path(backend.alias, name), harmless(each.when), _short(each.next_at),
+                _short(each.last_at), each.outcome or "",
             )  # fmt: skip
-            yield Line(f"{backend.alias} {name}", backend.alias, facts["id"] or "", cells)
+            key = f"{backend.alias} {name}"
+            yield Line(key, backend.alias, each.result_id or "", cells)
 
     def _path(self, alias: str, path: str) -> str:
         return harmless(f"{alias}: {path}" if self._several else path)
@@ -292,6 +298,6 @@ def _when(ns: int) -> str:
     return text[11:] if text[:10] == today[:10] else text[5:16]
 
 
-def _short(moment: str | None) -> str:
-    """Return a moment in ISO 8601 without its seconds and its zone, which the times name."""
-    return moment[:16].replace("T", " ") if moment else ""
+def _short(moment: datetime | None) -> str:
+    """Return a moment without its seconds and its zone, which the times name."""
+    return moment.strftime("%Y-%m-%d %H:%M") if moment else ""

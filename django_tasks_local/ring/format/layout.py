@@ -63,6 +63,7 @@ H_MAX_TASKS: Final = 36
 H_WORKER_MEMORY: Final = 37
 H_TASK_MEMORY: Final = 38
 H_KEYED: Final = 39  # unfinished records that have a key
+H_QUEUED: Final = 40  # not 0: a process may be waiting for the mutex
 H_CODES: Final = 64  # the table of codes
 
 # Eight: releases whose processes, or unfinished tasks, are there at the same time.

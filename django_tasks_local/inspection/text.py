@@ -9,7 +9,7 @@ from django.core.management.base import OutputWrapper
 from django.tasks.base import TaskError
 from django.utils import timezone
 
-from django_tasks_local.harmless import harmless
+from django_tasks_local.harmless import harmless as harmless
 
 COLUMNS: Final = 80
 _CUT: Final = "..."
