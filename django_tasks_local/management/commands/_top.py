@@ -30,7 +30,7 @@ def run(command: BaseCommand, backends: list[ProcessPoolBackend], **options: Any
         if (error.name or "").partition(".")[0] in ("textual", "rich"):
             raise CommandError(_EXTRA) from error
         raise
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         raise CommandError(
             "local_tasks top needs a terminal. Elsewhere, use `local_tasks status`, `list` and "
             "`show`, with --json, too."

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import ClassVar, Final
 
+from django.tasks.exceptions import TaskResultDoesNotExist
 from rich.text import Text
 from textual import work
 from textual.app import App, ComposeResult
@@ -165,6 +166,8 @@ class Top(App[None]):
             self._look_after = self._looked + min(took_s / SHARE, LONGEST_PAUSE_S)
             if (tab, needle) == (self._tab, self._needle) and self.screen_stack:
                 self._show(picture)
+        except TaskResultDoesNotExist:
+            self._pulse = None  # it was evicted while it was read: the next tick looks again
         finally:
             self._looking = False
 
@@ -302,6 +305,8 @@ class Top(App[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Return whether a key means anything here: over a table lie details, or a question."""
+        if not self.screen_stack:  # it ends
+            return False
         if action in ("filter", "tab") and isinstance(self.focused, Input):
             return False  # it is a character of the filter
         if isinstance(self.screen, Question):

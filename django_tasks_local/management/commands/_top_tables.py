@@ -138,6 +138,9 @@ class Tables:
         Args:
             tab: The table whose rows are wanted.
             needle: Only rows that have this text; "": all.
+
+        Raises:
+            TaskResultDoesNotExist: One was evicted while it was read: look again.
         """
         heads, numbers, found = [], Counter[Tab](), list[tuple[int, Line]]()
         for alias, backend in self._backends.items():
@@ -177,8 +180,10 @@ class Tables:
         try:
             row = _show.find([self._backends[line.alias]], line.result_id)
             return "\n".join(_show.lines(row, arguments=arguments, how="a shows them"))
-        except (CommandError, StoreUnavailable, ImproperlyConfigured) as error:
-            return str(error)
+        except (
+            CommandError, StoreUnavailable, ImproperlyConfigured, TaskResultDoesNotExist,
+        ) as error:  # fmt: skip
+            return harmless(str(error))
 
     def cancel(self, line: Line) -> str:
         """Cancel a task, and return what that has done."""
