@@ -40,7 +40,7 @@ class Losses:
         self._mutex = mutex
 
     def may_be_there(self, share: at.Share) -> bool:
-        """Return whether a share may have losses to announce (no lock; some 50 ns for none)."""
+        """Return whether a share may have losses to announce (no lock)."""
         words = self._words
         if words[at.H_UNTOLD + share[0]]:
             return True
