@@ -4,6 +4,7 @@ The model is small: a task that has ended has what follows such an end, once; ot
 """
 
 import os
+import random
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -12,154 +13,142 @@ from uuid import uuid4
 
 import pytest
 from django.tasks import TaskResultStatus
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
-from django_tasks_local.ring import Limits, Role, ring_name, unlink_objects
+from django_tasks_local.ring import Limits, Ring, Role, ring_name, unlink_objects
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.records.listing import Listing
 from django_tasks_local.ring.records.reader import STATUSES, Found
 from django_tasks_local.ties import NOTHING, FollowUp, Ties
 from tests import rings as peers
-from tests.model.draws import interruptions
 from tests.model.faults import Fault, attach_with_faults
 from tests.rings import Peer
 
 # 2 workers, 46 slots.
 LIMITS: Final = Limits(2, 6, 40, 512, at.COLUMNS_AT + 63_096)
-EXAMPLES: Final = int(os.environ.get("DTL_MODEL_EXAMPLES", "25"))
-pytestmark = pytest.mark.time_limit(420 + EXAMPLES)
-
-META: Final = b"tests.tasks:nothing"
-sizes = st.sampled_from([0, 0, 100, 300, 600, 1500])
-places = st.sampled_from([NOTHING, 0, 0, 1, 2])
+EXAMPLES: Final = int(os.environ.get("DTL_MODEL_EXAMPLES", "20"))
+STEPS: Final = 150
+GROUP, META = "g", b"tests.tasks:nothing"
 
 
-class TiesMachine(RuleBasedStateMachine):
-    """One ring, and its tasks by their ids: of which each has said what follows it."""
+class Machine:
+    """One ring, and what has ended in it."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, seed: int) -> None:
+        self.draw = random.Random(seed)
         self.name = ring_name("ties", uuid4().hex)
+        self.ring, self.faults = attach_with_faults(self.name, LIMITS)
         self.claims: dict[str, Any] = {}
         self.ended: set[str] = set()
-        self.peers: list[Peer] = []
 
-    @initialize()
-    def attach(self) -> None:
-        self.ring, self.faults = attach_with_faults(self.name, LIMITS)
-
-    def teardown(self) -> None:
-        for peer in self.peers:
-            peer.kill()
-        unlink_objects(self.name)
-
-    def interrupted(self, writes: int, operation: Callable[[], object]) -> bool:
-        """Does an operation; True where it was interrupted at the given write."""
-        self.faults.arm(writes)
-        try:
+    def interrupted(self, operation: Callable[[], object]) -> None:
+        """Does an operation, half of the time to one of its writes only."""
+        self.faults.arm(self.draw.choice((0, self.draw.randint(1, 80))))
+        with suppress(Fault):
             operation()
-        except Fault:
-            return True
-        finally:
-            self.faults.arm(0)
-        return False
+        self.faults.arm(0)
+
+    def size(self) -> int:
+        """Bytes that fit a head slot, or not."""
+        return self.draw.choice((0, 0, 100, 300, 600, 1500))
+
+    def place(self) -> int:
+        """What follows."""
+        return self.draw.choice((NOTHING, 0, 0, 1, 2))
 
     def records(self) -> list[Found]:
         """All of them."""
         return list(Listing(self.ring._table, self.ring._reader).records(list(STATUSES)))
 
-    @rule(data=st.data(), size=sizes, fault=interruptions, plain=st.booleans())
-    def enqueue(self, data: st.DataObject, size: int, fault: int, plain: bool) -> None:
-        """A task with a plan of up to three others, each with arguments of some size."""
+    def enqueue(self) -> None:
+        """A task with a plan of three others, or a plain one."""
         plan = tuple(
             FollowUp(
                 META + b"%d" % number,
-                self.ring.encode(((os.urandom(data.draw(sizes)),), {})) if number else None,
-                0, number, data.draw(places), data.draw(places),
+                self.ring.encode(((bytes(self.size()),), {})) if number else None,
+                0, number, self.place(), self.place(),
             )
             for number in range(3)
         )  # fmt: skip
-        ties = Ties("g", "", data.draw(places), data.draw(places), plan)
-        arguments = self.ring.encode(((os.urandom(size),), {}))
+        ties = Ties(GROUP, "", self.place(), self.place(), plan)
+        arguments = self.ring.encode(((bytes(self.size()),), {}))
         put = partial(self.ring.enqueue, META, arguments, priority=0, due_ns=0)
         with suppress(QueueFull, PayloadTooLarge):
-            self.interrupted(fault, partial(put, ties=None if plain else ties))
+            self.interrupted(partial(put, ties=self.draw.choice((None, ties))))
+        self.faults.arm(0)
 
-    @precondition(lambda self: len(self.claims) < 2)
-    @rule()
     def claim(self) -> None:
         """This process takes the next one."""
-        claim = self.ring.claim()
-        if claim is not None:
+        if len(self.claims) < LIMITS.max_workers and (claim := self.ring.claim()) is not None:
             self.claims[claim.result_id] = claim
 
-    @precondition(lambda self: self.claims)
-    @rule(data=st.data(), size=sizes, successful=st.booleans(), fault=interruptions)
-    def finish(self, data: st.DataObject, size: int, successful: bool, fault: int) -> None:
-        """It ends, with a small error where its outcome has no room."""
-        result_id = data.draw(st.sampled_from(sorted(self.claims)))
-        claim = self.claims[result_id]
+    def finish(self) -> None:
+        """One ends, with a small error where its outcome has no room."""
+        if self.claims:
+            result_id = self.draw.choice(sorted(self.claims))
+            self.interrupted(partial(self._finish, self.claims[result_id]))
+            if self.ring.get(result_id).finished_at_ns:
+                del self.claims[result_id]
 
-        def operation() -> None:
-            try:
-                self.ring.finish(claim, successful=successful, outcome=self.ring.encode("x" * size))
-            except PayloadTooLarge:
-                self.ring.finish(claim, successful=False, outcome=self.ring.encode("x" * 300))
+    def _finish(self, claim: Any) -> None:
+        outcome, successful = self.ring.encode("x" * self.size()), self.draw.random() < 0.5
+        try:
+            self.ring.finish(claim, successful=successful, outcome=outcome)
+        except PayloadTooLarge:
+            self.ring.finish(claim, successful=False, outcome=self.ring.encode("x" * 300))
 
-        self.interrupted(fault, operation)
-        if self.ring.get(result_id).finished_at_ns:
-            del self.claims[result_id]
-
-    @rule(data=st.data(), fault=interruptions)
-    def cancel(self, data: st.DataObject, fault: int) -> None:
+    def cancel(self) -> None:
         """One that waits is taken out."""
-        waiting = [each for each in self.records() if each.state == at.READY]
-        if waiting:
-            result_id = data.draw(st.sampled_from(waiting)).result_id
-            self.interrupted(fault, lambda: self.ring.cancel(result_id, running=False))
+        if waiting := [each.result_id for each in self.records() if each.state == at.READY]:
+            result_id = self.draw.choice(waiting)
+            self.interrupted(lambda: self.ring.cancel(result_id, running=False))
 
-    @precondition(lambda self: not self.claims)
-    @rule(fault=interruptions)
-    def lose(self, fault: int) -> None:
+    def lose(self) -> None:
         """Another process claims one, and dies; this one settles that."""
-        peer = Peer(lambda: type(self.ring)(self.name, "ties", LIMITS, Role.WORKER))
-        peer.result()
-        peer.do(peers.claim)
-        peer.kill()
-        self.interrupted(fault, self.ring.upkeep.settle_dead)
-        self.ring.upkeep.settle_dead()
+        if not self.claims:
+            peer = Peer(lambda: Ring(self.name, "ties", LIMITS, Role.WORKER))
+            peer.result()
+            peer.do(peers.claim)
+            peer.kill()
+            self.interrupted(self.ring.upkeep.settle_dead)
+            self.ring.upkeep.settle_dead()
 
-    @invariant()
-    def what_follows(self) -> None:
+    def step(self) -> None:
+        """Does one of these."""
+        operations = [self.enqueue] * 5 + [self.claim, self.finish] * 4 + [self.cancel, self.lose]
+        self.draw.choice(operations)()
+        self.compare()
+
+    def compare(self) -> None:
         """What follows an end is there as soon as that is, and nothing else."""
         self.ring.attachment.become(Role.SITE)  # whatever an interruption has left
         assert self.ring.upkeep.check() == []
         records = {each.result_id: each for each in self.records()}
-        after: dict[str, list[Found]] = {}
+        after: dict[str, list[bytes]] = {}
         for each in records.values():
-            after.setdefault(each.ties.after, []).append(each)
+            after.setdefault(each.ties.after, []).append(each.meta)
         for result_id, each in records.items():
             followers = after.get(result_id, [])
             if not each.finished_at_ns:
                 assert followers == []
-                continue
-            successful = each.status is TaskResultStatus.SUCCESSFUL
-            expected = each.ties.next(successful=successful)
-            if result_id not in self.ended:  # since the last look: it cannot be evicted again yet
+            elif result_id not in self.ended:  # since the last look: nothing was evicted since
                 self.ended.add(result_id)
-                wanted = [expected.meta] if expected else []
-                assert [found.meta for found in followers] == wanted
-            assert len(followers) <= (expected is not None)
+                successful = each.status is TaskResultStatus.SUCCESSFUL
+                expected = each.ties.next(successful=successful)
+                assert followers == ([expected.meta] if expected else [])
+            else:
+                assert len(followers) <= 1
         unfinished = [key for key, each in records.items() if not each.finished_at_ns]
-        tied = [key for key in unfinished if records[key].ties.group == "g"]
-        assert sorted(self.ring.unfinished_in("g")) == sorted(tied)
+        tied = [key for key in unfinished if records[key].ties.group == GROUP]
+        assert sorted(self.ring.unfinished_in(GROUP)) == sorted(tied)
 
 
-TestTies = TiesMachine.TestCase
-TestTies.settings = settings(
-    max_examples=EXAMPLES, stateful_step_count=30, deadline=None, phases=(Phase.generate,),
-    suppress_health_check=list(HealthCheck),
-)  # fmt: skip
+@pytest.mark.parametrize("seed", range(EXAMPLES))
+def test_what_follows(seed: int) -> None:
+    """Whatever is interrupted, each end has what follows it, and the ring has room for that."""
+    machine = Machine(seed)
+    try:
+        for _ in range(STEPS):
+            machine.step()
+    finally:
+        unlink_objects(machine.name)
