@@ -20,7 +20,6 @@ from .format.head import (
     OUTCOME_END,
     S_ARGUMENTS_BYTES,
     S_GENERATION,
-    S_HISTORY_CHAIN,
     S_META_BYTES,
     S_METADATA_CHAIN,
     S_OUTCOME_BYTES,
@@ -335,8 +334,7 @@ class _Records:
         if at.RUNNING <= state <= at.FAILED and (chain := words[head + S_OUTCOME_CHAIN]):
             size = words[head + S_OUTCOME_BYTES]
             wanted.append((chain, size, state != at.RUNNING))
-        history = words[head + S_HISTORY_CHAIN]
-        if words[head + S_METADATA_CHAIN] or history or words[head + S_TIES_CHAIN]:
+        if any(words[head + S_METADATA_CHAIN : head + S_TIES_CHAIN + 1].tolist()):  # neighbours
             wanted += self._blocks(slot, state, word)
         used[slot] = 1
         if not wanted:  # as most are
