@@ -25,6 +25,7 @@ from django_tasks_local import (
     wait_group,
 )
 from django_tasks_local.following import find_follow_up
+from django_tasks_local.test import captured_tasks, run_waiting
 from tests import tied_tasks as tied
 from tests.contract.conftest import INLINE_TOO, Bench, finished
 from tests.support import LONG_TIMEOUT, wait_for
@@ -272,3 +273,17 @@ def test_the_list_of_a_group(bench: Bench, capsys: pytest.CaptureFixture[str]) -
     text = capsys.readouterr().out
     assert shown.id in text
     assert hidden.id not in text
+
+
+@pytest.mark.parametrize("bench", ["inline"], indirect=True)
+def test_follow_ups_in_tests(bench: Bench) -> None:
+    """They run where the task ends: inside `enqueue`, `run_waiting` or a wait, and not before."""
+    late = bench.on(tied.work, run_after=timedelta(hours=1)).enqueue()
+    assert [each.id for each in run_waiting()] == [late.id]
+    assert len(results(bench.alias, status=SUCCESSFUL)) == 3
+    with captured_tasks(run=False) as captured:
+        first = bench.enqueue(tied.work)
+        run_waiting()
+        (waiting,) = results(bench.alias, status=TaskResultStatus.READY)
+        assert waiting.after == first.id
+    assert [each.id for each in captured] == [first.id]
