@@ -57,7 +57,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("execution",),
     ("pool",),
     ("backends",),
-    ("test",),
+    ("test", "contrib"),
     ("management", "apps", ""),
 )
 # The rest of the package sees the ring through its door.
