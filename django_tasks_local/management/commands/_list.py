@@ -37,6 +37,7 @@ def add_arguments(parser: CommandParser) -> None:
     )  # fmt: skip
     parser.add_argument("--queue", metavar="NAME", help="only tasks of this queue")
     parser.add_argument("--task", metavar="PATH", help="only the task with this import path")
+    parser.add_argument("--group", metavar="NAME", help="only tasks of this group")
     parser.add_argument(
         "--limit", type=_number, default=_LIMIT, metavar="N", help="how many; 0: all"
     )
@@ -45,7 +46,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(
     command: BaseCommand, backends: list[ProcessPoolBackend], *, status: list[str] | None,
-    queue: str | None, task: str | None, limit: int, json: bool, **_: Any,
+    queue: str | None, task: str | None, group: str | None, limit: int, json: bool, **_: Any,
 ) -> None:  # fmt: skip
     """Print the tasks that are asked for; which aliases cannot be shown goes to standard error.
 
@@ -53,7 +54,7 @@ def run(
         StoreUnavailable: A ring cannot be used.
         ImproperlyConfigured: The options of an alias are wrong.
     """
-    found, more = newest(backends, status=status, queue=queue, task=task, limit=limit)
+    found, more = newest(backends, status=status, queue=queue, task=task, group=group, limit=limit)
     for line in objects(found) if json else lines(found, more=more, several=len(backends) > 1):
         write(command.stdout, line)
     for alias, kind in foreign_aliases().items():
@@ -62,7 +63,7 @@ def run(
 
 def newest(
     backends: Iterable[ProcessPoolBackend], *, status: list[str] | None, queue: str | None,
-    task: str | None, limit: int,
+    task: str | None, group: str | None = None, limit: int,
 ) -> tuple[list[Row], bool]:  # fmt: skip
     """Return the tasks, newest first, and whether there are more.
 
@@ -74,12 +75,13 @@ def newest(
         status: Which statuses; ``None``: all.
         queue: Of which queue; ``None``: of all.
         task: Of the task with which import path; ``None``: of all.
+        group: Of which group; ``None``: of all.
         limit: At most so many; 0: all.
 
     Raises:
         StoreUnavailable: A ring cannot be used.
     """
-    found = list(_found(backends, status, queue, task, limit + 1 if limit else None))
+    found = list(_found(backends, status, queue, task, group, limit + 1 if limit else None))
     if not limit:
         return sorted(found, key=latest_ns, reverse=True), False
     return nlargest(limit, found, key=latest_ns), len(found) > limit
@@ -116,7 +118,7 @@ def objects(rows: list[Row]) -> Iterator[str]:
 
 def _found(
     backends: Iterable[ProcessPoolBackend], status: list[str] | None, queue: str | None,
-    task: str | None, limit: int | None,
+    task: str | None, group: str | None, limit: int | None,
 ) -> Iterator[Row]:  # fmt: skip
     wanted = frozenset(map(TaskResultStatus, status or TaskResultStatus.values))
     for backend in backends:
@@ -124,12 +126,12 @@ def _found(
         if look is None:
             continue
         # What waits comes in the order in which it will run, the others come the newest first.
-        for group, at_most in ((_RUNNING, limit), (_ENDED, limit), (_READY, None)):
-            if not group & wanted:
+        for several, at_most in ((_RUNNING, limit), (_ENDED, limit), (_READY, None)):
+            if not several & wanted:
                 continue
             for result in select(
-                look.listed, backend.alias, status=group & wanted, queue_name=queue, task=task,
-                limit=at_most,
+                look.listed, backend.alias, status=several & wanted, queue_name=queue, task=task,
+                group=group, limit=at_most,
             ):  # fmt: skip
                 yield Row(result, look.is_orphan(result.snapshot))
 

@@ -59,6 +59,7 @@ H_MAX_TASKS: Final = 36
 H_WORKER_MEMORY: Final = 37
 H_TASK_MEMORY: Final = 38
 H_KEYED: Final = 39  # unfinished records that have a key
+H_HANDOVER: Final = 40  # slots that are kept for follow-ups: what the largest of them needs
 H_CODES: Final = 64  # the table of codes
 
 # Eight: releases whose processes, or unfinished tasks, are there at the same time.
@@ -152,6 +153,9 @@ LEAVES_QUEUE: Final = 1 << 63
 FREE, WRITING, READY, RUNNING, SUCCESSFUL, FAILED, LOST, CHAIN = range(8)
 UNFINISHED: Final = frozenset({WRITING, READY, RUNNING})
 FINISHED: Final = frozenset({SUCCESSFUL, FAILED, LOST})
+# In place of an owner, in the word of a record that has ended: what follows it is still to be made
+# READY. Only inside the mutex.
+DUE: Final = 1
 # A CHAIN word names its head slot and the low bits of the head's generation.
 CHAIN_SLOT_SHIFT: Final = 32
 CHAIN_GENERATION_MASK: Final = (1 << CHAIN_SLOT_SHIFT) - 1

@@ -1,6 +1,5 @@
 """Reading records without the lock."""
 
-import math
 import pickle
 from functools import partial
 from typing import Any, NoReturn
@@ -13,7 +12,6 @@ from django_tasks_local.exceptions import ArgumentsDropped, StoreUnavailable, Wo
 from django_tasks_local.progress import Progress
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.head import (
-    PROGRESS,
     PROGRESS_BYTES,
     Head,
     inline_arguments,
@@ -26,11 +24,14 @@ from django_tasks_local.ring.format.head import (
 )
 from django_tasks_local.ring.format.history import decode_past
 from django_tasks_local.ring.format.ids import format_id, parse_id, slot_of_id
+from django_tasks_local.ring.format.ties import decode_ties
 from django_tasks_local.store import task_path
+from django_tasks_local.ties import NO_TIES, Ties
 
 from .attempts import current_worker, named
 from .loss import is_cancelled, loss_error, lost_error, noted_loss
 from .payload import NO_ARGUMENTS, NONE, decode
+from .progress import read_progress
 from .table import Table
 
 # What Django calls the states.
@@ -61,6 +62,7 @@ class Found:
         "_metadata",
         "_past",
         "_reader",
+        "_ties",
         "head",
         "progress",
         "raw",
@@ -87,6 +89,7 @@ class Found:
         self.raw = raw
         self.progress = progress
         self._metadata = None if head.metadata_chain else b""
+        self._ties = None if head.ties_chain else NO_TIES
 
     @property
     def state(self) -> int:
@@ -109,6 +112,13 @@ class Found:
         if self._metadata is None:
             self._metadata = self._reader.metadata(self)
         return self._metadata
+
+    @property
+    def ties(self) -> Ties:
+        """Its ties to other tasks."""
+        if self._ties is None:
+            self._ties = self._reader.ties(self)
+        return self._ties
 
     @property
     def enqueued_at_ns(self) -> int:
@@ -231,9 +241,7 @@ class Reader:
                 reported = words[(offset + size - PROGRESS_BYTES) // 8] >> 16 == head.generation
                 progress = self._progress(offset, head.generation) if reported else None
                 found = Found(self, result_id, slot, word, head, raw, progress)
-                if (head.arguments_chain or head.metadata_chain or head.history_chain) and (
-                    wrong := self._read_chained(found)
-                ):
+                if head.is_chained and (wrong := self._read_chained(found)):
                     continue
                 return found
         raise damaged(self._table, slot, wrong)
@@ -294,6 +302,19 @@ class Reader:
             self._refuse(found)
         return metadata
 
+    def ties(self, found: Found) -> Ties:
+        """Return the ties of a record.
+
+        Raises:
+            TaskResultDoesNotExist: The record was recycled since it was found.
+            StoreUnavailable: It is damaged.
+        """
+        data = self._table.ties.read(found.head.ties_chain, self._owner_word(found))
+        ties = decode_ties(data) if data else None
+        if ties is None:
+            self._refuse(found)
+        return ties
+
     def past(self, found: Found) -> Past[str]:
         """Return the earlier attempts of a record that is ours, or was found just now.
 
@@ -325,7 +346,7 @@ class Reader:
             found._past = named(past, self.alias)
         if found.head.arguments_chain:
             self.meta(found)  # the CRC of the head's request covers its meta, too
-        _ = found.metadata
+        _ = found.metadata, found.ties
         return ""
 
     def _unpickled(self, found: Found, chain: int, offset: int, size: int, table_crc: int) -> Any:
@@ -351,24 +372,12 @@ class Reader:
             path, size = task_path(self.meta(found)), found.head.arguments_bytes
             raise ArgumentsDropped(path, found.result_id, size)
 
-    def _owner_word(self, found: Found) -> int:
-        return at.chain_word(found.slot, found.word & at.GENERATION_MASK)
-
     def _progress(self, offset: int, generation: int) -> Progress | None:
         place = offset + self._size - PROGRESS_BYTES
-        for _ in range(100):
-            sequence = self._words[place // 8]
-            raw = bytes(self._bytes[place + 8 : place + PROGRESS_BYTES])
-            if sequence >> 16 != generation:
-                return None
-            if not sequence & 1 and self._words[place // 8] == sequence:
-                done, total, text = PROGRESS.unpack(raw)
-                return Progress(
-                    _plain(done),
-                    None if math.isnan(total) else _plain(total),
-                    text.rstrip(b"\0").decode(errors="replace"),
-                )
-        return None  # its writer died in the middle, or never stops
+        return read_progress(self._words, self._bytes, place, generation)
+
+    def _owner_word(self, found: Found) -> int:
+        return at.chain_word(found.slot, found.word & at.GENERATION_MASK)
 
 
 def does_not_exist(result_id: object) -> TaskResultDoesNotExist:
@@ -386,7 +395,3 @@ def damaged(table: Table, slot: int, problem: str) -> StoreUnavailable:
         path=table.segment.path,
         fix="`manage.py local_tasks check --fix` drops it and keeps what is whole",
     )
-
-
-def _plain(number: float) -> float:
-    return int(number) if number.is_integer() else number
