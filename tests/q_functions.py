@@ -1,6 +1,7 @@
 """Plain functions, which know nothing of tasks, for what comes from django-q."""
 
 import os
+import signal
 from pathlib import Path
 
 from django.tasks import task
@@ -34,6 +35,11 @@ def runs_too_long() -> None:
     """Go on until it is stopped."""
     while True:
         check_cancelled()
+
+
+def dies(path: str) -> None:
+    """Kill its own process."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def process_id() -> int:

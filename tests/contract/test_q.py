@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from functools import partial
 from math import copysign
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.test import override_settings
 from django.utils import timezone
 
+from django_tasks_local import cancel, enqueue_again, wait_group
 from django_tasks_local.contrib.q import (
+    Chain,
     async_iter,
     async_task,
     count_group,
@@ -68,11 +72,13 @@ def test_tasks(q: Bench) -> None:
     assert [each.func for each in failures()] == ["my.buggy.code"]
     assert [each.name for each in successes()] == ["takes_words", "sign", "copysign"]
     assert fetch("no such task", -1) is None
+    async_iter("math.sqrt", [4], task_name="sign", sync=True)
+    assert result("sign") == -2.0
 
     ordinary = fetch(q.enqueue(tasks.add, 1, b=2).id, WAIT_MS)
     assert ordinary is not None
     assert (ordinary.func, ordinary.args, ordinary.kwargs) == ("tests.tasks.add", (1,), {"b": 2})
-    assert len(successes()) == 3
+    assert len(successes()) == 4
 
 
 @INLINE_TOO
@@ -102,6 +108,50 @@ def test_groups_and_iterables(q: Bench) -> None:
     assert "ValueError" in mixed.result[1]
     assert result(async_iter("math.floor", []), -1) is None
 
+    chain = Chain([("math.sqrt", (16,))], group="steps")
+    assert (chain.append(math.pow, 2, 3), chain.result(), chain.current()) == (2, [], None)
+    assert chain.run() == "steps"
+    assert chain.result(WAIT_MS) == [4.0, 8.0]
+    assert [each.func for each in chain.fetch()] == ["math.sqrt", "math.pow"]
+    assert chain.current() == chain.length() == 2
+
+
+@INLINE_TOO
+def test_hooks(q: Bench, tmp_path: Path) -> None:
+    """A hook gets the task after each end, in a task of its own, which belongs to no list here."""
+    done, failed = str(tmp_path / "done"), str(tmp_path / "failed")
+    hook = q_functions.write_result
+    first = async_task(q_functions.size, done, hook=hook, group="sizes", times=2)
+    second = async_task(
+        "tests.q_functions.size", failed, hook="tests.q_functions.write_result", group="sizes",
+        task_name="fails", timeout=60, fails=True,
+    )  # fmt: skip
+    texts = [wait_for(partial(written, place)) for place in (done, failed)]
+    path = "tests.q_functions.write_result"
+    assert texts[0] == repr([first, "size", True, 2 * len(done), path])
+    assert texts[1].startswith(repr([second, "fails", False])[:-1])
+    assert f"ValueError: {failed} is none" in texts[1]
+    wait_group("sizes", q.alias, timeout=15)
+    assert (len(fetch_group("sizes")), len(successes()), len(failures())) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("bench", ["process"], indirect=True)
+def test_a_hook_after_a_death(q: Bench, tmp_path: Path) -> None:
+    """It runs although the worker was killed, and again where the task is run again by hand."""
+    place = str(tmp_path / "lost")
+    task_id = async_task(q_functions.dies, place, hook=q_functions.write_result, task_name="lost")
+    assert wait_for(lambda: written(place)).startswith(repr([task_id, "lost", False])[:-1])
+    assert "WorkerLost" in written(place)
+    Path(place).unlink()
+    again = enqueue_again(q.backend.get_result(task_id))
+    assert wait_for(lambda: written(place)).startswith(repr([again.id, "lost", False])[:-1])
+
+
+def written(place: str) -> str:
+    """What a hook has written into a file."""
+    path = Path(place)
+    return path.read_text() if path.exists() else ""
+
 
 @INLINE_TOO
 def test_a_time_limit_of_one_call(bench: Bench) -> None:
@@ -115,18 +165,24 @@ def test_a_time_limit_of_one_call(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("bench", ["thread"], indirect=True)
-def test_waiting(q: Bench) -> None:
+def test_waiting(q: Bench, tmp_path: Path) -> None:
     """There is no result before the end, and the wait for it is as long as it is said to be."""
     release = q.occupy(2)
+    place = str(tmp_path / "never")
+    never = async_task(q_functions.size, place, hook=q_functions.write_result)
+    assert cancel(never, backend=q.alias)
+    stopped = fetch(never)
+    assert stopped is not None
+    assert (stopped.success, stopped.time_taken()) == (False, 0)
     task_id = async_task("math.sqrt", 4, group="roots")
     iter_id = async_iter("math.sqrt", [4, 9])
-    assert queue_size() == 3
+    assert queue_size() == 4
     assert result(task_id) is fetch(task_id, 1) is fetch(iter_id, 1) is None
     assert fetch_group("roots", wait=1, count=1) == []
     release()
     assert result(iter_id, -1) == [2.0, 3.0]
     assert result_group("roots", wait=-1) == [2.0]
-    wait_for(lambda: queue_size() == 0)
+    assert "TaskCancelled" in wait_for(lambda: written(place))
 
 
 @pytest.mark.parametrize("bench", ["process"], indirect=True)

@@ -19,7 +19,7 @@ from django.test import override_settings
 from django_tasks_local import schedules
 from django_tasks_local.contrib import q
 from django_tasks_local.contrib.q import options
-from django_tasks_local.contrib.q.running import find, path_of
+from django_tasks_local.contrib.q.paths import find, path_of
 from django_tasks_local.contrib.q.schedules import TIMES
 from django_tasks_local.test.store import drop_stores
 from tests import q_functions
@@ -63,7 +63,7 @@ def test_what_cannot_be_called() -> None:
         with pytest.raises(InvalidTask, match="not a lambda, a function inside a function"):
             path_of(refused)
     with pytest.raises(InvalidTask, match="cannot be found again by the import path"):
-        q.async_task(inner)
+        q.async_task("math.sqrt", 4, hook=inner)  # type: ignore[arg-type]
     assert not q.successes()
 
 
@@ -102,6 +102,18 @@ def test_a_group_and_a_hook_for_an_iterable() -> None:
     with pytest.warns(UserWarning, match=r"^async_iter\((hook|group)=...\) of .* each"):
         iter_id = q.async_iter(q_functions.takes_words, [()], hook="math.floor", group="g", size=1)
     assert q.result(iter_id) == [{"size": 1}]
+
+
+def test_chains() -> None:
+    """They end with the first call that fails; options of single calls mean nothing in them."""
+    group = q.async_chain([("math.sqrt", (4,)), ("math.sqrt", (-1,)), ("math.sqrt", (9,))])
+    assert q.result_group(group) == [2.0]
+    assert q.count_group(group, failures=True) == 1
+    step = (q_functions.takes_words, (), {"size": 1, "hook": "math.floor"})
+    with pytest.warns(UserWarning, match="^hook= in a chain of django-q means nothing"):
+        assert q.result_group(q.async_chain([step], group="words")) == [{"size": 1}]
+    with pytest.raises(TypeError, match="no keyword 'size'"):
+        q.async_chain(["math.sqrt"], size=1)
 
 
 def test_a_time_limit_that_is_none() -> None:

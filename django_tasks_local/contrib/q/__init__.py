@@ -2,6 +2,7 @@
 
 from typing import Final, NoReturn
 
+from .chaining import Chain, async_chain
 from .enqueueing import async_iter, async_task
 from .objects import AsyncTask, Iter
 from .reading import (
@@ -19,8 +20,10 @@ from .task import Task
 
 __all__ = [
     "AsyncTask",
+    "Chain",
     "Iter",
     "Task",
+    "async_chain",
     "async_iter",
     "async_task",
     "count_group",

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+from django.tasks.exceptions import TaskResultDoesNotExist
+
 from django_tasks_local.bulk import enqueue_many
+from django_tasks_local.groups import in_group
 from django_tasks_local.policies import LONGEST_TIMEOUT_S, run_limits, seconds
 from django_tasks_local.waiting import wait_finished
 
 from .options import split, warn_once
-from .running import path_of, task_with
+from .paths import path_of
+from .running import task_with
 
 if TYPE_CHECKING:
     from django.tasks import TaskResult
@@ -131,26 +136,25 @@ def _enqueue(
         facts: What else is noted in the metadata of each.
     """
     hook = options.get("hook")
-    if hook is not None:
-        raise NotImplementedError("hook= cannot be used yet.")
     noted = {
         "func": path,
         "name": options["task_name"],
-        "group": options["group"],
         "hook": None if hook is None else path_of(hook),
     } | facts
     task = task_with({name: value for name, value in noted.items() if value is not None})
     pairs: list[tuple[tuple[Any, ...], dict[str, Any]]] = [(each, {}) for each in calls]
     results: list[TaskResult[..., Any]]
-    if options["timeout"] is None:
-        results = enqueue_many(task, pairs)
-    else:
-        backend: Any = task.get_backend()
-        limit = _time_limit(backend.checked_options, options["timeout"])
-        results = backend.enqueue_many(task, pairs, time_limit=limit)
+    with nullcontext() if options["group"] is None else in_group(options["group"]):
+        if options["timeout"] is None:
+            results = enqueue_many(task, pairs)
+        else:
+            backend: Any = task.get_backend()
+            limit = _time_limit(backend.checked_options, options["timeout"])
+            results = backend.enqueue_many(task, pairs, time_limit=limit)
     if options["sync"]:
         for result in results:
-            wait_finished(result)
+            with suppress(TaskResultDoesNotExist):  # it has ended, and was evicted
+                wait_finished(result)
     return [result.id for result in results]
 
 

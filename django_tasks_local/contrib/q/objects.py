@@ -18,13 +18,12 @@ _OPTIONS: Final = {*OPTIONS, *WITHOUT_MEANING}
 class AsyncTask:
     """A call of a function: its arguments, its options, and its result once it has run.
 
-    Each option of `async_task` is an attribute: ``call.group = "math"``. Whatever is changed, the
-    result is gone until `run`.
+    ``func``, ``args``, ``kwargs`` and each option of `async_task` are attributes:
+    ``call.group = "math"``. Whatever is changed, the result is gone until `run`.
 
     Attributes:
         id: Of the result; "" before the first `run`.
         started: Whether it was enqueued as it is now.
-        func, args, kwargs: What to call; the options are among ``kwargs``.
     """
 
     id: str

@@ -15,8 +15,8 @@ from django_tasks_local.listing import results
 from django_tasks_local.stopping import check_cancelled
 from django_tasks_local.waiting import CHUNK_S
 
-from .running import FACTS, PATH, q_alias
-from .task import Collated, Task
+from .running import q_alias
+from .task import Collated, Task, facts_of, is_call
 
 if TYPE_CHECKING:
     from django_tasks_local.result import LocalTaskResult
@@ -54,17 +54,19 @@ def fetch(task_id: str | UUID, wait: float = 0) -> Task | None:
     backend: Any = task_backends[q_alias()]
     parts: list[LocalTaskResult]
     try:
-        parts = [backend.get_result(name)]
+        parts, as_one = [backend.get_result(name)], False
     except TaskResultDoesNotExist:
-        parts = _calls_of(name) or _newest_named(name)
+        parts, as_one = _calls_of(name), True
+        if not parts:
+            parts, as_one = _newest_named(name), False
     try:
         for each in parts:
             each.wait_finished(deadline.left_s())
     except (TimeoutError, TaskResultDoesNotExist):
         return None
-    if not parts:
-        return None
-    return Collated(name, parts) if Task(parts[0]).group == name else Task(parts[0])
+    if as_one:
+        return Collated(name, parts)
+    return Task(parts[0]) if parts else None
 
 
 def result_group(
@@ -148,18 +150,20 @@ class _Deadline:
 def _tasks(
     status: Collection[TaskResultStatus] | None = None, *, group: str | None = None
 ) -> list[LocalTaskResult]:
-    """Return the tasks of this module, those that ended last first."""
-    found = results(q_alias(), status=status, task=PATH, limit=None)
-    return [each for each in found if group is None or Task(each).group == group]
+    """Return the calls of functions, those that ended last first."""
+    return [
+        each for each in results(q_alias(), status=status, group=group, limit=None) if is_call(each)
+    ]
 
 
 def _calls_of(iter_id: str) -> list[LocalTaskResult]:
     """Return the calls of an `async_iter`, in their order; none if one was evicted."""
     found = _tasks(group=iter_id)
-    calls = [each for each in found if each.raw_metadata[FACTS].get("calls") == len(found)]
+    calls = [each for each in found if facts_of(each).get("calls") == len(found)]
     return sorted(calls, key=lambda each: each.args[3])
 
 
 def _newest_named(name: str) -> list[LocalTaskResult]:
-    named = [each for each in _tasks() if Task(each).name == name]
+    """Return a task that is no call of an `async_iter`, or none."""
+    named = [each for each in _tasks() if Task(each).name == name and "calls" not in facts_of(each)]
     return [max(named, key=lambda each: each.enqueued_at)] if named else []

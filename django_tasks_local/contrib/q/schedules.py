@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
-from .running import path_of
+from .paths import path_of
 
 # By django-q's types. Those of fixed length count from a round time, not from the first run.
 TIMES: Final = {

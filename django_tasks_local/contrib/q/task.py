@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django.tasks import TaskResultStatus
 
-from .running import FACTS
-
 if TYPE_CHECKING:
     from django_tasks_local.result import LocalTaskResult
+
+
+# In the metadata of a task, a dict: "func", the path of its function; where it has them, "name" and
+# "hook"; and "calls", how many there are in its `async_iter`.
+FACTS: Final = "_q"
+_RUNNING: Final = "django_tasks_local.contrib.q.running"
+_PATHS: Final = (f"{_RUNNING}.run_callable", f"{_RUNNING}.run_callable_with_hook")
+
+
+def is_call(result: LocalTaskResult) -> bool:
+    """Return whether this is a call of a function: its arguments are those of `run_callable`."""
+    return result.task.module_path in _PATHS
+
+
+def facts_of(result: LocalTaskResult) -> dict[str, Any]:
+    """Return what is noted about a call; nothing for other tasks."""
+    facts: dict[str, Any] = result.raw_metadata.get(FACTS, {})
+    return facts
 
 
 class Task:
@@ -24,7 +40,7 @@ class Task:
     def __init__(self, ended: LocalTaskResult) -> None:
         """Show a result, which may also be that of any other task of this package's backends."""
         self._ended = ended
-        self._facts: dict[str, Any] = ended.raw_metadata.get(FACTS, {})
+        self._facts = facts_of(ended)
 
     @property
     def id(self) -> str:
@@ -40,7 +56,7 @@ class Task:
     @property
     def func(self) -> str:
         """The import path of the function."""
-        func: str = self._facts.get("func") or self._ended.task.module_path
+        func: str = self._facts.get("func") or self._call[0]
         return func
 
     @property
@@ -51,19 +67,24 @@ class Task:
     @property
     def group(self) -> str | None:
         """The label of the task's group."""
-        return self._facts.get("group")
+        return self._ended.group or None
 
     @property
     def args(self) -> tuple[Any, ...]:
         """The positional arguments."""
-        args = self._ended.args
-        return tuple(args[1] if self._facts else args)
+        return self._call[1]
 
     @property
     def kwargs(self) -> dict[str, Any]:
         """The keyword arguments."""
-        kwargs: dict[str, Any] = self._ended.args[2] if self._facts else self._ended.kwargs
-        return kwargs
+        return self._call[2]
+
+    @property
+    def _call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+        ended = self._ended
+        if is_call(ended):
+            return ended.args[0], ended.args[1], ended.args[2]
+        return ended.task.module_path, tuple(ended.args), ended.kwargs
 
     @property
     def result(self) -> Any:
@@ -116,6 +137,10 @@ class Collated(Task):
     def id(self) -> str:
         """What `async_iter` returned."""
         return self._id
+
+    @property
+    def group(self) -> None:
+        """None: the calls are a group of their own."""
 
     @property
     def args(self) -> tuple[Any, ...]:
