@@ -97,6 +97,20 @@ def test_keywords_without_a_meaning_warn_once(name: str) -> None:
         assert result_of(function, q_options={name: "x"}, **{name: "y"}) == {name: "y"}
 
 
+def test_caches_and_brokers_have_no_results() -> None:
+    """Who looks for results there is told so once, and finds them all the same."""
+    task_id = q.async_task("math.sqrt", 4, group="roots")
+    with pytest.warns(UserWarning, match="^cached= of django-q means nothing"):
+        assert q.result(task_id, 200, cached=True) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert q.fetch(task_id, cached=True) is not None
+        assert q.result_group("roots", wait=50, count=1, cached=True) == [2]
+        assert q.count_group("roots", cached=60) == len(q.fetch_group("roots", cached=True)) == 1
+    with pytest.warns(UserWarning, match="^broker= of django-q means nothing"):
+        assert q.queue_size(broker="redis") == 0
+
+
 def test_a_group_and_a_hook_for_an_iterable() -> None:
     """They mean nothing there, and never reach the function."""
     with pytest.warns(UserWarning, match=r"^async_iter\((hook|group)=...\) of .* each"):

@@ -15,6 +15,7 @@ from django_tasks_local.listing import results
 from django_tasks_local.stopping import check_cancelled
 from django_tasks_local.waiting import CHUNK_S
 
+from .options import WITHOUT_MEANING, warn_once
 from .running import q_alias
 from .task import Collated, Task, facts_of, is_call
 
@@ -26,18 +27,19 @@ PAUSE_S: Final = 0.05
 ENDED: Final = (TaskResultStatus.SUCCESSFUL, TaskResultStatus.FAILED)
 
 
-def result(task_id: str | UUID, wait: float = 0) -> Any:
+def result(task_id: str | UUID, wait: float = 0, cached: object = None) -> Any:
     """Return what a task returned, or the traceback of its failure; ``None`` if it has not ended.
 
     Args:
-        task_id: See `fetch`.
+        task_id: See `fetch`, as for the others.
         wait: The same.
+        cached: The same.
     """
-    task = fetch(task_id, wait)
+    task = fetch(task_id, wait, cached)
     return None if task is None else task.result
 
 
-def fetch(task_id: str | UUID, wait: float = 0) -> Task | None:
+def fetch(task_id: str | UUID, wait: float = 0, cached: object = None) -> Task | None:
     """Return a task that has ended; ``None`` if it has not, or if there is none.
 
     It does not wait for a task that does not exist: one that was evicted, say.
@@ -45,10 +47,12 @@ def fetch(task_id: str | UUID, wait: float = 0) -> Task | None:
     Args:
         task_id: As `async_task` or `async_iter` returned it; or a name, for the newest task of it.
         wait: Milliseconds to wait for the end; -1: however long it takes.
+        cached: Means nothing here.
 
     Raises:
         RuntimeError: Called inside a task, where that wait would be a deadlock.
     """
+    _warn_of(cached=cached)
     name = str(task_id)
     deadline = _Deadline(wait)
     backend: Any = task_backends[q_alias()]
@@ -70,8 +74,9 @@ def fetch(task_id: str | UUID, wait: float = 0) -> Task | None:
 
 
 def result_group(
-    group_id: str, failures: bool = False, wait: float = 0, count: int | None = None
-) -> list[Any]:
+    group_id: str, failures: bool = False, wait: float = 0, count: int | None = None,
+    cached: object = None,
+) -> list[Any]:  # fmt: skip
     """Return the results of a group's tasks that have ended, in the order of their ends.
 
     Args:
@@ -79,21 +84,25 @@ def result_group(
         failures: Whether to return the tracebacks of those that failed, too.
         wait: Milliseconds to wait until there is one, or ``count``; -1: however long it takes.
         count: So many are to be waited for; without ``wait``, however long it takes.
+        cached: Means nothing here.
     """
-    return [each.result for each in fetch_group(group_id, failures, wait, count)]
+    return [each.result for each in fetch_group(group_id, failures, wait, count, cached)]
 
 
 def fetch_group(
-    group_id: str, failures: bool = True, wait: float = 0, count: int | None = None
-) -> list[Task]:
+    group_id: str, failures: bool = True, wait: float = 0, count: int | None = None,
+    cached: object = None,
+) -> list[Task]:  # fmt: skip
     """Return the tasks of a group that have ended, in the order of their ends.
 
     Args:
-        group_id: See `result_group`.
+        group_id: See `result_group`, as for the others.
         failures: Whether to return those that failed, too.
-        wait: See `result_group`.
+        wait: The same.
         count: The same.
+        cached: The same.
     """
+    _warn_of(cached=cached)
     deadline = _Deadline(-1 if count and not wait else wait)
     while True:
         found = _tasks(group=group_id)
@@ -113,13 +122,15 @@ def fetch_group(
     return [each for each in tasks if failures or each.success]
 
 
-def count_group(group_id: str, failures: bool = False) -> int:
+def count_group(group_id: str, failures: bool = False, cached: object = None) -> int:
     """Return how many of a group's tasks have ended.
 
     Args:
-        group_id: See `result_group`.
+        group_id: See `result_group`, as for ``cached``.
         failures: Whether to count only those that failed.
+        cached: The same.
     """
+    _warn_of(cached=cached)
     wanted = (TaskResultStatus.FAILED,) if failures else ENDED
     return len(_tasks(wanted, group=group_id))
 
@@ -134,9 +145,20 @@ def failures() -> list[Task]:
     return [Task(each) for each in _tasks([TaskResultStatus.FAILED])]
 
 
-def queue_size() -> int:
-    """Return how many tasks wait on the backend, those that other code has enqueued included."""
+def queue_size(broker: object = None) -> int:
+    """Return how many tasks wait on the backend, those that other code has enqueued included.
+
+    Args:
+        broker: Means nothing here.
+    """
+    _warn_of(broker=broker)
     return len(results(q_alias(), status=TaskResultStatus.READY, limit=None))
+
+
+def _warn_of(**keywords: object) -> None:
+    for name, value in keywords.items():
+        if value:
+            warn_once(f"{name}=", WITHOUT_MEANING[name])
 
 
 class _Deadline:
