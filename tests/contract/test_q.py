@@ -92,7 +92,7 @@ def test_groups_and_iterables(q: Bench) -> None:
     assert len(result_group("modf")) == 4
     assert len(fetch_group("modf")) == len(result_group("modf", failures=True)) == 5
     assert {each.group for each in fetch_group("modf", failures=False)} == {"modf"}
-    assert result_group("none", wait=1) == []
+    assert result_group("none", wait=1) == result_group(None) == []
 
     iter_id = async_iter("math.floor", [n / 2 for n in range(20)], task_name="halves", timeout=60)
     assert result(iter_id, WAIT_MS) == [n // 2 for n in range(20)]

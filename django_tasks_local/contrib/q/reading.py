@@ -74,7 +74,7 @@ def fetch(task_id: str | UUID, wait: float = 0, cached: object = None) -> Task |
 
 
 def result_group(
-    group_id: str, failures: bool = False, wait: float = 0, count: int | None = None,
+    group_id: str | None, failures: bool = False, wait: float = 0, count: int | None = None,
     cached: object = None,
 ) -> list[Any]:  # fmt: skip
     """Return the results of a group's tasks that have ended, in the order of their ends.
@@ -90,7 +90,7 @@ def result_group(
 
 
 def fetch_group(
-    group_id: str, failures: bool = True, wait: float = 0, count: int | None = None,
+    group_id: str | None, failures: bool = True, wait: float = 0, count: int | None = None,
     cached: object = None,
 ) -> list[Task]:  # fmt: skip
     """Return the tasks of a group that have ended, in the order of their ends.
@@ -105,7 +105,7 @@ def fetch_group(
     _warn_of(cached=cached)
     deadline = _Deadline(-1 if count and not wait else wait)
     while True:
-        found = _tasks(group=group_id)
+        found = _in_group(group_id)
         ended = [each for each in found if each.is_finished]
         left_s = deadline.left_s()
         if len(ended) >= (count or 1) or left_s == 0:
@@ -122,7 +122,7 @@ def fetch_group(
     return [each for each in tasks if failures or each.success]
 
 
-def count_group(group_id: str, failures: bool = False, cached: object = None) -> int:
+def count_group(group_id: str | None, failures: bool = False, cached: object = None) -> int:
     """Return how many of a group's tasks have ended.
 
     Args:
@@ -132,7 +132,7 @@ def count_group(group_id: str, failures: bool = False, cached: object = None) ->
     """
     _warn_of(cached=cached)
     wanted = (TaskResultStatus.FAILED,) if failures else ENDED
-    return len(_tasks(wanted, group=group_id))
+    return len(_in_group(group_id, wanted))
 
 
 def successes() -> list[Task]:
@@ -173,14 +173,20 @@ def _tasks(
     status: Collection[TaskResultStatus] | None = None, *, group: str | None = None
 ) -> list[LocalTaskResult]:
     """Return the calls of functions, those that ended last first."""
-    return [
-        each for each in results(q_alias(), status=status, group=group, limit=None) if is_call(each)
-    ]
+    found = results(q_alias(), status=status, group=group, limit=None)
+    return [each for each in found if is_call(each)]
+
+
+def _in_group(
+    group_id: str | None, status: Collection[TaskResultStatus] | None = None
+) -> list[LocalTaskResult]:
+    # The group of a `Task` may be None: nothing is in that.
+    return _tasks(status, group=group_id) if group_id else []
 
 
 def _calls_of(iter_id: str) -> list[LocalTaskResult]:
     """Return the calls of an `async_iter`, in their order; none if one was evicted."""
-    found = _tasks(group=iter_id)
+    found = _in_group(iter_id)
     calls = [each for each in found if facts_of(each).get("calls") == len(found)]
     return sorted(calls, key=lambda each: each.args[3])
 
