@@ -209,7 +209,8 @@ def rebuild(table: Table) -> list[str]:
     table.schedule.complete(found.ready)
     words[at.H_TICK] = found.tick
     follow_ups = FollowUps(table)
-    words[at.H_HANDOVER] = follow_ups.largest_handover(filter(table.state, found.tied))
+    tied = filter(table.state, found.tied + found.due)
+    words[at.H_HANDOVER] = follow_ups.largest_handover(tied)
     for slot in filter(table.state, found.due):
         follow_ups.complete(slot, found.ready)
     return found.dropped

@@ -58,13 +58,6 @@ class Head(NamedTuple):
         return KEY_BYTES if self.origin & at.KEYED else 0
 
     @property
-    def is_chained(self) -> bool:
-        """Whether what a poll for the status shows lies in chains, too."""
-        return bool(
-            self.arguments_chain or self.metadata_chain or self.history_chain or self.ties_chain
-        )
-
-    @property
     def arguments_table_crc(self) -> int:
         """The CRC of the table of chained arguments."""
         return self.request_crc >> 32

@@ -71,6 +71,8 @@ class Found:
         "word",
     )
 
+    _ties: Ties
+
     def __init__(
         self,
         reader: "Reader",
@@ -89,7 +91,6 @@ class Found:
         self.raw = raw
         self.progress = progress
         self._metadata = None if head.metadata_chain else b""
-        self._ties = None if head.ties_chain else NO_TIES
 
     @property
     def state(self) -> int:
@@ -112,13 +113,6 @@ class Found:
         if self._metadata is None:
             self._metadata = self._reader.metadata(self)
         return self._metadata
-
-    @property
-    def ties(self) -> Ties:
-        """Its ties to other tasks."""
-        if self._ties is None:
-            self._ties = self._reader.ties(self)
-        return self._ties
 
     @property
     def enqueued_at_ns(self) -> int:
@@ -152,6 +146,13 @@ class Found:
         except AttributeError:  # a claim that is asked for the first time
             self._past: Past[str] = self._reader.past(self)
             return self._past
+
+    @property
+    def ties(self) -> Ties:
+        """Its ties to other tasks."""
+        if not self.head.ties_chain:
+            return NO_TIES
+        return getattr(self, "_ties", None) or self._reader.ties(self)
 
     @property
     def worker_pid(self) -> int:
@@ -241,7 +242,8 @@ class Reader:
                 reported = words[(offset + size - PROGRESS_BYTES) // 8] >> 16 == head.generation
                 progress = self._progress(offset, head.generation) if reported else None
                 found = Found(self, result_id, slot, word, head, raw, progress)
-                if head.is_chained and (wrong := self._read_chained(found)):
+                blocks = head.metadata_chain or head.history_chain or head.ties_chain
+                if (blocks or head.arguments_chain) and (wrong := self._read_chained(found)):
                     continue
                 return found
         raise damaged(self._table, slot, wrong)
@@ -337,7 +339,7 @@ class Reader:
         """Read what a poll for the status shows of a record, as far as it lies in chains.
 
         Returns:
-            What is wrong with a record that may have changed meanwhile; "" for nothing.
+            What is wrong with it, "" for nothing; it may have changed meanwhile.
         """
         if found.head.history_chain:
             past = self.past_in_numbers(found)
@@ -346,7 +348,8 @@ class Reader:
             found._past = named(past, self.alias)
         if found.head.arguments_chain:
             self.meta(found)  # the CRC of the head's request covers its meta, too
-        _ = found.metadata, found.ties
+        _ = found.metadata
+        found._ties = found.ties
         return ""
 
     def _unpickled(self, found: Found, chain: int, offset: int, size: int, table_crc: int) -> Any:
