@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 
 from .exceptions import describe
 from .naming import copy_task, encode_task, load_task
-from .policies import Policy, followed, policy_of
+from .policies import Policy, functions, policy_of
 from .schedules import Problem
 from .ties import NOTHING, FollowUp, Ties
 
@@ -155,7 +155,7 @@ def home_of(task: AnyTask) -> str:
 
 def problems(alias: str) -> Iterator[Error]:
     """Yield what is wrong with the follow-ups of an alias's tasks, as far as these are imported."""
-    for function in sorted(followed, key=lambda each: (each.__module__, each.__qualname__)):
+    for function in sorted(functions, key=lambda each: (each.__module__, each.__qualname__)):
         path = f"{function.__module__}.{function.__qualname__}"
         try:
             task: Any = import_string(path)

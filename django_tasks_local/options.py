@@ -146,6 +146,7 @@ OPTIONS: dict[str, Option] = {
     "MAX_TASK_MEMORY": Option(
         None, (int,), MIB, 1024 * GIB, "bytes", ("process",), "to let tasks grow"
     ),
+    "ADMIN_ARGUMENTS": Option(False, (), check=checked_flag, values="a bool"),  # shown or hidden
     # Periodic tasks. Threads have none: each web process would run them.
     "SCHEDULE": Option({}, (), kinds=("process",), check=schedules.checked, values="a dict"),
 }
@@ -178,6 +179,7 @@ class Options:
     max_tasks_per_worker: int | None  # None: no limit
     max_worker_memory: int | None  # bytes; None: no limit
     max_task_memory: int | None  # bytes; None: no limit
+    admin_arguments: bool  # whether the admin shows them
     schedule: Schedule  # periodic tasks
 
     @property

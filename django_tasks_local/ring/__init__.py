@@ -66,12 +66,11 @@ leads from a valid word to another, and of other damage one in 31 passes here. T
 slot is 0; only what a death leaves in chained slots of a freed record is another.
 
 The states are 0 FREE, 1 WRITING, 2 READY, 3 RUNNING, 4 SUCCESSFUL, 5 FAILED, 6 LOST and 7 CHAIN.
-Only WRITING and RUNNING have an owner; in an ended record a 1 in its place is DUE: what follows it
-is yet to be made READY, in the same hold of the lock. Tasks that are enqueued together name a
-record without a payload, their batch; all are WRITING, and they are accepted by the store that
-makes it FREE. A record is one head slot and the chains that its fields name. A CHAIN word counts
-only if it is reached from a chain of the head that it names, in that generation: a rebuild does not
-clear what a freed record has left in its chained slots.
+Only WRITING and RUNNING have an owner; 1 in its place is DUE: what follows an ended record is yet
+to be made READY, in the same hold. Tasks that are enqueued together name a record without a
+payload, their batch; all are WRITING, and they are accepted by the store that makes it FREE.
+A record is one head slot and the chains that its fields name. A CHAIN word counts only if it is
+reached from a chain of that head, in that generation: a freed record clears no chained slots.
 
 The back word of a READY record is what takes it out: in the heap its place there, in a FIFO the
 word of its lane << 32 | the slot before it, which for the first may name one that has gone.
@@ -101,7 +100,7 @@ The first eight words keep their places in every layout version.
  136  NEWEST          the most recently used
  144  CURSOR          where the next search for a free slot starts: a hint
  152  EVICTED         since the ring was made: statistics, a death may lose a count
- 160  LOST            the same
+ 160  LOST            tasks lost with their worker, likewise
  168  SERIAL          the latest attachment's number
  176  ENTRIES_USED    no entry at or above this one was ever used
  184  TEMPORARY       1: the ring of a test run
@@ -121,7 +120,11 @@ The first eight words keep their places in every layout version.
  296  WORKER_MEMORY   31 times MAX_WORKER_MEMORY
  304  TASK_MEMORY     31 times MAX_TASK_MEMORY
  312  KEYED           READY and RUNNING records that have a key, and buckets of the hash table
- 320  HANDOVER        slots that are kept for follow-ups: what the largest of them needs
+ 320  QUEUED          not 0: a process may be waiting for the mutex
+ 424  HANDOVER        slots that are kept for follow-ups: what the largest of them needs
+ 432  EXPIRED         results dropped because of RESULT_TTL or FAILURE_TTL, likewise
+ 440  KILLED          tasks ended by a kill of their worker, at a limit or cancelled, likewise
+ 448  UNTOLD          for each code: sequence of the latest loss, 0 if none is to be announced
  512  CODES           the table of codes: 8 entries of 256 bytes
 ```
 
@@ -220,7 +223,7 @@ rebuild that finds it completes the row if such a record is READY; if not, it ne
  120  OUTCOME_CHAIN   first extent of the outcome, where it does not fit here
  128  OUTCOME_CRC     goes on from CLAIM_CRC, exclusive or the state, since that is told as well;
                       in the upper half the chained outcome's table
- 136  STOP            0, or why the task is to stop: 1 << 63 | what a LOST record says
+ 136  STOP            0, or why the task is to stop: 1 << 63 | what a LOST record says; 1: TOLD
  144  METADATA_CHAIN  first extent of the metadata, 0: it has none
  152  HISTORY_CHAIN   first extent of the history of earlier attempts, 0: there were none
  160  TIES_CHAIN      first extent of the ties to other tasks, 0: there are none
@@ -246,12 +249,7 @@ rebuild that finds it completes the row if such a record is READY; if not, it ne
    0  LENGTH          of the data
    8  CRC             of the commit word of its slots, LENGTH and the upper half, begun with its
                       kind; in the upper half that of the data
-  16  the data        metadata: JSON, an object, ASCII; ties: see ``format.ties``; a history:
-  16  FIRST_STARTED   when the first attempt began, unix ns
-  24  LAST_STARTED    when the last one began
-  32  ATTEMPTS        how many there are << 32 | how many errors are kept
-  40  workers         pid << 32 | serial, of each attempt
- ...  errors          length of the class path << 32 | of the traceback, and these in UTF-8
+  16  the data        metadata: JSON, an object, ASCII; others: ``format.history``, ``format.ties``
 ```
 
 Metadata may change in any state, and any process may change it. A history has the attempts before
@@ -295,9 +293,9 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
    record, and the audit and the repair, which read everything.
 10. **Two views.** All writes are item or slice assignments to `Segment.words` and
     `Segment.bytes`: the crash tests count them, and kill at each.
-11. **Hints.** The work semaphores, CURSOR, the statistics, ENTRIES_USED, POOL_WORKERS, WANTED and
-    WAITED, and of a code all but DIGEST, RUNNABLE_UP_TO and DEFERRED may be lost or stale. Code
-    that goes by one looks at the ring after all; a process above ENTRIES_USED raises it.
+11. **Hints.** The semaphores, CURSOR, statistics, ENTRIES_USED, POOL_WORKERS, WANTED, WAITED,
+    QUEUED and UNTOLD, and of a code all but DIGEST, RUNNABLE_UP_TO and DEFERRED may be lost or
+    stale. Code that goes by one looks at the ring; a process above ENTRIES_USED raises it.
 
 ## Invariants
 
@@ -340,8 +338,8 @@ the pool of the ring, a site, or a process that asks for that very result.
 
 | Operation | killed | what is left | who repairs it |
 |---|---|---|---|
-| any | with the token, before GUARD | a semaphore at 0 | the next one goes in without, after 5 ms |
-| any | inside | GUARD is dropped by the kernel | next |
+| any | inside | GUARD is dropped by the kernel | next; one that waits looks after 5 ms |
+| | before it woke who waits | a process that nobody wakes | looks by itself, after 5 ms |
 | enqueue | before W | a FREE slot marked as used; nothing was accepted | next |
 | | after W = READY | a task in no FIFO; its caller was never told the id | next: it runs |
 | | before the wake-up | a task that nobody was woken for | the supervisor tops up |
@@ -367,6 +365,8 @@ the pool of the ring, a site, or a process that asks for that very result.
 | | after W = LOST | a finished record in a FIFO or the heap, and in no list | next: the newest |
 | | of a running one, after STOP | its pool is not woken | the pool, within a second |
 | kill | before the signal | a task that cannot be finished: STOP says why | settled: LOST |
+| tell | before STOP = TOLD | a loss that is still to be announced | the next worker that looks |
+| | after STOP = TOLD | a loss that is not announced, or only in part | nobody: at most once |
 | report | between two stores | an odd sequence word: no progress is shown | nobody needs to |
 | retry | before HISTORY_CHAIN | RUNNING by a dead entry; slots that no record reaches | settled |
 | | after HISTORY_CHAIN | RUNNING, its own attempt the last of its history | settled: READY |

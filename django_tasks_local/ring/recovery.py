@@ -10,7 +10,12 @@ from typing import Final
 from django_tasks_local.ring.records import retrying
 from django_tasks_local.ring.records.follow_ups import FollowUps
 from django_tasks_local.ring.records.holder import Holder, holder_of
-from django_tasks_local.ring.records.loss import is_cancelled, noted_loss
+from django_tasks_local.ring.records.loss import (
+    is_by_kill,
+    is_cancelled,
+    is_to_be_announced,
+    noted_loss,
+)
 from django_tasks_local.ring.records.table import Table
 
 from .format import layout as at
@@ -20,7 +25,6 @@ from .format.head import (
     OUTCOME_END,
     S_ARGUMENTS_BYTES,
     S_GENERATION,
-    S_HISTORY_CHAIN,
     S_META_BYTES,
     S_METADATA_CHAIN,
     S_OUTCOME_BYTES,
@@ -154,14 +158,17 @@ def mark_lost(table: Table, slot: int, loss: int, keep: int) -> None:
     words[at.H_DIRTY] = 1
     head = table.head(slot)
     offset = table.offset(slot)
-    sealed = seal_loss(time.time_ns(), noted_loss(head.stop) or loss, head)
+    loss = noted_loss(head.stop) or loss
+    sealed = seal_loss(time.time_ns(), loss, head)
     table.bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
     table.recency.stamp(slot)
+    if is_to_be_announced(loss):  # before it is LOST: a death in between must not hide it
+        words[at.H_UNTOLD + at.code_of(head.origin)] = words[table.sequence + slot]
     FollowUps(table).end(slot, at.LOST, head.generation)
     if head.outcome_chain:  # a result that its worker was still copying
         words[offset // 8 + S_OUTCOME_CHAIN] = 0
         table.slots.discard(head.outcome_chain)
-    words[at.H_LOST] += 1
+    words[at.H_KILLED if is_by_kill(loss) else at.H_LOST] += 1
     table.link_finished(slot, table.slots_of(slot), keep)
 
 
@@ -335,8 +342,7 @@ class _Records:
         if at.RUNNING <= state <= at.FAILED and (chain := words[head + S_OUTCOME_CHAIN]):
             size = words[head + S_OUTCOME_BYTES]
             wanted.append((chain, size, state != at.RUNNING))
-        history = words[head + S_HISTORY_CHAIN]
-        if words[head + S_METADATA_CHAIN] or history or words[head + S_TIES_CHAIN]:
+        if any(words[head + S_METADATA_CHAIN : head + S_TIES_CHAIN + 1].tolist()):  # neighbours
             wanted += self._blocks(slot, state, word)
         used[slot] = 1
         if not wanted:  # as most are

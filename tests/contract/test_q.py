@@ -69,8 +69,8 @@ def test_tasks(q: Bench) -> None:
     words: dict[str, Any] = {"group": "mine", "size": 2}
     options = {"group": "theirs"}
     assert result(async_task(q_functions.takes_words, q_options=options, **words), -1) == words
-    assert [each.func for each in failures()] == ["my.buggy.code"]
-    assert [each.name for each in successes()] == ["takes_words", "sign", "copysign"]
+    assert failures()[0].id == failed.id
+    assert [each.name for each in successes()[:3]] == ["takes_words", "sign", "copysign"]
     assert fetch("no such task", -1) is None
     async_iter("math.sqrt", [4], task_name="sign", sync=True)
     assert result("sign") == -2.0
@@ -78,7 +78,7 @@ def test_tasks(q: Bench) -> None:
     ordinary = fetch(q.enqueue(tasks.add, 1, b=2).id, WAIT_MS)
     assert ordinary is not None
     assert (ordinary.func, ordinary.args, ordinary.kwargs) == ("tests.tasks.add", (1,), {"b": 2})
-    assert len(successes()) == 4
+    assert ordinary.id not in [each.id for each in successes()]
 
 
 @INLINE_TOO
@@ -132,7 +132,8 @@ def test_hooks(q: Bench, tmp_path: Path) -> None:
     assert texts[1].startswith(repr([second, "fails", False])[:-1])
     assert f"ValueError: {failed} is none" in texts[1]
     wait_group("sizes", q.alias, timeout=15)
-    assert (len(fetch_group("sizes")), len(successes()), len(failures())) == (2, 1, 1)
+    assert (successes()[0].id, failures()[0].id) == (first, second)
+    assert {each.id for each in fetch_group("sizes")} == {first, second}
 
 
 @pytest.mark.parametrize("bench", ["process"], indirect=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -131,10 +132,11 @@ def test_chains() -> None:
 
 
 def test_a_time_limit_that_is_none() -> None:
-    """It is refused before anything is stored."""
+    """It is refused before anything is stored; no limit is one."""
     for timeout in (0, -1, "soon"):
         with pytest.raises(ValueError, match=rf"^timeout={timeout!r}: it must be a number"):
             q.async_task("math.sqrt", 4, timeout=timeout)  # type: ignore[arg-type]
+    assert result_of("math.sqrt", 4, timeout=math.inf) == 2
 
 
 def test_which_backend() -> None:

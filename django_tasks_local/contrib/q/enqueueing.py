@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext, suppress
 from datetime import timedelta
@@ -12,7 +13,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.bulk import enqueue_many
 from django_tasks_local.groups import in_group
-from django_tasks_local.policies import LONGEST_TIMEOUT_S, run_limits, seconds
+from django_tasks_local.policies import checked_timeout, run_limits
 from django_tasks_local.waiting import wait_finished
 
 from .options import split, warn_once
@@ -54,7 +55,8 @@ def async_task(
         hook: A function, or its import path, to be called with the `Task` once that has ended.
         group: A label, for `result_group` and the like.
         task_name: A name; by default that of the function.
-        timeout: Seconds or a timedelta that one attempt may run; by default as ``OPTIONS`` say.
+        timeout: Seconds or a timedelta that one attempt may run, ``math.inf`` for no limit; by
+            default as ``OPTIONS`` say.
         sync: Whether to wait here for the end.
         q_options: The options above in a dict. They count first, and the function then gets the
             keywords of these names.
@@ -160,10 +162,10 @@ def _enqueue(
 
 def _time_limit(options: Options, timeout: object) -> int:
     try:
-        timeout_s = seconds(timeout, LONGEST_TIMEOUT_S)
+        timeout_s = checked_timeout(timeout)
     except ValueError as error:
         raise ValueError(f"timeout={timeout!r}: {error}.") from None
     return run_limits(
-        None, timeout_s, options.timeout_grace, max_attempts=options.max_attempts,
-        retry_lost=options.retry_lost,
+        None, None if timeout_s == math.inf else timeout_s, options.timeout_grace,
+        max_attempts=options.max_attempts, retry_lost=options.retry_lost,
     )  # fmt: skip

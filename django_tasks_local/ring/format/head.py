@@ -14,9 +14,9 @@ the ties to other tasks. A record that is retried goes back to its first stage, 
 
 from struct import Struct
 from typing import Final, NamedTuple, Protocol
-from zlib import crc32
 
 from . import layout as at
+from .crc import crc32
 
 
 class Head(NamedTuple):

@@ -39,6 +39,10 @@ H_NEWEST: Final = 17
 H_CURSOR: Final = 18  # where the next search for a free slot starts
 H_EVICTED: Final = 19  # since the ring was made; a crash may leave one uncounted
 H_LOST: Final = 20
+H_EXPIRED: Final = 54
+H_KILLED: Final = 55
+# One word for each code: not 0 if an end of a lost task of its may have to be announced.
+H_UNTOLD: Final = 56
 H_SERIAL: Final = 21  # the serial number of the latest attachment
 H_ENTRIES_USED: Final = 22  # no entry at or above this index was ever used
 H_TEMPORARY: Final = 23  # the ring of a test run: removed with it
@@ -59,7 +63,8 @@ H_MAX_TASKS: Final = 36
 H_WORKER_MEMORY: Final = 37
 H_TASK_MEMORY: Final = 38
 H_KEYED: Final = 39  # unfinished records that have a key
-H_HANDOVER: Final = 40  # slots that are kept for follow-ups: what the largest of them needs
+H_QUEUED: Final = 40  # not 0: a process may be waiting for the mutex
+H_HANDOVER: Final = 53  # slots that are kept for follow-ups: what the largest of them needs
 H_CODES: Final = 64  # the table of codes
 
 # Eight: releases whose processes, or unfinished tasks, are there at the same time.

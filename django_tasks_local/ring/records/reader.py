@@ -25,7 +25,7 @@ from django_tasks_local.ring.format.head import (
 from django_tasks_local.ring.format.history import decode_past
 from django_tasks_local.ring.format.ids import format_id, parse_id, slot_of_id
 from django_tasks_local.ring.format.ties import decode_ties
-from django_tasks_local.store import task_path
+from django_tasks_local.store import limit_s, task_path
 from django_tasks_local.ties import NO_TIES, Ties
 
 from .attempts import current_worker, named
@@ -158,6 +158,11 @@ class Found:
     def worker_pid(self) -> int:
         """The pid of the process that claimed it, 0 before that."""
         return self.head.worker >> 32 if self.state != at.READY else 0
+
+    @property
+    def limit_s(self) -> float:
+        """How many seconds an attempt may run; 0 for any."""
+        return limit_s(self.head.time_limit)
 
     @property
     def loss(self) -> WorkerLost | None:
@@ -305,12 +310,7 @@ class Reader:
         return metadata
 
     def ties(self, found: Found) -> Ties:
-        """Return the ties of a record.
-
-        Raises:
-            TaskResultDoesNotExist: The record was recycled since it was found.
-            StoreUnavailable: It is damaged.
-        """
+        """Return the ties of a record; it raises as `metadata` does."""
         data = self._table.ties.read(found.head.ties_chain, self._owner_word(found))
         ties = decode_ties(data) if data else None
         if ties is None:
