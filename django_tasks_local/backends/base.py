@@ -23,6 +23,7 @@ from django.tasks.signals import task_enqueued, task_finished
 from django_tasks_local import following, policy_checks
 from django_tasks_local.announce import announce
 from django_tasks_local.exceptions import AlreadyEnqueued, StoreUnavailable
+from django_tasks_local.groups import current_group
 from django_tasks_local.metadata import decode, encode, encode_of
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.options import Options, check, check_app
@@ -171,7 +172,7 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
         if encoded is None:
             encoded = encode_arguments(store, task, arguments)
         own = policy_of(task.func)
-        if ties is None:
+        if ties is None and (own is not NO_POLICY or current_group.get()):
             ties = self._ties(task, own)
         key = None if own.unique is None else key_of(task, own.unique, *arguments)
         while True:

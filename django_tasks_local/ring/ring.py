@@ -342,7 +342,9 @@ class Ring:
             if not ended or not claim.is_asked():
                 os._exit(EXIT_DETACHED)  # taken for dead, or the pool's SIGKILL is on its way
             raise StopAsked
-        self._tell_ended(claim, now_ns)
+        # A thread that it has left, or an interrupted wait, leaves that mark.
+        if self.words[at.H_WAITED] > now_ns or head.ties_chain or self.registry.marked(WAITS):
+            self._tell_ended(claim, now_ns)
         return now_ns
 
     def _tell_ended(self, claim: RingClaim, now_ns: int) -> None:
@@ -350,7 +352,7 @@ class Ring:
             self._waiters.wake(claim.slot)
         if claim.head.ties_chain:  # for what may follow it
             self.upkeep.wake(1, at.code_of(claim.head.origin))
-        if self.registry.marked(WAITS):  # a thread that it has left, or an interrupted wait
+        if self.registry.marked(WAITS):
             self._run(self._waiters.end_task)
 
     def retry(self, claim: RingClaim, *, error: TaskErrorText, due_ns: int) -> bool:
