@@ -16,7 +16,7 @@ from django_tasks_local.backends.base import LocalBackend
 from django_tasks_local.execution import run_here
 from django_tasks_local.metadata import decode
 from django_tasks_local.result import LocalTaskResult
-from django_tasks_local.store import task_path
+from django_tasks_local.store import Arguments, task_path
 
 from .store import InlineStore, drop_stores, store_of
 
@@ -43,10 +43,10 @@ class InlineBackend(LocalBackend):
         return result
 
     def enqueue_many(
-        self, task: Any, calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
+        self, task: Any, calls: Sequence[Arguments], **prepared: Any
     ) -> list[LocalTaskResult]:
         """Store them all, run those that are due one after the other, and return."""
-        results = super().enqueue_many(task, calls)
+        results = super().enqueue_many(task, calls, **prepared)
         for result in results:
             self._run_now(result)
         return results
