@@ -11,6 +11,7 @@ from django_tasks_local.ring import Due, Look, Outcome, Ring, Role
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.blocks import BLOCK_HEAD_BYTES
 from django_tasks_local.ring.format.ties import decode_ties, encode_ties
+from django_tasks_local.ring.records.groups import Groups
 from django_tasks_local.ties import NOTHING, FollowUp, Ties, group_digest
 from tests import rings as peers
 from tests.rings import ERROR, LIMITS, META, Rings, ring_address
@@ -170,6 +171,22 @@ def test_groups(rings: Rings, ring: Ring) -> None:
     start = ring._table.head(slot).ties_chain & at.EXTENT_SLOT_MASK
     digest = (ring._table.offset(start) + BLOCK_HEAD_BYTES) // 8
     assert ring.words[digest] == group_digest("a")
+
+
+def test_a_group_that_goes_on_meanwhile(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task ends and is evicted between two looks: what follows it is found."""
+    put(ring, ties_to(FollowUp(THEN, None, 0, 0)))
+    find = Groups._record
+
+    def find_too_late(groups: Groups, slot: int) -> Any:
+        monkeypatch.setattr(Groups, "_record", find)
+        end(ring)
+        ring._mutex.run(ring._table.evict_oldest)
+        return find(groups, slot)
+
+    monkeypatch.setattr(Groups, "_record", find_too_late)
+    (follower,) = ring.unfinished_in("g")
+    assert ring.get(follower).meta == THEN
 
 
 def test_damaged_ties(ring: Ring) -> None:
