@@ -124,6 +124,21 @@ def test_a_full_ring_has_room(rings: Rings) -> None:
     assert {end(ring).meta for _ in range(ring.counts().waiting)} == {META, THEN}
 
 
+def test_many_need_no_more_room_than_one(rings: Rings) -> None:
+    """What is kept for their follow-ups is kept once, also where others have kept it before."""
+    ring = rings.attach(SMALL)
+    ties, arguments = ties_to(FollowUp(THEN, ring.encode(((b"x" * 1500,), {})), 0, 0)), b"none"
+    empty = ring.words[at.H_FREE]
+    put(ring, ties)
+    needed = empty - ring.words[at.H_FREE] + 1  # and the batch's own record
+    while ring.words[at.H_FREE] > ring._table.kept() + needed:
+        put(ring, None)
+    assert len(ring.bulk.put(META, [arguments], priority=0, due_ns=0, ties=ties)[0]) == 1
+    with pytest.raises(QueueFull):
+        ring.bulk.put(META, [arguments], priority=0, due_ns=0, ties=ties)
+    assert ring.upkeep.check() == []
+
+
 def test_what_could_never_follow(ring: Ring) -> None:
     """Plans have at most 64 slots; the text names the task and the limit, and nothing is stored."""
     huge = FollowUp(THEN, ring.encode(((b"x" * 17_000,), {})), 0, 0)
