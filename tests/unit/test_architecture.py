@@ -73,7 +73,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("pool",),
     ("backends",),
     ("inspection", "test"),
-    ("contrib.admin", "management", "apps", ""),
+    ("contrib", "management", "apps", ""),
     ("views",),
 )
 # The rest of the package sees the ring through its door.
