@@ -257,8 +257,9 @@ class _Run:
             encoded = self.store.encode(outcome)
             try:
                 ended = self.store.finish(
-                    self.claim, successful=False, outcome=encoded, cancelled=cancelled
-                )
+                    self.claim, successful=False, outcome=encoded, cancelled=cancelled,
+                    timed_out=isinstance(error, TaskTimeout),
+                )  # fmt: skip
                 return ended, outcome
             except PayloadTooLarge:
                 if not limit:

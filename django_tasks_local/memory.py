@@ -53,7 +53,7 @@ class MemoryStore(BulkEnqueue, Waits):
         running: Tasks that are RUNNING.
     """
 
-    record_class = Record
+    record_class: type[Record] = Record
     _does_not_exist = staticmethod(does_not_exist)
 
     def __init__(
@@ -86,6 +86,11 @@ class MemoryStore(BulkEnqueue, Waits):
     def waiting(self) -> int:
         """Tasks that are READY, deferred ones included."""
         return len(self._order) + self._promised
+
+    @property
+    def deferred(self) -> int:
+        """Of these, tasks that are not due yet."""
+        return len(self._order.deferred)
 
     @property
     def unattended(self) -> int:
@@ -175,8 +180,9 @@ class MemoryStore(BulkEnqueue, Waits):
             return None
 
     def finish(
-        self, claim: Record, *, successful: bool, outcome: Any, cancelled: bool = False
-    ) -> int:
+        self, claim: Record, *, successful: bool, outcome: Any, cancelled: bool = False,
+        timed_out: bool = False,
+    ) -> int:  # fmt: skip
         """Store the outcome. Nothing is too large here: the latest result is always kept."""
         evicted: list[Record] = []  # keeps the records alive until the lock is free
         claim.weight = weight(outcome) + weight(claim.passed) + weight(claim.past)

@@ -148,6 +148,7 @@ OPTIONS: dict[str, Option] = {
     ),
     # Periodic tasks. Threads have none: each web process would run them.
     "SCHEDULE": Option({}, (), kinds=("process",), check=schedules.checked, values="a dict"),
+    "METRICS": Option(False, (), check=checked_flag, values="a bool"),
 }
 
 
@@ -179,6 +180,7 @@ class Options:
     max_worker_memory: int | None  # bytes; None: no limit
     max_task_memory: int | None  # bytes; None: no limit
     schedule: Schedule  # periodic tasks
+    metrics: bool  # whether tasks are counted
 
     @property
     def retries(self) -> Retries:

@@ -29,6 +29,7 @@ from django_tasks_local.store import Claim, task_path
 from django_tasks_local.streams import unbuffer_output
 
 from .base import LocalBackend
+from .counting import CountingStore
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -48,7 +49,7 @@ class ThreadPool:
 
     def __init__(self, key: Key) -> None:
         self.pid, self.euid, self.backend_class, self.alias, self.options = key
-        self.store = MemoryStore(
+        self.store = (CountingStore if self.options.metrics else MemoryStore)(
             self.alias,
             max_workers=self.options.max_workers,
             max_results=self.options.max_results,
@@ -134,6 +135,13 @@ class ThreadPoolBackend(LocalBackend):
         with _pools_lock:
             pools = [_pools.pop(key) for key in _keys_of(type(self), self.alias)]
         _close(pools)
+
+    def opened_store(self) -> MemoryStore | None:
+        """Return the store of this process and alias, ``None`` if nothing has used it yet."""
+        key = (os.getpid(), _geteuid(), type(self), self.alias, self.checked_options)
+        with _pools_lock:
+            pool = _pools.get(key)
+        return None if pool is None or pool.closed else pool.store
 
     def _store(self) -> MemoryStore:
         return self._pool().store

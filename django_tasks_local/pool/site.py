@@ -15,6 +15,7 @@ from django_tasks_local.store import Snapshot, task_path
 from django_tasks_local.streams import say
 
 from . import project
+from .counting import tally_of
 from .launcher import log_ended_pools, started
 from .loaded_files import digest_of
 from .main_script import names_main, refuse_main, refuse_main_task
@@ -98,7 +99,7 @@ class Site:
         ring = self._ring_for(meta)
         high, low, now_ns = ring.put(
             meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit,
-            metadata=metadata, key=key,
+            metadata=metadata, key=key, tally=tally_of(ring, self.spec, meta),
         )  # fmt: skip
         self._see_to(ring, (high, low), due_ns, now_ns)
         return format_id(high, low), now_ns
@@ -111,7 +112,7 @@ class Site:
         ring = self._ring_for(meta)
         ids, held, now_ns = ring.bulk.put(
             meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit,
-            metadata=metadata, keys=keys,
+            metadata=metadata, keys=keys, tally=tally_of(ring, self.spec, meta),
         )  # fmt: skip
         self._see_to(ring, chain.from_iterable(ids), due_ns, now_ns)
         return [format_id(*words) for words in ids], held, now_ns

@@ -51,6 +51,7 @@ class Terms(NamedTuple):
     priority: int
     time_limit: int
     block: Block | None
+    tally: int
 
 
 class Bulk:
@@ -97,7 +98,7 @@ class Bulk:
 
     def put(
         self, meta: bytes, arguments: Sequence[bytes | Pickled], *, priority: int, due_ns: int,
-        time_limit: int = 0, metadata: bytes = b"", keys: Sequence[bytes] = (),
+        time_limit: int = 0, metadata: bytes = b"", keys: Sequence[bytes] = (), tally: int = 0,
     ) -> tuple[list[Id], dict[int, str], int]:  # fmt: skip
         """Store tasks that differ in their arguments and keys: all of them or none.
 
@@ -120,7 +121,7 @@ class Bulk:
         self.settle_rest()
         now_ns = time.time_ns()
         block = self._refusals.block(metadata, meta) if metadata else None
-        terms = Terms(meta, priority, time_limit, block)
+        terms = Terms(meta, priority, time_limit, block, tally)
         arguments = self._fitted(meta, arguments, bool(keys))
         needed = self._needed(terms, arguments, bool(keys))
         tasks = zip(arguments, keys or repeat(b""), needed, strict=False)
@@ -172,7 +173,8 @@ class Bulk:
             return []
         if in_steps(run, batches.take, batch) is Room.NONE:
             return []
-        origin = self._registry.origin << 8 | terms.priority - at.LOWEST_PRIORITY
+        queue = terms.tally | terms.priority - at.LOWEST_PRIORITY
+        origin = self._registry.origin << 8 | queue
         rest = words_in_batch(batch.name)
         ids: list[Id] = []
         # Once for each of thousands of tasks: local names, and no further calls.

@@ -189,27 +189,28 @@ class Firing:
 
     def fire(
         self, due: Due, meta: bytes, arguments: Any, *, priority: int, time_limit: int,
-        metadata: bytes, key: bytes = b"",
+        metadata: bytes, key: bytes = b"", tally: int = 0,
     ) -> Outcome:  # fmt: skip
         """Store a READY task for a time of a row, and wake a worker, unless that is too late.
 
         Args:
             due: The time.
             meta: The task, and the rest of it as `Ring.put` has it; there must be metadata.
-            arguments, priority, time_limit, metadata, key: Likewise.
+            arguments, priority, time_limit, metadata, key, tally: Likewise.
 
         Raises:
             QueueFull, PayloadTooLarge, StoreUnavailable: As `Ring.put`. The time is not settled.
         """
         attempt = Attempt(due, key)
+        queue = tally | priority - at.LOWEST_PRIORITY
         if key and (holder := self._run(self._tasks.holder, key)):
             self._holders.still_holds(holder)  # if not, its key is free now
         # Also before: nothing makes room for what is skipped.
         while self._run(self._operations.judge, attempt):
             high, low = new_id_words()
             request = Request(
-                key + meta, arguments, priority - at.LOWEST_PRIORITY, 0, time.time_ns(), high, low,
-                time_limit, self._refusals.block(metadata, meta), key,
+                key + meta, arguments, queue, 0, time.time_ns(), high, low, time_limit,
+                self._refusals.block(metadata, meta), key,
             )  # fmt: skip
             small = partial(self._operations.fire, attempt=attempt)
             publish = partial(self._operations.fire_chained, attempt=attempt)

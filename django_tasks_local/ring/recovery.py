@@ -11,6 +11,7 @@ from django_tasks_local.ring.records import retrying
 from django_tasks_local.ring.records.holder import Holder, holder_of
 from django_tasks_local.ring.records.loss import is_cancelled, noted_loss
 from django_tasks_local.ring.records.table import Table
+from django_tasks_local.ring.records.tallies import lost_as
 
 from .format import layout as at
 from .format.head import (
@@ -84,7 +85,9 @@ def publish(table: Table, slot: int) -> Holder | None:
     words[table.sequence + slot] = tick = words[at.H_TICK]
     words[at.H_TICK] = tick + 1
     generation = words[table.commit + slot] & at.GENERATION_MASK
+    counted = table.tallies.note_enqueue(slot)
     words[table.commit + slot] = at.head_word(at.READY, generation)
+    table.tallies.count(counted)
     if words[table.due + slot]:
         table.order.defer(slot)
     else:
@@ -145,14 +148,17 @@ def in_order_of_settling(table: Table, slots: list[int]) -> list[int]:
 
 def mark_lost(table: Table, slot: int, loss: int, keep: int) -> None:
     """Make a RUNNING record LOST; what is noted there of its end goes before `loss`."""
-    words = table.words
+    words, tallies = table.words, table.tallies
     words[at.H_DIRTY] = 1
     head = table.head(slot)
     offset = table.offset(slot)
-    sealed = seal_loss(time.time_ns(), noted_loss(head.stop) or loss, head)
+    loss, now_ns = noted_loss(head.stop) or loss, time.time_ns()
+    sealed = seal_loss(now_ns, loss, head)
     table.bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
     table.recency.stamp(slot)
+    counted = tallies.note_end(slot, lost_as(loss), now_ns)
     words[table.commit + slot] = at.head_word(at.LOST, head.generation)
+    tallies.count(counted)
     if head.outcome_chain:  # a result that its worker was still copying
         words[offset // 8 + S_OUTCOME_CHAIN] = 0
         table.slots.discard(head.outcome_chain)
@@ -170,6 +176,7 @@ def rebuild(table: Table) -> list[str]:
         What had to be dropped, a sentence each. A death leaves nothing of that kind.
     """
     words, slots = table.words, table.slots
+    table.tallies.complete()
     words[at.H_DIRTY] = 1
     if not slots.reserved():
         slots.restore_reserved()

@@ -4,7 +4,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
-from functools import partial
 
 import posix_ipc
 from django.tasks import TaskResultStatus
@@ -28,11 +27,9 @@ from django_tasks_local.ring.records.listing import Listing
 from django_tasks_local.ring.records.loss import EXIT_DETACHED, STOP_ASKED
 from django_tasks_local.ring.records.order import JUDGED_WAITING
 from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encode
-from django_tasks_local.ring.records.reader import STATUSES, Found, does_not_exist
-from django_tasks_local.ring.records.table import Room
+from django_tasks_local.ring.records.reader import STATUSES, Found
 from django_tasks_local.ring.records.workforce import Workforce
 from django_tasks_local.ring.shm.entries import WAITS, Role
-from django_tasks_local.ring.shm.errors import lost_hold
 from django_tasks_local.ring.shm.leadership import Leadership
 from django_tasks_local.ring.shm.limits import Limits
 from django_tasks_local.store import Arguments, StopAsked
@@ -40,14 +37,17 @@ from django_tasks_local.store import Arguments, StopAsked
 from .attachment import Attachment
 from .bulk import Bulk
 from .chaining import Chaining
+from .counters import Counters
 from .firing import Firing
 from .format import layout as at
+from .format.tally import outcome_of
 from .holders import Holders
 from .look import Counts
 from .operations import AGAIN, SOON_NS, TOLD_TO_STOP, Request
 from .parts import Parts
 from .refusals import Refusals
 from .retries import Retries
+from .saving import Saving
 from .stops import Cancelled, Stops
 from .upkeep import Upkeep
 
@@ -69,6 +69,7 @@ class Ring:
         expiry: When finished results expire.
         killing, stops: Workers that are to be killed, tasks that are to stop.
         firing, bulk: Periodic tasks, tasks that are enqueued together.
+        counters: What counts tasks.
     """
 
     def __init__(
@@ -121,6 +122,8 @@ class Ring:
         self._chaining = Chaining(parts, self._refusals, self._run, holders)
         self.firing = Firing(parts, self._refusals, self._chaining, holders)
         self.bulk = Bulk(parts, self._refusals, holders, self.attachment, self.upkeep)
+        self.counters = Counters(parts)
+        self._saving = Saving(parts, self._refusals, self.expiry, self._run)
 
     @property
     def leadership(self) -> Leadership:
@@ -138,22 +141,23 @@ class Ring:
 
     def enqueue(
         self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int,
-        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"",
+        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"", tally: int = 0,
     ) -> tuple[str, int]:  # fmt: skip
         """Do as `put`, with the id as text."""
         high, low, now_ns = self.put(
             meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit,
-            metadata=metadata, key=key,
+            metadata=metadata, key=key, tally=tally,
         )  # fmt: skip
         return format_id(high, low), now_ns
 
     def put(
         self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int,
-        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"",
+        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"", tally: int = 0,
     ) -> tuple[int, int, int]:  # fmt: skip
         """Store a READY task and wake a worker.
 
-        It holds the lock for microseconds; large arguments are copied outside it.
+        It holds the lock for microseconds; large arguments are copied outside it. What counts it
+        is `tally`, as from `tally_of`; 0: nothing does.
 
         Returns:
             The two words of the result id (`format_id` spells it), and when the task was enqueued
@@ -169,7 +173,7 @@ class Ring:
         if work is None:
             work = self.attachment.take_code()
         now_ns = time.time_ns()
-        queue = priority - at.LOWEST_PRIORITY
+        queue = tally | priority - at.LOWEST_PRIORITY
         high, low = new_id_words()
         request = Request(meta, arguments, queue, due_ns, now_ns, high, low, time_limit)
         if metadata or key:
@@ -281,7 +285,7 @@ class Ring:
 
     def finish(
         self, claim: RingClaim, *, successful: bool, outcome: bytes | Pickled,
-        cancelled: bool = False,
+        cancelled: bool = False, timed_out: bool = False,
     ) -> int:  # fmt: skip
         """Store the outcome of a claimed task and make it SUCCESSFUL or FAILED.
 
@@ -322,7 +326,8 @@ class Ring:
         self._bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
         claim.close()
         note = STOP_ASKED if cancelled else 0
-        ended = self._run(self._operations.finish, claim, state, slots, note)
+        counts_as = outcome_of(successful, cancelled, timed_out)
+        ended = self._run(self._operations.finish, claim, state, slots, note, counts_as)
         if not ended:
             os._exit(EXIT_DETACHED)  # taken for dead, and settled
         if ended == TOLD_TO_STOP:
@@ -364,36 +369,8 @@ class Ring:
     def save_metadata(
         self, result_id: str, metadata: bytes, claim: RingClaim | None = None
     ) -> None:
-        """Replace the metadata of a task: a reader sees the old or the new, never a mixture.
-
-        Args:
-            result_id: The task's.
-            metadata: JSON, b"" for none.
-            claim: The task as this process claimed it, where it is its worker.
-
-        Raises:
-            TaskResultDoesNotExist: There is no such record any more, or it has expired.
-            PayloadTooLarge: There is no room for it. The old metadata stays.
-            StoreUnavailable: Its worker is taken for dead, or the ring cannot be used.
-        """
-        run = self._mutex.run
-        found: Found
-        if claim is None:
-            found = self._reader.find(result_id)
-            self.expiry.refuse_expired(found)
-        elif claim.ours():
-            self.registry.hold(claim.pid)  # the task may have dropped our record locks
-            found, run = claim, self._run
-        else:
-            raise lost_hold(self.segment.path)
-        block = self._refusals.block(metadata, found.meta)
-        save = partial(self._operations.save_metadata, found, block, as_owner=claim is not None)
-        while (room := run(save)) is Room.MORE:
-            pass
-        if room is Room.NONE:
-            raise self._refusals.of_metadata(block, found.meta)
-        if room is None:
-            raise lost_hold(self.segment.path) if claim else does_not_exist(result_id)
+        """Replace the metadata of a task; see `Saving.save`."""
+        self._saving.save(result_id, metadata, claim)
 
     def counts(self) -> Counts:
         """Return what is in the ring, without the lock: each number is true for a recent moment."""

@@ -168,7 +168,9 @@ class Stops:
         table.bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
         # Its place in the queue is its own until the commit, and then no place among the results.
         words[table.sequence + slot] |= at.LEAVES_QUEUE
+        counted = table.tallies.note_cancel(slot)
         words[table.commit + slot] = at.head_word(at.LOST, generation)
+        table.tallies.count(counted)
         try:
             table.order.remove(slot)
         except IndexError as error:

@@ -38,7 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("ring.recovery",),
     ("ring.operations", "ring.audit", "ring.batch", "ring.metadata"),
     ("ring.enrolment", "ring.look", "ring.parts", "ring.refusals", "ring.retries", "ring.stops"),
-    ("ring.holders",),
+    ("ring.counters", "ring.holders", "ring.saving"),
     ("ring.chaining", "ring.upkeep"),
     ("ring.attachment", "ring.firing"),
     ("ring.bulk",),
@@ -57,7 +57,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("execution",),
     ("pool",),
     ("backends",),
-    ("test",),
+    ("test", "contrib"),
     ("management", "apps", ""),
 )
 # The rest of the package sees the ring through its door.

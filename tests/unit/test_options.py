@@ -55,6 +55,7 @@ def test_defaults() -> None:
             max_worker_memory=None,
             max_task_memory=None,
             schedule=EMPTY,
+            metrics=False,
         )
 
 
@@ -93,7 +94,7 @@ def test_wrong_types(name: str, value: object) -> None:
         kind = OPTIONS[name].kinds[-1]
         assert getattr(options(kind, **{name: None}), name.lower()) is None
         return
-    if (name, value) in (("RETRY_ON", []), ("NEVER", []), ("RETRY_LOST", True)):
+    if (name, value) in (("RETRY_ON", []), ("NEVER", []), ("RETRY_LOST", True), ("METRICS", True)):
         assert errors(**{name: value}) == []
         return
     (error,) = errors(**{name: value})
@@ -229,7 +230,7 @@ def test_unknown_key_without_a_guess() -> None:
     assert error == (
         "django_tasks_local.E002 The options of ThreadPoolBackend are "
         "MAX_WORKERS, MAX_RESULTS, MAX_RESULT_BYTES, MAX_PENDING, DRAIN_TIMEOUT, TIMEOUT, "
-        "TIMEOUT_GRACE, MAX_ATTEMPTS, BACKOFF, RETRY_ON, NEVER, RESULT_TTL, FAILURE_TTL."
+        "TIMEOUT_GRACE, MAX_ATTEMPTS, BACKOFF, RETRY_ON, NEVER, RESULT_TTL, FAILURE_TTL, METRICS."
     )
     assert "NAMESPACE" in errors(COLOUR=1)[0]
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from django_tasks_local.exceptions import StoreUnavailable, counted
 from django_tasks_local.ring.format import layout as at
 
+from .tallies import tally_problems
+
 if TYPE_CHECKING:
     from .records import Audit
 
@@ -47,7 +49,7 @@ def derived_problems(audit: Audit) -> list[str]:
         for index in audit.table.schedule.firing()
     ]
     problems += _keys_problems(audit)
-    return problems
+    return problems + tally_problems(audit)
 
 
 def _sequence_problems(audit: Audit) -> list[str]:
