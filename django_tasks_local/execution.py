@@ -38,7 +38,7 @@ from django.dispatch import Signal, receiver
 from django.tasks import TaskResultStatus
 from django.tasks.signals import task_finished, task_started
 
-from django_tasks_local import stopping
+from django_tasks_local import stopping, tracing
 from django_tasks_local.announce import announce
 from django_tasks_local.attempts import cut
 from django_tasks_local.exceptions import PayloadTooLarge, TaskCancelled, TaskTimeout, describe
@@ -129,8 +129,10 @@ class _Run:
         current_result_id.set(self.claim.result_id)
         meta = None
         try:
-            meta = self.claim.meta
-            task = add_metadata(load_task(meta), self.claim.metadata)
+            meta, metadata = self.claim.meta, self.claim.metadata
+            if metadata and tracing.IS_INSTALLED:
+                tracing.attach(metadata)
+            task = add_metadata(load_task(meta), metadata)
         except BaseException as error:
             # No signals: they carry a task result, and without a task there is none.
             self._finish_failed(error)

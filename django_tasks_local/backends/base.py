@@ -31,6 +31,7 @@ from django_tasks_local.own_backend import OwnBackend
 from django_tasks_local.policies import NO_POLICY, policy_of, time_limit_of
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.store import BulkStore, KeyTaken, PlainSnapshot, Snapshot, task_path
+from django_tasks_local.tracing import encode_traced
 from django_tasks_local.unique import RAISE, key_of
 
 from .many import Many
@@ -156,7 +157,7 @@ class LocalBackend(OwnBackend, BaseTaskBackend):
             task, due_ns = with_due_time(task)
         meta = encode_task(task)
         if metadata is None:
-            metadata = encode_of(task)
+            metadata = encode_traced(task)
         arguments = (tuple(args), {} if kwargs is None else kwargs)
         if encoded is None:
             encoded = encode_arguments(store, task, arguments)
@@ -222,7 +223,7 @@ class LocalBackend(OwnBackend, BaseTaskBackend):
         self.validate_task(task)
         encode_task(task)
         encoded = encode_arguments(store, task, (args, kwargs))
-        return getattr(store, "ring", None), encoded, encode_of(task)
+        return getattr(store, "ring", None), encoded, encode_traced(task)
 
     def enqueue_prepared(
         self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], prepared: Any

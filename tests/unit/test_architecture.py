@@ -49,7 +49,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("memory_bulk", "memory_finished", "memory_order", "memory_waits"),
     ("memory",),
     ("metadata",),
-    ("naming",),
+    ("naming", "tracing"),
     ("result",),
     ("again", "bulk", "listing", "on_commit", "periodic"),
     ("cancelling",),

@@ -1,7 +1,7 @@
 """The tallies of a ring: which task has which, and how its records are counted (see ``tally``)."""
 
 from bisect import bisect_left
-from typing import Final, NamedTuple
+from typing import Final
 
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format import tally
@@ -15,15 +15,15 @@ from django_tasks_local.ring.shm.segment import Segment
 
 from .loss import Loss, reason
 
+# From an ORIGIN to how far its tally is from tally 0, which is none.
+_ORIGIN_SHIFT: Final = at.TALLY_SHIFT - at.TALLY_BITS
+_TALLY_MASK: Final = at.TALLIES - 1 << at.TALLY_BITS
 _LOST_AS: Final = {Loss.TIMED_OUT: tally.TIMEOUT, Loss.CANCELLED: tally.CANCELLED}
 
 
-class Counted(NamedTuple):
-    """A count that was noted, and follows the store of a commit word."""
-
-    word: int
-    sum_word: int  # 0: it has none
-    many: int
+# What was noted, and follows the store of a commit word: the word of the count and what that is to
+# be, likewise of its sum, 0 where it has none. None: the record is not counted.
+type Noted = tuple[int, int, int, int] | None
 
 
 class Tallies:
@@ -96,36 +96,34 @@ class Tallies:
 
     # --- counting: in the lock, `note_…` right before the store of W, `count` right behind it ----
 
-    def note_enqueue(self, slot: int, many: int = 1) -> Counted | None:
+    def note_enqueue(self, slot: int, many: int = 1) -> Noted:
         """Note that a record, or several of one task in neighbouring slots, are to be READY."""
-        number = self._number(slot)
-        return self._note(tally.word_of(number, tally.K_ENQUEUED), slot, 0, many)
+        return self._note(tally.K_ENQUEUED, slot, many)
 
-    def note_start(self, slot: int, now_ns: int) -> Counted | None:
+    def note_cancel(self, slot: int) -> Noted:
+        """Note that a READY record is to be LOST."""
+        return self._note(tally.K_TAKEN_OUT, slot)
+
+    def note_start(self, slot: int, now_ns: int) -> Noted:
         """Note that a READY record is to be RUNNING."""
         words, head = self._words, self._slots_at + slot * self._slot_words
         since_ns = words[head + SINCE_WORD]
         if not 0 < since_ns < at.KEYED:  # else it is the name of its batch
             since_ns = words[head + S_ENQUEUED_AT]
-        return self._note_time(tally.K_WAITED, slot, now_ns - since_ns)
+        return self._note_time(tally.K_WAITED, tally.K_WAITED_NS, slot, now_ns - since_ns)
 
-    def note_end(self, slot: int, outcome: int, now_ns: int) -> Counted | None:
+    def note_end(self, slot: int, outcome: int, now_ns: int) -> Noted:
         """Note that the attempt of a RUNNING record is to be over."""
         started_ns = self._words[self._slots_at + slot * self._slot_words + S_STARTED_AT]
-        return self._note_time(outcome, slot, now_ns - started_ns)
+        return self._note_time(outcome, tally.K_RAN_NS, slot, now_ns - started_ns)
 
-    def note_cancel(self, slot: int) -> Counted | None:
-        """Note that a READY record is to be LOST."""
-        return self._note(tally.word_of(self._number(slot), tally.K_TAKEN_OUT), slot, 0)
-
-    def count(self, counted: Counted | None) -> None:
+    def count(self, noted: Noted) -> None:
         """Count what was noted, if it is to be counted, now that W is stored."""
-        if counted is not None:
-            words = self._words
-            word, sum_word, many = counted
-            words[word] = words[at.H_COUNTED] + many
+        if noted is not None:
+            word, number, sum_word, total_ns = noted
+            self._words[word] = number
             if sum_word:
-                words[sum_word] = words[at.H_SUMMED]
+                self._words[sum_word] = total_ns
 
     def complete(self) -> None:
         """Count what DIRTY notes if its W was stored: for a rebuild, before it changes DIRTY."""
@@ -134,31 +132,39 @@ class Tallies:
         slot, many = note & tally.NOTE_SLOT_MASK, 1 + (note >> tally.NOTE_MORE_SHIFT)
         # Else nothing was being counted, or the note is damaged.
         if at.TALLIES_AT <= word < at.TALLIES_END and 0 < slot <= self._segment.reserved() - many:
-            states = tally.states_of(word)
-            column = self._words[self._commit + slot : self._commit + slot + many].tolist()
+            states, words = tally.states_of(word), self._words
+            column = words[self._commit + slot : self._commit + slot + many].tolist()
             if stored := sum(each >> at.STATE_SHIFT in states for each in column):
-                self.count(Counted(word, tally.sum_of(word), stored))
+                sum_word = tally.sum_of(word)
+                self.count((word, words[at.H_COUNTED] + stored, sum_word, words[at.H_SUMMED]))
 
-    def _note_time(self, first: int, slot: int, took_ns: int) -> Counted | None:
+    def _note(self, which: int, slot: int, many: int = 1) -> Noted:
+        words = self._words
+        origin = words[self._slots_at + slot * self._slot_words + S_ORIGIN]
+        tally_at = origin >> _ORIGIN_SHIFT & _TALLY_MASK
+        if not tally_at:
+            return None
+        word = tally_at + at.TALLIES_AT + which
+        words[at.H_COUNTED] = counted = words[word]
+        more = many - 1 << tally.NOTE_MORE_SHIFT
+        words[at.H_DIRTY] = more | word << tally.NOTE_WORD_SHIFT | slot
+        return word, counted + many, 0, 0
+
+    def _note_time(self, first: int, total: int, slot: int, took_ns: int) -> Noted:
+        # As `_note`, once more: this is called twice for each task.
+        words = self._words
+        origin = words[self._slots_at + slot * self._slot_words + S_ORIGIN]
+        tally_at = origin >> _ORIGIN_SHIFT & _TALLY_MASK
+        if not tally_at:
+            return None
         if not 0 <= took_ns <= tally.LONGEST_NS:
             took_ns = 0
-        which = first + bisect_left(tally.BOUNDS_NS, took_ns)
-        return self._note(tally.word_of(self._number(slot), which), slot, took_ns)
-
-    def _note(self, word: int, slot: int, took_ns: int, many: int = 1) -> Counted | None:
-        if word < at.TALLIES_AT + at.TALLY_WORDS:  # it has no tally
-            return None
-        words = self._words
-        words[at.H_COUNTED] = words[word]
-        if sum_word := tally.sum_of(word):
-            words[at.H_SUMMED] = words[sum_word] + took_ns
-        words[at.H_DIRTY] = (
-            many - 1 << tally.NOTE_MORE_SHIFT | word << tally.NOTE_WORD_SHIFT | slot
-        )  # fmt: skip
-        return Counted(word, sum_word, many)
-
-    def _number(self, slot: int) -> int:
-        return tally.number_in(self._words[self._slots_at + slot * self._slot_words + S_ORIGIN])
+        tally_at += at.TALLIES_AT
+        word = tally_at + first + bisect_left(tally.BOUNDS_NS, took_ns)
+        words[at.H_COUNTED] = counted = words[word]
+        words[at.H_SUMMED] = total_ns = words[tally_at + total] + took_ns
+        words[at.H_DIRTY] = word << tally.NOTE_WORD_SHIFT | slot
+        return word, counted + 1, tally_at + total, total_ns
 
 
 def lost_as(loss: int) -> int:
