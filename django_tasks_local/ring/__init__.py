@@ -123,6 +123,7 @@ The first eight words keep their places in every layout version.
  296  WORKER_MEMORY   31 times MAX_WORKER_MEMORY
  304  TASK_MEMORY     31 times MAX_TASK_MEMORY
  312  KEYED           READY and RUNNING records that have a key, and buckets of the hash table
+ 320  QUEUED          not 0: a process may be waiting for the mutex
  344  TALLIED         1: there are tallies, and records that name them
  352  COUNTED         the count that DIRTY names, as it was
  360  SUMMED          the sum that belongs to it, as it is to be
@@ -272,8 +273,8 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
    record, and the audit and the repair, which read everything.
 10. **Two views.** All writes are item or slice assignments to `Segment.words` and
     `Segment.bytes`: the crash tests count them, and kill at each.
-11. **Hints.** The work semaphores, CURSOR, the statistics, ENTRIES_USED, POOL_WORKERS, WANTED and
-    WAITED, and of a code all but DIGEST, RUNNABLE_UP_TO and DEFERRED may be lost or stale. Code
+11. **Hints.** The semaphores, CURSOR, the statistics, ENTRIES_USED, POOL_WORKERS, WANTED, WAITED
+    and QUEUED, and of a code all but DIGEST, RUNNABLE_UP_TO and DEFERRED may be lost or stale. Code
     that goes by one looks at the ring after all; a process above ENTRIES_USED raises it.
 
 ## Invariants
@@ -319,8 +320,8 @@ the pool of the ring, a site, or a process that asks for that very result.
 | Operation | killed | what is left | who repairs it |
 |---|---|---|---|
 | count | behind its W | a record that is not counted, and DIRTY names it | next: counted |
-| any | with the token, before GUARD | a semaphore at 0 | the next one goes in without, after 5 ms |
-| any | inside | GUARD is dropped by the kernel | next |
+| any | inside | GUARD is dropped by the kernel | next; one that waits looks after 5 ms |
+| | before it woke who waits | a process that nobody wakes | looks by itself, after 5 ms |
 | enqueue | before W | a FREE slot marked as used; nothing was accepted | next |
 | | after W = READY | a task in no FIFO; its caller was never told the id | next: it runs |
 | | before the wake-up | a task that nobody was woken for | the supervisor tops up |

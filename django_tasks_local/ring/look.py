@@ -98,6 +98,11 @@ class Look:
         """Return the counters of the tasks that METRICS counts; first those of all others."""
         return self._table.tallies.read()
 
+    def failures(self) -> int:
+        """Return how many of the finished tasks have failed; some of them may have expired."""
+        failed = [s for s, status in STATUSES.items() if status is TaskResultStatus.FAILED]
+        return Listing(self._table, self._reader).count(failed)
+
     def schedule(self) -> dict[int, Row]:
         """Return the rows of the schedule by the numbers of their entries' names."""
         return {row.name: row for row in self._table.schedule.rows()}

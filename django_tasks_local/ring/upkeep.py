@@ -154,9 +154,9 @@ class Upkeep:
             self._mutex.semaphore = self._parts.semaphores.mutex
 
     def renew_semaphores(self) -> None:
-        """Renew the semaphores: a lost token, a removed name. Cheap; call it now and then."""
+        """Renew the semaphores: a lost wake-up, a removed name. Cheap; call it now and then."""
         self.reopen_semaphores()
-        self._mutex.renew_token()
+        self._mutex.renew_wake_up()
 
     # --- what is to be done now and then ------------------------------------------------------
 

@@ -109,11 +109,14 @@ class Scene:
         return bool(self.ring.words[at.H_DIRTY])
 
     def restore(self) -> None:
-        """Puts every byte back, and the token if a dead process has it."""
+        """Puts every byte back; there is no wake-up for who waits for the mutex."""
         self.ring.segment.bytes[:] = self.snapshot
         registry = self.ring.registry
         registry.commit = registry.field(registry.index, at.E_COMMIT)  # it was ours then, too
         self.ring.upkeep.renew_semaphores()
+        while self.ring._mutex.semaphore.value:
+            self.ring._mutex.semaphore.acquire(0)
+        self.ring.words[at.H_QUEUED] = 0
 
     # --- making a state -------------------------------------------------------------------
 

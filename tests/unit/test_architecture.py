@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("store", "attempts", "timings"),
     ("retrying", "schedules", "unique"),
-    ("options", "own_backend", "policies", "stopping", "waiting"),
+    ("options", "own_backend", "policies", "policy_checks", "stopping", "waiting"),
     ("ring.door", "ring.format"),
     ("ring.shm",),
     ("ring.records",),
@@ -57,8 +57,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("execution",),
     ("pool",),
     ("backends",),
-    ("test", "contrib"),
-    ("management", "apps", ""),
+    ("inspection", "test"),
+    ("contrib", "management", "apps", ""),
 )
 # The rest of the package sees the ring through its door.
 RING, DOOR = "ring", {"ring"}

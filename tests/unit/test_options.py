@@ -54,6 +54,7 @@ def test_defaults() -> None:
             max_tasks_per_worker=None,
             max_worker_memory=None,
             max_task_memory=None,
+            admin_arguments=False,
             schedule=EMPTY,
             metrics=False,
         )
@@ -94,7 +95,13 @@ def test_wrong_types(name: str, value: object) -> None:
         kind = OPTIONS[name].kinds[-1]
         assert getattr(options(kind, **{name: None}), name.lower()) is None
         return
-    if (name, value) in (("RETRY_ON", []), ("NEVER", []), ("RETRY_LOST", True), ("METRICS", True)):
+    if (name, value) in (
+        ("RETRY_ON", []),
+        ("NEVER", []),
+        ("RETRY_LOST", True),
+        ("ADMIN_ARGUMENTS", True),
+        ("METRICS", True),
+    ):
         assert errors(**{name: value}) == []
         return
     (error,) = errors(**{name: value})
@@ -119,6 +126,7 @@ def test_words_of_retries() -> None:
         ("RETRY_ON", "tests.retried_tasks.at_once", "is no exception class"),
         ("NEVER", [OSError, 3], "3, of type int, is no exception class"),
         ("RETRY_LOST", 1, "it must be True or False, not of type int"),
+        ("ADMIN_ARGUMENTS", 1, "it must be True or False, not of type int"),
     ):
         (error,) = errors(**{name: value})
         assert error.startswith("django_tasks_local.E003")
@@ -230,7 +238,8 @@ def test_unknown_key_without_a_guess() -> None:
     assert error == (
         "django_tasks_local.E002 The options of ThreadPoolBackend are "
         "MAX_WORKERS, MAX_RESULTS, MAX_RESULT_BYTES, MAX_PENDING, DRAIN_TIMEOUT, TIMEOUT, "
-        "TIMEOUT_GRACE, MAX_ATTEMPTS, BACKOFF, RETRY_ON, NEVER, RESULT_TTL, FAILURE_TTL, METRICS."
+        "TIMEOUT_GRACE, MAX_ATTEMPTS, BACKOFF, RETRY_ON, NEVER, RESULT_TTL, FAILURE_TTL, "
+        "ADMIN_ARGUMENTS, METRICS."
     )
     assert "NAMESPACE" in errors(COLOUR=1)[0]
 

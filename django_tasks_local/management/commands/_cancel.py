@@ -8,9 +8,9 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import counted, listed
+from django_tasks_local.inspection.text import harmless
 
 from ._aliases import ring_of
-from ._text import harmless
 
 
 def add_arguments(parser: CommandParser) -> None:

@@ -11,12 +11,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from django_tasks_local.exceptions import counted
+from django_tasks_local.inspection.text import COLUMNS, cut, cut_left, harmless, iso, span, write
 from django_tasks_local.pool import project
 from django_tasks_local.ring import Surveyed, survey_rings, unlink_unattached
 
 from ._aliases import all_process_backends
 from ._questions import confirmed
-from ._text import COLUMNS, cut, cut_left, harmless, iso, span, write
 
 
 @dataclass(frozen=True)

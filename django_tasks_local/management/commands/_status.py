@@ -9,12 +9,12 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandParser
 
 from django_tasks_local.backends.process import ProcessPoolBackend
+from django_tasks_local.inspection.text import harmless
 from django_tasks_local.pool import project
 from django_tasks_local.ring import Look, PoolState, Role
 from django_tasks_local.store import task_path
 
 from ._facts import print_facts
-from ._text import harmless
 
 # By number: a damaged entry may have one that is no state.
 _STATES: Final = {int(state): state.name.lower() for state in PoolState}

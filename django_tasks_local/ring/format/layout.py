@@ -59,6 +59,7 @@ H_MAX_TASKS: Final = 36
 H_WORKER_MEMORY: Final = 37
 H_TASK_MEMORY: Final = 38
 H_KEYED: Final = 39  # unfinished records that have a key
+H_QUEUED: Final = 40  # not 0: a process may be waiting for the mutex
 H_TALLIED: Final = 43  # 1: some records are counted, see ``tally``
 H_COUNTED: Final = 44  # of the count that DIRTY names: as it was
 H_SUMMED: Final = 45  # of the sum that belongs to it: as it is to be

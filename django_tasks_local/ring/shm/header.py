@@ -2,12 +2,12 @@
 
 import logging
 import os
-import zlib
 from array import array
 from typing import Final
 
 from django_tasks_local.exceptions import StoreUnavailable, counted
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.crc import crc32
 
 from .errors import unavailable
 from .lock import LIVENESS, any_held
@@ -64,7 +64,7 @@ def unusable(head: memoryview, size: int, path: str) -> StoreUnavailable:
 
 def geometry_crc(head: "memoryview | array[int]") -> int:
     """Return the CRC of the words that say how large everything is."""
-    return zlib.crc32(bytes(head[at.H_VERSION : at.H_GEOMETRY_CRC]))
+    return crc32(bytes(head[at.H_VERSION : at.H_GEOMETRY_CRC]))
 
 
 def write_geometry(head: "memoryview | array[int]", geometry: at.Geometry) -> None:
