@@ -1,11 +1,20 @@
 """METRICS: what the collector tells of an alias, whatever its backend."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import pytest
+from django.tasks import Task
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
+from django_tasks_local import enqueue_many
 from django_tasks_local.contrib.prometheus import METRICS, TaskCollector
 from tests.contract.conftest import Bench, finished
+from tests.retried_tasks import third_time
+from tests.stopped_tasks import ask_beyond_its_limit, ask_until_cancelled
 from tests.support import wait_for
 from tests.tasks import add, fail
 
@@ -51,6 +60,48 @@ def test_what_is_counted(bench: Bench) -> None:
     assert value("queue_seconds_sum", "add")
     assert value("run_seconds_sum", "add")
     compare_with_table(bench)
+
+
+def test_attempts_and_stops(bench: Bench, tmp_path: Path) -> None:
+    """Each attempt is counted by how it ended; a wait begins again with each."""
+    bench.configure(MAX_WORKERS=1, METRICS=True, TIMEOUT_GRACE=1)
+    seen = registry(bench)
+
+    def counts(task: Task[..., Any]) -> dict[str, float | None]:
+        labels = {"alias": bench.alias, "queue": "default", "task": task.module_path}
+        found = {
+            outcome: seen.get_sample_value(
+                "django_tasks_finished_total", {**labels, "outcome": outcome}
+            )
+            for outcome in ("successful", "timeout", "cancelled")
+        }
+        for name in ("enqueued_total", "started_total", "retried_total", "run_seconds_count"):
+            found[name] = seen.get_sample_value(f"django_tasks_{name}", labels)
+        return {name: value for name, value in found.items() if value}
+
+    assert bench.value(third_time, str(tmp_path / "notes")) == "done"
+    bench.run(ask_beyond_its_limit, str(tmp_path / "asked"))
+    result = bench.enqueue(ask_until_cancelled, str(tmp_path / "cancelled"))
+    wait_for((tmp_path / "cancelled.running").exists)
+    assert result.cancel()
+    finished(result)
+    once = {"enqueued_total": 1, "started_total": 1, "run_seconds_count": 1}
+    assert counts(third_time) == {
+        "successful": 1, "enqueued_total": 1, "started_total": 3, "retried_total": 2,
+        "run_seconds_count": 3,
+    }  # fmt: skip
+    assert counts(ask_beyond_its_limit) == {"timeout": 1, **once}
+    assert counts(ask_until_cancelled) == {"cancelled": 1, **once}
+
+
+def test_tasks_that_are_enqueued_together(bench: Bench) -> None:
+    """Each of them counts."""
+    bench.configure(MAX_WORKERS=1, METRICS=True)
+    for result in enqueue_many(bench.on(add), [((n, n), {}) for n in range(3)]):
+        finished(result)
+    labels = {"alias": bench.alias, "queue": "default", "task": add.module_path}
+    for name in ("enqueued_total", "started_total", "run_seconds_count"):
+        assert registry(bench).get_sample_value(f"django_tasks_{name}", labels) == 3
 
 
 def compare_with_table(bench: Bench) -> None:
