@@ -50,6 +50,9 @@ METRICS: Final = {
     "django_tasks_evicted_total": (
         "counter", ("alias",), "Results that made room for others before they expired.",
     ),
+    "django_tasks_expired_total": (
+        "counter", ("alias",), "Results that were dropped because they had expired.",
+    ),
     "django_tasks_enqueued_total": ("counter", _LABELS, "Tasks that were accepted."),
     "django_tasks_started_total": ("counter", _LABELS, "Attempts that have started."),
     "django_tasks_retried_total": ("counter", _LABELS, "Attempts that were followed by another."),
@@ -144,6 +147,7 @@ def _look_at_ring(backend: ProcessPoolBackend) -> _Seen:
         "django_tasks_memory_bytes": counts.reserved_bytes,
         "django_tasks_memory_limit_bytes": counts.segment_bytes,
         "django_tasks_evicted_total": counts.evicted,
+        "django_tasks_expired_total": counts.expired,
     }
     return _Seen(numbers, tallies)
 

@@ -103,7 +103,7 @@ The first eight words keep their places in every layout version.
  136  NEWEST          the most recently used
  144  CURSOR          where the next search for a free slot starts: a hint
  152  EVICTED         since the ring was made: statistics, a death may lose a count
- 160  LOST            the same
+ 160  LOST            tasks lost with their worker, likewise
  168  SERIAL          the latest attachment's number
  176  ENTRIES_USED    no entry at or above this one was ever used
  184  TEMPORARY       1: the ring of a test run
@@ -127,6 +127,9 @@ The first eight words keep their places in every layout version.
  344  TALLIED         1: there are tallies, and records that name them
  352  COUNTED         the count that DIRTY names, as it was
  360  SUMMED          the sum that belongs to it, as it is to be
+ 432  EXPIRED         results dropped because of RESULT_TTL or FAILURE_TTL, likewise
+ 440  KILLED          tasks ended by a kill of their worker, at a limit or cancelled, likewise
+ 448  UNTOLD          for each code: sequence of the latest loss, 0 if none is to be announced
  512  CODES           the table of codes: 8 entries of 256 bytes
 ```
 
@@ -227,7 +230,7 @@ rebuild that finds it completes the row if such a record is READY; if not, it ne
  120  OUTCOME_CHAIN   first extent of the outcome, where it does not fit here
  128  OUTCOME_CRC     goes on from CLAIM_CRC, exclusive or the state, since that is told as well;
                       in the upper half the chained outcome's table
- 136  STOP            0, or why the task is to stop: 1 << 63 | what a LOST record says
+ 136  STOP            0, or why the task is to stop: 1 << 63 | what a LOST record says; 1: TOLD
  144  METADATA_CHAIN  first extent of the metadata, 0: it has none
  152  HISTORY_CHAIN   first extent of the history of earlier attempts, 0: there were none
  160  meta, which begins with the key, arguments, outcome: as far as each fits
@@ -273,9 +276,9 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
    record, and the audit and the repair, which read everything.
 10. **Two views.** All writes are item or slice assignments to `Segment.words` and
     `Segment.bytes`: the crash tests count them, and kill at each.
-11. **Hints.** The semaphores, CURSOR, the statistics, ENTRIES_USED, POOL_WORKERS, WANTED, WAITED
-    and QUEUED, and of a code all but DIGEST, RUNNABLE_UP_TO and DEFERRED may be lost or stale. Code
-    that goes by one looks at the ring after all; a process above ENTRIES_USED raises it.
+11. **Hints.** The semaphores, CURSOR, statistics, ENTRIES_USED, POOL_WORKERS, WANTED, WAITED,
+    QUEUED and UNTOLD, and of a code all but DIGEST, RUNNABLE_UP_TO and DEFERRED may be lost or
+    stale. Code that goes by one looks at the ring; a process above ENTRIES_USED raises it.
 
 ## Invariants
 
@@ -347,6 +350,8 @@ the pool of the ring, a site, or a process that asks for that very result.
 | | after W = LOST | a finished record in a FIFO or the heap, and in no list | next: the newest |
 | | of a running one, after STOP | its pool is not woken | the pool, within a second |
 | kill | before the signal | a task that cannot be finished: STOP says why | settled: LOST |
+| tell | before STOP = TOLD | a loss that is still to be announced | the next worker that looks |
+| | after STOP = TOLD | a loss that is not announced, or only in part | nobody: at most once |
 | report | between two stores | an odd sequence word: no progress is shown | nobody needs to |
 | retry | before HISTORY_CHAIN | RUNNING by a dead entry; slots that no record reaches | settled |
 | | after HISTORY_CHAIN | RUNNING, its own attempt the last of its history | settled: READY |

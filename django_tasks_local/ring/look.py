@@ -37,7 +37,9 @@ class Counts(NamedTuple):
     running: int
     kept: int
     evicted: int
+    expired: int
     lost: int
+    killed: int
     free_slots: int
     reserved_slots: int
     slots: int
@@ -55,7 +57,9 @@ class Counts(NamedTuple):
             words[at.H_RUNNING],
             words[at.H_FINISHED],
             words[at.H_EVICTED],
+            words[at.H_EXPIRED],
             words[at.H_LOST],
+            words[at.H_KILLED],
             words[at.H_FREE],
             reserved,
             geometry.slots,
@@ -97,6 +101,12 @@ class Look:
     def tallies(self) -> list[Tally]:
         """Return the counters of the tasks that METRICS counts; first those of all others."""
         return self._table.tallies.read()
+
+    def pulse(self) -> tuple[int, ...]:
+        """Return numbers that differ after each enqueue, claim, end and eviction."""
+        words = self._table.words
+        which = at.H_TICK, at.H_RUNNING, at.H_UNFINISHED, at.H_FINISHED, at.H_EVICTED, at.H_EXPIRED
+        return tuple(words[each] for each in which)
 
     def failures(self) -> int:
         """Return how many of the finished tasks have failed; some of them may have expired."""

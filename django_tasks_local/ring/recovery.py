@@ -9,7 +9,12 @@ from typing import Final
 
 from django_tasks_local.ring.records import retrying
 from django_tasks_local.ring.records.holder import Holder, holder_of
-from django_tasks_local.ring.records.loss import is_cancelled, noted_loss
+from django_tasks_local.ring.records.loss import (
+    is_by_kill,
+    is_cancelled,
+    is_to_be_announced,
+    noted_loss,
+)
 from django_tasks_local.ring.records.table import Table
 from django_tasks_local.ring.records.tallies import lost_as
 
@@ -156,13 +161,15 @@ def mark_lost(table: Table, slot: int, loss: int, keep: int) -> None:
     sealed = seal_loss(now_ns, loss, head)
     table.bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
     table.recency.stamp(slot)
+    if is_to_be_announced(loss):  # before it is LOST: a death in between must not hide it
+        words[at.H_UNTOLD + at.code_of(head.origin)] = words[table.sequence + slot]
     counted = tallies.note_end(slot, lost_as(loss), now_ns)
     words[table.commit + slot] = at.head_word(at.LOST, head.generation)
     tallies.count(counted)
     if head.outcome_chain:  # a result that its worker was still copying
         words[offset // 8 + S_OUTCOME_CHAIN] = 0
         table.slots.discard(head.outcome_chain)
-    words[at.H_LOST] += 1
+    words[at.H_KILLED if is_by_kill(loss) else at.H_LOST] += 1
     table.link_finished(slot, table.slots_of(slot), keep)
 
 

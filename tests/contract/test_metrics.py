@@ -79,7 +79,7 @@ def test_attempts_and_stops(bench: Bench, tmp_path: Path) -> None:
             found[name] = seen.get_sample_value(f"django_tasks_{name}", labels)
         return {name: value for name, value in found.items() if value}
 
-    assert bench.value(third_time, str(tmp_path / "notes")) == "done"
+    assert bench.run(third_time, str(tmp_path / "notes")).return_value == "done"
     bench.run(ask_beyond_its_limit, str(tmp_path / "asked"))
     result = bench.enqueue(ask_until_cancelled, str(tmp_path / "cancelled"))
     wait_for((tmp_path / "cancelled.running").exists)

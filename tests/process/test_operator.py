@@ -62,6 +62,9 @@ def test_failed_and_lost_tasks_are_found_from_outside(tmp_path: Path) -> None:
         answer = command(client.namespace, "health", **project.env)
         assert answer.returncode == 0
         assert "fine: default: 0 waiting, 0 deferred, 1 running." in answer.stdout
+        status, answer = client.site.get("/health")
+        said = answer["aliases"]["default"]["says"]
+        assert (status, said) == (200, ["0 waiting, 0 deferred, 1 running."])
         rings = json.loads(command(client.namespace, "rings", "--json").stdout)
         (ring,) = [each for each in rings.values() if each["alias"] == "default"]
         assert {each["role"] for each in ring["attached"]} == {"site", "pool", "worker"}

@@ -2,6 +2,8 @@
 
 from django.urls import path
 
+from django_tasks_local.views import health
+
 from . import views
 
 urlpatterns = [
@@ -12,4 +14,5 @@ urlpatterns = [
     path("aresult/<str:result_id>", views.async_result),
     path("handles", views.handles),
     path("metrics", views.metrics),
+    path("health", health),
 ]

@@ -16,8 +16,10 @@ from django_tasks_local.inspection.newest import newest
 from django_tasks_local.inspection.records import Row, duration_s, error_line, latest_ns, summary
 from django_tasks_local.inspection.text import COLUMNS, clock, cut, cut_left, harmless, span, write
 from django_tasks_local.moments import unix_ns
+from django_tasks_local.ring import ring_exists
 
 from ._aliases import foreign_aliases, looks_into
+from ._no_ring import no_ring
 
 _LIMIT: Final = 20
 # How much of a line a path leaves to an error.
@@ -52,6 +54,9 @@ def run(
     found, more = newest(looks, status=status, queue=queue, task=task, limit=limit)
     for line in objects(found) if json else lines(found, more=more, several=len(backends) > 1):
         write(command.stdout, line)
+    for backend in backends:
+        if not ring_exists(backend.spec().name):
+            write(command.stderr, f"{harmless(backend.alias)}: {no_ring(backend)}")
     for alias, kind in foreign_aliases().items():
         write(command.stderr, f"Not shown: {harmless(alias)}, {harmless(kind)}.")
 

@@ -74,8 +74,16 @@ def find(backends: Iterable[ProcessPoolBackend], result_id: str) -> Row:
     )
 
 
-def lines(row: Row, *, arguments: bool) -> Iterator[str]:
-    """Yield the lines for people. Nothing of a text is cut."""
+def lines(
+    row: Row, *, arguments: bool, how: str = "--arguments shows them, and the return value"
+) -> Iterator[str]:
+    """Yield the lines for people. Nothing of a text is cut.
+
+    Args:
+        row: The task.
+        arguments: Whether to show its arguments and its return value.
+        how: What shows them, if not.
+    """
     result = row.result
     yield result.id
     for name, text in _fields(row):
@@ -83,7 +91,7 @@ def lines(row: Row, *, arguments: bool) -> Iterator[str]:
     if arguments:
         yield from _values(result)
     else:
-        yield f"  {'arguments':12}not shown; --arguments shows them, and the return value"
+        yield f"  {'arguments':12}not shown; {how}"
     for number, error in enumerate(errors(result), 1):
         yield f"  error {number}: {harmless(error.exception_class_path)}"
         for line in harmless_lines(error.traceback):

@@ -39,6 +39,10 @@ H_NEWEST: Final = 17
 H_CURSOR: Final = 18  # where the next search for a free slot starts
 H_EVICTED: Final = 19  # since the ring was made; a crash may leave one uncounted
 H_LOST: Final = 20
+H_EXPIRED: Final = 54
+H_KILLED: Final = 55
+# One word for each code: not 0 if an end of a lost task of its may have to be announced.
+H_UNTOLD: Final = 56
 H_SERIAL: Final = 21  # the serial number of the latest attachment
 H_ENTRIES_USED: Final = 22  # no entry at or above this index was ever used
 H_TEMPORARY: Final = 23  # the ring of a test run: removed with it
