@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from asgiref.sync import sync_to_async
 from django.tasks import task_backends
 
+from django_tasks_local.groups import in_group
 from django_tasks_local.metadata import shown, with_metadata
 from django_tasks_local.naming import MissingTask, copy_task
 from django_tasks_local.result import LocalTaskResult
@@ -21,7 +23,8 @@ AGAIN_OF: Final = "_again_of"
 def enqueue_again[Result: TaskResult[..., Any]](result: Result) -> Result:
     """Enqueue the task of a result once more, under a new id; the old result stays as it is.
 
-    Task, arguments, priority, queue and metadata are those of the old one, ``run_after`` is not.
+    Task, arguments, priority, queue, metadata and group are those of the old one, ``run_after`` is
+    not. What its policy says follows it once more; the further steps of a chain do not.
     Where the backend has metadata, ``raw_metadata["_again_of"]`` of the new result is the old id.
 
     Args:
@@ -52,7 +55,9 @@ def enqueue_again[Result: TaskResult[..., Any]](result: Result) -> Result:
     if getattr(backend, "supports_metadata", False):
         task = with_metadata(task, noted)
     # This result's alias, which may differ from the task's: see `LocalTaskResult.refresh`.
-    return cast(Result, backend.enqueue(task, result.args, result.kwargs))
+    group = getattr(result, "group", "")
+    with in_group(group) if group else nullcontext():
+        return cast(Result, backend.enqueue(task, result.args, result.kwargs))
 
 
 async def aenqueue_again[Result: TaskResult[..., Any]](result: Result) -> Result:

@@ -68,11 +68,11 @@ leads from a valid word to another, and of other damage one in 31 passes here. T
 slot is 0; only what a death leaves in chained slots of a freed record is another.
 
 The states are 0 FREE, 1 WRITING, 2 READY, 3 RUNNING, 4 SUCCESSFUL, 5 FAILED, 6 LOST and 7 CHAIN.
-Only WRITING and RUNNING have an owner. Tasks that are enqueued together name a record without a
+Only WRITING and RUNNING have an owner; 1 in its place is DUE: what follows an ended record is yet
+to be made READY, in the same hold. Tasks that are enqueued together name a record without a
 payload, their batch; all are WRITING, and they are accepted by the store that makes it FREE.
 A record is one head slot and the chains that its fields name. A CHAIN word counts only if it is
-reached from a chain of the head that it names, in that generation: a rebuild does not clear what a
-freed record has left in its chained slots.
+reached from a chain of that head, in that generation: a freed record clears no chained slots.
 
 The back word of a READY record is what takes it out: in the heap its place there, in a FIFO the
 word of its lane << 32 | the slot before it, which for the first may name one that has gone.
@@ -127,6 +127,7 @@ The first eight words keep their places in every layout version.
  344  TALLIED         1: there are tallies, and records that name them
  352  COUNTED         the count that DIRTY names, as it was
  360  SUMMED          the sum that belongs to it, as it is to be
+ 424  HANDOVER        slots that are kept for follow-ups: what the largest of them needs
  432  EXPIRED         results dropped because of RESULT_TTL or FAILURE_TTL, likewise
  440  KILLED          tasks ended by a kill of their worker, at a limit or cancelled, likewise
  448  UNTOLD          for each code: sequence of the latest loss, 0 if none is to be announced
@@ -233,7 +234,8 @@ rebuild that finds it completes the row if such a record is READY; if not, it ne
  136  STOP            0, or why the task is to stop: 1 << 63 | what a LOST record says; 1: TOLD
  144  METADATA_CHAIN  first extent of the metadata, 0: it has none
  152  HISTORY_CHAIN   first extent of the history of earlier attempts, 0: there were none
- 160  meta, which begins with the key, arguments, outcome: as far as each fits
+ 160  TIES_CHAIN      first extent of the ties to other tasks, 0: there are none
+ 168  meta, which begins with the key, arguments, outcome: as far as each fits
  ...
  -88  progress        a sequence word (generation << 16 | number, odd while it is written),
                       done and total as doubles, 64 bytes of UTF-8
@@ -248,9 +250,9 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
 1. **Inside.** Header, columns, map and FREE slots are written inside the mutex only. The
    exceptions are the words of rule 6 and rule 11.
 2. **W is the truth.** A record is what W says. Everything that helps to find one is derived and
-   can be rebuilt: FREE to CURSOR, DISCARDED, HAND, KEYED, lanes, heap, keys, recency list and free
-   map. Two more columns are needed for that. `sequence`: its top bit marks a record that leaves
-   the queue, cancelled. `due`: a finished record in which it is the generation has lost its
+   can be rebuilt: FREE to CURSOR, DISCARDED, HAND, KEYED, HANDOVER, lanes, heap, keys, recency list
+   and free map. Two more columns are needed for that. `sequence`: its top bit marks a record that
+   leaves the queue, cancelled. `due`: a finished record in which it is the generation has lost its
    chained arguments; of their chain only the slots that hold its meta are its own.
 3. **Order.** DIRTY first; then whatever W is to cover; then W, by one store, the commit point;
    then what counts it; then links. The mutex clears DIRTY when the operation came to its end.
@@ -295,7 +297,7 @@ a record in the judged lane of its code is of a site up to RUNNABLE_UP_TO
 every code that a process or an unfinished record names has a digest of its own
 FINISHED <= MAX_RESULTS                 after every end of a task, unless it was lowered
 UNFINISHED - RUNNING <= MAX_PENDING     after every enqueue
-FREE + FINISHED_SLOTS >= MAX_WORKERS    after every enqueue and every large result
+FREE + FINISHED_SLOTS >= MAX_WORKERS + HANDOVER   after every enqueue and every large result
 0 < generation < TICK and sequence < TICK, no generation twice
 sequence grows along every FIFO and along the recency list
 (due, sequence) of a record in the heap >= that of its parent
@@ -310,6 +312,7 @@ KEYED = READY and RUNNING records that have a key; each is in the bucket of its 
 no two READY or RUNNING records have the same key
 a READY record has no outcome and no reason to stop
 a history has 1 to 1,000 attempts, and 1 to 10 errors
+no record is DUE, and HANDOVER is enough for what follows any unfinished record
 ENQUEUED of a tally = its tasks that have ended + its records that are READY or RUNNING
 its attempts that have started = those that have ended + its records that are RUNNING
 ```
@@ -358,7 +361,9 @@ the pool of the ring, a site, or a process that asks for that very result.
 | | after W = READY | a task in no FIFO and no heap; likewise the old slots | next: it runs |
 | finish | before W | a result that nobody reads; chained slots | settled: LOST, slots freed |
 | | after W | a finished record in no list | next |
-| | before it wakes those who wait | sleepers | nobody needs to: they look twice a second |
+| end, followed | after W with DUE | a finished record in no list | next: READY is what follows |
+| | after its W = READY | and what follows, in no FIFO | next: finds it by its ties |
+| finish | before it wakes those who wait | sleepers | nobody needs to: they look twice a second |
 | wait | at any moment | a moment in WAITED; STATE of a dead entry | it passes; settled |
 | save metadata | before METADATA_CHAIN | the old metadata; slots that no record reaches | next |
 | | after METADATA_CHAIN | the new metadata; likewise the old slots | next |

@@ -13,17 +13,19 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from django_tasks_local.store import KeyTaken
+from django_tasks_local.ties import Ties
 
 from .chaining import Chaining
 from .format import layout as at
 from .format.ids import new_id_words
 from .holders import Holders
 from .metadata import MetadataOperations
-from .operations import AGAIN, Request, Written
+from .operations import Request, Written
 from .parts import Parts
 from .records.schedule import Row
 from .records.table import Room, Table
 from .refusals import Refusals
+from .settling import AGAIN
 
 
 class Outcome(Enum):
@@ -189,20 +191,21 @@ class Firing:
 
     def fire(
         self, due: Due, meta: bytes, arguments: Any, *, priority: int, time_limit: int,
-        metadata: bytes, key: bytes = b"", tally: int = 0,
+        metadata: bytes, key: bytes = b"", ties: Ties | None = None, tally: int = 0,
     ) -> Outcome:  # fmt: skip
         """Store a READY task for a time of a row, and wake a worker, unless that is too late.
 
         Args:
             due: The time.
             meta: The task, and the rest of it as `Ring.put` has it; there must be metadata.
-            arguments, priority, time_limit, metadata, key, tally: Likewise.
+            arguments, priority, time_limit, metadata, key, ties, tally: Likewise.
 
         Raises:
             QueueFull, PayloadTooLarge, StoreUnavailable: As `Ring.put`. The time is not settled.
         """
         attempt = Attempt(due, key)
         queue = tally | priority - at.LOWEST_PRIORITY
+        tied = self._refusals.tied(ties, meta) if ties else None
         if key and (holder := self._run(self._tasks.holder, key)):
             self._holders.still_holds(holder)  # if not, its key is free now
         # Also before: nothing makes room for what is skipped.
@@ -210,7 +213,7 @@ class Firing:
             high, low = new_id_words()
             request = Request(
                 key + meta, arguments, queue, 0, time.time_ns(), high, low, time_limit,
-                self._refusals.block(metadata, meta), key,
+                self._refusals.block(metadata, meta), key, tied,
             )  # fmt: skip
             small = partial(self._operations.fire, attempt=attempt)
             publish = partial(self._operations.fire_chained, attempt=attempt)

@@ -12,18 +12,13 @@
  ...  the pieces: the pickle, cut before and behind all large bytes and text in it
 ```
 
-### Metadata and history, by byte
+### Metadata, history and ties, by byte
 
 ```text
    0  LENGTH          of the data
    8  CRC             of the commit word of its slots, LENGTH and the upper half, begun with its
                       kind; in the upper half that of the data
-  16  the data        metadata: JSON, an object, ASCII; a history:
-  16  FIRST_STARTED   when the first attempt began, unix ns
-  24  LAST_STARTED    when the last one began
-  32  ATTEMPTS        how many there are << 32 | how many errors are kept
-  40  workers         pid << 32 | serial, of each attempt
- ...  errors          length of the class path << 32 | of the traceback, and these in UTF-8
+  16  the data        metadata: JSON, an object, ASCII; others: ``format.history``, ``format.ties``
 ```
 
 Metadata may change in any state, and any process may change it. A history has the attempts before

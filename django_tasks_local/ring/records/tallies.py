@@ -145,6 +145,7 @@ class Tallies:
         if not tally_at:
             return None
         word = tally_at + at.TALLIES_AT + which
+        words[at.H_DIRTY] = 1  # what was noted before is counted
         words[at.H_COUNTED] = counted = words[word]
         more = many - 1 << tally.NOTE_MORE_SHIFT
         words[at.H_DIRTY] = more | word << tally.NOTE_WORD_SHIFT | slot
@@ -161,6 +162,7 @@ class Tallies:
             took_ns = 0
         tally_at += at.TALLIES_AT
         word = tally_at + first + bisect_left(tally.BOUNDS_NS, took_ns)
+        words[at.H_DIRTY] = 1  # what was noted before is counted
         words[at.H_COUNTED] = counted = words[word]
         words[at.H_SUMMED] = total_ns = words[tally_at + total] + took_ns
         words[at.H_DIRTY] = word << tally.NOTE_WORD_SHIFT | slot

@@ -10,6 +10,7 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring import BOUNDS_S, Loss, Ring, Role, Tally, loss_word
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format import tally
+from django_tasks_local.ties import FollowUp, Ties
 from tests import rings as peers
 from tests.rings import FAR_NS, META, Rings, change_limits, run, tally_of
 
@@ -123,6 +124,23 @@ def test_tasks_that_are_enqueued_together(ring: Ring) -> None:
     keys = [bytes(15) + bytes([n]) for n in range(5)]
     ring.bulk.put(META, data, priority=0, due_ns=0, keys=keys, tally=tally_of(ring))
     assert counted(ring).enqueued == 10
+
+
+def test_what_follows_a_task(ring: Ring) -> None:
+    """It counts in its own tally, by the end of the task that it follows."""
+    then = ring.counters.remember(b"app:then", "app.then", "later")
+    ties = Ties("", "", 0, 0, (FollowUp(b"app:then", None, -7, 0, tally=then),))
+    put(ring, ties=ties)
+    run(ring)
+    _, follower, first = ring.counters.read()
+    assert (follower.task, follower.queue, follower.enqueued) == ("app.then", "later", 1)
+    assert (first.enqueued, sum(first.ran["successful"])) == (1, 1)
+    claim = ring.claim()
+    assert claim is not None
+    assert (claim.meta, claim.head.origin & 0xFF) == (b"app:then", 93)
+    ring.finish(claim, successful=False, outcome=ring.encode(None))
+    _, follower, first = ring.counters.read()
+    assert (sum(follower.ran["failed"]), first.enqueued) == (1, 1)
 
 
 def test_what_is_not_counted(ring: Ring) -> None:
