@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # In the metadata of the new task: whose task it repeats.
 AGAIN_OF: Final = "_again_of"
+# Reserved, and kept all the same: what ``contrib.q`` notes belongs to the task, not to one run.
+_KEPT: Final = frozenset({"_q"})
 
 
 def enqueue_again[Result: TaskResult[..., Any]](result: Result) -> Result:
@@ -50,7 +52,8 @@ def enqueue_again[Result: TaskResult[..., Any]](result: Result) -> Result:
     if isinstance(result.task, MissingTask):
         result.task.enqueue()  # raises, with the reason
     task = copy_task(result.task, run_after=None)
-    noted = shown(getattr(result, "raw_metadata", None) or {}) | {AGAIN_OF: result.id}
+    old = getattr(result, "raw_metadata", None) or {}
+    noted = shown(old) | {key: old[key] for key in _KEPT & old.keys()} | {AGAIN_OF: result.id}
     backend: Any = task_backends[result.backend]
     if getattr(backend, "supports_metadata", False):
         task = with_metadata(task, noted)

@@ -217,7 +217,12 @@ def split_words(keywords: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     return words, {name: value for name, value in keywords.items() if name not in words}
 
 
-def _timeout(value: object) -> float:
+def checked_timeout(value: object) -> float:
+    """Return a time limit in seconds.
+
+    Raises:
+        ValueError: It is none; the text says what is wanted.
+    """
     wanted = (
         "it must be a number of seconds or a timedelta, more than 0 and at most "
         f"{LONGEST_TIMEOUT_S:,}, or math.inf for no limit"
@@ -241,7 +246,7 @@ def _follow_up(value: object) -> str:
 
 # By field of `Policy`: returns the value to keep, or raises ValueError.
 _VALIDATORS: Final[dict[str, Callable[[object], Any]]] = {
-    "timeout": _timeout,
+    "timeout": checked_timeout,
     "unique": checked_unique,
     "on_conflict": checked_conflict,
     "group": checked_group,

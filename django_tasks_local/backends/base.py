@@ -205,18 +205,21 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
         return result
 
     def enqueue_many(
-        self, task: AnyTask, calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
-    ) -> list[LocalTaskResult]:
+        self, task: AnyTask, calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]],
+        *, time_limit: int | None = None,
+    ) -> list[LocalTaskResult]:  # fmt: skip
         """Store a task once for each pair of arguments, all of them or none.
 
-        See ``bulk.enqueue_many``, which checks the pairs.
+        See ``bulk.enqueue_many``, which checks the pairs. ``time_limit`` is their
+        `time_limit_word`; ``None``: as the task's function and the options say.
         """
         if not calls:
             return []
         store = self._store()
         self.validate_task(task)
+        limit = self._time_limit(task) if time_limit is None else time_limit
         ties = self._ties(task, policy_of(task.func))
-        many = Many(store, self.alias, type(self), task, self._time_limit(task), calls, ties)
+        many = Many(store, self.alias, type(self), task, limit, calls, ties)
         results = many.enqueue()
         self._enqueued(many.due_ns)
         return results

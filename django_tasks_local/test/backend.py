@@ -16,7 +16,7 @@ from django_tasks_local.backends.base import LocalBackend
 from django_tasks_local.execution import run_here
 from django_tasks_local.metadata import decode
 from django_tasks_local.result import LocalTaskResult
-from django_tasks_local.store import task_path
+from django_tasks_local.store import Arguments, task_path
 
 from .store import InlineStore, drop_stores, store_of
 
@@ -43,10 +43,10 @@ class InlineBackend(LocalBackend):
         return result
 
     def enqueue_many(
-        self, task: Any, calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
+        self, task: Any, calls: Sequence[Arguments], **prepared: Any
     ) -> list[LocalTaskResult]:
         """Store them all, run those that are due one after the other, and return."""
-        results = super().enqueue_many(task, calls)
+        results = super().enqueue_many(task, calls, **prepared)
         for result in results:
             self._run_now(result)
         return results
@@ -82,7 +82,7 @@ class InlineBackend(LocalBackend):
         if timeout_s <= 0:
             return
         if self.run_once(result):  # it has ended, or waits for its next attempt
-            self._run_followers(result.id)
+            self.run_followers(result.id)
             return
         try:
             now = self._store().get(result.id)
@@ -102,16 +102,17 @@ class InlineBackend(LocalBackend):
     def cancel(self, result_id: object, *, running: bool = True) -> bool:
         """Do what the base does, and run what follows a task that was taken out."""
         cancelled = super().cancel(result_id, running=running)
-        self._run_followers(str(result_id))
+        self.run_followers(str(result_id))
         return cancelled
 
     def _run_now(self, result: LocalTaskResult) -> None:
         # More than once where it failed, and is to be tried again at once.
         while runs_at_once[-1] and self.run_once(result, time.time_ns()):
             pass
-        self._run_followers(result.id)
+        self.run_followers(result.id)
 
-    def _run_followers(self, result_id: str) -> None:
+    def run_followers(self, result_id: str) -> None:
+        """Run what follows a task that has ended, and what follows that, if it has not run yet."""
         store = self._store()
         while runs_at_once[-1] and (result_id := store.following(result_id)):
             follower = self.get_result(result_id)
