@@ -93,6 +93,8 @@ class Bulk:
             for place, holder in enumerate(self._run(self._holders.of, some), start):
                 if holder is not None and self._holders.still_holds(holder):
                     found[place] = format_id(holder.id_high, holder.id_low)
+        if found:
+            self._attachment.wait_for_disk()  # they may be on their way there
         return found
 
     def put(
@@ -140,6 +142,7 @@ class Bulk:
         if due_ns <= now_ns + SOON_NS:
             with suppress(OSError):  # a hint, see `Ring.put`
                 self._upkeep.wake(min(len(ids), self._upkeep.max_workers()))
+        self._attachment.wait_for_disk()
         held = {place: format_id(each.id_high, each.id_low) for place, each in batch.held}
         return ids, held, now_ns
 

@@ -4,7 +4,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
-from functools import partial
 
 import posix_ipc
 from django.tasks import TaskResultStatus
@@ -28,14 +27,12 @@ from django_tasks_local.ring.records.listing import Listing
 from django_tasks_local.ring.records.loss import EXIT_DETACHED, STOP_ASKED
 from django_tasks_local.ring.records.order import JUDGED_WAITING
 from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encode
-from django_tasks_local.ring.records.reader import STATUSES, Found, does_not_exist
-from django_tasks_local.ring.records.table import Room
+from django_tasks_local.ring.records.reader import STATUSES, Found
 from django_tasks_local.ring.records.workforce import Workforce
 from django_tasks_local.ring.shm.entries import WAITS, Role
-from django_tasks_local.ring.shm.errors import lost_hold
 from django_tasks_local.ring.shm.leadership import Leadership
 from django_tasks_local.ring.shm.limits import Limits
-from django_tasks_local.store import Arguments, StopAsked
+from django_tasks_local.store import Arguments, KeyTaken, StopAsked
 
 from .attachment import Attachment
 from .bulk import Bulk
@@ -48,6 +45,7 @@ from .operations import AGAIN, SOON_NS, TOLD_TO_STOP, Request
 from .parts import Parts
 from .refusals import Refusals
 from .retries import Retries
+from .saving import Saving
 from .stops import Cancelled, Stops
 from .upkeep import Upkeep
 
@@ -117,6 +115,7 @@ class Ring:
             parts.waiters.wake,
         )  # fmt: skip
         self._refusals = Refusals(parts.table, parts.mutex, alias, self._inline)
+        self._saving = Saving(parts, self._refusals, self.expiry, self._run)
         holders = Holders(parts, self.upkeep.settle_if_dead, self.upkeep.settle)
         self._chaining = Chaining(parts, self._refusals, self._run, holders)
         self.firing = Firing(parts, self._refusals, self._chaining, holders)
@@ -163,7 +162,7 @@ class Ring:
             KeyTaken: A task with this key waits or runs.
             QueueFull: MAX_PENDING tasks wait, or their payloads fill SHM_SIZE.
             PayloadTooLarge: The arguments or the metadata could never fit.
-            StoreUnavailable: /dev/shm is full, or the ring cannot be used.
+            StoreUnavailable: /dev/shm or the disk is full, or the ring cannot be used.
         """
         work = self._semaphores.work
         if work is None:
@@ -175,7 +174,11 @@ class Ring:
         if metadata or key:
             block = self._refusals.block(metadata, meta) if metadata else None
             request = request._replace(meta=key + meta, metadata=block, key=key)
-            slot = self._chaining.enqueue(request)
+            try:
+                slot = self._chaining.enqueue(request)
+            except KeyTaken:
+                self.attachment.wait_for_disk()  # the other may be on its way there
+                raise
         elif len(meta) + len(arguments) <= self._inline:
             while (slot := self._mutex.run(self._operations.enqueue, request)) == AGAIN:
                 pass
@@ -188,6 +191,8 @@ class Ring:
                 work.release()
             except OSError:
                 pass  # at its ceiling: it is a hint (rule 11), and the task is in the ring
+        if self.attachment.syncs:
+            self.attachment.wait_for_disk()
         return request.id_high, with_slot(request.id_low, slot), now_ns
 
     def get(self, result_id: str) -> Found:
@@ -230,6 +235,7 @@ class Ring:
         """
         outcome, found = self.stops.cancel(result_id, running=running)
         taken_out = outcome is Cancelled.TAKEN_OUT
+        self.attachment.wait_for_disk()
         return outcome is not Cancelled.TOO_LATE, found if taken_out else None
 
     def claim(self, share: at.Share | None = None) -> RingClaim | None:
@@ -261,6 +267,8 @@ class Ring:
             if head.generation != word & at.GENERATION_MASK:
                 wrong = "its commit word is of another generation"
             if not wrong:
+                if self.attachment.syncs:  # a task that starts has started, whatever comes
+                    self.attachment.wait_for_disk()
                 return claim
             # Never unpickled. A reader of the result is told what is wrong.
             self._run(self._operations.mark_lost, claim)
@@ -376,24 +384,7 @@ class Ring:
             PayloadTooLarge: There is no room for it. The old metadata stays.
             StoreUnavailable: Its worker is taken for dead, or the ring cannot be used.
         """
-        run = self._mutex.run
-        found: Found
-        if claim is None:
-            found = self._reader.find(result_id)
-            self.expiry.refuse_expired(found)
-        elif claim.ours():
-            self.registry.hold(claim.pid)  # the task may have dropped our record locks
-            found, run = claim, self._run
-        else:
-            raise lost_hold(self.segment.path)
-        block = self._refusals.block(metadata, found.meta)
-        save = partial(self._operations.save_metadata, found, block, as_owner=claim is not None)
-        while (room := run(save)) is Room.MORE:
-            pass
-        if room is Room.NONE:
-            raise self._refusals.of_metadata(block, found.meta)
-        if room is None:
-            raise lost_hold(self.segment.path) if claim else does_not_exist(result_id)
+        self._saving.save(result_id, metadata, claim)
 
     def counts(self) -> Counts:
         """Return what is in the ring, without the lock: each number is true for a recent moment."""

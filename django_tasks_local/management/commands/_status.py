@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.pool import project
-from django_tasks_local.ring import Look, PoolState, Role
+from django_tasks_local.ring import MEMORY, Look, PoolState, Role, directory_of, segment_path
 from django_tasks_local.store import task_path
 
 from ._facts import print_facts
@@ -39,11 +39,12 @@ def run(command: BaseCommand, backends: list[ProcessPoolBackend], **options: Any
 def no_ring(name: str) -> str:
     """Return what the absence of a ring may mean, and where the command looked for one."""
     module = project.settings_module() or "none"
+    since = "since the host started" if directory_of(name) == MEMORY else "yet"
     return (
-        f"there is no ring /dev/shm{name}s, which is that of user {_user()} with settings module "
-        f"{module}. Nothing was enqueued since the host started, or it was removed "
-        "(`local_tasks destroy`); or the site runs as another user, in another container, or with "
-        "another settings module, SECRET_KEY or NAMESPACE."
+        f"there is no ring {segment_path(name)}, which is that of user {_user()} with settings "
+        f"module {module}. Nothing was enqueued {since}, or it was removed (`local_tasks "
+        "destroy`); or the site runs as another user, in another container, or with another "
+        "settings module, SECRET_KEY, NAMESPACE or DIRECTORY."
     )
 
 

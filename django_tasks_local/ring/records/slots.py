@@ -1,6 +1,5 @@
 """Free slots, chains of them, and payloads going in and out."""
 
-import errno
 import os
 import sys
 from array import array
@@ -18,7 +17,7 @@ from django_tasks_local.ring.format.head import (
     S_METADATA_CHAIN,
     S_OUTCOME_CHAIN,
 )
-from django_tasks_local.ring.shm.errors import inconsistent, lost_hold
+from django_tasks_local.ring.shm.errors import NO_ROOM, inconsistent, lost_hold
 from django_tasks_local.ring.shm.segment import Segment
 
 from .source import Source
@@ -39,7 +38,6 @@ _SHORTER: Final = 4
 # Rounds over the map for single slots. Others may give some back behind the search; they do not
 # always do so before it.
 _ROUNDS: Final = 100
-_NO_ROOM = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
 
 
 @dataclass(slots=True)
@@ -100,7 +98,7 @@ class Slots:
         try:
             self._segment.reserve(first, end)
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in NO_ROOM:
                 raise
             return False
         words = self._words

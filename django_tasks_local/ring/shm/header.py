@@ -11,7 +11,7 @@ from django_tasks_local.ring.format import layout as at
 
 from .errors import unavailable
 from .lock import LIVENESS, any_held
-from .objects import segment_path
+from .places import MEMORY, segment_path
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -146,6 +146,21 @@ def _lay_out(fd: int, geometry: at.Geometry, temporary: bool, path: str) -> at.G
     head[at.H_TICK] = 1
     head[at.H_TEMPORARY] = temporary
     os.pwrite(fd, head, 0)
+    on_disk = os.path.dirname(path) != MEMORY
+    if on_disk:
+        os.fsync(fd)
     head[at.H_MAGIC] = at.MAGIC
     os.pwrite(fd, memoryview(head)[:1], 0)
+    if on_disk:
+        sync_entry(fd, path)
     return geometry
+
+
+def sync_entry(fd: int, path: str) -> None:
+    """Wait until a file, its size and its name are on the disk."""
+    os.fsync(fd)
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

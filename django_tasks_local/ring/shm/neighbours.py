@@ -14,8 +14,9 @@ from . import segment as segments
 from .entries import Role
 from .header import geometry_of, is_half_made, read_head, unusable
 from .lock import GUARD, LIVENESS, ByteLock, any_held
-from .objects import MUTEX, segment_path, semaphore_path
-from .segment import opened_unattached, ring_names
+from .objects import MUTEX
+from .places import ring_names, segment_path, semaphore_name, semaphore_path
+from .segment import opened_unattached
 
 
 class Neighbour(NamedTuple):
@@ -32,12 +33,15 @@ class Neighbour(NamedTuple):
     path: str
 
 
-def sites_elsewhere() -> Iterator[Neighbour]:
+def sites_elsewhere(directories: tuple[str, ...] = ()) -> Iterator[Neighbour]:
     """Yield the living sites in other rings that this process is not attached to, but no test runs.
 
     It takes 10 µs a ring, and 50 where a process is attached.
+
+    Args:
+        directories: Where to look beside ``/dev/shm``.
     """
-    for name in ring_names():
+    for name in ring_names(directories):
         found: list[Neighbour] = []
         with suppress(OSError), opened_unattached(name) as fd:
             if fd is not None:
@@ -115,9 +119,13 @@ class Surveyed:
     paths: tuple[str, ...] = ()
 
 
-def survey_rings() -> Iterator[Surveyed]:
-    """Yield all rings of this user, and other files with such names."""
-    for name in ring_names():
+def survey_rings(directories: tuple[str, ...] = ()) -> Iterator[Surveyed]:
+    """Yield all rings of this user, and other files with such names.
+
+    Args:
+        directories: Where to look beside ``/dev/shm``.
+    """
+    for name in ring_names(directories):
         found = survey_ring(name)
         if found is not None:
             yield found
@@ -172,7 +180,7 @@ def _read(name: str, fd: int, sizes: tuple[float, int, int]) -> Surveyed:
 def _made_at(name: str, found: os.stat_result) -> float:
     """Return when a ring was made: nothing changes the time of the semaphore's file after that."""
     try:
-        return os.lstat(semaphore_path(f"{name}{MUTEX}")).st_mtime
+        return os.lstat(semaphore_path(f"{semaphore_name(name)}{MUTEX}")).st_mtime
     except OSError:
         return found.st_mtime
 

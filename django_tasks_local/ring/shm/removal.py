@@ -16,8 +16,8 @@ from . import segment as segments
 from .errors import unavailable
 from .header import read_head
 from .lock import GUARD, SUCCESSOR, ByteLock, any_held
-from .objects import SEMAPHORES, segment_path, semaphore_path
-from .segment import ring_exists, ring_names
+from .objects import SEMAPHORES
+from .places import ring_exists, ring_names, segment_path, semaphore_name, semaphore_path
 
 # How often to ask for the guard, a millisecond each, before its holder counts as attached.
 _ATTEMPTS: Final = 50
@@ -30,7 +30,8 @@ def unlink_objects(name: str) -> None:
         StoreUnavailable: One of them belongs to another user.
     """
     segments.forget(name)
-    for path in (segment_path(name), *(semaphore_path(name + letters) for letters in SEMAPHORES)):
+    base = semaphore_name(name)
+    for path in (segment_path(name), *(semaphore_path(base + letters) for letters in SEMAPHORES)):
         try:
             os.unlink(path)
         except FileNotFoundError:
