@@ -120,6 +120,9 @@ The first eight words keep their places in every layout version.
  296  WORKER_MEMORY   31 times MAX_WORKER_MEMORY
  304  TASK_MEMORY     31 times MAX_TASK_MEMORY
  312  KEYED           READY and RUNNING records that have a key, and buckets of the hash table
+ 320  BOOT            in a directory half of the host's boot id, put there by the last to attach
+ 328  RESTARTED       not 0: nobody has judged the records since the host was started
+ 336  EARLIER         attachments up to this serial are of earlier boots
  512  CODES           the table of codes: 8 entries of 256 bytes
 ```
 
@@ -213,8 +216,8 @@ rebuild that finds it completes the row if such a record is READY; if not, it ne
   88  WORKER          pid << 32 | serial
   96  CLAIM_CRC       goes on from REQUEST_CRC
  104  FINISHED_AT     Unix ns; while it is WRITING the batch that it belongs to, 0 for none
- 112  OUTCOME_BYTES   length of the pickled outcome, if chained with its table; in a LOST
-                      record why it was lost
+ 112  OUTCOME_BYTES   length of the pickled outcome, if chained with its table; in a LOST record
+                      why it was lost; in one that waits a copy of its due word
  120  OUTCOME_CHAIN   first extent of the outcome, where it does not fit here
  128  OUTCOME_CRC     goes on from CLAIM_CRC, exclusive or the state, since that is told as well;
                       in the upper half the chained outcome's table
@@ -385,6 +388,8 @@ the pool of the ring, a site, or a process that asks for that very result.
 | attach | before COMMIT | nothing: its liveness lock is gone | nobody needs to |
 | | a new code, before its DIGEST | a free number | nobody needs to |
 | | making the ring | no bytes, zeros, or all but MAGIC | the next that attaches lays it out |
+| restart | before BOOT | an old BOOT | the next that attaches notes the restart |
+| | before RESTARTED = 0 | DIRTY, and some records judged | next: judges all |
 
 An exception that a signal handler raises inside is like a death, but its process lives: what it is
 WRITING it frees itself. Bytes that another program wrote over are another matter: readers find them

@@ -176,7 +176,7 @@ class Bulk:
         if in_steps(run, batches.take, batch) is Room.NONE:
             return []
         origin = self._registry.origin << 8 | terms.priority - at.LOWEST_PRIORITY
-        rest = words_in_batch(batch.name)
+        rest = words_in_batch(batch.name, batch.due_ns)
         ids: list[Id] = []
         # Once for each of thousands of tasks: local names, and no further calls.
         view, words, base, size = self._bytes, self._words, self._slots_at, self._size
@@ -189,7 +189,9 @@ class Bulk:
                 if not self._attach(written, meta, data, terms.block):
                     return []
                 chain = written.wanted.chain
-                rest = words_in_batch(batch.name, words[self._table.metadata.word(slot)])
+                rest = words_in_batch(
+                    batch.name, batch.due_ns, words[self._table.metadata.word(slot)]
+                )
             id_low = with_slot(low, slot)
             sealed = seal_in_batch(
                 high, id_low, generation, now_ns, origin | at.KEYED if key else origin, meta, data,

@@ -5,6 +5,7 @@ The drawing, the access rules and the invariants are in the docstring of the pac
 The words of a record are in ``head``.
 """
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -13,6 +14,7 @@ MAGIC: Final = int.from_bytes(b"DTLRING\n", "little")
 VERSION: Final = 2
 PAGE: Final = 4096
 WORD_BITS: Final = 64
+BYTE_ORDER: Final = sys.byteorder
 
 # --- the header: words 0 to 511 of the segment, and the lanes behind it -------------------
 # The first eight words keep their place in every layout version, so that a later release can
@@ -59,6 +61,9 @@ H_MAX_TASKS: Final = 36
 H_WORKER_MEMORY: Final = 37
 H_TASK_MEMORY: Final = 38
 H_KEYED: Final = 39  # unfinished records that have a key
+H_BOOT: Final = 40  # in a directory: half of the boot id of the host at the last attachment
+H_RESTARTED: Final = 41  # not 0: nobody has judged the records since the host was started
+H_EARLIER: Final = 42  # attachments up to this serial are of earlier boots
 H_CODES: Final = 64  # the table of codes
 
 # Eight: releases whose processes, or unfinished tasks, are there at the same time.

@@ -108,11 +108,11 @@ class Slots:
         return True
 
     def restore_reserved(self) -> None:
-        """Find out how many slots have memory, where the header is damaged (in the lock)."""
+        """Find out how many slots have memory, where the header is damaged or old (in the lock)."""
         # pread, not the mapping: reading a hole through a mapping makes a page, or is a SIGBUS.
         column = os.pread(self._segment.fd, self.total * 8, self._commit * 8)
         ever_used = len(column.rstrip(b"\0")) // 8 + 1
-        end = min(max(2, -(-ever_used // self.step) * self.step), self.total)
+        end = min(max(2, -(-ever_used // self.step) * self.step, self.reserved()), self.total)
         self._segment.reserve(0, end)
         self._words[at.H_RESERVED] = at.checked(end)
 

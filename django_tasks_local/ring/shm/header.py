@@ -9,6 +9,7 @@ from typing import Final
 from django_tasks_local.exceptions import StoreUnavailable, counted
 from django_tasks_local.ring.format import layout as at
 
+from .boots import boot_for, is_of_another_boot, note_restart
 from .errors import unavailable
 from .lock import LIVENESS, any_held
 from .places import MEMORY, segment_path
@@ -81,7 +82,10 @@ def sound_geometry(name: str, fd: int, wanted: at.Geometry) -> at.Geometry | Non
     """Return the geometry of a segment that is complete and stays as it is, None for any other."""
     if os.fstat(fd).st_nlink == 0:
         return None
-    geometry = geometry_of(*read_head(fd))
+    head, size = read_head(fd)
+    geometry = geometry_of(head, size)
+    if is_of_another_boot(head, segment_path(name)) and not any_held(fd, LIVENESS):
+        return None
     if geometry is not None and geometry != wanted:
         if not any_held(fd, LIVENESS):
             return None
@@ -116,6 +120,9 @@ def prepare(name: str, fd: int, wanted: at.Geometry, temporary: bool) -> at.Geom
     geometry = geometry_of(head, size)
     if geometry is None:
         raise unusable(head, size, path)
+    if is_of_another_boot(head, path) and not attached_to:
+        note_restart(fd, path)
+        idle = False  # its counts may be older than its records
     if geometry != wanted:
         if idle:
             logger.warning(
@@ -145,6 +152,7 @@ def _lay_out(fd: int, geometry: at.Geometry, temporary: bool, path: str) -> at.G
     head[at.H_FREE] = first_step - 1
     head[at.H_TICK] = 1
     head[at.H_TEMPORARY] = temporary
+    head[at.H_BOOT] = boot_for(path)
     os.pwrite(fd, head, 0)
     on_disk = os.path.dirname(path) != MEMORY
     if on_disk:

@@ -51,6 +51,12 @@ SPINS: Final = 10
 LONG_CHUNK_S: Final = 0.1
 
 
+class Notice(str):
+    """What a rebuild has to say that is no damage."""
+
+    __slots__ = ()
+
+
 class _Manner(Enum):
     """What becomes of a call that finds another process inside."""
 
@@ -79,7 +85,7 @@ class Mutex:
         guard: The lock that excludes.
         words: The segment as 8-byte words.
         rebuild: Rebuilds everything derived, and says what it had to drop; called inside, when
-            the last one left it dirty.
+            the last one left it dirty, or the host was restarted.
         path: What to name when the lock cannot be had.
     """
 
@@ -211,7 +217,8 @@ class Mutex:
     def log(self, dropped: list[str]) -> None:
         """Log what a rebuild had to drop; outside (rule 9), since log handlers may do anything."""
         for sentence in dropped:
-            logger.error("%s: %s", self._path, sentence)
+            level = logging.WARNING if isinstance(sentence, Notice) else logging.ERROR
+            logger.log(level, "%s: %s", self._path, sentence)
 
     def renew_token(self) -> None:
         """Give back the token that a dead holder took with it, if nobody is inside.
