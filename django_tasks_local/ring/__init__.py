@@ -123,6 +123,7 @@ The first eight words keep their places in every layout version.
  320  BOOT            in a directory half of the host's boot id, put there by the last to attach
  328  RESTARTED       not 0: nobody has judged the records since the host was started
  336  EARLIER         attachments up to this serial are of earlier boots
+ 344  MADE_AT         when the ring was laid out, Unix ns
  512  CODES           the table of codes: 8 entries of 256 bytes
 ```
 

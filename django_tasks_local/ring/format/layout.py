@@ -64,6 +64,7 @@ H_KEYED: Final = 39  # unfinished records that have a key
 H_BOOT: Final = 40  # in a directory: half of the boot id of the host at the last attachment
 H_RESTARTED: Final = 41  # not 0: nobody has judged the records since the host was started
 H_EARLIER: Final = 42  # attachments up to this serial are of earlier boots
+H_MADE_AT: Final = 43  # Unix ns
 H_CODES: Final = 64  # the table of codes
 
 # Eight: releases whose processes, or unfinished tasks, are there at the same time.

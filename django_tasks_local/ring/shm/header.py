@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 import zlib
 from array import array
 from typing import Final
@@ -153,6 +154,7 @@ def _lay_out(fd: int, geometry: at.Geometry, temporary: bool, path: str) -> at.G
     head[at.H_TICK] = 1
     head[at.H_TEMPORARY] = temporary
     head[at.H_BOOT] = boot_for(path)
+    head[at.H_MADE_AT] = time.time_ns()
     os.pwrite(fd, head, 0)
     on_disk = os.path.dirname(path) != MEMORY
     if on_disk:

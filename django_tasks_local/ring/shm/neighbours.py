@@ -11,6 +11,7 @@ from typing import NamedTuple
 from django_tasks_local.ring.format import layout as at
 
 from . import segment as segments
+from .boots import is_of_another_boot
 from .entries import Role
 from .header import geometry_of, is_half_made, read_head, unusable
 from .lock import GUARD, LIVENESS, ByteLock, any_held
@@ -94,10 +95,12 @@ class Surveyed:
         size_bytes: What it may grow to.
         is_ours: Whether it is a file of this user that begins as a ring does, or was about to.
         is_attached: Whether any process is attached.
-        unfinished: Tasks that wait or run; ``None`` where a death has left that open.
+        unfinished: Tasks that wait or run; ``None`` where a death or a restart of the host has left
+            that open.
         running: Of those, how many run.
         kept: Finished results.
         temporary: Whether a test run has made it.
+        is_of_another_boot: Whether nobody has attached since the host was started.
         attached_at: When a process attached last, Unix time; 0 for never.
         attached: The processes that are attached.
         paths: The ends of the settings files' paths of its sites, and main scripts after a colon.
@@ -114,6 +117,7 @@ class Surveyed:
     running: int = 0
     kept: int = 0
     temporary: bool = False
+    is_of_another_boot: bool = False
     attached_at: float = 0.0
     attached: tuple[Attached, ...] = ()
     paths: tuple[str, ...] = ()
@@ -168,10 +172,13 @@ def _read(name: str, fd: int, sizes: tuple[float, int, int]) -> Surveyed:
     words = memoryview(os.pread(fd, at.COLUMNS_AT, 0).ljust(at.COLUMNS_AT, b"\0")).cast("Q")
     now_ns = time.time_ns()
     since_ns = [words[entry + at.E_SINCE] for entry in _entries(words)]
+    left = is_of_another_boot(words, segment_path(name))
+    if 0 < words[at.H_MADE_AT] <= now_ns:
+        sizes = (words[at.H_MADE_AT] / 1e9, *sizes[1:])
     return Surveyed(
         name, "", *sizes, True, is_attached,
-        None if words[at.H_DIRTY] else words[at.H_UNFINISHED],
-        words[at.H_RUNNING], words[at.H_FINISHED], bool(words[at.H_TEMPORARY]),
+        None if words[at.H_DIRTY] or left else words[at.H_UNFINISHED],
+        words[at.H_RUNNING], words[at.H_FINISHED], bool(words[at.H_TEMPORARY]), left,
         max((each for each in since_ns if each <= now_ns), default=0) / 1e9,
         tuple(_attached(fd, words)), tuple(_paths(words)),
     )  # fmt: skip

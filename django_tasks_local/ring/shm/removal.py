@@ -13,6 +13,7 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.format import layout as at
 
 from . import segment as segments
+from .boots import is_of_another_boot
 from .errors import unavailable
 from .header import read_head
 from .lock import GUARD, SUCCESSOR, ByteLock, any_held
@@ -109,7 +110,8 @@ def _unlink_if_alone(fd: int, name: str, idle: bool) -> bool:
         return False
     if idle:
         head, _ = read_head(fd)
-        if head[at.H_UNFINISHED] or head[at.H_DIRTY]:
+        unknown = head[at.H_DIRTY] or is_of_another_boot(head, segment_path(name))
+        if head[at.H_UNFINISHED] or unknown:
             return False
     unlink_objects(name)
     return True
