@@ -74,6 +74,12 @@ def _take_own_mounts() -> None:
     mount("--make-rprivate", "/")
 
 
+def take_own_processes() -> None:
+    """Take namespaces as a container has them, for what this process starts."""
+    _take_own_mounts()
+    os.unshare(os.CLONE_NEWPID | os.CLONE_NEWIPC)
+
+
 def _may_mount() -> bool:
     try:
         in_a_child(_take_own_mounts)

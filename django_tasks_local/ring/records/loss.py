@@ -140,7 +140,7 @@ def _how(loss: int, number: int) -> str:
         case Loss.DAMAGED:
             return "found its record damaged"
         case Loss.RESTARTED:
-            return "ended with all others, since the host was restarted; this was found"
+            return "was lost when the host was restarted; this was noticed"
     return "died"
 
 
