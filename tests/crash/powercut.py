@@ -281,13 +281,15 @@ class Verdict:
         return ""
 
 
-def run(cuts: int, seed: int, *, sync: bool) -> list[str]:
+def run(cuts: int, seed: int, *, sync: bool, tell: bool = False) -> list[str]:
     """Cuts the power, of a new ring now and then; all violations."""
     violations = []
     for number, start in enumerate(range(0, cuts, CUTS_EACH)):
         many = min(CUTS_EACH, cuts - start)
         found = _cut_one(many, seed + number, sync=sync)
-        violations += [f"--seed {seed + number}: {text}" for text in found]
+        violations += [f"--seed {seed + number}, SYNC={sync}: {text}" for text in found]
+        if tell:
+            print(*violations[-len(found) or len(violations) :], sep="\n", flush=True)
     return violations
 
 
@@ -310,11 +312,9 @@ def main(argv: list[str]) -> int:
     print(f"seed {seed}")
     violations = []
     for sync in (False, True):
-        found = run(arguments.cuts, seed, sync=sync)
+        found = run(arguments.cuts, seed, sync=sync, tell=True)
         violations += found
-        print(f"SYNC={sync}: {len(found)} violations in {arguments.cuts} cuts")
-    for text in violations:
-        print(text)
+        print(f"SYNC={sync}: {len(found)} violations in {arguments.cuts} cuts", flush=True)
     return bool(violations)
 
 

@@ -94,6 +94,7 @@ class _Restart:
                 self.registry.put(index, at.E_COMMIT, 0)
         audit = self._free_keys(self._adopt_ends(self._judge()))
         self._clear_free(audit)
+        self._end_chains(audit)
         self._put_due_times(audit)
         self._pass_serials(audit)
         said = recovery.rebuild(self.table)
@@ -115,7 +116,7 @@ class _Restart:
     def _judge(self) -> Audit:
         """Keep of each record what is whole of it; drop those of whose request that is not true."""
         audit = Audit(self.table, self.registry)
-        for mend in (self._drop_additions, self._lose, self._drop):
+        for mend in (self._drop_additions, self._reduce, self._drop):
             if audit.broken:
                 for slot, why in audit.broken.items():
                     mend(slot, why)
@@ -136,19 +137,29 @@ class _Restart:
         if table.state(slot) == at.RUNNING:  # an outcome that its worker was still copying
             words[head + S_OUTCOME_CHAIN] = 0
 
-    def _lose(self, slot: int, why: str) -> None:
-        """Make a record LOST that had been started, and of which no more is known for certain."""
+    def _reduce(self, slot: int, why: str) -> None:
+        """Keep the request alone: of a record that waits, or of one that is LOST from now on."""
         words, table = self.words, self.table
-        word, offset = words[table.commit + slot], table.offset(slot)
-        head = table.head(slot)
-        generation = word & at.GENERATION_MASK
+        word, head = words[table.commit + slot], table.head(slot)
         if (
             word >> at.STATE_SHIFT == at.WRITING
             or not at.is_whole(word)
-            or head.generation != generation
+            or head.generation != word & at.GENERATION_MASK
             or slot_of_id(head.id_low) != slot
         ):
             return
+        started = head.outcome_chain or noted_loss(head.stop)
+        if word >> at.STATE_SHIFT != at.READY or started:
+            self._lose(slot)
+        elif head.metadata_chain or head.history_chain:
+            fields = table.offset(slot) // 8
+            words[fields + S_METADATA_CHAIN] = words[fields + S_HISTORY_CHAIN] = 0
+            self._note(slot, "its metadata and earlier attempts")
+
+    def _lose(self, slot: int) -> None:
+        """Make a record LOST that had been started, and of which no more is known for certain."""
+        words, table = self.words, self.table
+        offset, head = table.offset(slot), table.head(slot)
         now_ns = time.time_ns()
         if problem(self._raw(slot), head, at.RUNNING, self.inline):
             sealed = seal_claim(now_ns, 0, head.request_crc)
@@ -156,7 +167,7 @@ class _Restart:
         words[offset // 8 + S_OUTCOME_CHAIN] = 0
         sealed = seal_loss(now_ns, noted_loss(head.stop) or self.lost, table.head(slot))
         table.bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
-        words[table.commit + slot] = at.head_word(at.LOST, generation)
+        words[table.commit + slot] = at.head_word(at.LOST, head.generation)
         self._note(slot, "its outcome")
 
     def _drop(self, slot: int, why: str) -> None:
@@ -194,7 +205,7 @@ class _Restart:
         if not ended:
             return audit
         for slot in ended:
-            self._lose(slot, "")
+            self._lose(slot)
         return self._judge()
 
     def _place(self, slot: int) -> int:
@@ -208,6 +219,16 @@ class _Restart:
                 column[slot] = 0
         start = self.table.commit
         self.words[start : start + audit.reserved] = memoryview(column)
+
+    def _end_chains(self, audit: Audit) -> None:
+        """End each chain where its record does: an older link would lead on from there."""
+        table, link = self.table, self.table.geometry.column("link")
+        for slot in (slot for slots in audit.states.values() for slot in slots):
+            owner_word = table.owner_word(slot)
+            for chain in table.chains(slot):
+                starts = [start for start, _ in table.slots.extents(chain, owner_word)]
+                if starts and self.words[link + starts[-1]]:
+                    self.words[link + starts[-1]] = 0
 
     def _put_due_times(self, audit: Audit) -> None:
         """Have records wait until when their heads say, also those that are to wait again."""

@@ -97,6 +97,7 @@ class Slots:
             return False
         try:
             self._segment.reserve(first, end)
+            self._segment.clear(first, end)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise

@@ -137,13 +137,15 @@ def prepare(name: str, fd: int, wanted: at.Geometry, temporary: bool) -> at.Geom
 
 def _lay_out(fd: int, geometry: at.Geometry, temporary: bool, path: str) -> at.Geometry:
     """Make an empty ring. The magic comes last: without it the next process starts again."""
+    on_disk = os.path.dirname(path) != MEMORY
     try:
         os.ftruncate(fd, 0)
         os.ftruncate(fd, geometry.segment_bytes)
-        os.posix_fallocate(fd, 0, at.COLUMNS_AT)
         first_step = geometry.first_step
-        for offset, length in geometry.ranges(0, first_step):
+        for offset, length in ((0, at.COLUMNS_AT), *geometry.ranges(0, first_step)):
             os.posix_fallocate(fd, offset, length)
+            if on_disk:
+                os.pwrite(fd, bytes(length), offset)  # see `Segment.clear`
     except OSError as error:
         os.ftruncate(fd, 0)
         raise unavailable(error, path) from error
@@ -156,7 +158,6 @@ def _lay_out(fd: int, geometry: at.Geometry, temporary: bool, path: str) -> at.G
     head[at.H_BOOT] = boot_for(path)
     head[at.H_MADE_AT] = time.time_ns()
     os.pwrite(fd, head, 0)
-    on_disk = os.path.dirname(path) != MEMORY
     if on_disk:
         os.fsync(fd)
     head[at.H_MAGIC] = at.MAGIC

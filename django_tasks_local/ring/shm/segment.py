@@ -141,6 +141,16 @@ class Segment:
         for offset, length in self.geometry.ranges(first, end):
             os.posix_fallocate(self.fd, offset, length)
 
+    def clear(self, first: int, end: int) -> None:
+        """Write zeros where slots lie that were never used, if that is on a disk.
+
+        Else the first write to each block would change what the file system has noted of it, and
+        each wait for the disk would be one for its journal, too: 1.9 ms in place of 0.13.
+        """
+        if not self.in_memory:
+            for offset, length in self.geometry.ranges(first, end):
+                os.pwrite(self.fd, bytes(length), offset)
+
     def sync(self) -> None:
         """Wait until all that was stored so far is on the disk (0.1 to 10 ms).
 

@@ -181,6 +181,31 @@ def _fill_two_steps(mine: Any) -> dict[str, int]:
     return found
 
 
+def test_an_older_link_behind_a_chain(rings: RingsOnDisk) -> None:
+    """It leads into another chain of its record: each is given up once, when that goes."""
+    result_id = rings.peer().do(_link_two_chains)
+    rings.reboot()
+    ring = rings.attach()
+    assert run(ring) == result_id
+    peers.change_limits(ring, max_results=1)
+    done(ring)
+    done(ring)
+    assert not peers.exists(ring, result_id)
+    assert ring.upkeep.check() == []
+
+
+def _link_two_chains(mine: Any) -> str:
+    ring: Ring = mine.ring
+    result_id, _ = ring.enqueue(
+        META, ring.encode(((b"z" * 600,), {})), priority=0, due_ns=0, metadata=b"{}"
+    )
+    table = ring._table
+    head = table.head(peers.ring_address(result_id)[0])
+    place = table.geometry.column("link") + (head.metadata_chain & at.EXTENT_SLOT_MASK)
+    ring.words[place] = head.arguments_chain + (99 << at.EXTENT_SHIFT)  # as long as another was
+    return result_id
+
+
 def test_a_full_disk(rings: RingsOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was reserved may have to be once more; where that fails, the error says so."""
     rings.peer().do(fill)
