@@ -92,6 +92,7 @@ class _Restart:
         for index in range(at.ENTRIES):
             if self.registry.in_use(index):
                 self.registry.put(index, at.E_COMMIT, 0)
+        self._settle_writing()
         audit = self._free_keys(self._adopt_ends(self._judge()))
         self._clear_free(audit)
         self._end_chains(audit)
@@ -112,6 +113,21 @@ class _Restart:
             if error.errno not in NO_ROOM:
                 raise
             raise no_space(self.table.segment.path) from error
+
+    def _settle_writing(self) -> None:
+        """Take as READY what belongs to a batch that was accepted, and free what was not.
+
+        The first is judged with the others, its chain too: it may have been written in part.
+        """
+        words, table = self.words, self.table
+        reserved = table.slots.reserved()
+        column = words[table.commit : table.commit + reserved].tolist()
+        writing = [s for s, word in enumerate(column) if s and word >> at.STATE_SHIFT == at.WRITING]
+        for slot in recovery.in_order_of_settling(table, writing):
+            accepted = recovery.was_accepted(table, slot)
+            generation = column[slot] & at.GENERATION_MASK
+            words[table.sequence + slot] = generation
+            words[table.commit + slot] = at.head_word(at.READY, generation) if accepted else 0
 
     def _judge(self) -> Audit:
         """Keep of each record what is whole of it; drop those of whose request that is not true."""
@@ -142,8 +158,7 @@ class _Restart:
         words, table = self.words, self.table
         word, head = words[table.commit + slot], table.head(slot)
         if (
-            word >> at.STATE_SHIFT == at.WRITING
-            or not at.is_whole(word)
+            not at.is_whole(word)
             or head.generation != word & at.GENERATION_MASK
             or slot_of_id(head.id_low) != slot
         ):
@@ -172,8 +187,7 @@ class _Restart:
 
     def _drop(self, slot: int, why: str) -> None:
         """Drop a record that cannot be kept."""
-        if self.table.state(slot) != at.WRITING:  # which nobody was told of
-            self._note(slot, f"all of it, since {why}")
+        self._note(slot, f"all of it, since {why}")
         self.words[self.table.commit + slot] = 0
 
     def _adopt_ends(self, audit: Audit) -> Audit:
@@ -234,7 +248,7 @@ class _Restart:
         """Have records wait until when their heads say, also those that are to wait again."""
         words, table = self.words, self.table
         running = [slot for slot in audit.states[at.RUNNING] if retrying.is_over(table, slot)]
-        for slot in (*audit.states[at.READY], *audit.states[at.WRITING], *running):
+        for slot in (*audit.states[at.READY], *running):
             words[table.due + slot] = words[table.offset(slot) // 8 + S_OUTCOME_BYTES]
 
     def _pass_serials(self, audit: Audit) -> None:
@@ -253,11 +267,10 @@ class _Restart:
         repair_codes(audit)
 
     def _name_owners(self, audit: Audit) -> None:
-        """Make an entry for each owner of a record, for those who settle the dead."""
+        """Make an entry for each owner of a task that ran, for those who settle the dead."""
         owners = Counter(
             audit.column[slot] >> at.OWNER_SHIFT & at.OWNER_MASK
-            for state in (at.WRITING, at.RUNNING)
-            for slot in audit.states[state]
+            for slot in audit.states[at.RUNNING]
         )
         for index, count in owners.items():
             for which in range(at.E_PID, at.E_PATH_BYTES + 1):

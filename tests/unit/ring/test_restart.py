@@ -12,6 +12,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.ring import Ring, Role
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.head import BATCH_WORD
 from django_tasks_local.ring.shm.boots import this_boot
 from django_tasks_local.store import time_limit_word
 from tests import rings as peers
@@ -204,6 +205,35 @@ def _link_two_chains(mine: Any) -> str:
     place = table.geometry.column("link") + (head.metadata_chain & at.EXTENT_SLOT_MASK)
     ring.words[place] = head.arguments_chain + (99 << at.EXTENT_SHIFT)  # as long as another was
     return result_id
+
+
+def test_tasks_of_a_batch(rings: RingsOnDisk) -> None:
+    """They are there if it was accepted, and each of them is whole."""
+    whole, torn, early = rings.peer().do(_be_in_batches)
+    rings.reboot()
+    ring = rings.attach()
+    assert run(ring) == whole
+    assert ring.claim() is None
+    assert not any(peers.exists(ring, each) for each in (torn, early))
+    assert ring.upkeep.check() == []
+
+
+def _be_in_batches(mine: Any) -> list[str]:
+    """Two of a batch whose record is free by now, one of a batch that is being written."""
+    ring: Ring = mine.ring
+    table, words = ring._table, ring.words
+    ids = [put(ring, ((b"z" * 600,), {})) for _ in range(3)]
+    slots = [peers.ring_address(each)[0] for each in ids]
+    batch = peers.ring_address(put(ring))[0]
+    for slot, name in zip(slots, (900, 900, batch), strict=True):
+        generation = words[table.commit + (batch if name == batch else slot)] & at.GENERATION_MASK
+        words[table.offset(slot) // 8 + BATCH_WORD] = at.chain_word(name, generation)
+    for slot in (*slots, batch):
+        generation = words[table.commit + slot] & at.GENERATION_MASK
+        words[table.commit + slot] = at.head_word(at.WRITING, generation, 5)
+    chain = table.head(slots[1]).arguments_chain & at.EXTENT_SLOT_MASK
+    words[table.offset(chain) // 8 + 20] = 1
+    return ids
 
 
 def test_a_full_disk(rings: RingsOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
