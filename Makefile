@@ -8,6 +8,7 @@ ARGS ?=
 
 VENV := .venv$(if $(DJANGO),-$(DJANGO))
 RUN := $(VENV)/bin/python
+PARALLEL := --dist loadscope --numprocesses
 comma := ,
 INSTALL = @.ci/venv.sh "$(VENV)" "$(1)" "$(DJANGO)" "$(PYTHON)"
 
@@ -26,7 +27,8 @@ help:  ## this list
 test: lint types docs pytest  ## lint, types, documentation and all tests: 18 minutes
 
 quick: lint types venv-test  ## lint, types and the tests without processes around them: 4 minutes
-	$(RUN) -m pytest tests/unit tests/contract tests/docs $(ARGS)
+	$(RUN) -m pytest tests/unit
+	$(RUN) -m pytest $(PARALLEL) 2 tests/contract tests/docs
 
 lint: venv-dev  ## ruff
 	$(RUN) -m ruff check .
@@ -41,10 +43,16 @@ types: venv-dev  ## mypy, and mypy and pyright for a user's project
 	$(RUN) -m mypy --config-file tests/typing/mypy.ini
 	$(RUN) -m pyright --project tests/typing --pythonpath $(RUN)
 
-# Crash tests fork tens of thousands of times: in a process of their own, which is small.
+# What waits for other processes goes several at a time. What forks does not: that takes a process
+# with a single thread, and the crash tests, which fork tens of thousands of times, a small one.
 pytest: venv-test  ## all tests; some with ARGS
-	$(RUN) -m pytest $(or $(ARGS),--ignore tests/crash)
-	$(if $(ARGS),,$(RUN) -m pytest tests/crash)
+ifdef ARGS
+	$(RUN) -m pytest $(ARGS)
+else
+	$(RUN) -m pytest tests/unit tests/model
+	$(RUN) -m pytest $(PARALLEL) 4 tests/contract tests/docs tests/process
+	$(RUN) -m pytest tests/crash
+endif
 
 coverage: venv-test  ## all tests, with branch coverage
 	$(RUN) -m coverage erase

@@ -16,4 +16,6 @@ USE_TZ = True
 INSTALLED_APPS: list[str] = json.loads(os.environ.get("BENCH_APPS", "[]"))
 TASKS = json.loads(os.environ["BENCH_TASKS"])
 DATABASES = json.loads(os.environ.get("BENCH_DATABASES", "{}"))
+if level := os.environ.get("BENCH_TASKS_LOG_LEVEL"):
+    LOGGING = {"version": 1, "loggers": {"django.tasks": {"level": level}}}
 RQ_QUEUES = json.loads(os.environ.get("BENCH_RQ_QUEUES", "{}"))

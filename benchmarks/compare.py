@@ -3,7 +3,8 @@
 All run side by side in one set of interleaved rounds, two workers each, and are idle while it is
 another's turn. Ratios are to this package's ProcessPoolBackend: 10 in a column of microseconds is
 ten times as slow, 0.1 in a column of tasks per second a tenth as fast. They are not the same thing:
-only some of them keep results for other processes, survive a reboot, or run on several hosts.
+only some of them keep results for other processes, survive a reboot, or run on several hosts. The
+CPU is that of all processes of a rival but a Redis server's, as the kernel's scheduler counts it.
 """
 
 import itertools
@@ -17,6 +18,7 @@ from typing import Any
 from actor import Actor
 from contenders.stores import STORES
 from harness import HERE, Bench, Case, Measured, us
+from procs import Cpu
 from project import NAMESPACE, destroy, environment, process_pool
 from rivals import OURS, Redis, Rival, all_rivals
 from venvs import OTHERS, Venv
@@ -47,7 +49,8 @@ def main() -> None:
             for rival in rivals:
                 rival.stop()
             redis.stop()
-            destroy(rivals[0].env)
+            for rival in rivals[:2]:
+                destroy(rival.env)
         stores(bench, Path(name), args)
 
 
@@ -75,21 +78,31 @@ def bursts(rival: Rival, count: int) -> Callable[[], Measured]:
     """Measure tasks per second, and the cost of enqueue meanwhile."""
 
     def run() -> Measured:
-        answer = rival.ask("burst", tasks=max(10, int(count * rival.share)))
-        spans = answer["enqueue_ns"]
-        mean_us = sum(spans) / len(spans) / 1e3
-        return {
+        tasks = max(10, int(count * rival.share))
+        cpu = Cpu(rival.mark)
+        answer = rival.ask("burst", tasks=tasks)
+        rival.ask("finished")  # behind all others
+        measured: dict[str, Any] = {
             "tasks_per_s": answer["tasks_per_s"],
-            "enqueue_us": us(spans),
-            "enqueue_mean_us": mean_us,
+            "cpu_per_task_us": cpu.per_task_us(tasks + 1),
         }
+        if spans := answer["enqueue_ns"]:
+            mean_us = sum(spans) / len(spans) / 1e3
+            measured |= {"enqueue_us": us(spans), "enqueue_mean_us": mean_us}
+        return measured
 
     return run
 
 
 def trips(rival: Rival, times: int) -> Callable[[], Measured]:
     """Measure from enqueue to the value, on an idle pool."""
-    return lambda: {"round_trip_us": us(rival.ask("round_trips", times=times))}
+
+    def run() -> Measured:
+        cpu = Cpu(rival.mark)
+        spans = rival.ask("round_trips", times=times)
+        return {"round_trip_us": us(spans), "cpu_per_task_us": cpu.per_task_us(len(spans))}
+
+    return run
 
 
 def reads(rival: Rival, times: int, elsewhere: bool) -> Callable[[], Measured]:

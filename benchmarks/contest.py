@@ -19,6 +19,10 @@ def module(contender: str) -> Any:
 def burst(contender: str, tasks: int) -> dict[str, Any]:
     """Enqueue no-ops as fast as possible, then wait for the last of them."""
     one, clock = module(contender), time.perf_counter_ns
+    if run_all := getattr(one, "run_all", None):
+        begin = clock()
+        run_all(tasks)
+        return {"tasks_per_s": tasks / (clock() - begin) * 1e9, "enqueue_ns": []}
     handles, spans = [], []
     begin = before = clock()
     for _ in range(tasks):

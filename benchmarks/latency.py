@@ -3,6 +3,7 @@
 All times count from the call of `enqueue`. The poller sleeps 20 µs between two looks, which the
 kernel turns into about 75 µs: half of that is in `seen_us`, for every backend alike.
 ImmediateBackend runs the task inside `enqueue` and is the baseline of the first two tables.
+The CPU is that of all processes, the poller's included, as the kernel's scheduler counts it.
 """
 
 import itertools
@@ -11,6 +12,7 @@ from typing import Any
 
 from actor import Actor
 from harness import Bench, Case, Measured, us
+from procs import Cpu
 from project import NAMESPACE, Project, destroy, environment, process_pool, thread_pool
 
 ALIASES = {
@@ -53,9 +55,13 @@ def bursts(alias: str, site: Actor, tasks: int) -> Callable[[], Measured]:
     """Measure every call of enqueue in a burst, while the workers are already at work."""
 
     def run() -> Measured:
+        cpu = Cpu(NAMESPACE)
         answer = site.call("workloads.burst", alias=alias, tasks=tasks)
-        mean_us = answer["enqueue_s"] / tasks * 1e6
-        return {"enqueue_us": us(answer["enqueue_ns"]), "whole_burst_per_task_us": mean_us}
+        return {
+            "enqueue_us": us(answer["enqueue_ns"]),
+            "whole_burst_per_task_us": answer["enqueue_s"] / tasks * 1e6,
+            "cpu_per_task_us": cpu.per_task_us(tasks),
+        }
 
     return run
 
@@ -64,8 +70,10 @@ def trips(alias: str, site: Actor, call: str, **arguments: Any) -> Callable[[], 
     """Measure single tasks, each enqueued when the one before was seen to be finished."""
 
     def run() -> Measured:
+        cpu = Cpu(NAMESPACE)
         answer = site.call(call, alias=alias, **arguments)
-        return {f"{step}_us": us(spans) for step, spans in answer.items()}
+        steps: dict[str, Any] = {f"{step}_us": us(spans) for step, spans in answer.items()}
+        return steps | {"cpu_per_task_us": cpu.per_task_us(arguments["times"])}
 
     return run
 

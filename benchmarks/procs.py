@@ -38,6 +38,26 @@ def of_site(mark: str) -> dict[str, list[int]]:
     return found
 
 
+class Cpu:
+    """The CPU time of all processes of one site or rival, from now on.
+
+    Args:
+        mark: What the environment of each of them contains, and of no other process.
+    """
+
+    def __init__(self, mark: str) -> None:
+        self._mark = mark
+        self._before_s = self._now_s()
+
+    def per_task_us(self, tasks: int) -> float:
+        """Return what was used since this object was made, divided by `tasks`."""
+        return (self._now_s() - self._before_s) / tasks * 1e6
+
+    def _now_s(self) -> float:
+        pids = [pid for group in of_site(self._mark).values() for pid in group]
+        return cpu_s(pids) + sum(ended_children_s(pid) for pid in pids)
+
+
 def memory(pids: list[int]) -> Memory:
     """Add up what the processes use."""
     total = Memory()
@@ -56,3 +76,9 @@ def cpu_s(pids: list[int]) -> float:
         for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
             used_ns += int(thread.read_text().split()[0])
     return used_ns / 1e9
+
+
+def ended_children_s(pid: int) -> float:
+    """Return the CPU seconds of a process's children that have ended, in steps of 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")

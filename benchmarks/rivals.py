@@ -12,11 +12,21 @@ from typing import Any
 
 from actor import HERE, Actor
 from harness import wait_until
-from project import IMMEDIATE, PROCESS, THREAD, environment, process_pool, thread_pool
+from project import (
+    IMMEDIATE,
+    NAMESPACE,
+    PROCESS,
+    THREAD,
+    environment,
+    process_pool,
+    thread_pool,
+)
 from venvs import OTHERS, UPSTREAM, Venv
 
 OURS = "ProcessPoolBackend"
+OURS_UNLOGGED = "ProcessPoolBackend, django.tasks at WARNING"
 OUR_THREADS = "ThreadPoolBackend"
+POOL = "multiprocessing.Pool.imap_unordered"
 WORKERS = 2
 
 
@@ -36,6 +46,14 @@ class Rival:
     error: str = ""
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
     actors: list[Actor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.env = self.env | {"BENCH_RIVAL": self.mark}
+
+    @property
+    def mark(self) -> str:
+        """What stands in the environment of all its processes."""
+        return f"{NAMESPACE} {self.name}."
 
     def start(self) -> None:
         """Start its workers and two processes that use it; a failure is kept as `error`."""
@@ -114,8 +132,10 @@ def all_rivals(folder: Path, redis: Redis) -> list[Rival]:
     options = {"max_workers": WORKERS, "max_results": 10_000}
     theirs = {"MAX_WORKERS": WORKERS, "MAX_RESULTS": 10_000}
 
+    quiet = {"BENCH_TASKS_LOG_LEVEL": "WARNING"}
     rivals = [
         django(OURS, process_pool(**options)),
+        django(OURS_UNLOGGED, process_pool(namespace=f"{NAMESPACE}-quiet", **options), env=quiet),
         django(OUR_THREADS, thread_pool(**options)),
         django("ImmediateBackend", {"BACKEND": IMMEDIATE}),
         django(
@@ -123,6 +143,7 @@ def all_rivals(folder: Path, redis: Redis) -> list[Rival]:
         ),
         django("upstream 2.0 ThreadPoolBackend", {"BACKEND": THREAD, "OPTIONS": theirs}, upstream),
         Rival("ProcessPoolExecutor", "executor", sys.executable, environment({})),
+        Rival(POOL, "pool_map", sys.executable, environment({})),
         on_database(folder, others),
         on_huey("huey on SQLite", str(folder / "huey.db"), others),
         on_huey("huey on Redis", redis.url, others),

@@ -3,13 +3,15 @@
 Every enqueuing process sends its share as fast as it can; the clock stops when the last of them
 has seen its last task finished. Threads share one interpreter lock, so ThreadPoolBackend is not
 expected to gain from workers here; and it has a pool per process, ProcessPoolBackend one per host.
+The CPU is that of all processes, the site's and the pool's, as the kernel's scheduler counts it.
 """
 
 from collections.abc import Callable, Sequence
 
 from actor import Actor, together
 from harness import Bench, Case, Measured
-from project import Project, process_pool, thread_pool
+from procs import Cpu
+from project import NAMESPACE, Project, process_pool, thread_pool
 
 
 def main() -> None:
@@ -51,8 +53,13 @@ def bursts(
 
     def run() -> Measured:
         share = max(1, tasks // len(actors))
+        cpu = Cpu(NAMESPACE)
         answers = together(actors, "workloads.burst", alias=alias, tasks=share, cpu_ms=cpu_ms)
-        return {"tasks_per_s": share * len(actors) / max(answer["seconds"] for answer in answers)}
+        tasks_run = share * len(actors)
+        return {
+            "tasks_per_s": tasks_run / max(answer["seconds"] for answer in answers),
+            "cpu_per_task_us": cpu.per_task_us(tasks_run),
+        }
 
     return run
 

@@ -18,11 +18,10 @@ import concurrent.futures
 import logging
 import os
 import sys
-import threading
 import time
 import traceback
 from contextvars import ContextVar, copy_context
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from inspect import iscoroutinefunction
 from itertools import dropwhile
 from pathlib import Path
@@ -31,10 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import asgiref.sync
 import django.tasks.base
-from django.db import close_old_connections, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.signals import connection_created
-from django.dispatch import Signal, receiver
+from django.dispatch import Signal
 from django.tasks import TaskResultStatus
 from django.tasks.signals import task_finished, task_started
 
@@ -42,6 +38,7 @@ from django_tasks_local import stopping
 from django_tasks_local.announce import announce
 from django_tasks_local.attempts import cut
 from django_tasks_local.exceptions import PayloadTooLarge, TaskCancelled, TaskTimeout, describe
+from django_tasks_local.harmless import harmless
 from django_tasks_local.metadata import LocalTaskContext
 from django_tasks_local.naming import add_metadata, load_task
 from django_tasks_local.policies import retries_of
@@ -49,7 +46,7 @@ from django_tasks_local.progress import report_to
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.stopping import Attempt
 from django_tasks_local.store import Claim, Ended, StopAsked, Store, task_path
-from django_tasks_local.under_test import close_connections, under_test
+from django_tasks_local.task_connections import close_old, end_transactions
 
 if TYPE_CHECKING:
     from django_tasks_local.naming import AnyTask
@@ -63,6 +60,9 @@ current_result_id: ContextVar[str] = ContextVar("django_tasks_local_current_resu
 # it use other names, whether before our import or after it.
 _DJANGOS_FILE = django.tasks.base.__file__
 _CALL_NAMES = ("iscoroutinefunction", "func", "async_to_sync")
+
+# How many characters of an error are logged: its traceback is in the result.
+_LOGGED = 1000
 
 _is_async = lru_cache(1024)(iscoroutinefunction)  # arbitrary: a project has far fewer tasks
 
@@ -94,14 +94,14 @@ def run(
         StoreUnavailable: The outcome could not be stored. Nothing that a task or a receiver
             raises ends up here.
     """
-    held = _close_old_connections()
+    held = close_old()
     try:
         run_here(
             store, claim, alias=alias, backend_class=backend_class, attempt_class=attempt_class
         )
     finally:
-        _end_transactions(claim, held)
-        _close_old_connections()
+        end_transactions(claim, held)
+        close_old()
 
 
 def run_here(
@@ -229,6 +229,13 @@ class _Run:
     def _fail(self, result: LocalTaskResult, error: BaseException) -> None:
         """Store ``error`` and announce it. Called inside the except block of ``error``."""
         finished_at_ns, outcome = self._finish_failed(error)
+        # Django's own line goes nowhere with DEBUG=False and its default logging.
+        logger.log(
+            logging.INFO if self.cancelled else logging.WARNING,
+            "alias=%s Task id=%s path=%s %s: %s",
+            self.alias, result.id, result.task.module_path,
+            "was ended" if self.cancelled else "failed", harmless(describe(error), _LOGGED),
+        )  # fmt: skip
         self._show(result, TaskResultStatus.FAILED, finished_at_ns, outcome)
         self._send(task_finished, result)
 
@@ -297,69 +304,6 @@ def _is_djangos_own(call: object) -> bool:
         return False
     code = call.__code__
     return code.co_names == _CALL_NAMES and code.co_filename == _DJANGOS_FILE
-
-
-class _Thread(threading.local):
-    """Facts about the current thread."""
-
-    @cached_property
-    def has_connected(self) -> bool:
-        """Whether it has ever opened a database connection."""
-        # Not at import, which must do without settings. After the first look, the signal tells.
-        return any(each.connection is not None for each in connections.all(initialized_only=True))
-
-
-_thread = _Thread()
-
-
-@receiver(connection_created)
-def _note_connection(**kwargs: Any) -> None:
-    _thread.has_connected = True
-
-
-def _close_old_connections() -> list[BaseDatabaseWrapper]:
-    """Close what Django would close between two requests; return what is inside a transaction."""
-    try:
-        # Django's look takes 1.5 µs, twice for each task: spare it where there is nothing to close.
-        if not _thread.has_connected:
-            return []
-        if under_test():
-            close_connections()
-        else:
-            close_old_connections()
-        return _in_transactions()
-    except Exception:
-        logger.exception("Closing old database connections failed")
-    return []
-
-
-def _in_transactions() -> list[BaseDatabaseWrapper]:
-    return [each for each in connections.all(initialized_only=True) if each.in_atomic_block]
-
-
-def _end_transactions(claim: Claim, held: list[BaseDatabaseWrapper]) -> None:
-    """Roll back transactions that the task left open: they would break this thread's later tasks.
-
-    Django does not expect an atomic block without an end; the only way back is a new connection.
-    """
-    try:
-        if not _thread.has_connected:
-            return
-        for connection in _in_transactions():
-            if connection in held:  # a test's own
-                continue
-            logger.error(
-                "Task id=%s path=%s left a transaction open on the database %r: rolled back",
-                claim.result_id, task_path(claim.meta), connection.alias,
-            )  # fmt: skip
-            connection.in_atomic_block = connection.closed_in_transaction = False
-            connection.atomic_blocks, connection.savepoint_ids = [], []
-            connection.close()
-            if connection.connection is not None:  # SQLite in memory, which never closes
-                connection.rollback()
-                connection.set_autocommit(True)
-    except Exception:
-        logger.exception("Rolling back what task id=%s left open failed", claim.result_id)
 
 
 def _named(error: BaseException) -> tuple[str, str]:

@@ -88,6 +88,7 @@ def select(
     queue_name: str | None = None,
     task: AnyTask | str | None = None,
     limit: int | None = None,
+    text: str = "",
 ) -> list[LocalTaskResult]:
     """Do what `results` does, with the records that ``listed`` yields.
 
@@ -98,6 +99,7 @@ def select(
         queue_name: The same.
         task: The same.
         limit: The same.
+        text: Only tasks whose import path has it in it, in small or capital letters.
 
     Raises:
         TypeError, ValueError: As `results`.
@@ -107,8 +109,8 @@ def select(
     if queue_name is not None:
         _check_string("queue_name", queue_name)
     _check_limit(limit)
-    wanted = _Wanted(alias, path, queue_name)
-    accepts = wanted if path is not None or queue_name is not None else None
+    wanted = _Wanted(alias, path, queue_name, text)
+    accepts = wanted if path is not None or queue_name is not None or text else None
     return [
         LocalTaskResult.from_record(
             each, alias, add_metadata(wanted.task_of(each.meta), each.metadata)
@@ -120,10 +122,11 @@ def select(
 class _Wanted:
     """Says by the bytes that name a task whether its record is wanted, and which task that is."""
 
-    def __init__(self, alias: str, path: str | None, queue_name: str | None) -> None:
+    def __init__(self, alias: str, path: str | None, queue_name: str | None, text: str) -> None:
         self._alias = alias
         self._path = path
         self._queue_name = queue_name
+        self._text = text.casefold()
         self._tasks: dict[bytes, AnyTask] = {}
         self._answers: dict[bytes, bool] = {}
 
@@ -142,6 +145,8 @@ class _Wanted:
 
     def _answer(self, meta: bytes) -> bool:
         if self._path is not None and task_path(meta) != self._path:
+            return False
+        if self._text and self._text not in task_path(meta).casefold():
             return False
         return self._queue_name is None or self.task_of(meta).queue_name == self._queue_name
 

@@ -88,6 +88,11 @@ class MemoryStore(BulkEnqueue, Waits):
         return len(self._order) + self._promised
 
     @property
+    def deferred(self) -> int:
+        """Of these, tasks that are not due yet."""
+        return len(self._order.deferred)
+
+    @property
     def unattended(self) -> int:
         """How many idle threads are missing: one per due task, one to watch the deferred ones."""
         return len(self._order.ready) + bool(self._order.deferred) - self.idle

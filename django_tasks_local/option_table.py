@@ -156,6 +156,7 @@ OPTIONS: dict[str, Option] = {
     "MAX_TASK_MEMORY": Option(
         None, (int,), MIB, 1024 * GIB, "bytes", ("process",), "to let tasks grow"
     ),
+    "ADMIN_ARGUMENTS": Option(False, (), check=checked_flag, values="a bool"),  # shown or hidden
     # Periodic tasks. Threads have none: each web process would run them.
     "SCHEDULE": Option({}, (), kinds=("process",), check=schedules.checked, values="a dict"),
 }

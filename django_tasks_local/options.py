@@ -57,6 +57,7 @@ class Options:
     max_tasks_per_worker: int | None  # None: no limit
     max_worker_memory: int | None  # bytes; None: no limit
     max_task_memory: int | None  # bytes; None: no limit
+    admin_arguments: bool  # whether the admin shows them
     schedule: Schedule  # periodic tasks
 
     @property

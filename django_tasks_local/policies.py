@@ -5,10 +5,13 @@ A new word is a field of `Policy` with a validator in ``_VALIDATORS``, and a key
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import timedelta
+from inspect import isfunction
 from typing import Any, Final
+from weakref import WeakSet
 
 from django.tasks import Task, task_backends
 from django.tasks.exceptions import InvalidTask
@@ -28,7 +31,7 @@ class Policy:
     """What a task's function says of how it is to be run; ``None`` where it says nothing.
 
     Attributes:
-        timeout: Seconds that one attempt may run, as `policy` was given them.
+        timeout: Seconds that one attempt may run; infinite for no limit.
         max_attempts, backoff, retry_on, never, retry_lost: As `policy` was given them; exception
             classes as a tuple.
         unique: What makes two such tasks the same.
@@ -46,6 +49,8 @@ class Policy:
 
 
 NO_POLICY: Final = Policy()
+# The functions that have one, for the system checks.
+functions: Final[WeakSet[Callable[..., Any]]] = WeakSet()
 
 
 def policy[F: Callable[..., Any]](
@@ -66,7 +71,7 @@ def policy[F: Callable[..., Any]](
 
     Args:
         timeout: Seconds that one attempt may run, more than 0 and at most 4,294,967.295; or a
-            ``timedelta``.
+            ``timedelta``; or ``math.inf`` for no limit, whatever the alias says.
         max_attempts: How often the task may be tried, the first time included: 1 to 1,000.
         backoff: Called as ``backoff(exception, task_result)`` after a failed attempt. Returns how
             long to wait for the next one, in seconds or as a ``timedelta``, or ``None`` to give up.
@@ -116,7 +121,7 @@ def run_limits(
     """
     own = policy_of(function)
     if own.timeout is not None:
-        timeout_s = own.timeout
+        timeout_s = None if own.timeout == math.inf else own.timeout
     if own.max_attempts is not None:
         max_attempts = own.max_attempts
     if own.retry_lost is not None:
@@ -184,6 +189,8 @@ def set_policy(function: Callable[..., Any], words: dict[str, Any]) -> None:
             f"Task {where}: unique={values['unique']!r}: it has no parameter {unknown!r}."
         )
     function.__dict__[_ATTRIBUTE] = Policy(**values)
+    if isfunction(function):
+        functions.add(function)
 
 
 def split_words(keywords: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -192,24 +199,18 @@ def split_words(keywords: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     return words, {name: value for name, value in keywords.items() if name not in words}
 
 
-def seconds(value: object, longest_s: float) -> float:
-    """Return a time span in seconds.
-
-    Raises:
-        ValueError: It is not one, or out of range; the text says what is wanted.
-    """
-    wanted = f"it must be a number of seconds or a timedelta, more than 0 and at most {longest_s:,}"
+def _timeout(value: object) -> float:
+    wanted = (
+        "it must be a number of seconds or a timedelta, more than 0 and at most "
+        f"{LONGEST_TIMEOUT_S:,}, or math.inf for no limit"
+    )
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{wanted}, not of type {type(value).__name__}")
-    if not 0 < value <= longest_s:
+    if not 0 < value <= LONGEST_TIMEOUT_S and value != math.inf:
         raise ValueError(wanted)
     return float(value)
-
-
-def _timeout(value: object) -> float:
-    return seconds(value, LONGEST_TIMEOUT_S)
 
 
 # By field of `Policy`: returns the value to keep, or raises ValueError.

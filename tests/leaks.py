@@ -3,7 +3,7 @@
 Several test runs, a development server and a benchmark may share a machine. So nothing counts as
 ours because it is new: a process is ours by the mark in its environment or by descent, an object
 because a process of ours had it mapped when we looked. Only a CI machine, where nobody else is, has
-every new object held against the test.
+every new object held against the test, unless several tests run at a time.
 """
 
 import os
@@ -21,6 +21,8 @@ from tests import support
 GRACE_S: Final = 10.0
 # Started by multiprocessing on demand, and kept by it until this process ends.
 KEPT: Final = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+# The names of objects that stay over many tests.
+lasting_objects: set[str] = set()
 
 
 class Watch:
@@ -47,13 +49,13 @@ class Watch:
 
     def _pids(self) -> list[int]:
         # Only what is new is looked at: to read all of /proc takes longer than a small test.
-        return _our_pids(set(support.all_pids()) - self._pids_before)
+        return our_pids(set(support.all_pids()) - self._pids_before)
 
     def _objects(self) -> set[str]:
-        new = support.shm_objects() - self._objects_before
+        new = support.shm_objects() - self._objects_before - lasting_objects
         if not new:
             return new
-        ours = {os.getpid(), *_our_pids(support.all_pids())}
+        ours = {os.getpid(), *our_pids(support.all_pids())}
         self._mapped_by_us |= support.Site.objects_seen & new
         mapped_by_others: set[str] = set()
         for pid in support.all_pids():
@@ -62,7 +64,7 @@ class Watch:
                 self._mapped_by_us |= mapped
             else:  # a site that a wider fixture keeps open, too
                 mapped_by_others |= mapped
-        if "CI" in os.environ:
+        if "CI" in os.environ and "PYTEST_XDIST_WORKER" not in os.environ:
             return new - (mapped_by_others - self._mapped_by_us)
         return new & self._mapped_by_us
 
@@ -76,20 +78,27 @@ def remove_objects(namespace: str, aliases: Iterable[str] = ()) -> None:
     """
     objects: set[str] = set()
     for alias in {"default", "cpu_intensive", *settings.TASKS, *aliases}:
-        name = ring_name(alias, namespace).removeprefix("/")
-        objects |= {f"{name}s", *(f"sem.{name}{letters}" for letters in SEMAPHORES)}
+        objects |= objects_of(alias, namespace)
     objects &= support.shm_objects()
     if objects:
-        ours = set(_our_pids(support.all_pids()))
+        ours = set(our_pids(support.all_pids()))
         support.end([pid for pid in support.users_of(objects) if pid in ours])
         support.unlink_shm(objects)
 
 
-def _our_pids(among: Iterable[int]) -> list[int]:
-    """Live processes of this test run, but for those of a site that a wider fixture holds open."""
+def objects_of(alias: str, namespace: str) -> set[str]:
+    """Return the names in /dev/shm that a ring has, or may have."""
+    name = ring_name(alias, namespace).removeprefix("/")
+    return {f"{name}s", *(f"sem.{name}{letters}" for letters in SEMAPHORES)}
+
+
+def our_pids(among: Iterable[int]) -> list[int]:
+    """Live processes of this test run, but for those that a wider fixture keeps over many tests."""
     among = set(among)
     pids = set(support.marked_pids(os.environ[support.MARK], among))
     pids.update(support.descendants_of(os.getpid(), among))
     for site in support.Site.running:
         pids.difference_update(site.pids())
+    for held in support.HELD:
+        pids.difference_update(held(pids))
     return [pid for pid in sorted(pids) if not any(k in support.command_of(pid) for k in KEPT)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import signal
 import time
 from collections.abc import Callable
@@ -47,6 +48,17 @@ def _ask_for_ever() -> None:
     while time.monotonic() < give_up:
         check_cancelled()
         time.sleep(0.005)
+
+
+@task
+@policy(timeout=math.inf)
+def ask_for_a_while(for_s: float) -> bool:
+    """Has no limit, and asks whether it is to stop."""
+    end = time.monotonic() + for_s
+    while time.monotonic() < end:
+        check_cancelled()
+        time.sleep(0.005)
+    return True
 
 
 @task

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from time import monotonic, sleep
@@ -123,6 +123,10 @@ def end(pids: list[int], timeout_s: float = SHORT_TIMEOUT) -> None:
 
 
 # --- a site under a real server ------------------------------------------------------------
+
+
+# What wider fixtures hold open besides sites: each returns which of these pids belong to it.
+HELD: list[Callable[[Iterable[int]], Iterable[int]]] = []
 
 
 class Site:

@@ -9,6 +9,10 @@ def noop() -> None:
     """Do nothing."""
 
 
+def noop_of(number: int) -> None:
+    """Do nothing with what `imap_unordered` has to pass."""
+
+
 def produce(size_bytes: int, text: bool = False) -> tuple[int, bytes | str]:
     """Return data, and the moment of returning it."""
     data = blob(size_bytes, text)

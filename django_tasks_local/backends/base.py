@@ -21,6 +21,7 @@ from django.tasks.backends.base import BaseTaskBackend
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 from django.tasks.signals import task_enqueued, task_finished
 
+from django_tasks_local import policy_checks
 from django_tasks_local.announce import announce
 from django_tasks_local.exceptions import AlreadyEnqueued, StoreUnavailable
 from django_tasks_local.execution import current_result_id
@@ -90,7 +91,12 @@ class LocalBackend(OwnBackend, BaseTaskBackend):
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         """Return what is wrong with this alias's value in ``TASKS``. Starts nothing."""
-        return [*check(self._params, self.alias, self.kind), *check_app(self.kind)]
+        errors = check(self._params, self.alias, self.kind)
+        return [*errors, *check_app(self.kind), *([] if errors else self._check_tasks())]
+
+    def _check_tasks(self) -> Iterator[CheckMessage]:
+        """Yield what is wrong with tasks of this alias, whose options are right."""
+        yield from policy_checks.warnings(self.alias, self.checked_options)
 
     def validate_task(self, task: AnyTask) -> None:
         """Validate as Django does; ``run_after`` may also be a timedelta.

@@ -6,9 +6,10 @@ handles (one per thread and asyncio context)  ->  sites of this process  ->  rin
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
-from django.core.checks import CheckMessage, Error
+from django.core.checks import CheckMessage
 
 from django_tasks_local import periodic
 
@@ -34,13 +35,10 @@ class ProcessPoolBackend(LocalBackend):
         super().__init__(alias, params)
         self._site: Site | None = None
 
-    def check(self, **kwargs: Any) -> list[CheckMessage]:
-        """Return what is wrong with this alias's value in ``TASKS``; a SCHEDULE's tasks too."""
-        found = super().check(**kwargs)
-        if not any(isinstance(message, Error) for message in found):
-            problems = periodic.problems(self.checked_options.schedule, self.alias)
-            found += [problem.error() for problem in problems]
-        return found
+    def _check_tasks(self) -> Iterator[CheckMessage]:
+        problems = periodic.problems(self.checked_options.schedule, self.alias)
+        yield from (problem.error() for problem in problems)
+        yield from super()._check_tasks()  # now that the tasks of the SCHEDULE are imported
 
     def close(self) -> None:
         """Detach this process from the ring. Tasks and results stay; the next use attaches."""

@@ -135,6 +135,13 @@ class ThreadPoolBackend(LocalBackend):
             pools = [_pools.pop(key) for key in _keys_of(type(self), self.alias)]
         _close(pools)
 
+    def opened_store(self) -> MemoryStore | None:
+        """Return the store of this process and alias, ``None`` if nothing has used it yet."""
+        key = (os.getpid(), _geteuid(), type(self), self.alias, self.checked_options)
+        with _pools_lock:
+            pool = _pools.get(key)
+        return None if pool is None or pool.closed else pool.store
+
     def _store(self) -> MemoryStore:
         return self._pool().store
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, Final
 
-from django_tasks_local.store import Claim, task_path
+from django_tasks_local.store import Snapshot, task_path
 
 type Handler = Callable[..., Any] | int | None
 
@@ -120,8 +120,8 @@ class Leftovers:
         self._found = {look: found for look in _LOOKS if (found := _found(look)) is not None}
         self._told: set[tuple[str, str]] = set()
 
-    def put_back(self, claim: Claim, took_s: float) -> bool:
-        """Put back what the task of ``claim``, which took ``took_s``, has changed.
+    def put_back(self, task: Snapshot, took_s: float) -> bool:
+        """Put back what ``task``, which took ``took_s``, has changed.
 
         Returns:
             Whether that was possible; if not, another process has to take this one's place.
@@ -147,10 +147,10 @@ class Leftovers:
             if took_s >= LONG_S:
                 self._put_back_the_rest(changed)
         except (OSError, ValueError, locale.Error) as error:
-            self._say(claim, f"{error}; this worker is replaced")
+            self._say(task, f"{error}; this worker is replaced")
             return False
         for what in dict.fromkeys(changed):
-            self._say(claim, f"{what}: put back")
+            self._say(task, f"{what}: put back")
         return True
 
     def _put_back_variables(self) -> None:
@@ -186,14 +186,14 @@ class Leftovers:
                 else:  # not the task's doing: a cpuset, say, that has fewer processors now
                     self._found[look] = after
 
-    def _say(self, claim: Claim, text: str) -> None:
+    def _say(self, task: Snapshot, text: str) -> None:
         """Log ``text`` once for each task's path, or a task that runs each second fills the log."""
-        path = task_path(claim.meta)
+        path = task_path(task.meta)
         if (path, text) not in self._told:
             self._told.add((path, text))
             logger.warning(
                 "alias=%s Task id=%s path=%s left its worker's process changed: %s",
-                self._alias, claim.result_id, path, text,
+                self._alias, task.result_id, path, text,
             )  # fmt: skip
 
     def _put_back_handlers(

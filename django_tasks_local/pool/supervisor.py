@@ -313,8 +313,12 @@ class Supervisor:
             self._leave()
 
     def _has_work(self) -> bool:
-        is_busy = self._ring.upkeep.is_busy
-        return self._ring.workforce.runnable() > 0 or any(map(is_busy, self._ours()))
+        upkeep, registry = self._ring.upkeep, self._ring.registry
+        return (
+            self._ring.workforce.runnable() > 0
+            or any(map(upkeep.is_busy, self._ours()))
+            or upkeep.losses.may_be_there(registry.share(registry.index))
+        )
 
     def _abandon(self) -> None:
         """Leave now, and kill what still runs."""

@@ -1,6 +1,7 @@
 """A worker process: claim, run and finish one task at a time, until the pool leaves."""
 
 import fcntl
+import math
 import os
 import select
 import signal
@@ -12,11 +13,12 @@ from itertools import count
 from typing import Final
 
 from django_tasks_local.execution import run
-from django_tasks_local.ring import Ring, Role
+from django_tasks_local.ring import Ring, Role, Share
 from django_tasks_local.stopping import SignalledAttempt, listen
 from django_tasks_local.streams import flush_output
 
 from . import connections
+from .announcing import announce_loss
 from .copies import begin_as_a_copy, run_exit_functions
 from .leftovers import Leftovers
 from .lifetime import Lifetime
@@ -58,7 +60,7 @@ def work(spec: WorkerSpec) -> None:
     ring, alias = _attach(spec), spec.pool_spec.alias
     leftovers = Leftovers(alias)
     files = LoadedFiles(later_only=True)
-    leadership = ring.leadership
+    leadership, losses = ring.leadership, ring.upkeep.losses
     seen = reported = leadership.newest_site()
     lifetime = Lifetime(ring, spec.pool, partial(_ring_bell, spec.bell))
     limited = lifetime.is_limited()
@@ -81,6 +83,7 @@ def work(spec: WorkerSpec) -> None:
             (next(looks) and ring.workforce.give_way())
             # One compare where the worker's life has no limit.
             or (limited and lifetime.ends(after_task=claim is not None))
+            or (losses.may_be_there(share) and not _announce_losses(ring, share, spec, leftovers))
         ):
             break
         claim = ring.claim(share)
@@ -105,6 +108,16 @@ def work(spec: WorkerSpec) -> None:
         files.look()
     run_exit_functions()
     ring.attachment.detach()
+
+
+def _announce_losses(ring: Ring, share: Share, spec: WorkerSpec, leftovers: Leftovers) -> bool:
+    """Announce the ends of lost tasks; return whether this process can go on."""
+    for lost in ring.upkeep.losses.take(share):
+        announce_loss(lost, spec.pool_spec.alias, spec.backend_class)
+        flush_output()
+        if not leftovers.put_back(lost, math.inf):
+            return False
+    return True
 
 
 def _attach(spec: WorkerSpec) -> Ring:

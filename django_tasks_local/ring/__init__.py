@@ -1,8 +1,7 @@
 """The ring: the store of ProcessPoolBackend, in shared memory. Its door and its memory layout.
 
-Several processes share one segment of POSIX shared memory. Any of them may be killed between any
-two instructions, and the others must go on. This page says what lies where, who may write it and
-when, and what a death leaves behind.
+Several processes share one segment. Any may be killed between any two instructions, and the others
+must go on. This page says what lies where, who may write it and when, and what a death leaves.
 
 ## The segment
 
@@ -100,7 +99,7 @@ The first eight words keep their places in every layout version.
  136  NEWEST          the most recently used
  144  CURSOR          where the next search for a free slot starts: a hint
  152  EVICTED         since the ring was made: statistics, a death may lose a count
- 160  LOST            the same
+ 160  LOST            tasks lost with their worker, likewise
  168  SERIAL          the latest attachment's number
  176  ENTRIES_USED    no entry at or above this one was ever used
  184  TEMPORARY       1: the ring of a test run
@@ -120,10 +119,13 @@ The first eight words keep their places in every layout version.
  296  WORKER_MEMORY   31 times MAX_WORKER_MEMORY
  304  TASK_MEMORY     31 times MAX_TASK_MEMORY
  312  KEYED           READY and RUNNING records that have a key, and buckets of the hash table
- 320  BOOT            in a directory half of the host's boot id, put there by the last to attach
- 328  RESTARTED       not 0: nobody has judged the records since the host was started
+ 320  QUEUED          not 0: a process may be waiting for the mutex
+ 328  BOOT            in a directory half of the boot id of the host when the records were judged
  336  EARLIER         attachments up to this serial are of earlier boots
  344  MADE_AT         when the ring was laid out, Unix ns
+ 432  EXPIRED         results dropped because of RESULT_TTL or FAILURE_TTL, likewise
+ 440  KILLED          tasks ended by a kill of their worker, at a limit or cancelled, likewise
+ 448  UNTOLD          for each code: sequence of the latest loss, 0 if none is to be announced
  512  CODES           the table of codes: 8 entries of 256 bytes
 ```
 
@@ -222,7 +224,7 @@ rebuild that finds it completes the row if such a record is READY; if not, it ne
  120  OUTCOME_CHAIN   first extent of the outcome, where it does not fit here
  128  OUTCOME_CRC     goes on from CLAIM_CRC, exclusive or the state, since that is told as well;
                       in the upper half the chained outcome's table
- 136  STOP            0, or why the task is to stop: 1 << 63 | what a LOST record says
+ 136  STOP            0, or why the task is to stop: 1 << 63 | what a LOST record says; 1: TOLD
  144  METADATA_CHAIN  first extent of the metadata, 0: it has none
  152  HISTORY_CHAIN   first extent of the history of earlier attempts, 0: there were none
  160  meta, which begins with the key, arguments, outcome: as far as each fits
@@ -265,8 +267,7 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
 
 ## Access rules
 
-1. **Inside.** Header, columns, map and FREE slots are written inside the mutex only. The
-   exceptions are the words of rule 6 and rule 11.
+1. **Inside.** Header, columns, map and FREE slots are written inside only; see rules 6 and 11.
 2. **W is the truth.** A record is what W says. Everything that helps to find one is derived and
    can be rebuilt: FREE to CURSOR, DISCARDED, HAND, KEYED, lanes, heap, keys, recency list and free
    map. Two more columns are needed for that. `sequence`: its top bit marks a record that leaves
@@ -276,8 +277,7 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
    then links and counts. The mutex clears DIRTY when the operation came to its end.
 4. **Reading.** Readers take no lock: W, copy, W again, CRC. If the two differ they try again. A
    reader never writes (only WAITED, while it waits for an end); to make a result the most recent
-   it goes inside and looks at W once more. It leaves that out where another process is inside for
-   long: nobody waits in order to read.
+   it goes inside and looks at W once more, unless another process is inside for long.
 5. **Bounds.** No slot at or above RESERVED is touched, whatever names it: ids come from strangers,
    links may be damaged, and a hole is a page or a SIGBUS. Memory is there before RESERVED says so.
 6. **Outside.** Only the owner of a WRITING or RUNNING record writes outside the mutex: payload and
@@ -285,8 +285,7 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
    the same process, with the same descriptor, and that W is still its own: a process that lost its
    record locks counts as dead. STOP is written by others, inside, under the W of the task that is
    meant; the owner then ends it as STOP says, or not at all if its pool will kill it.
-7. **The living.** Nobody touches what a living process owns. What a dead one owned is settled
-   first, and its entry is freed last.
+7. **The living.** Nobody touches what they own. A dead one's entry is freed when all is settled.
 8. **Refusals.** An operation that cannot succeed says so before its first write. An exception
    inside means an interruption, and costs the next one a rebuild.
 9. **Quick.** Nobody inside pickles, logs, sends a signal, forks, waits, or copies a large payload,
@@ -296,9 +295,9 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
    record, and the audit and the repair, which read everything.
 10. **Two views.** All writes are item or slice assignments to `Segment.words` and
     `Segment.bytes`: the crash tests count them, and kill at each.
-11. **Hints.** The work semaphores, CURSOR, the statistics, ENTRIES_USED, POOL_WORKERS, WANTED and
-    WAITED, and of a code all but DIGEST, RUNNABLE_UP_TO and DEFERRED may be lost or stale. Code
-    that goes by one looks at the ring after all; a process above ENTRIES_USED raises it.
+11. **Hints.** The semaphores, CURSOR, statistics, ENTRIES_USED, POOL_WORKERS, WANTED, WAITED,
+    QUEUED and UNTOLD, and of a code all but DIGEST, RUNNABLE_UP_TO and DEFERRED may be lost or
+    stale. Code that goes by one looks at the ring; a process above ENTRIES_USED raises it.
 
 ## Invariants
 
@@ -340,8 +339,8 @@ the pool of the ring, a site, or a process that asks for that very result.
 
 | Operation | killed | what is left | who repairs it |
 |---|---|---|---|
-| any | with the token, before GUARD | a semaphore at 0 | the next one goes in without, after 5 ms |
-| any | inside | GUARD is dropped by the kernel | next |
+| any | inside | GUARD is dropped by the kernel | next; one that waits looks after 5 ms |
+| | before it woke who waits | a process that nobody wakes | looks by itself, after 5 ms |
 | enqueue | before W | a FREE slot marked as used; nothing was accepted | next |
 | | after W = READY | a task in no FIFO; its caller was never told the id | next: it runs |
 | | before the wake-up | a task that nobody was woken for | the supervisor tops up |
@@ -367,6 +366,8 @@ the pool of the ring, a site, or a process that asks for that very result.
 | | after W = LOST | a finished record in a FIFO or the heap, and in no list | next: the newest |
 | | of a running one, after STOP | its pool is not woken | the pool, within a second |
 | kill | before the signal | a task that cannot be finished: STOP says why | settled: LOST |
+| tell | before STOP = TOLD | a loss that is still to be announced | the next worker that looks |
+| | after STOP = TOLD | a loss that is not announced, or only in part | nobody: at most once |
 | report | between two stores | an odd sequence word: no progress is shown | nobody needs to |
 | retry | before HISTORY_CHAIN | RUNNING by a dead entry; slots that no record reaches | settled |
 | | after HISTORY_CHAIN | RUNNING, its own attempt the last of its history | settled: READY |
@@ -389,8 +390,7 @@ the pool of the ring, a site, or a process that asks for that very result.
 | attach | before COMMIT | nothing: its liveness lock is gone | nobody needs to |
 | | a new code, before its DIGEST | a free number | nobody needs to |
 | | making the ring | no bytes, zeros, or all but MAGIC | the next that attaches lays it out |
-| restart | before BOOT | an old BOOT | the next that attaches notes the restart |
-| | before RESTARTED = 0 | DIRTY, and some records judged | next: judges all |
+| restart | before BOOT | DIRTY, an old BOOT, and some records judged | next: judges all |
 
 An exception that a signal handler raises inside is like a death, but its process lives: what it is
 WRITING it frees itself. Bytes that another program wrote over are another matter: readers find them

@@ -1,10 +1,11 @@
 from .firing import Due, Outcome
 from .format.ids import format_id, random_id
-from .format.layout import Geometry
+from .format.layout import Geometry, Share
 from .look import Look
 from .records.codes import code_digest
 from .records.killing import Run
-from .records.loss import Loss, loss_word
+from .records.loss import Loss, loss_word, lost_error
+from .records.reader import Found
 from .records.schedule import Row
 from .ring import Ring
 from .shm.entries import Entry, PoolState, Role
@@ -18,39 +19,10 @@ from .shm.segment import attach_segment
 from .stops import Running
 
 __all__ = [
-    "ANY_SERVER",
-    "MEMORY",
-    "Due",
-    "Entry",
-    "Geometry",
-    "Leadership",
-    "Limits",
-    "Look",
-    "Loss",
-    "Outcome",
-    "PoolState",
-    "Ring",
-    "Role",
-    "Row",
-    "Run",
-    "Running",
-    "Surveyed",
-    "attach_segment",
-    "base_name",
-    "code_digest",
-    "directory_of",
-    "fill_standard_descriptors",
-    "format_id",
-    "loss_word",
-    "random_id",
-    "ring_exists",
-    "ring_is_attached",
-    "ring_name",
-    "segment_path",
-    "sites_elsewhere",
-    "standard_descriptors",
-    "survey_rings",
-    "sweep_temporary",
-    "unlink_objects",
-    "unlink_unattached",
+    "ANY_SERVER", "MEMORY", "Due", "Entry", "Found", "Geometry", "Leadership", "Limits", "Look",
+    "Loss", "Outcome", "PoolState", "Ring", "Role", "Row", "Run", "Running", "Share", "Surveyed",
+    "attach_segment", "base_name", "code_digest", "directory_of", "fill_standard_descriptors",
+    "format_id", "loss_word", "lost_error", "random_id", "ring_exists", "ring_is_attached",
+    "ring_name", "segment_path", "sites_elsewhere", "standard_descriptors", "survey_rings",
+    "sweep_temporary", "unlink_objects", "unlink_unattached",
 ]  # fmt: skip

@@ -36,7 +36,9 @@ class Counts(NamedTuple):
     running: int
     kept: int
     evicted: int
+    expired: int
     lost: int
+    killed: int
     free_slots: int
     reserved_slots: int
     slots: int
@@ -54,7 +56,9 @@ class Counts(NamedTuple):
             words[at.H_RUNNING],
             words[at.H_FINISHED],
             words[at.H_EVICTED],
+            words[at.H_EXPIRED],
             words[at.H_LOST],
+            words[at.H_KILLED],
             words[at.H_FREE],
             reserved,
             geometry.slots,
@@ -92,6 +96,17 @@ class Look:
     def counts(self) -> Counts:
         """Return what is in the ring: each number is true for some recent moment."""
         return Counts.of(self._table)
+
+    def pulse(self) -> tuple[int, ...]:
+        """Return numbers that differ after each enqueue, claim, end and eviction."""
+        words = self._table.words
+        which = at.H_TICK, at.H_RUNNING, at.H_UNFINISHED, at.H_FINISHED, at.H_EVICTED, at.H_EXPIRED
+        return tuple(words[each] for each in which)
+
+    def failures(self) -> int:
+        """Return how many of the finished tasks have failed; some of them may have expired."""
+        failed = [s for s, status in STATUSES.items() if status is TaskResultStatus.FAILED]
+        return Listing(self._table, self._reader).count(failed)
 
     def schedule(self) -> dict[int, Row]:
         """Return the rows of the schedule by the numbers of their entries' names."""

@@ -62,7 +62,7 @@ class Parts:
         self.semaphores = Semaphores(self.segment)
         self.waiters = Waiters(self.segment, self.registry)
         guard, rebuild = ByteLock(self.segment.fd, GUARD), partial(restart.rebuild, self.table)
-        mutex = Mutex(self.semaphores.mutex, guard, self.words, rebuild, self.segment.path)
+        mutex = Mutex(guard, self.semaphores.mutex, self.words, rebuild, self.segment.path)
         self.mutex = self.segment.mutexes.setdefault(pid, mutex)
         self._leadership: Leadership | None = None
 

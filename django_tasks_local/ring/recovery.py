@@ -9,7 +9,12 @@ from typing import Final
 
 from django_tasks_local.ring.records import retrying
 from django_tasks_local.ring.records.holder import Holder, holder_of
-from django_tasks_local.ring.records.loss import is_cancelled, noted_loss
+from django_tasks_local.ring.records.loss import (
+    is_by_kill,
+    is_cancelled,
+    is_to_be_announced,
+    noted_loss,
+)
 from django_tasks_local.ring.records.table import Table
 
 from .format import layout as at
@@ -149,14 +154,17 @@ def mark_lost(table: Table, slot: int, loss: int, keep: int) -> None:
     words[at.H_DIRTY] = 1
     head = table.head(slot)
     offset = table.offset(slot)
-    sealed = seal_loss(time.time_ns(), noted_loss(head.stop) or loss, head)
+    loss = noted_loss(head.stop) or loss
+    sealed = seal_loss(time.time_ns(), loss, head)
     table.bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
     table.recency.stamp(slot)
+    if is_to_be_announced(loss):  # before it is LOST: a death in between must not hide it
+        words[at.H_UNTOLD + at.code_of(head.origin)] = words[table.sequence + slot]
     words[table.commit + slot] = at.head_word(at.LOST, head.generation)
     if head.outcome_chain:  # a result that its worker was still copying
         words[offset // 8 + S_OUTCOME_CHAIN] = 0
         table.slots.discard(head.outcome_chain)
-    words[at.H_LOST] += 1
+    words[at.H_KILLED if is_by_kill(loss) else at.H_LOST] += 1
     table.link_finished(slot, table.slots_of(slot), keep)
 
 

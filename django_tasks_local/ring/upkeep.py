@@ -18,6 +18,7 @@ from django_tasks_local.ring.shm.limits import shared_drain_timeout_s, shared_ma
 
 from . import recovery
 from .format import layout as at
+from .losses import Losses
 from .parts import Parts
 from .retries import Retries
 
@@ -35,6 +36,9 @@ class Upkeep:
         parts: The ring.
         workforce: How pools share MAX_WORKERS.
         retries: How lost tasks are tried again.
+
+    Attributes:
+        losses: The lost tasks whose ends are to be announced.
     """
 
     def __init__(self, parts: Parts, workforce: Workforce, retries: Retries) -> None:
@@ -45,6 +49,7 @@ class Upkeep:
         self._mutex = parts.mutex
         self._workforce = workforce
         self._retries = retries
+        self.losses = Losses(parts.table, parts.reader, parts.mutex)
 
     # --- what the dead leave ------------------------------------------------------------------
 
@@ -128,6 +133,7 @@ class Upkeep:
 
     def _tell_lost(self, slot: int) -> None:
         self._parts.waiters.wake(slot)
+        self.wake(1)  # a worker, to announce it
         log_loss(self._parts.reader, self._table, slot)
 
     # --- rebuild and repair -------------------------------------------------------------------
@@ -156,9 +162,9 @@ class Upkeep:
             self._mutex.semaphore = self._parts.semaphores.mutex
 
     def renew_semaphores(self) -> None:
-        """Renew the semaphores: a lost token, a removed name. Cheap; call it now and then."""
+        """Renew the semaphores: a lost wake-up, a removed name. Cheap; call it now and then."""
         self.reopen_semaphores()
-        self._mutex.renew_token()
+        self._mutex.renew_wake_up()
 
     # --- what is to be done now and then ------------------------------------------------------
 
@@ -238,13 +244,16 @@ class Upkeep:
     def work_is_due(self, within_s: float, living: Iterable[Entry] = ()) -> bool:
         """Return whether a task that our pool would run waits, or falls due within so many seconds.
 
+        An end of a lost task that its workers have to announce counts as well.
+
         Args:
             within_s: How far to look.
             living: Who is attached: where our site is the newest, codes without any are ours, too.
         """
-        if self._words[at.H_DIRTY]:
+        code = self._registry.code
+        if self._words[at.H_DIRTY] or (code >= 0 and self._words[at.H_UNTOLD + code]):
             return True
-        waiting, deferred = self._parts.codes.cared_for(self._registry.code, living)
+        waiting, deferred = self._parts.codes.cared_for(code, living)
         if waiting or not deferred:
             return waiting
         due_ns = self.next_due_ns()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,12 +14,10 @@ from django.conf import settings
 from django.tasks import Task, TaskResult, task_backends
 from django.test import override_settings
 
+from tests.contract.shared_ring import OPTIONS_VARIABLE, SharedRing, end_pools
 from tests.leaks import remove_objects
-from tests.support import MARK, SHORT_TIMEOUT, command_of, end, marked_pids, wait_for
+from tests.support import SHORT_TIMEOUT, wait_for
 from tests.tasks import hold
-
-OPTIONS_VARIABLE = "DTL_TESTS_OPTIONS"  # read by tests/settings.py, in pools too
-POOL = "django_tasks_local.pool"  # in the command line of a pool and its workers
 
 # Ours. The tests that take `bench` run on all of them.
 BACKENDS = ["thread", "process"]
@@ -29,20 +27,39 @@ INLINE_TOO = pytest.mark.parametrize("bench", OURS, indirect=True)
 
 
 class Bench:
-    """One backend, and what a test wants of it."""
+    """One backend, and what a test wants of it.
 
-    def __init__(self, alias: str, gates: Path) -> None:
+    Args:
+        alias: That of the backend.
+        gates: A directory for the files for which tasks wait.
+        shared: Rings that tests share, by MAX_WORKERS; without them each test has its own.
+    """
+
+    def __init__(
+        self, alias: str, gates: Path, shared: Mapping[int, SharedRing] | None = None
+    ) -> None:
         self.alias = alias
         self.gates = gates
+        self._shared = shared or {}
+        self._in_use: SharedRing | None = None
         self._overridden: list[override_settings] = []
         self._namespaces: list[str] = []
         if alias in OURS:
-            self.configure(MAX_WORKERS=2)
+            self.set_workers(2)
 
     @property
     def backend(self) -> Any:
         """The backend object that Django would use here."""
         return task_backends[self.alias]
+
+    def set_workers(self, number: int) -> None:
+        """Set MAX_WORKERS alone. There may be results of other tests, which have all finished."""
+        if self.alias != "process" or number not in self._shared:
+            self.configure(MAX_WORKERS=number)
+            return
+        self.close()
+        self._in_use = self._shared[number]
+        self._override(self._in_use.options())
 
     def configure(self, **options: Any) -> None:
         """Set options, and forget those set before and all that was done with them."""
@@ -50,6 +67,10 @@ class Bench:
         if self.alias == "process":
             self._namespaces.append(f"test-{uuid4().hex}")
             options["NAMESPACE"] = self._namespaces[-1]
+        self._override(options)
+
+    def _override(self, options: dict[str, Any]) -> None:
+        if self.alias == "process":
             os.environ[OPTIONS_VARIABLE] = json.dumps(options)
         self._overridden.append(self.settings(OPTIONS=options))
         self._overridden[-1].enable()
@@ -62,12 +83,17 @@ class Bench:
 
     def close(self) -> None:
         """End the pool and put the settings back."""
-        if self.alias in OURS:
+        if self._in_use is not None:
+            self._in_use.give_back()
+            self._in_use = None
+        elif self._namespaces:
+            self.backend.site().close()  # and not those of the shared rings
+        elif self.alias in ("thread", "inline"):
             self.backend.close()
         while self._overridden:
             self._overridden.pop().disable()
-        # First, and every one: a pool that is only starting would make its ring anew.
-        end([pid for pid in marked_pids(os.environ[MARK]) if POOL in command_of(pid)])
+        if self._namespaces:
+            end_pools()
         while self._namespaces:
             remove_objects(self._namespaces.pop())
         os.environ.pop(OPTIONS_VARIABLE, None)
@@ -117,19 +143,32 @@ def finished(result: TaskResult[..., Any], timeout_s: float = SHORT_TIMEOUT) -> 
     return result
 
 
-def _bench(alias: str, tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(alias, tmp_path)
+@pytest.fixture(scope="session")
+def shared_rings() -> Iterator[dict[int, SharedRing]]:
+    """Provide rings, with their pools, for tests that do with what others have left there."""
+    shared = {number: SharedRing(number) for number in (1, 2)}
+    yield shared
+    for each in shared.values():
+        each.remove()
+
+
+def _bench(alias: str, tmp_path: Path, shared: dict[int, SharedRing]) -> Iterator[Bench]:
+    bench = Bench(alias, tmp_path, shared)
     yield bench
     bench.close()
 
 
 @pytest.fixture(params=BACKENDS)
-def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+def bench(
+    request: pytest.FixtureRequest, tmp_path: Path, shared_rings: dict[int, SharedRing]
+) -> Iterator[Bench]:
     """One of our backends."""
-    yield from _bench(request.param, tmp_path)
+    yield from _bench(request.param, tmp_path, shared_rings)
 
 
 @pytest.fixture(params=[*OURS, "immediate"])
-def any_bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+def any_bench(
+    request: pytest.FixtureRequest, tmp_path: Path, shared_rings: dict[int, SharedRing]
+) -> Iterator[Bench]:
     """One of ours, or Django's ImmediateBackend, with which ours must agree."""
-    yield from _bench(request.param, tmp_path)
+    yield from _bench(request.param, tmp_path, shared_rings)

@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from django.tasks import TaskResultStatus, task_backends
@@ -17,6 +17,8 @@ from django_tasks_local.exceptions import TaskCancelled
 from tests import stopped_tasks, tasks
 from tests.contract.conftest import INLINE_TOO, Bench, finished
 from tests.support import wait_for
+
+UNKNOWN = "8a5a9c43-0a3f-4ad0-8f4b-4c0e4a7ac3a1"
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def running(bench: Bench, task: Any, path: Path) -> Any:
 @pytest.mark.parametrize("delay", [None, timedelta(hours=1)], ids=["waiting", "deferred"])
 def test_what_waits_is_taken_out(bench: Bench, delay: Any, heard: list[Any]) -> None:
     """It is FAILED at once, never starts, and the others go on in their order."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     release = bench.occupy()
     before = bench.enqueue(tasks.add, 1)
     result = bench.on(tasks.add, run_after=delay).enqueue(2)
@@ -67,7 +69,7 @@ def test_what_waits_is_taken_out(bench: Bench, delay: Any, heard: list[Any]) -> 
 
 def test_a_running_task_is_asked_to_stop(bench: Bench, tmp_path: Path) -> None:
     """TaskCancelled is raised in it; its worker goes on."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     result = running(bench, stopped_tasks.ask_until_cancelled, tmp_path / "noted")
     assert result.cancel(running=False) is False
     assert result.cancel() is True
@@ -113,7 +115,7 @@ def test_the_plain_functions(bench: Bench) -> None:
 
 
 @INLINE_TOO
-@pytest.mark.parametrize("nonsense", [str(uuid4()), "", "x" * 10_000, "é\0", 7, None, b"1"])
+@pytest.mark.parametrize("nonsense", [UNKNOWN, "", "x" * 10_000, "é\0", 7, None, b"1"])
 def test_unknown_ids(bench: Bench, nonsense: Any) -> None:
     """Whatever is no id of a result here raises TaskResultDoesNotExist."""
     with pytest.raises(TaskResultDoesNotExist):

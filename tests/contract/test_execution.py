@@ -69,7 +69,7 @@ def test_times_and_worker(any_bench: Bench) -> None:
 
 def test_ready_has_no_times_yet(bench: Bench) -> None:
     """A READY result has been enqueued, and nothing else has happened to it."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     release = bench.occupy()
     for result in (waiting := bench.enqueue(tasks.nothing), bench.backend.get_result(waiting.id)):
         assert result.status == TaskResultStatus.READY
@@ -121,13 +121,13 @@ def test_script_name(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_context_variables_stay_inside(bench: Bench) -> None:
     """A context variable that one task sets is not seen by the next one in the same worker."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     assert [bench.value(tasks.swap_context_variable, v) for v in "ab"] == ["unset", "unset"]
 
 
 def test_closes_database_connections(bench: Bench) -> None:
     """A connection that a task opened is not left open for the next one (CONN_MAX_AGE is 0)."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     assert [bench.value(tasks.use_database) for _ in range(2)] == [False, False]
 
 

@@ -41,7 +41,7 @@ def test_keyboard_interrupt_too(bench: Bench, task: Any) -> None:
 @pytest.mark.parametrize("kind", [*ANY_ERROR, "KeyboardInterrupt", "Broken", "Local"])
 def test_the_worker_goes_on(bench: Bench, kind: str) -> None:
     """Neither a thread nor a worker process ends with the task."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     first = bench.run(tasks.fail, kind)
     second = bench.run(tasks.nothing)
     assert first.worker_ids == second.worker_ids

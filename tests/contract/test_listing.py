@@ -36,11 +36,13 @@ def ids(found: list[Any]) -> list[str]:
 @INLINE_TOO
 def test_nothing(bench: Bench) -> None:
     """A backend without tasks has an empty list."""
+    bench.configure(MAX_WORKERS=2)
     assert results(bench.alias) == []
 
 
 def test_order(bench: Bench) -> None:
     """RUNNING first, then READY in the order of running, then finished, the latest end first."""
+    bench.configure(MAX_WORKERS=2)
     done = [bench.run(tasks.add, 1).id, bench.run(tasks.fail).id, bench.run(tasks.add, 2).id]
     release = bench.occupy(2)
     add = bench.on(tasks.add)
@@ -80,6 +82,7 @@ def test_what_is_listed_first_runs_first(bench: Bench) -> None:
 @INLINE_TOO
 def test_filters(bench: Bench) -> None:
     """By status, one or several, by queue, by task or its path, and by all of them."""
+    bench.configure(MAX_WORKERS=2)
     alias = bench.alias
     one, two = bench.run(tasks.add, 1), bench.run(tasks.add, 2)
     bad = bench.run(tasks.fail)
@@ -102,6 +105,7 @@ def test_filters(bench: Bench) -> None:
 
 def test_at_most_a_hundred(bench: Bench) -> None:
     """That is the limit where none is given."""
+    bench.configure(MAX_WORKERS=2)
     release = bench.occupy(2)
     for n in range(120):
         bench.enqueue(tasks.add, n)
@@ -112,6 +116,7 @@ def test_at_most_a_hundred(bench: Bench) -> None:
 
 def test_results_as_any_other(bench: Bench) -> None:
     """What is listed can be read, refreshed and waited for like what get_result returns."""
+    bench.configure(MAX_WORKERS=2)
     done = bench.run(tasks.echo, 1, key="value")
     (found,) = results(bench.alias)
     assert found == done == bench.backend.get_result(done.id)
@@ -126,6 +131,7 @@ def test_results_as_any_other(bench: Bench) -> None:
 @INLINE_TOO
 def test_metadata_is_listed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each result and of its task, also where the task is gone; there is none of others."""
+    bench.configure(MAX_WORKERS=2)
     from django_tasks_local.naming import load_task
 
     for metadata in ({"trace": 7, "_lib": 1}, {}):
@@ -157,6 +163,7 @@ def test_listing_is_no_use(bench: Bench) -> None:
 @INLINE_TOO
 def test_nothing_is_unpickled_until_it_is_asked_for(bench: Bench) -> None:
     """A list shows results whose arguments or return values cannot be unpickled here."""
+    bench.configure(MAX_WORKERS=2)
     result = bench.run(tasks.echo, tasks.Elsewhere())
     assert ids(results(bench.alias)) == [result.id]
     assert results(bench.alias)[0].status in (SUCCESSFUL, FAILED)
@@ -165,6 +172,7 @@ def test_nothing_is_unpickled_until_it_is_asked_for(bench: Bench) -> None:
 @INLINE_TOO
 def test_a_task_that_is_gone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is listed by its path, with what its record says of it; it cannot be run."""
+    bench.configure(MAX_WORKERS=2)
     from django_tasks_local.naming import load_task
 
     done = bench.run(tasks.nothing).id

@@ -24,7 +24,7 @@ def noted(path: Path, count: int) -> list[str]:
 
 def test_priority_then_fifo(bench: Bench) -> None:
     """Higher priority first; within one priority in the order of enqueue."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     release = bench.occupy()
     path = bench.gates / "notes"
     for priority in (0, -100, 5, 0, 100, 5, 0, -100):
@@ -112,7 +112,7 @@ def test_run_after_naive(bench: Bench) -> None:
 
 def test_a_deferred_task_takes_its_place_by_priority(bench: Bench) -> None:
     """Once it is due it goes before what waits with a lower priority."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     release = bench.occupy()
     path = bench.gates / "notes"
     late = bench.on(tasks.note, priority=9, run_after=timedelta(seconds=0.1))
@@ -137,7 +137,7 @@ def test_many_fall_due_together(bench: Bench) -> None:
 
 def test_a_later_task_does_not_hide_an_earlier_one(bench: Bench) -> None:
     """A worker that waits for a distant moment notices a nearer one."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     bench.on(tasks.nothing, run_after=timedelta(hours=1)).enqueue()
     result = bench.on(tasks.nothing, run_after=timedelta(seconds=0.1)).enqueue()
     assert finished(result).status == TaskResultStatus.SUCCESSFUL

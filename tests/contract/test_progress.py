@@ -63,7 +63,7 @@ def test_none_reported(bench: Bench) -> None:
 
 def test_a_thread_that_outlives_its_task(bench: Bench) -> None:
     """After the end of the task nothing is reported, whichever thread still tries."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     gate = bench.gates / "gate"
     result = bench.run(tasks.outlived, str(gate))
     next_gate = bench.gates / "next"

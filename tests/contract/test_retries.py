@@ -77,7 +77,7 @@ def test_until_there_are_no_more_attempts(bench: Bench, path: str) -> None:
 
 def test_a_retry_waits(bench: Bench, path: str) -> None:
     """READY meanwhile, with what is known of the attempts; no worker is kept."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     result = bench.enqueue(retried_tasks.waits_long, path)
 
     def waits() -> bool:
@@ -113,7 +113,7 @@ def test_the_pause(bench: Bench, path: str) -> None:
 
 def test_in_order_and_by_priority(bench: Bench, path: str) -> None:
     """A retry goes behind what waits with its priority, and before what has a lower one."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     release = bench.occupy()
     retried = bench.enqueue(retried_tasks.third_time, path)
     equal = bench.enqueue(tasks.nothing)

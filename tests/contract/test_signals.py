@@ -69,7 +69,7 @@ def test_started_and_finished(any_bench: Bench, outcome: str) -> None:
 @INLINE_TOO
 def test_receivers_that_raise_change_nothing(bench: Bench) -> None:
     """A receiver that raises, SystemExit included, is logged, and the task runs to its end."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     result, lines = lines_of(bench, tasks.signalled_badly)
     assert result.status == TaskResultStatus.SUCCESSFUL
     assert [line[0] for line in lines] == ["started", "task", "finished"]

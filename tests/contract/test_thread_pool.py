@@ -69,7 +69,7 @@ def test_close_leaves_no_thread(bench: Bench) -> None:
 
 def test_close_says_what_is_lost(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """Closing with tasks waiting logs how many, that they will not run, and which."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     release = bench.occupy()
     first = bench.enqueue(tasks.nothing)
     bench.backend.close()
@@ -127,7 +127,7 @@ def test_no_more_threads_to_be_had(
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         result = bench.enqueue(tasks.add, 1)
@@ -173,7 +173,7 @@ def test_a_fault_of_ours_does_not_end_the_thread(
     def fail(*_: Any, **__: Any) -> None:
         raise SystemExit("a fault")
 
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     with monkeypatch.context() as patch:
         patch.setattr(thread, "run", fail)
         result = bench.enqueue(tasks.nothing)
@@ -187,7 +187,7 @@ def test_task_that_cannot_be_imported(
     """A task that a worker cannot import is FAILED with the import's error, and logged."""
     from django_tasks_local.naming import load_task
 
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     release = bench.occupy()
     task = tasks.nothing
     result = bench.enqueue(task)

@@ -22,7 +22,7 @@ IMMEDIATE = "django.tasks.backends.immediate.ImmediateBackend"
 )
 def test_a_task_that_asks_is_stopped_at_its_limit(bench: Bench, tmp_path: Path, slow: Any) -> None:
     """TaskTimeout is raised in the task, whose own frames are shown; its worker goes on."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     noted = tmp_path / "noted"
     result = bench.run(slow, str(noted))
     assert result.status == TaskResultStatus.FAILED
@@ -66,6 +66,7 @@ def test_the_limit_of_an_alias(bench: Bench, tmp_path: Path) -> None:
     result = bench.run(stopped_tasks.ask_until_cancelled, str(tmp_path / "noted"))
     assert "its time limit is 0.1 s" in result.errors[0].traceback
     assert bench.value(stopped_tasks.within_its_limit, 8) == 8
+    assert bench.value(stopped_tasks.ask_for_a_while, 0.2)
     bench.configure(MAX_WORKERS=1, TIMEOUT=50)
     (error,) = bench.run(stopped_tasks.ask_beyond_its_limit, str(tmp_path / "noted")).errors
     assert "its time limit is 0.2 s" in error.traceback

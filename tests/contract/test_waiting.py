@@ -153,7 +153,7 @@ def test_evicted_before_it_was_seen(bench: Bench) -> None:
 
 def test_the_only_worker_may_not_wait(bench: Bench) -> None:
     """A task may not wait for another where there is no second worker that could run that."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     error = bench.run(tasks.wait_for_another, bench.alias).errors[0]
     assert error.exception_class is RuntimeError
     assert "tests.tasks.wait_for_another" in error.traceback
@@ -181,7 +181,7 @@ def test_not_all_workers_wait(bench: Bench) -> None:
 @INLINE_TOO
 def test_inside_a_task_of_another_backend(bench: Bench) -> None:
     """Workers of another backend are no concern: they are free, or become so."""
-    bench.configure(MAX_WORKERS=1)
+    bench.set_workers(1)
     assert bench.value(tasks.wait_for_another, "default") == 3
 
 

@@ -22,7 +22,7 @@ from django_tasks_local.ring.records.loss import EXIT_DETACHED, is_cancelled, no
 from django_tasks_local.store import KeyTaken, StopAsked, time_limit_word
 from tests.crash.cancelling import Canceller
 from tests.crash.firing import Firer
-from tests.crash.ledger import CANCELLED, ENDED, Ledger
+from tests.crash.ledger import CANCELLED, ENDED, TOLD, Ledger
 from tests.crash.monitor import Monitor, remove_monitor
 from tests.crash.retrier import Retrier, be_impatient, lost_attempts
 
@@ -81,7 +81,7 @@ class Actor(Canceller, Retrier, Firer):
             (self.ring.counts, 1),
             (self.clear, 2), (self.hire, 1), (self.ring.workforce.give_way, 1),
             (self.ring.expiry.sweep, 3), (self.note_kill, 2), (self.look_at_noted, 2),
-            (self.cancel, 4), (self.fire_a_time, 6),
+            (self.cancel, 4), (self.fire_a_time, 6), (self.announce, 2),
         )  # fmt: skip
         pick = self.rng.choices([each for each, _ in operations], [n for _, n in operations])[0]
         pick()
@@ -163,6 +163,15 @@ class Actor(Canceller, Retrier, Firer):
             cancelled = is_cancelled(noted_loss(head.stop))
             ending = ".TaskCancelled" if cancelled else ".MemoryExceeded"
             self._noted.append((format_id(head.id_high, head.id_low), ending))
+
+    def announce(self) -> None:
+        """Does as a worker that has losses to announce: each is given to one process."""
+        for lost in self.ring.upkeep.losses.take(at.Share(0, 0, 2**at.CODES - 1)):
+            with suppress(ArgumentsDropped, TaskResultDoesNotExist):
+                (task, _), _ = lost.arguments()
+                if self.ledger.noted(task, TOLD):
+                    self.ledger.violation(f"the loss of task {task} was given out twice")
+                self.ledger.note(task, TOLD, self.place)
 
     def look_at_noted(self) -> None:
         """A task whose end was decided has no other one.

@@ -219,6 +219,7 @@ class Verdict:
         """Accepted = waiting + running + kept + evicted, but for what the dying did not count."""
         counts = self.ring.counts()
         there = counts.waiting + counts.deferred + counts.running + counts.kept + counts.evicted
+        there += counts.expired
         dead = sum(map(self.ledger.total, ("fork_kills", "interrupts", "noted")), self.kills)
         if not len(accepted) - dead <= there <= len(wanted):
             self.ledger.violation(f"{len(accepted)} tasks were accepted, {counts} are there")

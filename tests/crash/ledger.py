@@ -14,8 +14,10 @@ from django_tasks_local.ring.shm.lock import ByteLock
 from tests.support import wait_for
 
 # A task: its id in two words, then what has happened to it.
-TASK_WORDS: Final = 9
-ID_HIGH, ID_LOW, ACCEPTED, STARTED, ENDED, CANCELLED, STARTS, RETRIED, MEANT = range(TASK_WORDS)
+TASK_WORDS: Final = 10
+ID_HIGH, ID_LOW, ACCEPTED, STARTED, ENDED, CANCELLED, STARTS, RETRIED, MEANT, TOLD = range(
+    TASK_WORDS
+)
 # Times of each of the two periodic tasks; what a task that came to nothing is meant for.
 TIMES: Final = 100_000
 NOTHING: Final = 2**63

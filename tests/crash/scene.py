@@ -27,6 +27,7 @@ SMALL: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 63_096)
 GROWING: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 657_656)
 # The settings of another release.
 GREEN: Final = "/green/settings.py"
+EVERY_CODE: Final = at.Share(0, 0, 2**at.CODES - 1)
 FAR_NS: Final = 3_600_000_000_000  # never due while a test runs
 # How soon somebody must be inside after the holder of the lock was killed: typically after 6 ms.
 AT_ONCE_S: Final = 2.0
@@ -109,11 +110,14 @@ class Scene:
         return bool(self.ring.words[at.H_DIRTY])
 
     def restore(self) -> None:
-        """Puts every byte back, and the token if a dead process has it."""
+        """Puts every byte back; there is no wake-up for who waits for the mutex."""
         self.ring.segment.bytes[:] = self.snapshot
         registry = self.ring.registry
         registry.commit = registry.field(registry.index, at.E_COMMIT)  # it was ours then, too
         self.ring.upkeep.renew_semaphores()
+        while self.ring._mutex.semaphore.value:
+            self.ring._mutex.semaphore.acquire(0)
+        self.ring.words[at.H_QUEUED] = 0
 
     # --- making a state -------------------------------------------------------------------
 
@@ -212,6 +216,8 @@ class Scene:
     def assert_sound(self) -> None:
         """The ring's own audit finds nothing, and rebuilding what is derived changes nothing."""
         assert self.ring.upkeep.check() == []
+        losses = self.ring.upkeep.losses
+        assert losses.may_be_there(EVERY_CODE) or not losses._untold_slots()
         while self.ring.words[at.H_DISCARDED]:  # a rebuild would free the rest as well
             self.ring._mutex.run(self.ring._table.slots.free_discarded)
         before = derived(self.ring)

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import posix_ipc
 
+from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm import segment
 from django_tasks_local.ring.shm.lock import ByteLock
 
@@ -31,11 +32,15 @@ FAILED: Final = 78
 OS_CALLS: Final = ("pwrite", "ftruncate", "posix_fallocate", "unlink")
 # What no process can do without that goes inside the ring and writes. Where the enumeration misses
 # one of these, its patch no longer catches what it is for, and the deaths there are not tried.
-INSIDE: Final = (
-    "words", "Semaphore.acquire", "Semaphore.release", "ByteLock.attempt", "ByteLock.release"
-)  # fmt: skip
+INSIDE: Final = ("words", "Semaphore.release", "ByteLock.attempt", "ByteLock.release")
 # All that is replaced: test_objects shows that a ring's life takes a step of each kind.
-KINDS: Final = (*INSIDE, "bytes", "Semaphore", *(f"os.{name}" for name in OS_CALLS))
+KINDS: Final = (
+    *INSIDE,
+    "bytes",
+    "Semaphore",
+    "Semaphore.acquire",
+    *(f"os.{name}" for name in OS_CALLS),
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,9 @@ class Steps:
         self._armed = False
 
     def arm(self) -> None:
-        """Counts from here on."""
+        """Counts from here on, as if a process waited for the mutex: who leaves it wakes that."""
+        for each in segment._segments.values():
+            each.words[at.H_QUEUED] = 1
         self._armed = True
 
     def step(self, what: str, tear: Callable[[], object] | None = None) -> None:

@@ -1,12 +1,24 @@
-"""The tasks of a storm of cancellations: each leaves a line when it starts and when it ends."""
+"""The tasks of a storm of cancellations: each leaves a line when it starts and when it ends.
+
+And whoever announces its end leaves one in a file of its own.
+"""
 
 import select
 import time
+from typing import Any
 
+from django.dispatch import receiver
 from django.tasks import task
+from django.tasks.signals import task_finished
 
 from django_tasks_local import current_result_id, policy
 from tests.crash.stack_tasks import note
+
+
+@receiver(task_finished)
+def note_end(task_result: Any, **kwargs: Any) -> None:
+    """Leaves a line for each end that is announced."""
+    note(f"{task_result.args[0]}.told", "told", task_result.id)
 
 
 @task

@@ -28,6 +28,7 @@ from tests.crash.operations import (
 )
 from tests.crash.retried import BUSY, VERY_BUSY
 from tests.crash.scene import (
+    EVERY_CODE,
     FAILED,
     FAR_NS,
     LOST,
@@ -108,6 +109,10 @@ OPERATIONS = {
     ),
     "settle": Operation(
         lambda ring, _: ring.upkeep.settle_dead(), states=("running", "chained", "retried")
+    ),
+    "tell": Operation(
+        lambda ring, _: list(ring.upkeep.losses.take(EVERY_CODE)),
+        lambda ring: ring.upkeep.settle_dead(), states=("running", "chained"), hits=("words",),
     ),
     "rebuild": Operation(lambda ring, _: ring.upkeep.rebuild()),
     "repair": Operation(

@@ -24,6 +24,8 @@ DATABASES = {
 PROCESS = "django_tasks_local.ProcessPoolBackend"
 TASKS = {"default": {"BACKEND": PROCESS}, "cpu_intensive": {"BACKEND": PROCESS}}
 """
+# What startproject writes, for pages on the admin.
+_ADMIN = "from tests.site.admin_settings import MIDDLEWARE, TEMPLATES\n"
 _AFTER = """
 INSTALLED_APPS = list({{*INSTALLED_APPS, "django_tasks_local"}})
 for params in TASKS.values():
@@ -43,7 +45,8 @@ class Project:
         """Write the page's files, and what a project needs besides."""
         settings = [block.text for block in blocks(page) if block.path == "settings.py"]
         last = _AFTER.format(namespace=self.namespace)
-        self._add("settings.py", "\n".join([_BEFORE, *settings, last]))
+        admin = _ADMIN if any("django.contrib.admin" in text for text in settings) else ""
+        self._add("settings.py", "\n".join([_BEFORE, admin, *settings, last]))
         self._add("urls.py", "urlpatterns = []\n")
         for block in blocks(page):
             if block.path and block.path != "settings.py":

@@ -71,7 +71,7 @@ def test_settings_pass_the_checks(page: Path, monkeypatch: pytest.MonkeyPatch) -
             continue
         values: dict[str, Any] = {"INSTALLED_APPS": []}
         exec(block.text, values)
-        for alias, params in values["TASKS"].items():
+        for alias, params in values.get("TASKS", {}).items():
             kind = import_string(params["BACKEND"]).kind
             assert not check(params, alias, kind)
 

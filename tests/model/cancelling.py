@@ -39,5 +39,5 @@ class Cancelling(Saving):
             assert answers == ([] if expired else [waits or asks])
             record.asked = record.asked or asks
         if waits:
-            record.asked = True
+            record.asked = record.told = True
             self.model.finish(result_id, LOST, None, 0, self.clock.now_ns)

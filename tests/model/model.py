@@ -39,6 +39,7 @@ class Record:
     attempts: int = 0  # how many there were before this one
     lost_attempts: int = 0  # up to so many, it is tried again where its worker dies
     over: bool = False  # its attempt has failed, and it is not READY yet
+    told: bool = False  # its loss was announced, or is no concern of a worker's
 
 
 @dataclass

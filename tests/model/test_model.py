@@ -21,8 +21,8 @@ from django_tasks_local.store import Arguments, StopAsked, time_limit_word
 from tests import rings as peers
 from tests.model.draws import interruptions, notes, sizes
 from tests.model.faults import Fault, attach_with_faults, half_an_enqueue
-from tests.model.firing import Firing
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record
+from tests.model.telling import Telling
 from tests.model.world import SECOND_NS, Clock, Look
 from tests.rings import META, Peer
 
@@ -33,7 +33,7 @@ EXAMPLES: Final = int(os.environ.get("DTL_MODEL_EXAMPLES", "120"))
 pytestmark = pytest.mark.time_limit(420 + EXAMPLES)
 
 
-class RingMachine(Firing):
+class RingMachine(Telling):
     """One ring, this process and up to two others that can be killed."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from django_tasks_local.exceptions import ArgumentsDropped
 from django_tasks_local.ring import Ring
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
-from django_tasks_local.ring.records.loss import STOP_ASKED
+from django_tasks_local.ring.records.loss import STOP_ASKED, TOLD
 from django_tasks_local.ring.records.retrying import past_of
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record
 from tests.rings import ring_address
@@ -81,6 +81,10 @@ class Look:
         """Whether a task is asked to stop."""
         head = self._table.head(ring_address(result_id)[0])
         return head.stop == STOP_ASKED
+
+    def told(self, result_id: str) -> bool:
+        """Whether a process has the loss of a task to announce."""
+        return self._table.head(ring_address(result_id)[0]).stop == TOLD
 
     def dropped(self, result_id: str) -> bool:
         """Whether the arguments of a finished record were dropped."""

@@ -9,13 +9,14 @@ from typing import Any
 
 from django_tasks_local.ring import ring_name
 from tests.process.client import Client, environment, fresh_namespace, serving
+from tests.process.project import Project
 from tests.support import ROOT
 
 
-def command(namespace: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(namespace: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """What `local_tasks` with these arguments answers."""
     words = [sys.executable, "-m", "django", "local_tasks", *arguments]
-    env = os.environ | environment(namespace)
+    env = os.environ | environment(namespace) | env
     return subprocess.run(words, env=env, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -28,6 +29,7 @@ def listed(client: Client, *arguments: str) -> list[dict[str, Any]]:
 
 def test_failed_and_lost_tasks_are_found_from_outside(tmp_path: Path) -> None:
     """Without an id: by status, with the reason in a line; then all of one by its id."""
+    project = Project(tmp_path)  # where other tests strand tasks is not its business
     with serving(workers=2) as client:
         client.run("add", 1, 2)
         failed = client.enqueue("add", 1, "two")
@@ -57,9 +59,12 @@ def test_failed_and_lost_tasks_are_found_from_outside(tmp_path: Path) -> None:
         assert "return a + b" in shown
         assert command(client.namespace, "show", "unknown").returncode == 1
 
-        answer = command(client.namespace, "health")
+        answer = command(client.namespace, "health", **project.env)
         assert answer.returncode == 0
         assert "fine: default: 0 waiting, 0 deferred, 1 running." in answer.stdout
+        status, answer = client.site.get("/health")
+        said = answer["aliases"]["default"]["says"]
+        assert (status, said) == (200, ["0 waiting, 0 deferred, 1 running."])
         rings = json.loads(command(client.namespace, "rings", "--json").stdout)
         (ring,) = [each for each in rings.values() if each["alias"] == "default"]
         assert {each["role"] for each in ring["attached"]} == {"site", "pool", "worker"}

@@ -73,20 +73,19 @@ def test_a_reboot(place: Place, tmp_path: Path) -> None:
 
 
 PROGRAM = """
-import sys, time, django
+import sys, django
 django.setup()
 from django.tasks import default_task_backend
 from tests.site import tasks
+from tests.support import wait_for
 gate, notes, *ids = sys.argv[1:]
 if not ids:
     done = tasks.add.enqueue(1, 2)
     done.wait_finished(50)
     held = tasks.hold.enqueue(gate)
-    while held.status != "RUNNING":
-        time.sleep(0.01)
-        held.refresh()
+    wait_for(lambda: held.refresh() or held.status == "RUNNING")
     print(done.id, held.id, tasks.note.enqueue(notes).id, flush=True)
-    time.sleep(100)
+    sys.stdin.read()
 found = [default_task_backend.get_result(each) for each in ids]
 tasks.note.enqueue(notes, "new").wait_finished(50)
 for each in found:

@@ -143,6 +143,6 @@ def test_the_pool_recycles_expired_results() -> None:
         with reading(client.namespace, **options) as backend:
             ring = backend.site().ring
             wait_for(lambda: ring.counts().kept == 1)
-            assert ring.counts().evicted == len(ids)
+            assert ring.counts().expired == len(ids)
             assert ring.upkeep.check() == []
         assert client.status(kept) == "FAILED"

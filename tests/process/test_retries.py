@@ -12,7 +12,8 @@ from django.tasks import TaskResultStatus
 
 from django_tasks_local.exceptions import TaskTimeout, WorkerLost
 from tests import retried_tasks, stopped_tasks, tasks
-from tests.contract.conftest import POOL, Bench, finished
+from tests.contract.conftest import Bench, finished
+from tests.contract.shared_ring import POOL
 from tests.support import (
     LONG_TIMEOUT,
     MARK,

@@ -2,6 +2,8 @@
 
 from django.urls import path
 
+from django_tasks_local.views import health
+
 from . import views
 
 urlpatterns = [
@@ -11,4 +13,5 @@ urlpatterns = [
     path("result/<str:result_id>", views.result),
     path("aresult/<str:result_id>", views.async_result),
     path("handles", views.handles),
+    path("health", health),
 ]

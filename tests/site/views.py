@@ -15,6 +15,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from django.utils.module_loading import import_string
 from django.views.decorators.csrf import csrf_exempt
 
+from django_tasks_local import enqueue_many
 from django_tasks_local.exceptions import LocalTasksError
 
 _three = threading.Barrier(3)
@@ -27,14 +28,18 @@ def who_am_i(request: HttpRequest) -> JsonResponse:
 
 @csrf_exempt
 def enqueue(request: HttpRequest) -> JsonResponse:
-    """Enqueues ``task`` with ``args`` and ``kwargs``, as often as ``count`` says."""
+    """Enqueues ``task`` with ``args`` and ``kwargs``, as often as ``count`` says.
+
+    All at once if there is ``at_once``.
+    """
     data = json.loads(request.body)
+    calls = [(data.get("args", ()), data.get("kwargs", {}))] * data.get("count", 1)
     try:
         task = _task(data)
-        ids = [
-            task.enqueue(*data.get("args", ()), **data.get("kwargs", {})).id
-            for _ in range(data.get("count", 1))
-        ]
+        if "at_once" in data:
+            ids = [made.id for made in enqueue_many(task, calls)]
+        else:
+            ids = [task.enqueue(*args, **kwargs).id for args, kwargs in calls]
     except (LocalTasksError, ImproperlyConfigured, ValueError) as error:
         return JsonResponse({"error": type(error).__name__, "text": str(error)}, status=503)
     return JsonResponse({"ids": ids, "pid": os.getpid()})

@@ -1,6 +1,7 @@
 """What the tests of the ring's rooms and of the commands share."""
 
 from collections.abc import Callable, Iterator
+from threading import Event
 from typing import Any
 
 import pytest
@@ -24,6 +25,14 @@ def rings() -> Iterator[Rings]:
 def ring(rings: Rings) -> Ring:
     """Return a small ring of the test's own with this process attached as a site."""
     return rings.attach()
+
+
+@pytest.fixture
+def wake(monkeypatch: pytest.MonkeyPatch) -> Event:
+    """Set, it wakes threads that sleep until a tick, so that a test need not wait for their end."""
+    event = Event()
+    monkeypatch.setattr("time.sleep", event.wait)
+    return event
 
 
 @pytest.fixture

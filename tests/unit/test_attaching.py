@@ -5,6 +5,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from threading import Event
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.fixture
-def make(rings: Rings, started: list[Any]) -> Iterator[Make]:
+def make(rings: Rings, started: list[Any], wake: Event) -> Iterator[Make]:
     """Makes sites of a ring of the test's own."""
     made: list[Site] = []
 
@@ -46,6 +47,7 @@ def make(rings: Rings, started: list[Any]) -> Iterator[Make]:
     yield site
     for each in made:
         each.close()
+    wake.set()
     wait_for(lambda: watchers() == 0, message="the end of the sites' threads")
 
 

@@ -1,8 +1,10 @@
 """`local_tasks` and `local_worker`: what they print, and what they refuse."""
 
+import getpass
 import io
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +14,12 @@ from django.core.management import CommandError, call_command
 from django.tasks import task_backends
 from django.test import override_settings
 
+from django_tasks_local.management.commands.local_tasks import Command
 from django_tasks_local.ring import Limits, Ring, Role, ring_exists
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm import segment
 from tests.crash.steps import in_child
+from tests.rings import Rings
 from tests.settings import TASKS
 from tests.support import shm_objects
 
@@ -48,11 +52,39 @@ def test_nothing_to_see(ring: Callable[[], Ring]) -> None:
     for command in (["status"], ["destroy", "--no-input"]):
         said = run(*command)
         assert f"no ring /dev/shm{name}s" in said
-        assert "settings module tests.settings" in said
-        assert "NAMESPACE" in said
-    assert json.loads(run("status", "--json")) == {"process": {"ring": None, "looked_for": name}}
-    assert "nothing to check" in run("check")
+        assert f"user {getpass.getuser()} with settings module tests.settings" in said
+        assert f"NAMESPACE {backend.checked_options.namespace!r}" in said
+    facts = json.loads(run("status", "--json"))["process"]
+    assert (facts["ring"], facts["looked_for"]) == (None, name)
+    assert "there is no ring" in run("check")
     assert not [name for name in shm_objects() if backend.spec().name[1:] in name]
+
+
+def test_no_ring_but_others(ring: Callable[[], Ring], rings: Rings) -> None:
+    """With another key, say: the other rings of this user are named, with their projects."""
+    other = rings.attach(path="/srv/\x1b[1mshop/settings.py")
+    said = run("status")
+    assert f"{other.name} (/srv/\\x1b[1mshop/settings.py)" in said
+    err = io.StringIO()
+    call_command("local_tasks", "list", stdout=io.StringIO(), stderr=err)
+    assert other.name in err.getvalue()
+    others = json.loads(run("status", "--json"))["process"]["other_rings"]
+    assert others[other.name] == ["/srv/\x1b[1mshop/settings.py"]
+
+
+@pytest.mark.parametrize("name", ["status", "list", "rings", "health"])
+def test_options_of_django_stand_where_they_like(ring: Callable[[], Ring], name: str) -> None:
+    """Before the action and behind it; what is given in one place holds."""
+    ring()
+    parser = Command().create_parser("manage.py", "local_tasks")
+    options = ["--settings", "x", "--pythonpath", "y", "--traceback", "--no-color", "-v", "0"]
+    for words in ([name, *options], [*options, name], [*options[:4], name, *options[4:]]):
+        found = vars(parser.parse_args(words))
+        assert (found["settings"], found["pythonpath"]) == ("x", "y")
+        assert (found["traceback"], found["no_color"], found["verbosity"]) == (True, True, 0)
+    found = vars(parser.parse_args([name]))
+    assert (found["settings"], found["no_color"], found["verbosity"]) == (None, False, 1)
+    run(name, "--no-color", "-v", "0")
 
 
 def test_status(ring: Callable[[], Ring]) -> None:
@@ -68,12 +100,15 @@ def test_status(ring: Callable[[], Ring]) -> None:
     assert task["task"] == "tests.tasks.nothing"
     assert task["worker_pid"] == os.getpid()
     assert task["age_s"] >= 0
-    assert (facts["kept_results"], facts["evicted"], facts["lost_workers"]) == (0, 0, 0)
+    assert [
+        facts[key] for key in ("kept_results", "evicted", "expired", "lost_workers", "killed")
+    ] == [0] * 5
     assert 0 < facts["reserved_bytes"] < facts["shm_size"]
     assert [(each["pid"], each["role"]) for each in facts["attached"]] == [(os.getpid(), "site")]
     text = run("status", "--alias", "process")
     assert "waiting 1   deferred 1   running 1" in text
-    assert f"running tests.tasks.nothing for 0.0 s in worker {os.getpid()} ({running})" in text
+    worker = rf"in worker {os.getpid()} \({running}\)"
+    assert re.search(rf"running tests.tasks.nothing for \d\.\d s {worker}", text)
     assert f"attached site {os.getpid()} since" in text
 
 
@@ -198,12 +233,11 @@ def test_destroy_where_nobody_can_be_asked(
     """`< /dev/null`: it removes nothing, and names the option."""
     ring().attachment.detach()
 
-    def no_answer(question: str) -> str:
-        raise EOFError
-
-    monkeypatch.setattr("builtins.input", no_answer)
-    with pytest.raises(CommandError, match=r"Nothing was removed.*--no-input"):
-        run("destroy")
+    # And `<&-`, with which Python has no standard input at all.
+    for stream in (io.StringIO(), None):
+        monkeypatch.setattr("sys.stdin", stream)
+        with pytest.raises(CommandError, match=r"Nothing was removed.*--no-input"):
+            run("destroy")
     backend: Any = task_backends["process"]
     assert ring_exists(backend.spec().name)
 

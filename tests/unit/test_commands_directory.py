@@ -69,7 +69,7 @@ def test_no_ring(rings: RingsOnDisk) -> None:
     assert segment_path(rings.name) in said
     assert "DIRECTORY" in said
     assert "since the host started" not in said
-    assert "nothing to check" in run("check")
+    assert "there is no ring" in run("check")
     assert not ring_exists(rings.name)
 
 

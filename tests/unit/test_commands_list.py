@@ -13,7 +13,7 @@ from django.tasks import task, task_backends
 from django.tasks.base import TaskError
 from django.test import override_settings
 
-from django_tasks_local.management.commands import _text
+from django_tasks_local.inspection.text import line_of, span, write
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.ring import Ring, unlink_objects
 from tests.crash.steps import in_child
@@ -248,7 +248,7 @@ def test_columns(site_ring: Callable[[], Ring]) -> None:
 )
 def test_the_line_of_an_error(path: str, text: str, line: str) -> None:
     """What was raised at last, and not what a message of several lines ends with."""
-    assert _text.line_of(TaskError(exception_class_path=path, traceback=text)) == line
+    assert line_of(TaskError(exception_class_path=path, traceback=text)) == line
 
 
 @pytest.mark.parametrize(
@@ -260,14 +260,14 @@ def test_the_line_of_an_error(path: str, text: str, line: str) -> None:
 )  # fmt: skip
 def test_spans(seconds: float, text: str) -> None:
     """A time span takes at most nine columns."""
-    assert _text.span(seconds) == text
+    assert span(seconds) == text
 
 
 def test_an_encoding_without_the_characters() -> None:
     """A terminal that knows ASCII only gets escapes, and no UnicodeEncodeError."""
     raw = io.BytesIO()
     stream: Any = io.TextIOWrapper(raw, encoding="ascii")
-    _text.write(stream, "größer 漢")
+    write(stream, "größer 漢")
     stream.flush()
     assert raw.getvalue() == rb"gr\xf6\xdfer \u6f22"
 

@@ -12,14 +12,20 @@ from typing import Any
 import pytest
 from django.db import connections
 from django.db.backends.signals import connection_created
-from django.tasks import Task, TaskResultStatus
+from django.tasks import Task, TaskResultStatus, task
 from django.tasks.signals import task_finished, task_started
 
-from django_tasks_local import check_cancelled, current_result_id, execution
+from django_tasks_local import check_cancelled, current_result_id, execution, task_connections
 from django_tasks_local.exceptions import PayloadTooLarge, StoreUnavailable
 from django_tasks_local.naming import load_task
 from tests import stopped_tasks, tasks
 from tests.watched import Claim, WatchedStore, go
+
+
+@task(backend="thread")
+def shout(text: str) -> None:
+    """Fails with a text."""
+    raise ValueError(text)
 
 
 @pytest.fixture
@@ -34,9 +40,9 @@ def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         happened.append(("finished", task_result.status, task_result.finished_at is not None))
 
     monkeypatch.setattr(
-        execution, "close_old_connections", lambda: happened.append("close connections")
+        task_connections, "close_old_connections", lambda: happened.append("close connections")
     )
-    monkeypatch.setattr(execution._thread, "has_connected", True)
+    monkeypatch.setattr(task_connections._thread, "has_connected", True)
     task_started.connect(started)
     task_finished.connect(finished)
     yield happened
@@ -94,6 +100,18 @@ class TwiceTask(Task):  # type: ignore[type-arg]
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Whatever the function returns, twice."""
         return [super().call(*args, **kwargs)] * 2
+
+
+def test_a_failure_leaves_one_line(events: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+    """With id, path and cause, whatever is in the text of the exception."""
+    with caplog.at_level(logging.WARNING, "django_tasks_local"):
+        go(WatchedStore(events), Claim(shout, "one\nERROR forged \x1b[2J" + "x" * 9999))
+    (record,) = (each for each in caplog.records if each.name == "django_tasks_local")
+    text = record.getMessage()
+    assert text.startswith("alias=thread Task id=an id path=tests.unit.test_execution.shout failed")
+    assert r"ValueError: one\nERROR forged \x1b[2Jxx" in text
+    assert text.isprintable()
+    assert len(text) < 1200
 
 
 def test_call_of_a_task_class(events: list[Any]) -> None:
@@ -207,7 +225,7 @@ def test_connections_that_cannot_be_closed(
     def refuse() -> None:
         raise OSError("broken pipe")
 
-    monkeypatch.setattr(execution, "close_old_connections", refuse)
+    monkeypatch.setattr(task_connections, "close_old_connections", refuse)
     go(WatchedStore(events), Claim(tasks.add, 1))
     assert ("finish", True, 1) in events
     assert "broken pipe" in caplog.text

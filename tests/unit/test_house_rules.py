@@ -4,12 +4,14 @@ import ast
 import importlib
 import inspect
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import django_tasks_local
+from tests.admin_project import admin_installed
 from tests.support import ROOT
 
 # A module that is longer does more than one thing. The aim is 350; what lies between is slack.
@@ -88,6 +90,13 @@ def test_every_test_says_what_it_shows(path: Path) -> None:
     ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> Iterator[None]:
+    """What modules of ``contrib`` must find to be imported."""
+    with admin_installed():
+        yield
+
+
 @each(MODULES)
 def test_public_names_are_documented(path: Path) -> None:
     """Public functions, classes and methods have a docstring, their own or that of a base."""
@@ -109,6 +118,22 @@ def test_every_folder_of_the_package_is_in_the_wheel() -> None:
     folders = {path.parent for path in MODULES}
     assert not [name_of(folder) for folder in folders if not (folder / "__init__.py").is_file()]
     assert (PACKAGE / "py.typed").is_file()
+
+
+def test_every_other_file_of_the_package_is_in_the_wheel() -> None:
+    """Templates, style sheets and the like are there because pyproject.toml names them."""
+    tools = tomllib.loads(read(ROOT / "pyproject.toml"))["tool"]["setuptools"]
+    named = {
+        path
+        for package, patterns in tools["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    others = {
+        path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert others <= named
+    assert any(path.suffix == ".html" for path in others)
 
 
 def test_the_changelog_knows_this_version() -> None:

@@ -58,6 +58,7 @@ def test_defaults() -> None:
             max_tasks_per_worker=None,
             max_worker_memory=None,
             max_task_memory=None,
+            admin_arguments=False,
             schedule=EMPTY,
         )
 
@@ -97,7 +98,13 @@ def test_wrong_types(name: str, value: object) -> None:
         kind = OPTIONS[name].kinds[-1]
         assert getattr(options(kind, **{name: None}), name.lower()) is None
         return
-    right: Any = (("RETRY_ON", []), ("NEVER", []), ("RETRY_LOST", True), ("SYNC", True))
+    right: Any = (
+        ("RETRY_ON", []),
+        ("NEVER", []),
+        ("RETRY_LOST", True),
+        ("ADMIN_ARGUMENTS", True),
+        ("SYNC", True),
+    )
     if (name, value) in right:
         assert errors(**{name: value, "DIRECTORY": "/srv/rings"}) == []
         return
@@ -123,6 +130,7 @@ def test_words_of_retries() -> None:
         ("RETRY_ON", "tests.retried_tasks.at_once", "is no exception class"),
         ("NEVER", [OSError, 3], "3, of type int, is no exception class"),
         ("RETRY_LOST", 1, "it must be True or False, not of type int"),
+        ("ADMIN_ARGUMENTS", 1, "it must be True or False, not of type int"),
     ):
         (error,) = errors(**{name: value})
         assert error.startswith("django_tasks_local.E003")
@@ -251,7 +259,8 @@ def test_unknown_key_without_a_guess() -> None:
     assert error == (
         "django_tasks_local.E002 The options of ThreadPoolBackend are "
         "MAX_WORKERS, MAX_RESULTS, MAX_RESULT_BYTES, MAX_PENDING, DRAIN_TIMEOUT, TIMEOUT, "
-        "TIMEOUT_GRACE, MAX_ATTEMPTS, BACKOFF, RETRY_ON, NEVER, RESULT_TTL, FAILURE_TTL."
+        "TIMEOUT_GRACE, MAX_ATTEMPTS, BACKOFF, RETRY_ON, NEVER, RESULT_TTL, FAILURE_TTL, "
+        "ADMIN_ARGUMENTS."
     )
     assert "NAMESPACE" in errors(COLOUR=1)[0]
 

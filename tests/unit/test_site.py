@@ -7,6 +7,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from threading import Event
 from typing import Any
 
 import pytest
@@ -36,7 +37,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.fixture
-def make(rings: Rings, started: list[Any]) -> Iterator[Make]:
+def make(rings: Rings, started: list[Any], wake: Event) -> Iterator[Make]:
     """Makes sites of a ring of the test's own."""
     made: list[Site] = []
 
@@ -48,6 +49,7 @@ def make(rings: Rings, started: list[Any]) -> Iterator[Make]:
     yield site
     for each in made:
         each.close()
+    wake.set()
     wait_for(lambda: watchers() == 0, message="the end of the sites' threads")
 
 

@@ -1,11 +1,13 @@
 """Which aliases a command handles."""
 
+from collections.abc import Iterable
+
 from django.core.management.base import CommandError, CommandParser
 from django.tasks import task_backends
 
 from django_tasks_local.backends.process import ProcessPoolBackend
-from django_tasks_local.exceptions import describe
-from django_tasks_local.ring import Ring, ring_exists
+from django_tasks_local.inspection.aliases import kind_of, load
+from django_tasks_local.ring import Look, Ring, ring_exists
 
 
 def add_alias_argument(parser: CommandParser) -> None:
@@ -22,26 +24,26 @@ def process_backends(alias: str | None) -> list[ProcessPoolBackend]:
     if alias is not None and alias not in task_backends.settings:
         raise CommandError(f"TASKS has no alias {alias!r}; it has {', '.join(task_backends)}.")
     names = [alias] if alias is not None else list(task_backends)
-    loaded = {name: _load(name) for name in names}
+    loaded = {name: load(name) for name in names}
     found = [each for each in loaded.values() if isinstance(each, ProcessPoolBackend)]
     if not found:
         backend = "django_tasks_local.ProcessPoolBackend"
         if alias is None:
             raise CommandError(f"There is no {backend} in TASKS.")
-        raise CommandError(f"TASKS[{alias!r}] is not a {backend} but {_kind(loaded[alias])}.")
+        raise CommandError(f"TASKS[{alias!r}] is not a {backend} but {kind_of(loaded[alias])}.")
     return found
 
 
 def all_process_backends() -> list[ProcessPoolBackend]:
     """Return the process backends in ``TASKS``; there may be none."""
-    return [each for each in map(_load, task_backends) if isinstance(each, ProcessPoolBackend)]
+    return [each for each in map(load, task_backends) if isinstance(each, ProcessPoolBackend)]
 
 
 def foreign_aliases() -> dict[str, str]:
     """Return the aliases whose tasks are not in shared memory, each with what its backend is."""
-    loaded = {name: _load(name) for name in task_backends}
+    loaded = {name: load(name) for name in task_backends}
     return {
-        name: _kind(backend)
+        name: kind_of(backend)
         for name, backend in loaded.items()
         if not isinstance(backend, ProcessPoolBackend)
     }
@@ -65,16 +67,11 @@ def ring_of(backend: ProcessPoolBackend) -> Ring | None:
     return backend.site().ring if ring_exists(backend.spec().name) else None
 
 
-def _load(alias: str) -> object:
-    """Return a backend, or what importing it raised: that is another alias's mistake."""
-    try:
-        return task_backends[alias]
-    except Exception as error:
-        return error
+def looks_into(backends: Iterable[ProcessPoolBackend]) -> dict[str, Look]:
+    """Return a look into each backend's ring by its alias, where there is a ring.
 
-
-def _kind(backend: object) -> str:
-    if isinstance(backend, Exception):
-        return f"one that cannot be imported ({describe(backend)})"
-    name = type(backend).__name__
-    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+    Raises:
+        StoreUnavailable: A ring cannot be used.
+    """
+    looks = {each.alias: Look.into(each.spec().name, each.alias) for each in backends}
+    return {alias: look for alias, look in looks.items() if look is not None}

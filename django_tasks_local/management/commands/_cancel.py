@@ -8,9 +8,9 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import counted, listed
+from django_tasks_local.inspection.text import harmless
 
 from ._aliases import ring_of
-from ._text import harmless
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -33,7 +33,7 @@ def run(
     for result_id in ids:
         for backend in filter(ring_of, backends):
             with suppress(TaskResultDoesNotExist):
-                done = _cancelled(backend, result_id, not waiting)
+                done = cancelled(backend, result_id, not waiting)
                 command.stdout.write(f"{result_id}: {done}")
                 break
         else:
@@ -45,14 +45,14 @@ def run(
         )
 
 
-def _cancelled(backend: ProcessPoolBackend, result_id: str, running: bool) -> str:
+def cancelled(backend: ProcessPoolBackend, result_id: str, running: bool) -> str:
     """Cancel a task, and say what that has done.
 
     Raises:
         TaskResultDoesNotExist: The id is not that of a result in this backend.
     """
-    cancelled = backend.cancel(result_id, running=running)
+    done = backend.cancel(result_id, running=running)
     finished = backend.site().get(result_id).finished_at_ns
-    if not cancelled:
+    if not done:
         return "had ended." if finished else "runs, and was left alone."
     return "cancelled." if finished else "runs, and was asked to stop."

@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django_tasks_local.backends.process import ProcessPoolBackend
 
 from ._aliases import ring_of
+from ._no_ring import no_ring
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -25,7 +26,7 @@ def run(command: BaseCommand, backends: list[ProcessPoolBackend], *, fix: bool, 
     for backend in backends:
         ring = ring_of(backend)
         if ring is None:
-            command.stdout.write(f"{backend.alias}: there is no ring, and nothing to check.")
+            command.stdout.write(f"{backend.alias}: {no_ring(backend)}")
             continue
         problems = ring.upkeep.repair() if fix else ring.upkeep.check()
         for problem in problems:

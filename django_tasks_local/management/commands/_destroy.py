@@ -12,8 +12,8 @@ from django_tasks_local.ring import (
     unlink_unattached,
 )
 
+from ._no_ring import no_ring
 from ._questions import confirmed
-from ._status import no_ring
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -40,7 +40,7 @@ def run(
 def _destroy(backend: ProcessPoolBackend, *, ask: bool, force: bool) -> str:
     name = backend.spec().name
     if not ring_exists(name):
-        return f"{backend.alias}: {no_ring(name)}"
+        return f"{backend.alias}: {no_ring(backend)}"
     if ring_is_attached(name) and not force:
         raise _attached(backend.alias)
     if ask and not confirmed(f"Remove the ring of {backend.alias!r}"):

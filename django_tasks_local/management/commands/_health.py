@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import StoreUnavailable, counted
+from django_tasks_local.inspection.text import harmless, span, write
 from django_tasks_local.moments import unix_ns
 from django_tasks_local.naming import load_or_stand_in
 from django_tasks_local.ring import Look, Role
@@ -19,7 +20,6 @@ from django_tasks_local.store import task_path
 
 from . import _rings
 from ._aliases import foreign_aliases
-from ._text import harmless, span, write
 
 FINE: Final = 0
 LOOK_AT_IT: Final = 1

@@ -1,9 +1,8 @@
 """``local_tasks list``: the tasks and results of this host, newest first."""
 
 from argparse import ArgumentTypeError
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
-from heapq import nlargest
 from json import dumps
 from typing import Any, Final
 
@@ -13,18 +12,16 @@ from django.utils import timezone
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import counted
-from django_tasks_local.listing import select
+from django_tasks_local.inspection.newest import newest
+from django_tasks_local.inspection.records import Row, duration_s, error_line, latest_ns, summary
+from django_tasks_local.inspection.text import COLUMNS, clock, cut, cut_left, harmless, span, write
 from django_tasks_local.moments import unix_ns
-from django_tasks_local.ring import Look
+from django_tasks_local.ring import ring_exists
 
-from ._aliases import foreign_aliases
-from ._records import Row, duration_s, error_line, latest_ns, summary
-from ._text import COLUMNS, clock, cut, cut_left, harmless, span, write
+from ._aliases import foreign_aliases, looks_into
+from ._no_ring import no_ring
 
 _LIMIT: Final = 20
-_READY: Final = frozenset({TaskResultStatus.READY})
-_RUNNING: Final = frozenset({TaskResultStatus.RUNNING})
-_ENDED: Final = frozenset({TaskResultStatus.SUCCESSFUL, TaskResultStatus.FAILED})
 # How much of a line a path leaves to an error.
 _PATH_COLUMNS: Final = 34
 
@@ -53,36 +50,15 @@ def run(
         StoreUnavailable: A ring cannot be used.
         ImproperlyConfigured: The options of an alias are wrong.
     """
-    found, more = newest(backends, status=status, queue=queue, task=task, limit=limit)
+    looks = looks_into(backends)
+    found, more = newest(looks, status=status, queue=queue, task=task, limit=limit)
     for line in objects(found) if json else lines(found, more=more, several=len(backends) > 1):
         write(command.stdout, line)
+    for backend in backends:
+        if not ring_exists(backend.spec().name):
+            write(command.stderr, f"{harmless(backend.alias)}: {no_ring(backend)}")
     for alias, kind in foreign_aliases().items():
         write(command.stderr, f"Not shown: {harmless(alias)}, {harmless(kind)}.")
-
-
-def newest(
-    backends: Iterable[ProcessPoolBackend], *, status: list[str] | None, queue: str | None,
-    task: str | None, limit: int,
-) -> tuple[list[Row], bool]:  # fmt: skip
-    """Return the tasks, newest first, and whether there are more.
-
-    It takes no lock, and leaves no trace. A task's moment is that of its end, or else of its
-    latest start, or else of its enqueue.
-
-    Args:
-        backends: Whose.
-        status: Which statuses; ``None``: all.
-        queue: Of which queue; ``None``: of all.
-        task: Of the task with which import path; ``None``: of all.
-        limit: At most so many; 0: all.
-
-    Raises:
-        StoreUnavailable: A ring cannot be used.
-    """
-    found = list(_found(backends, status, queue, task, limit + 1 if limit else None))
-    if not limit:
-        return sorted(found, key=latest_ns, reverse=True), False
-    return nlargest(limit, found, key=latest_ns), len(found) > limit
 
 
 def lines(rows: list[Row], *, more: bool, several: bool) -> Iterator[str]:
@@ -112,26 +88,6 @@ def objects(rows: list[Row]) -> Iterator[str]:
     """Yield the same for programs: a JSON object for each task, each in a line."""
     for row in rows:
         yield dumps(summary(row))
-
-
-def _found(
-    backends: Iterable[ProcessPoolBackend], status: list[str] | None, queue: str | None,
-    task: str | None, limit: int | None,
-) -> Iterator[Row]:  # fmt: skip
-    wanted = frozenset(map(TaskResultStatus, status or TaskResultStatus.values))
-    for backend in backends:
-        look = Look.into(backend.spec().name, backend.alias)
-        if look is None:
-            continue
-        # What waits comes in the order in which it will run, the others come the newest first.
-        for group, at_most in ((_RUNNING, limit), (_ENDED, limit), (_READY, None)):
-            if not group & wanted:
-                continue
-            for result in select(
-                look.listed, backend.alias, status=group & wanted, queue_name=queue, task=task,
-                limit=at_most,
-            ):  # fmt: skip
-                yield Row(result, look.is_orphan(result.snapshot))
 
 
 def _what(row: Row, several: bool) -> str:

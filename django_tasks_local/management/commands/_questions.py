@@ -14,7 +14,7 @@ def confirmed(removal: str) -> bool:
     """
     try:
         answer = input(f"{removal} with all tasks and results? [y/N] ")
-    except EOFError:
+    except (EOFError, OSError, RuntimeError):  # RuntimeError: standard input was closed
         raise CommandError(
             "Nothing was removed. local_tasks asks before it removes, and standard input has no "
             "answer; where nobody can be asked, use --no-input."

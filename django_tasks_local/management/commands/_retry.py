@@ -9,9 +9,9 @@ from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 from django_tasks_local.again import enqueue_again
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import LocalTasksError, counted
+from django_tasks_local.inspection.text import harmless, write
 
 from . import _show
-from ._text import harmless, write
 
 
 def add_arguments(parser: CommandParser) -> None:

@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from django_tasks_local.exceptions import counted
+from django_tasks_local.inspection.text import COLUMNS, cut, cut_left, harmless, iso, span, write
 from django_tasks_local.pool import project
 from django_tasks_local.ring import (
     MEMORY,
@@ -24,7 +25,6 @@ from django_tasks_local.ring import (
 
 from ._aliases import all_process_backends
 from ._questions import confirmed
-from ._text import COLUMNS, cut, cut_left, harmless, iso, span, write
 
 
 @dataclass(frozen=True)

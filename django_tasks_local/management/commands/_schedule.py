@@ -1,19 +1,14 @@
 """``local_tasks schedule``: what runs when, what came of it last, and a run by hand."""
 
-import time
-from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.utils import timezone
 
 from django_tasks_local.backends.process import ProcessPoolBackend
+from django_tasks_local.inspection.schedule import Periodic, schedule_of
 from django_tasks_local.periodic import find
-from django_tasks_local.ring import Look, format_id
-from django_tasks_local.schedules import ScheduleEntry
-from django_tasks_local.timings import NEVER_NS, SECOND_NS, Cron, Every
+from django_tasks_local.ring import Look
 
 from ._facts import print_facts
 
@@ -42,7 +37,7 @@ def run(command: BaseCommand, backends: list[ProcessPoolBackend], **options: Any
 def _described(backend: ProcessPoolBackend) -> dict[str, dict[str, Any]]:
     """Return the facts of each entry of a backend's SCHEDULE, by name. It makes no ring."""
     look = Look.into(backend.spec().name, backend.alias)
-    return {entry.name: _facts(entry, look) for entry in backend.checked_options.schedule.entries}
+    return {each.entry.name: _facts(each) for each in schedule_of(backend, look)}
 
 
 def _lines(facts: dict[str, dict[str, Any]]) -> list[str]:
@@ -91,31 +86,14 @@ def _enqueue(backends: list[ProcessPoolBackend], name: str) -> str:
     return task.enqueue(*entry.args, **entry.kwargs).id
 
 
-def _facts(entry: ScheduleEntry, look: Look | None) -> dict[str, Any]:
-    now_ns, row = time.time_ns(), look.schedule().get(entry.key) if look else None
-    next_ns = entry.timing.after(max(now_ns, row.settled_ns) if row else now_ns)
-    last_id = format_id(row.id_high, row.id_low) if row and row.last_ns else None
+def _facts(periodic: Periodic) -> dict[str, Any]:
     return {
-        "task": entry.task,
-        "when": _when(entry),
-        "next": _moment(entry, next_ns) if next_ns < NEVER_NS else None,
-        "last": _moment(entry, row.last_ns) if row and row.last_ns else None,
-        "outcome": look.status(last_id) if look and last_id else None,
-        "id": last_id,
-        "skipped": row.skipped if row else 0,
-        "begun": row is not None,
+        "task": periodic.entry.task,
+        "when": periodic.when,
+        "next": periodic.next_at and periodic.next_at.isoformat(),
+        "last": periodic.last_at and periodic.last_at.isoformat(),
+        "outcome": periodic.outcome,
+        "id": periodic.result_id,
+        "skipped": periodic.skipped,
+        "begun": periodic.has_begun,
     }
-
-
-def _when(entry: ScheduleEntry) -> str:
-    timing = entry.timing
-    if isinstance(timing, Every):
-        return f"every {timing.period_ns / SECOND_NS:g} s"
-    assert isinstance(timing, Cron)
-    return f"{timing.expression} {timing.zone}"
-
-
-def _moment(entry: ScheduleEntry, moment_ns: int) -> str:
-    timing = entry.timing
-    zone = ZoneInfo(timing.zone) if isinstance(timing, Cron) else timezone.get_default_timezone()
-    return datetime.fromtimestamp(moment_ns // SECOND_NS, zone).isoformat()

@@ -1,6 +1,7 @@
 """``local_tasks show``: all that is known of one task."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from json import dumps
 from typing import Any
 
@@ -9,13 +10,20 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import listed
+from django_tasks_local.inspection.looks import look_into, row_of
+from django_tasks_local.inspection.records import (
+    Row,
+    details,
+    duration_s,
+    errors,
+    first_ns,
+    last_ns,
+    values,
+)
+from django_tasks_local.inspection.text import clock, harmless, harmless_lines, shown, span, write
 from django_tasks_local.moments import unix_ns
-from django_tasks_local.naming import MissingTask, add_metadata, load_or_stand_in
+from django_tasks_local.naming import MissingTask
 from django_tasks_local.result import LocalTaskResult
-from django_tasks_local.ring import Look
-
-from ._records import Row, details, duration_s, errors, first_ns, last_ns, values
-from ._text import clock, harmless, harmless_lines, shown, span, write
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -56,24 +64,26 @@ def find(backends: Iterable[ProcessPoolBackend], result_id: str) -> Row:
     looked: list[str] = []
     for backend in backends:
         looked.append(backend.alias)
-        look = Look.into(backend.spec().name, backend.alias)
-        if look is None:
-            continue
-        try:
-            found = look.find(result_id)
-        except TaskResultDoesNotExist:
-            continue
-        task = add_metadata(load_or_stand_in(found.meta, backend.alias), found.metadata)
-        result = LocalTaskResult.from_record(found, backend.alias, task)
-        return Row(result, look.is_orphan(found))
+        look = look_into(backend)
+        if look is not None:
+            with suppress(TaskResultDoesNotExist):
+                return row_of(look, backend.alias, result_id)
     raise CommandError(
         f"{harmless(result_id)}: {listed(looked)} has no such task, or no longer: finished results "
         "are evicted beyond MAX_RESULTS, and expire (RESULT_TTL, FAILURE_TTL)."
     )
 
 
-def lines(row: Row, *, arguments: bool) -> Iterator[str]:
-    """Yield the lines for people. Nothing of a text is cut."""
+def lines(
+    row: Row, *, arguments: bool, how: str = "--arguments shows them, and the return value"
+) -> Iterator[str]:
+    """Yield the lines for people. Nothing of a text is cut.
+
+    Args:
+        row: The task.
+        arguments: Whether to show its arguments and its return value.
+        how: What shows them, if not.
+    """
     result = row.result
     yield result.id
     for name, text in _fields(row):
@@ -81,7 +91,7 @@ def lines(row: Row, *, arguments: bool) -> Iterator[str]:
     if arguments:
         yield from _values(result)
     else:
-        yield f"  {'arguments':12}not shown; --arguments shows them, and the return value"
+        yield f"  {'arguments':12}not shown; {how}"
     for number, error in enumerate(errors(result), 1):
         yield f"  error {number}: {harmless(error.exception_class_path)}"
         for line in harmless_lines(error.traceback):

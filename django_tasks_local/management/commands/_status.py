@@ -1,7 +1,5 @@
 """``local_tasks status``: what waits, runs, is kept and is attached."""
 
-import getpass
-import os
 import time
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -9,12 +7,12 @@ from typing import Any, Final
 from django.core.management.base import BaseCommand, CommandParser
 
 from django_tasks_local.backends.process import ProcessPoolBackend
-from django_tasks_local.pool import project
-from django_tasks_local.ring import MEMORY, Look, PoolState, Role, directory_of, segment_path
+from django_tasks_local.inspection.text import harmless
+from django_tasks_local.ring import Look, PoolState, Role
 from django_tasks_local.store import task_path
 
 from ._facts import print_facts
-from ._text import harmless
+from ._no_ring import looked_for, sentences
 
 # By number: a damaged entry may have one that is no state.
 _STATES: Final = {int(state): state.name.lower() for state in PoolState}
@@ -36,30 +34,10 @@ def run(command: BaseCommand, backends: list[ProcessPoolBackend], **options: Any
     print_facts(command, described, _lines, as_json=options["json"])
 
 
-def no_ring(name: str) -> str:
-    """Return what the absence of a ring may mean, and where the command looked for one."""
-    module = project.settings_module() or "none"
-    since = "since the host started" if directory_of(name) == MEMORY else "yet"
-    return (
-        f"there is no ring {segment_path(name)}, which is that of user {_user()} with settings "
-        f"module {module}. Nothing was enqueued {since}, or it was removed (`local_tasks "
-        "destroy`); or the site runs as another user, in another container, or with another "
-        "settings module, SECRET_KEY, NAMESPACE or DIRECTORY."
-    )
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no such line in /etc/passwd, as in many containers
-        return str(os.geteuid())
-
-
 def _describe(backend: ProcessPoolBackend) -> dict[str, Any]:
-    name = backend.spec().name
-    look = Look.into(name, backend.alias)
+    look = Look.into(backend.spec().name, backend.alias)
     if look is None:
-        return {"ring": None, "looked_for": name}
+        return {"ring": None, **looked_for(backend)}
     counts = look.counts()
     now_ns = time.time_ns()
     return {
@@ -78,7 +56,9 @@ def _describe(backend: ProcessPoolBackend) -> dict[str, Any]:
         ],
         "kept_results": counts.kept,
         "evicted": counts.evicted,
+        "expired": counts.expired,
         "lost_workers": counts.lost,
+        "killed": counts.killed,
         "reserved_bytes": counts.reserved_bytes,
         "shm_size": counts.segment_bytes,
         "stuck_inside": look.stuck_inside(),
@@ -96,11 +76,12 @@ def _describe(backend: ProcessPoolBackend) -> dict[str, Any]:
 
 def _lines(facts: dict[str, Any]) -> list[str]:
     if facts["ring"] is None:
-        return [no_ring(facts["looked_for"])]
+        return [sentences(facts)]
     lines = [
         f"waiting {facts['waiting']:,}   deferred {facts['deferred']:,}   "
         f"running {len(facts['running']):,}   kept results {facts['kept_results']:,}",
-        f"evicted so far {facts['evicted']:,}   lost with their worker {facts['lost_workers']:,}",
+        f"evicted so far {facts['evicted']:,}   expired {facts['expired']:,}   "
+        f"lost with their worker {facts['lost_workers']:,}   killed {facts['killed']:,}",
         f"memory {facts['reserved_bytes'] / 2**20:,.1f} MiB of "
         f"{facts['shm_size'] / 2**20:,.1f} MiB (SHM_SIZE), ring {facts['ring']}",
     ]

@@ -7,14 +7,28 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from django_tasks_local.exceptions import StoreUnavailable
 
-from . import _cancel, _check, _destroy, _health, _list, _retry, _rings, _schedule, _show, _status
+from . import (
+    _cancel,
+    _check,
+    _destroy,
+    _health,
+    _list,
+    _retry,
+    _rings,
+    _schedule,
+    _show,
+    _status,
+    _top,
+)
 from ._aliases import add_alias_argument, process_backends
+from ._django_options import with_django_options
 
 # Each has `add_arguments` and `run`; `rings` is about all rings, whatever TASKS says.
 _ACTIONS: Final = {
     "status": (_status, "what waits, runs, is kept and is attached"),
     "health": (_health, "exit status 0, 1 or 2, for monitors"),
     "list": (_list, "tasks and results, newest first"),
+    "top": (_top, "the same in a terminal, live"),
     "show": (_show, "all of one task, with its errors"),
     "cancel": (_cancel, "take tasks out, or ask them to stop"),
     "retry": (_retry, "enqueue tasks that have ended once more"),
@@ -37,10 +51,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
         for name, (action, text) in _ACTIONS.items():
-            subparser = actions.add_parser(name, help=text)
+            subparser = actions.add_parser(name, help=text, **with_django_options())
             action.add_arguments(subparser)
             add_alias_argument(subparser)
-        _rings.add_arguments(actions.add_parser("rings", help="all rings of this user"))
+        rings = actions.add_parser("rings", help="all rings of this user", **with_django_options())
+        _rings.add_arguments(rings)
 
     def handle(self, *, action: str, alias: str | None = None, **options: Any) -> None:
         try:

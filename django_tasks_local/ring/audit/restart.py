@@ -36,6 +36,7 @@ from django_tasks_local.ring.format.ids import format_id, slot_of_id
 from django_tasks_local.ring.records import retrying
 from django_tasks_local.ring.records.loss import Loss, loss_word, noted_loss
 from django_tasks_local.ring.records.table import Table
+from django_tasks_local.ring.shm.boots import boot_for, is_of_another_boot
 from django_tasks_local.ring.shm.entries import Role
 from django_tasks_local.ring.shm.errors import NO_ROOM, no_space
 from django_tasks_local.ring.shm.mutex import Notice
@@ -56,13 +57,11 @@ def rebuild(table: Table) -> list[str]:
     Returns:
         What there is to say of it, a sentence each.
     """
-    if not table.words[at.H_RESTARTED]:
-        return recovery.rebuild(table)
-    restart = _Restart(table)
-    if restart.anyone_lives():  # so the word is damaged
-        table.words[at.H_RESTARTED] = 0
-        return recovery.rebuild(table)
-    return restart.recover()
+    if is_of_another_boot(table.words, table.segment.path):
+        restart = _Restart(table)
+        if not restart.anyone_lives():  # or else the word is damaged, or a container has its own id
+            return restart.recover()
+    return recovery.rebuild(table)
 
 
 class _Restart:
@@ -102,7 +101,7 @@ class _Restart:
         if words[at.H_TICK] + _FORGOTTEN_TICKS < at.BEYOND_ANY_TICK:
             words[at.H_TICK] += _FORGOTTEN_TICKS
         self._name_owners(audit)
-        words[at.H_RESTARTED] = 0
+        words[at.H_BOOT] = boot_for(self.table.segment.path)
         return [self._sentence(audit), *said]
 
     def _reserve(self) -> None:

@@ -13,9 +13,9 @@ pass for that of the one before.
 
 from struct import Struct
 from typing import Final
-from zlib import crc32
 
 from . import layout as at
+from .crc import crc32
 
 _HEAD: Final = Struct("=2Q")
 _COVERED: Final = Struct("=3Q")

@@ -14,9 +14,9 @@ record that is retried goes back to its first stage, and keeps these two.
 
 from struct import Struct
 from typing import Final, NamedTuple, Protocol
-from zlib import crc32
 
 from . import layout as at
+from .crc import crc32
 
 
 class Head(NamedTuple):

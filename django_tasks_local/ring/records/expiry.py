@@ -124,6 +124,7 @@ class Expiry(Lifetimes):
             # is left to the audit: the record may be in another list.
             if self._words[table.commit + slot] != word or not at.is_whole(word):
                 continue
+            self._words[at.H_EXPIRED] += 1
             if table.evict(slot) > EVICTED_AT_ONCE:
                 break
         return bool(expired)

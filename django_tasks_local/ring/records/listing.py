@@ -61,9 +61,7 @@ class Listing:
             states: Which of them.
             accepts: Says by the bytes that name a task whether its record is wanted; None: all are.
         """
-        # The state alone: this reads one byte of each word, and nothing here is a loop of Python's.
-        commit = self._table.commit * 8
-        tops = bytes(self._table.bytes[commit + _TOP_BYTE : commit + self._reserved * 8 : 8])
+        tops = self._tops()
         for group, order in (
             (frozenset({at.RUNNING}), self._latest_start_first),
             (frozenset({at.READY}), self._next_first),
@@ -76,6 +74,16 @@ class Listing:
                 found = self._found(slot, states, accepts)
                 if found is not None:
                     yield found
+
+    def count(self, states: Collection[int]) -> int:
+        """Return how many records are in one of these states, expired ones included."""
+        others = bytes(top for top in range(256) if top >> _SHIFT not in states)
+        return len(self._tops().translate(None, others))
+
+    def _tops(self) -> bytes:
+        # The state alone: this reads one byte of each word, and nothing here is a loop of Python's.
+        commit = self._table.commit * 8
+        return bytes(self._table.bytes[commit + _TOP_BYTE : commit + self._reserved * 8 : 8])
 
     def _latest_start_first(self, slots: list[int]) -> Iterator[int]:
         return self._latest_first(slots, S_STARTED_AT)

@@ -82,6 +82,23 @@ def may_be_retried(word: int) -> bool:
     return word >> _SHIFT & 0xFF not in (Loss.CANCELLED, Loss.DAMAGED)
 
 
+def is_by_kill(word: int) -> bool:
+    """Return whether a `loss_word` says that the task itself was ended, by a kill of its worker."""
+    return word >> _SHIFT & 0xFF in KILLED
+
+
+def is_to_be_announced(word: int) -> bool:
+    """Return whether a worker is to announce the end that a `loss_word` tells.
+
+    What was cancelled before it started is announced by the process that cancels it; of a damaged
+    record nobody knows the task.
+    """
+    loss, number = word >> _SHIFT & 0xFF, word & 0xFFFFFFFF
+    return loss != Loss.DAMAGED and (loss, number) != (Loss.CANCELLED, NOT_STARTED)
+
+
+# The STOP of a LOST record whose end a process has taken to announce. It makes no note.
+TOLD: Final = 1
 # What asks a task to stop, without a kill of its worker.
 STOP_ASKED: Final = kill_note(loss_word(Loss.CANCELLED, ASKED))
 

@@ -11,11 +11,12 @@ Therefore each large piece has a CRC of its own, in a table in front of the piec
 """
 
 import pickle
-import zlib
 from array import array
 from collections.abc import Callable
 from struct import Struct
 from typing import Any, Final, NoReturn
+
+from django_tasks_local.ring.format.crc import crc32
 
 from .source import Source
 
@@ -56,12 +57,12 @@ class Pickled:
                 table.extend((0, 0))
                 table[0] += 1
             table[-2] += len(piece)
-            table[-1] = zlib.crc32(piece, table[-1])
+            table[-1] = crc32(piece, table[-1])
             previous = len(piece)
         head = table.tobytes()
         self.parts = [head, *pieces]
         self.table_bytes = len(head)
-        self.crc = zlib.crc32(head)
+        self.crc = crc32(head)
         self._size = sum(map(len, self.parts))
 
     @classmethod
@@ -117,7 +118,7 @@ def is_whole(source: Source, size: int, crc: int) -> bool:
     """Return whether every CRC holds; `decode` would not refuse it."""
     table = _table(source, size, crc)
     return table is not None and all(
-        zlib.crc32(source.copy(length)) == wanted for length, wanted in table
+        crc32(source.copy(length)) == wanted for length, wanted in table
     )
 
 
@@ -128,7 +129,7 @@ def _table(source: Source, size: int, crc: int) -> list[tuple[int, int]] | None:
         return None
     (count,) = _COUNT.unpack(head)
     head += source.copy(min(count * 16, size))
-    if len(head) != _COUNT.size + count * 16 or zlib.crc32(head) != crc:
+    if len(head) != _COUNT.size + count * 16 or crc32(head) != crc:
         return None
     words = memoryview(head).cast("Q")[1:].tolist()
     return list(zip(words[::2], words[1::2], strict=True))
@@ -149,7 +150,7 @@ class _Pieces:
         """Return a copy of the next piece, checked; b"" behind the last."""
         length, crc = self._table.pop() if self._table else (0, 0)
         data = self._source.copy(length)
-        if len(data) != length or zlib.crc32(data) != crc:
+        if len(data) != length or crc32(data) != crc:
             self._refuse()
         return data
 
@@ -196,6 +197,6 @@ class _Pieces:
         for view in self._source.take(length):
             target[place : place + len(view)] = view
             place += len(view)
-        if place - start != length or zlib.crc32(target[start:place]) != crc:
+        if place - start != length or crc32(target[start:place]) != crc:
             self._refuse()
         return place

@@ -26,7 +26,7 @@ from django_tasks_local.ring.format.head import (
 )
 from django_tasks_local.ring.format.history import decode_past
 from django_tasks_local.ring.format.ids import format_id, parse_id, slot_of_id
-from django_tasks_local.store import task_path
+from django_tasks_local.store import limit_s, task_path
 
 from .attempts import current_worker, named
 from .loss import is_cancelled, loss_error, lost_error, noted_loss
@@ -147,6 +147,11 @@ class Found:
     def worker_pid(self) -> int:
         """The pid of the process that claimed it, 0 before that."""
         return self.head.worker >> 32 if self.state != at.READY else 0
+
+    @property
+    def limit_s(self) -> float:
+        """How many seconds an attempt may run; 0 for any."""
+        return limit_s(self.head.time_limit)
 
     @property
     def loss(self) -> WorkerLost | None:

@@ -164,17 +164,17 @@ class Table:
             self.segment.must_hold(slot)
         if not slot or words[self.commit + slot] >> at.STATE_SHIFT not in at.FINISHED:
             raise inconsistent(self.segment.path)
+        words[at.H_EVICTED] += 1
         return self.evict(slot)
 
     def evict(self, slot: int) -> int:
-        """Recycle a finished record and return how many slots it had."""
+        """Recycle a finished record and return how many slots it had; the caller counts it."""
         words = self.words
         words[at.H_DIRTY] = 1
         self.recency.remove(slot)
         count = self.slots_of(slot)
         words[at.H_FINISHED_SLOTS] -= count
         words[at.H_FINISHED] -= 1
-        words[at.H_EVICTED] += 1
         # The slots of a block are counted by its first word, which may be damaged.
         word = self.offset(slot) // 8
         if count > 1 or words[word + S_METADATA_CHAIN] or words[word + S_HISTORY_CHAIN]:

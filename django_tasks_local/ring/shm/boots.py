@@ -32,10 +32,6 @@ def is_of_another_boot(head: memoryview, path: str) -> bool:
     return boot not in (0, head[at.H_BOOT])
 
 
-def note_restart(fd: int, path: str) -> None:
-    """Have the process that is inside next look at all records (guard held, nobody attached).
-
-    In this order: if this process dies in the middle, the next one that attaches begins again.
-    """
-    for word, value in ((at.H_DIRTY, 1), (at.H_RESTARTED, 1), (at.H_BOOT, boot_for(path))):
-        os.pwrite(fd, value.to_bytes(8, at.BYTE_ORDER), word * 8)
+def note_restart(fd: int) -> None:
+    """Have the process that is inside next rebuild, and so see which boot it was."""
+    os.pwrite(fd, (1).to_bytes(8, at.BYTE_ORDER), at.H_DIRTY * 8)

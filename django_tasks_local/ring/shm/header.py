@@ -3,12 +3,12 @@
 import logging
 import os
 import time
-import zlib
 from array import array
 from typing import Final
 
 from django_tasks_local.exceptions import StoreUnavailable, counted
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format.crc import crc32
 
 from .boots import boot_for, is_of_another_boot, note_restart
 from .errors import unavailable
@@ -66,7 +66,7 @@ def unusable(head: memoryview, size: int, path: str) -> StoreUnavailable:
 
 def geometry_crc(head: "memoryview | array[int]") -> int:
     """Return the CRC of the words that say how large everything is."""
-    return zlib.crc32(bytes(head[at.H_VERSION : at.H_GEOMETRY_CRC]))
+    return crc32(bytes(head[at.H_VERSION : at.H_GEOMETRY_CRC]))
 
 
 def write_geometry(head: "memoryview | array[int]", geometry: at.Geometry) -> None:
@@ -122,7 +122,7 @@ def prepare(name: str, fd: int, wanted: at.Geometry, temporary: bool) -> at.Geom
     if geometry is None:
         raise unusable(head, size, path)
     if is_of_another_boot(head, path) and not attached_to:
-        note_restart(fd, path)
+        note_restart(fd)
         idle = False  # its counts may be older than its records
     if geometry != wanted:
         if idle:

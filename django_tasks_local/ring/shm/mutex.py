@@ -1,17 +1,17 @@
-"""The mutex of a ring: named semaphore, kernel record lock, dirty flag.
+"""The mutex of a ring: kernel record lock, named semaphore, dirty flag.
 
 Three parts, because no single one survives everything (each fact here was measured):
 
-- the **semaphore** lets the others queue and wakes the next one at once, but it stays locked when
-  its holder is killed;
 - the **guard**, a POSIX record lock on one byte far behind the end of the segment, is what
   excludes: the kernel drops it with the process, whatever killed it, and no pid, start time or
   time-out has to be believed. It has no queue, so nobody waits on it alone;
+- the **semaphore** is where those wait who find the guard taken. They say so in QUEUED, and who
+  leaves after that wakes one of them. Where nobody waits, nobody touches it;
 - the **dirty word** says that a process died, or was interrupted, between two writes: the
   process that is next inside rebuilds what is derived before it does anything else.
 
-A lost token of the semaphore costs its finder one chunk of waiting and heals at the next release;
-a token too many is harmless, since the guard decides.
+A wake-up that is lost, with a process that was killed inside or on its way out, costs one chunk of
+waiting; one too many is harmless, since the guard decides.
 
 There are three manners of going in, by what depends on it: `run` for what the caller asked for,
 `try_run` for what may be left out or done later, `insist` for what would be lost. A thread that
@@ -24,10 +24,9 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from enum import Enum, auto
 from os import sched_yield
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Final
 
 import posix_ipc
@@ -65,24 +64,16 @@ class _Manner(Enum):
     INSISTING = auto()  # goes on waiting
 
 
-class _KeptOut(Enum):
-    """What was not to be had."""
-
-    TOKEN = auto()
-    GUARD = auto()
-
-
-# Names of their own: they are compared on the hot path.
-_NO_TOKEN: Final = _KeptOut.TOKEN
-_NO_GUARD: Final = _KeptOut.GUARD
+# What stands for a result where another process is inside.
+_KEPT_OUT: Final = object()
 
 
 class Mutex:
     """One at a time inside the ring: of all threads of all processes of the host.
 
     Args:
-        semaphore: The token; its value is 1 when nobody is inside.
         guard: The lock that excludes.
+        semaphore: The wake-ups of those that wait for it.
         words: The segment as 8-byte words.
         rebuild: Rebuilds everything derived, and says what it had to drop; called inside, when
             the last one left it dirty, or the host was restarted.
@@ -91,8 +82,8 @@ class Mutex:
 
     def __init__(
         self,
-        semaphore: posix_ipc.Semaphore,
         guard: ByteLock,
+        semaphore: posix_ipc.Semaphore,
         words: memoryview,
         rebuild: Callable[[], list[str]],
         path: str,
@@ -123,9 +114,9 @@ class Mutex:
                 or our descriptor was closed.
             RuntimeError: A signal handler called this while its own thread was inside.
         """
-        result: Any = self._once(True, function, args)
-        if result is _NO_TOKEN or result is _NO_GUARD:
-            result = self._wait(_Manner.NEEDED, result is _NO_GUARD, function, args)
+        result: Any = self._once(function, args)
+        if result is _KEPT_OUT:
+            result = self._wait(_Manner.NEEDED, function, args)
         return result  # type: ignore[no-any-return]
 
     def try_run[*A, R](self, function: Callable[[*A], R], *args: *A) -> R | None:
@@ -133,9 +124,9 @@ class Mutex:
 
         For what is no harm to leave out, or is tried again later.
         """
-        result: Any = self._once(True, function, args)
-        if result is _NO_TOKEN or result is _NO_GUARD:
-            result = self._wait(_Manner.OPTIONAL, result is _NO_GUARD, function, args)
+        result: Any = self._once(function, args)
+        if result is _KEPT_OUT:
+            result = self._wait(_Manner.OPTIONAL, function, args)
         return result  # type: ignore[no-any-return]
 
     def insist[*A, R](self, function: Callable[[*A], R], *args: *A) -> R:
@@ -144,22 +135,13 @@ class Mutex:
         For a worker and its pool: nobody else can store the outcome of a task, and running tasks
         end with their pool.
         """
-        result: Any = self._once(True, function, args)
-        if result is _NO_TOKEN or result is _NO_GUARD:
-            result = self._wait(_Manner.INSISTING, result is _NO_GUARD, function, args)
+        result: Any = self._once(function, args)
+        if result is _KEPT_OUT:
+            result = self._wait(_Manner.INSISTING, function, args)
         return result  # type: ignore[no-any-return]
 
-    def _once(self, first: bool, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        """Go in, unless another process is inside, and call `function`.
-
-        Args:
-            first: Takes the token; else that is in hand already, or waiting for it was in vain.
-            function: What is called inside.
-            args: Its arguments.
-
-        Returns:
-            What `function` returned, or else what was not to be had: `_NO_TOKEN`, `_NO_GUARD`.
-        """
+    def _once(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Go in and return what `function` returns, or `_KEPT_OUT` if another process is inside."""
         # `with` on a lock of C is safe against exceptions from signal handlers; a Python-level
         # __enter__ is not, which is why this takes a function and is no context manager.
         with self._threads:
@@ -169,17 +151,12 @@ class Mutex:
                     "the ring. Set a flag in the handler and use the backend later."
                 )
             dropped = None
-            kept_out: _KeptOut | None = None
+            kept_out = False
             try:
                 self._inside = True
-                if first:
-                    try:
-                        self.semaphore.acquire(0)
-                    except (posix_ipc.BusyError, posix_ipc.SignalError):
-                        kept_out = self._spin_for_token()
-                if kept_out or (self._attempt() and not self._spin_for_guard()):
-                    kept_out = kept_out or _NO_GUARD
-                    return kept_out
+                if self._attempt() and not self._spin():
+                    kept_out = True
+                    return _KEPT_OUT
                 self._stuck = None
                 if self._words[at.H_DIRTY]:
                     dropped = self._rebuild()
@@ -191,28 +168,37 @@ class Mutex:
                 self._words[at.H_DIRTY] = 1
                 raise inconsistent(self._path) from error
             finally:
-                # Nothing written in Python is called before the guard is free, see `ByteLock`.
-                if kept_out is not None:
-                    self._inside = False
-                else:
-                    try:
-                        if self.semaphore.value == 0:
-                            self.semaphore.release()
-                    finally:
-                        self._inside = False
-                        self._release()
+                self._inside = False
+                if not kept_out:
+                    # Nothing written in Python is called before the guard is free, see `ByteLock`.
+                    self._release()
+                    if self._words[at.H_QUEUED]:
+                        self._wake_next()
                     if dropped:
                         self.log(dropped)
 
-    def _wait(
-        self, manner: _Manner, token: bool, function: Callable[..., Any], args: tuple[Any, ...]
-    ) -> Any:
-        waiting = _Waiting(token)
-        while self._turn(waiting, manner):
-            result = self._once(False, function, args)
-            if result is not _NO_GUARD:
+    def _wait(self, manner: _Manner, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Do as `_once`, when others have left; return None where `manner` says to give up.
+
+        Raises:
+            StoreUnavailable: As `run`.
+        """
+        waiting = _Waiting()
+        while True:
+            # Before the guard is tried: who leaves after that sees it. And each time: who wakes one
+            # of several has cleared it.
+            self._words[at.H_QUEUED] = 1
+            result = self._once(function, args)
+            if result is not _KEPT_OUT:
                 return result
-        return None
+            if self._gives_up(waiting, manner):
+                return None
+            self._sleep(waiting.chunk_s)
+
+    def _wake_next(self) -> None:
+        self._words[at.H_QUEUED] = 0
+        if self.semaphore.value == 0:
+            self.semaphore.release()
 
     def log(self, dropped: list[str]) -> None:
         """Log what a rebuild had to drop; outside (rule 9), since log handlers may do anything."""
@@ -220,73 +206,41 @@ class Mutex:
             level = logging.WARNING if isinstance(sentence, Notice) else logging.ERROR
             logger.log(level, "%s: %s", self._path, sentence)
 
-    def renew_token(self) -> None:
-        """Give back the token that a dead holder took with it, if nobody is inside.
+    def renew_wake_up(self) -> None:
+        """Replace a wake-up that was lost with a dead process, if nobody is inside.
 
         Only a step of the settable clock makes this necessary: the timed wait of a semaphore goes
         by that clock, so a chunk of 5 ms that began before the step could last as long as the step.
         """
-        if self.semaphore.value == 0 and not self._inside and not self._guard.held():
-            self.semaphore.release()
+        if self._words[at.H_QUEUED] and not self._inside and not self._guard.held():
+            self._wake_next()
 
     def look(self) -> Sighting | None:
         """Return which other process is inside, None for none (1 µs)."""
         return look_inside(self._guard, self._words)
 
-    def _spin_for_token(self) -> _KeptOut | None:
+    def _spin(self) -> bool:
         for _ in range(SPINS):
             sched_yield()
-            if self.semaphore.value:
-                with suppress(posix_ipc.BusyError, posix_ipc.SignalError):
-                    self.semaphore.acquire(0)
-                    return None
-        return _NO_TOKEN
-
-    def _spin_for_guard(self) -> bool:
-        """Wait for the guard, token in hand: the process that leaves drops the guard last."""
-        for _ in range(SPINS):
-            sched_yield()
-            if not self._guard.attempt():
+            if not self._attempt():
                 return True
         return False
 
-    def _wait_for_token(self, chunk_s: float) -> bool:
+    def _sleep(self, chunk_s: float) -> None:
+        """Wait for a wake-up, for one chunk."""
         until = monotonic() + chunk_s
         # Signals that come faster than chunks end must not keep it from ending.
         while (left_s := until - monotonic()) > 0:
             try:
                 self.semaphore.acquire(left_s)
-                return True
+                return
             except posix_ipc.SignalError:
                 pass  # in place of what the handler raised
             except posix_ipc.BusyError:
-                break
+                return
             # Nothing is held here. Of what handlers raise, this is how a task hears that it is to
             # stop; KeyboardInterrupt comes through.
             raise_swallowed(sys._getframe())
-        return False
-
-    def _turn(self, waiting: "_Waiting", manner: _Manner) -> bool:
-        """Wait for a chunk, holding nothing but perhaps the token; return False to give up.
-
-        Raises:
-            StoreUnavailable: As `run`.
-        """
-        try:
-            if self._gives_up(waiting, manner):
-                self._give_back(waiting)
-                return False
-            if waiting.token:
-                sleep(min(waiting.pause_s, waiting.chunk_s))
-                waiting.pause_s += 0.0001
-            else:
-                # Without one after this chunk, the guard is tried all the same: where that is
-                # free, the token died with its holder.
-                waiting.token = self._wait_for_token(waiting.chunk_s)
-        except BaseException:
-            self._give_back(waiting)
-            raise
-        return True
 
     def _gives_up(self, waiting: "_Waiting", manner: _Manner) -> bool:
         if not self._guard.usable():
@@ -320,20 +274,13 @@ class Mutex:
                 logger.error("pid=%d waits until it can go on: %s", os.getpid(), error)
         return False
 
-    def _give_back(self, waiting: "_Waiting") -> None:
-        if waiting.token and self.semaphore.value == 0:
-            self.semaphore.release()
-        waiting.token = False
-
 
 class _Waiting:
     """One thread that was kept out."""
 
-    def __init__(self, token: bool) -> None:
+    def __init__(self) -> None:
         self.patience = Patience()
-        self.token = token
         self.chunk_s = patience.CHUNK_S
-        self.pause_s = 0.0
         self._until = monotonic() + patience.CHUNK_S
 
     def is_over(self) -> bool:

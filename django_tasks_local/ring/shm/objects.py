@@ -114,8 +114,8 @@ def _open(name: str, make: bool) -> int:
     return os.open(segment_path(name), flags, _OURS)
 
 
-def open_semaphore(name: str, initial_value: int) -> posix_ipc.Semaphore:
-    """Open the named semaphore, made where there is none.
+def open_semaphore(name: str) -> posix_ipc.Semaphore:
+    """Open the named semaphore, made with the value 0 where there is none.
 
     Raises:
         StoreUnavailable: It is not ours alone, or no semaphore.
@@ -124,7 +124,7 @@ def open_semaphore(name: str, initial_value: int) -> posix_ipc.Semaphore:
     try:
         with standard_descriptors():
             for _ in range(_ATTEMPTS):
-                semaphore = _make(name, initial_value) or _open_existing(name, path)
+                semaphore = _make(name) or _open_existing(name, path)
                 if semaphore is not None:
                     return semaphore
     except (OSError, posix_ipc.Error, ValueError) as error:
@@ -132,12 +132,12 @@ def open_semaphore(name: str, initial_value: int) -> posix_ipc.Semaphore:
     raise _refused("it is removed and made again all the time", path)
 
 
-def _make(name: str, initial_value: int) -> posix_ipc.Semaphore | None:
+def _make(name: str) -> posix_ipc.Semaphore | None:
     """Make a semaphore; None where something lies there already."""
     # Exclusively: O_CREAT alone would open, unseen, what another user has put there.
     flags = posix_ipc.O_CREAT | posix_ipc.O_EXCL
     with suppress(posix_ipc.ExistentialError):
-        semaphore = posix_ipc.Semaphore(name, flags, mode=_OURS, initial_value=initial_value)
+        semaphore = posix_ipc.Semaphore(name, flags, mode=_OURS)
         if os.stat(semaphore_path(name)).st_mode & _OURS != _OURS:
             os.chmod(semaphore_path(name), _OURS)  # in a directory where only we can remove it
         return semaphore

@@ -17,7 +17,7 @@ class Semaphores:
     """See above. A process opens the semaphore of a code when it needs it.
 
     Attributes:
-        mutex: The token of the mutex.
+        mutex: Wake-ups for those who wait for the mutex.
         work: Wake-ups for the workers of this process's code; None before it has one.
     """
 
@@ -26,14 +26,14 @@ class Semaphores:
         self._words = segment.words
         self._code = -1
         self.work: posix_ipc.Semaphore | None = None
-        self.mutex: posix_ipc.Semaphore = self._open(MUTEX, 1)
+        self.mutex: posix_ipc.Semaphore = self._open(MUTEX)
         self._show()
 
     def take_code(self, code: int) -> None:
         """Open the semaphore on which the workers of our code wait."""
         if self.work is None and code >= 0:
             self._code = code
-            self.work = self._open(work_letters(code), 0)
+            self.work = self._open(work_letters(code))
             self._show()
 
     def wake_ups(self) -> int:
@@ -42,7 +42,7 @@ class Semaphores:
 
     def wake(self, count: int, code: int = -1) -> None:
         """Wake up to so many idle workers, of our code or of another one."""
-        work = self.work if code in (-1, self._code) else self._open(work_letters(code), 0)
+        work = self.work if code in (-1, self._code) else self._open(work_letters(code))
         if work is not None:
             for _ in range(count - work.value):
                 work.release()
@@ -51,17 +51,17 @@ class Semaphores:
         """Open those that others use now, and return whether there was anything to do."""
         if self._shown() == self._seen or self._segment.unlinked():
             return False
-        self.mutex = self._open(MUTEX, 1)
+        self.mutex = self._open(MUTEX)
         if self.work is not None:
-            self.work = self._open(work_letters(self._code), 0)
+            self.work = self._open(work_letters(self._code))
         self._show()
         return True
 
-    def _open(self, letters: str, value: int) -> posix_ipc.Semaphore:
+    def _open(self, letters: str) -> posix_ipc.Semaphore:
         # A removed ring is worked off by its pool; new names would outlive it.
         held = self._segment.semaphores
         if letters not in held or not self._segment.unlinked():
-            held[letters] = open_semaphore(self._segment.semaphore_name + letters, value)
+            held[letters] = open_semaphore(self._segment.semaphore_name + letters)
         return held[letters]
 
     def _show(self) -> None:

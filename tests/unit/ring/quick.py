@@ -119,8 +119,8 @@ def count_steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
 
     once = Mutex._once
 
-    def counted(mutex: Mutex, first: bool, function: Callable[..., Any], args: Any) -> Any:
-        return once(mutex, first, steps.hold, (function, args))
+    def counted(mutex: Mutex, function: Callable[..., Any], args: Any) -> Any:
+        return once(mutex, steps.hold, (function, args))
 
     monkeypatch.setattr(segment, "Segment", Counted)
     monkeypatch.setattr(Mutex, "_once", counted)

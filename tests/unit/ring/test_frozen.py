@@ -330,24 +330,23 @@ def test_only_one_who_does_not_move_is_blamed(clock: list[float]) -> None:
 # --- signals -------------------------------------------------------------------------------
 
 
-def test_a_lost_token_is_found_under_a_fast_timer(
-    rings: Rings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Signals that come more often than chunks end do not hide that the guard is free."""
-    monkeypatch.setattr(patience, "FROZEN_S", 2.0)
-    peer = rings.peer()
-    assert peer.do(enqueue_under_signals)
+def test_a_free_guard_is_found_under_a_fast_timer(rings: Rings) -> None:
+    """Signals that come more often than chunks end do not keep a process that waits outside."""
+    ring, peer = rings.attach(), rings.peer()
+    assert ring._mutex._guard.acquire()
+    peer.start(enqueue_under_signals)
+    wait_for(lambda: ring.words[at.H_QUEUED])
+    ring._mutex._guard.release()  # without a wake-up, as if killed
+    assert peer.result()
 
 
-def enqueue_under_signals(mine: Any) -> bool:
+def enqueue_under_signals(mine: Any) -> str:
     signal.signal(signal.SIGALRM, lambda number, frame: None)
-    mine.ring._mutex.semaphore.acquire(0)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     try:
-        put(mine.ring)
+        return put(mine.ring)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    return bool(mine.ring._mutex.semaphore.value == 1)
 
 
 def test_a_caller_learns_the_id_though_the_wake_up_fails(

@@ -51,7 +51,7 @@ def inside(rings: Rings, words: dict[int, int] | None = None) -> peers.Peer:
 def test_it_returns_what_the_function_returns(ring: Ring) -> None:
     """Arguments go in, the value comes out, and it is free again."""
     assert ring._mutex.run(divmod, 7, 2) == (3, 1)
-    assert ring._mutex.semaphore.value == 1
+    assert ring._mutex.semaphore.value == 0  # nobody waited
 
 
 def test_processes_and_threads_keep_each_other_out(rings: Rings) -> None:
@@ -71,8 +71,8 @@ def test_processes_and_threads_keep_each_other_out(rings: Rings) -> None:
     assert first._mutex.semaphore.value <= 1
 
 
-def test_a_token_too_many_lets_nobody_in(rings: Rings) -> None:
-    """The guard decides: a semaphore that somebody left at 7 does no harm, and drains."""
+def test_wake_ups_too_many_let_nobody_in(rings: Rings) -> None:
+    """The guard decides: a semaphore at 6 does no harm, and gets no higher."""
     ring = rings.attach()
     other = rings.peer()
     for _ in range(6):
@@ -81,31 +81,43 @@ def test_a_token_too_many_lets_nobody_in(rings: Rings) -> None:
     increment(ring, 1000)
     other.result()
     assert ring.words[at.H_EVICTED] == 2000
-    assert ring._mutex.semaphore.value <= 1
+    assert ring._mutex.semaphore.value <= 6
 
 
-def test_a_lost_token_is_found(ring: Ring) -> None:
-    """A semaphore left at 0 costs one chunk of waiting, once."""
-    ring._mutex.semaphore.acquire(0)
-    started = monotonic()
-    put(ring)
-    assert monotonic() - started < AT_ONCE_S
-    assert ring._mutex.semaphore.value == 1
+def test_one_that_waits_is_woken(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who leaves wakes it, and so does each of several the next: no chunk has to end."""
+    monkeypatch.setattr(patience, "CHUNK_S", 3600.0)
+    ring = rings.attach()
+    peers_ = [rings.peer() for _ in range(3)]
+
+    def wait_inside() -> None:
+        for peer in peers_:
+            ring.words[at.H_QUEUED] = 0
+            peer.start(increment_here, 100)
+            wait_for(lambda: ring.words[at.H_QUEUED])
+
+    ring._mutex.run(wait_inside)
+    for peer in peers_:
+        peer.result()
+    assert ring.words[at.H_EVICTED] == 300
 
 
-def test_renewing_gives_back_a_lost_token(ring: Ring) -> None:
+def test_renewing_replaces_a_lost_wake_up(ring: Ring) -> None:
     """`renew_semaphores` frees a waiter whose chunk a step of the clock made long."""
-    ring._mutex.semaphore.acquire(0)
+    ring.upkeep.renew_semaphores()
+    assert ring._mutex.semaphore.value == 0
+    ring.words[at.H_QUEUED] = 1
     ring.upkeep.renew_semaphores()
     assert ring._mutex.semaphore.value == 1
+    ring.words[at.H_QUEUED] = 1
     ring.upkeep.renew_semaphores()
     assert ring._mutex.semaphore.value == 1
 
 
 def test_renewing_leaves_a_busy_ring_alone(rings: Rings) -> None:
-    """While somebody is inside, the token is his."""
+    """A process that is inside wakes the next one when it leaves."""
     ring = rings.attach()
-    inside(rings)
+    inside(rings, {at.H_QUEUED: 1})
     ring.upkeep.renew_semaphores()
     assert ring._mutex.semaphore.value == 0
 
@@ -143,14 +155,13 @@ def test_a_wrong_word_about_the_semaphores_is_set_right(rings: Rings) -> None:
 
 
 def test_a_killed_holder_is_followed_at_once(rings: Rings) -> None:
-    """The kernel drops the guard; the token is replaced, and no rebuild is due."""
+    """The kernel drops the guard, and no rebuild is due."""
     ring = rings.attach()
     peer = inside(rings)
     peer.kill()
     started = monotonic()
     put(ring)
     assert monotonic() - started < AT_ONCE_S
-    assert ring._mutex.semaphore.value == 1
 
 
 def test_what_a_killed_holder_left_is_rebuilt_first(rings: Rings) -> None:

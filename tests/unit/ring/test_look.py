@@ -13,7 +13,7 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm import segment
 from tests import rings as peers
 from tests.crash.steps import in_child
-from tests.rings import Rings, done, put
+from tests.rings import Rings, done, put, run
 from tests.support import shm_objects, wait_for
 
 
@@ -102,6 +102,21 @@ def test_the_running_tasks_are_listed(rings: Rings) -> None:
     listed = [(task.result_id, lives) for task, lives in look(rings).running()]
     assert listed == [(ids[0], True), (ids[1], False)]
     assert ring.counts().running == 2
+
+
+def test_failures_are_counted(rings: Rings) -> None:
+    """Those that have failed and those that were lost, among all that have ended."""
+    ring = rings.attach()
+    for successful in (True, False, True):
+        put(ring)
+        run(ring, outcome=("builtins.ValueError", "ValueError"), successful=successful)
+    put(ring)
+    dead = rings.peer()
+    dead.do(peers.claim)
+    dead.kill()
+    assert look(rings).failures() == 1
+    ring.upkeep.settle_dead()
+    assert (look(rings).failures(), ring.counts().kept) == (2, 4)
 
 
 @pytest.mark.parametrize("error", [TaskResultDoesNotExist, StoreUnavailable("damaged")])

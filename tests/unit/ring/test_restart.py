@@ -89,7 +89,6 @@ def test_it_is_done_once(rings: RingsOnDisk, caplog: pytest.LogCaptureFixture) -
     """The header says afterwards which boot this is; later newcomers find nothing to do."""
     _, ring = restarted(rings, caplog)
     assert ring.words[at.H_BOOT] == this_boot() not in (0, EARLIER)
-    assert not ring.words[at.H_RESTARTED]
     caplog.clear()
     peer = rings.peer()
     peer.do(peers.enqueue)
@@ -118,9 +117,8 @@ def test_another_boot_with_processes_attached(rings: RingsOnDisk) -> None:
     ring = rings.attach()
     assert ring.get(result_id).status == "RUNNING"
     assert ring.words[at.H_BOOT] == EARLIER
-    ring.words[at.H_RESTARTED] = ring.words[at.H_DIRTY] = 1  # damage
+    ring.words[at.H_DIRTY] = 1
     ring.upkeep.rebuild()
-    assert not ring.words[at.H_RESTARTED]
     peer.do(peers.finish, result_id)
     assert ring.upkeep.check() == []
 

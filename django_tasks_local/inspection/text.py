@@ -9,6 +9,8 @@ from django.core.management.base import OutputWrapper
 from django.tasks.base import TaskError
 from django.utils import timezone
 
+from django_tasks_local.harmless import harmless as harmless
+
 COLUMNS: Final = 80
 _CUT: Final = "..."
 # How many characters of one value are shown.
@@ -19,18 +21,6 @@ def write(stream: OutputWrapper, line: str) -> None:
     """Write a line; characters that the stream's encoding does not have become escapes."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     stream.write(line.encode(encoding, "backslashreplace").decode(encoding))
-
-
-def harmless(text: str) -> str:
-    r"""Return ``text`` in one line in which nothing controls a terminal.
-
-    Names, messages and tracebacks come from tasks, and may hold what a visitor sent to the site:
-    escape sequences, line feeds, marks that reverse the direction. Each is shown as an escape such
-    as ``\x1b``.
-    """
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else _escape(each) for each in text)
 
 
 def harmless_lines(text: str) -> list[str]:
@@ -64,9 +54,7 @@ def shown(value: object) -> str:
         text = repr(value)
     except Exception as error:
         text = f"<its repr() raised {type(error).__name__}>"
-    if len(text) > _LONGEST:
-        text = f"{text[:_LONGEST]}{_CUT} ({len(text):,} characters)"
-    return harmless(text)
+    return harmless(text, _LONGEST)
 
 
 def line_of(error: TaskError) -> str:
@@ -109,10 +97,6 @@ def clock(ns: int) -> str:
 def iso(ns: int) -> str | None:
     """Return the same for programs, in UTC; ``None`` for none."""
     return datetime.fromtimestamp(ns / 1e9, UTC).isoformat() if ns else None
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def _width(text: str) -> int:

@@ -1,4 +1,4 @@
-"""What ``local_tasks list`` and ``local_tasks show`` tell of a task, for programs."""
+"""One task as people and programs are shown it: its row in lists, its errors, its values."""
 
 import time
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from django_tasks_local.moments import unix_ns
 from django_tasks_local.naming import MissingTask
 from django_tasks_local.result import LocalTaskResult
 
-from ._text import iso, line_of, shown
+from .text import iso, line_of, shown
 
 
 class Row(NamedTuple):

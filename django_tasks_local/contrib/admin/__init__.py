@@ -1,0 +1,1 @@
+"""Tasks in Django's admin: an overview, lists, each task; actions to cancel and to retry."""

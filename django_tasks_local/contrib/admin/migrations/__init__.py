@@ -1,0 +1,1 @@
+"""Migrations of a state only: there is no table."""
