@@ -64,6 +64,11 @@ class Disk:
         self._memory = mmap.mmap(-1, size)
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (its lock is what counts)
 
+    def close(self) -> None:
+        """Gives back its lock's file and its memory."""
+        self._file.close()
+        self._memory.close()
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Nobody else writes; the lock goes with a process that is killed."""
@@ -114,16 +119,17 @@ class Power:
         self.ledger = Ledger(ACTORS + 1, TASKS_EACH)
         self.births = 0
         self.pids: list[int] = []
+        self.disk: Disk | None = None
         self.counts: Counter[str] = Counter()
 
     def run(self, cuts: int) -> list[str]:
         """Cuts the power so often; all violations."""
         try:
-            self._make()
+            disk = self._make()
             self.pids = [self._fork(partial(self._live, n), f"{n}") for n in range(ACTORS)]
             kernel = f"{self.seed} kernel"
             path = segment_path(self.name)
-            self.pids.append(self._fork(lambda: write_back(self.disk, path, kernel), "kernel"))
+            self.pids.append(self._fork(partial(write_back, disk, path, kernel), "kernel"))
             for number in range(cuts):
                 select.select([], [], [], self.rng.expovariate(1 / BETWEEN_CUTS_S))
                 if self.rng.random() < KILLS_PER_SECOND * BETWEEN_CUTS_S:
@@ -135,14 +141,17 @@ class Power:
                 os.waitpid(pid, 0)
             unlink_objects(self.name)
             unlink_objects(self.copy)
+            if self.disk is not None:
+                self.disk.close()
         return self.ledger.violations()
 
-    def _make(self) -> None:
+    def _make(self) -> Disk:
         pid = self._fork(lambda: Ring(self.name, "fuzz", self.limits, Role.SITE), "the first")
         assert os.waitpid(pid, 0)[1] == 0
         made = Path(segment_path(self.name)).read_bytes()  # who makes a ring waits for the disk
         self.disk = Disk(len(made))
         self.disk.write(made, 0, len(made))
+        return self.disk
 
     def _fork(self, body: Callable[[], object], what: str) -> int:
         pid = os.fork()
@@ -165,6 +174,7 @@ class Power:
     def _live(self, place: int) -> None:
         """The life of an actor; it ends by a kill."""
         ledger, disk = self.ledger, self.disk
+        assert disk is not None
         rng = random.Random(f"{self.seed} {place} {self.births}")
         logging.disable()
         be_impatient()
@@ -198,6 +208,7 @@ class Power:
         latest = self.latest()
         accepted = [task for task in latest if self.ledger.id_of(task)]
         started = {t for t in accepted if self.ledger.noted(t, STARTED)}
+        assert self.disk is not None
         Path(segment_path(self.copy)).unlink(missing_ok=True)
         with open(segment_path(self.copy), "xb", opener=_private) as file:
             file.write(self.disk.cut())
