@@ -37,7 +37,9 @@ from django.tasks.signals import task_finished, task_started
 from django_tasks_local import stopping
 from django_tasks_local.announce import announce
 from django_tasks_local.attempts import cut
+from django_tasks_local.chains import running_result
 from django_tasks_local.exceptions import PayloadTooLarge, TaskCancelled, TaskTimeout, describe
+from django_tasks_local.groups import current_group
 from django_tasks_local.harmless import harmless
 from django_tasks_local.metadata import LocalTaskContext
 from django_tasks_local.naming import add_metadata, load_task
@@ -127,6 +129,8 @@ class _Run:
 
     def run(self) -> None:
         current_result_id.set(self.claim.result_id)
+        if current_group.get():  # of a caller in whose thread it runs
+            current_group.set("")
         meta = None
         try:
             meta = self.claim.meta
@@ -141,6 +145,7 @@ class _Run:
 
     def _run_task(self, task: AnyTask) -> None:
         result = LocalTaskResult.from_record(self.claim, self.alias, task)
+        running_result.set(result)
         self._send(task_started, result)
         try:
             value = self._call(task, result)

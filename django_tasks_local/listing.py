@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from django_tasks_local.naming import AnyTask
 
 type Listed = Callable[
-    [Collection[TaskResultStatus], Callable[[bytes], bool] | None], Iterator[Snapshot]
+    [Collection[TaskResultStatus], Callable[[bytes], bool] | None, str], Iterator[Snapshot]
 ]
 
 
@@ -30,6 +30,7 @@ def results(
     status: TaskResultStatus | str | Iterable[TaskResultStatus | str] | None = None,
     queue_name: str | None = None,
     task: AnyTask | str | None = None,
+    group: str | None = None,
     limit: int | None = 100,
 ) -> list[LocalTaskResult]:
     """Return the tasks and results that a backend of this package holds at this moment.
@@ -51,6 +52,7 @@ def results(
         queue_name: Only tasks of this queue.
         task: Only results of this task, whatever its ``using()``, or of the task with this import
             path (as ``task.module_path`` has it).
+        group: Only tasks of this group.
         limit: How many at most; ``None``: all there are.
 
     Raises:
@@ -60,10 +62,11 @@ def results(
         TypeError: An argument is of a wrong type.
         ValueError: ``status`` or ``limit`` has a value that is none.
     """
-    lister = _lister(backend)
+    lister = own_backend(backend)
     return select(
-        lister.listed, backend, status=status, queue_name=queue_name, task=task, limit=limit
-    )
+        lister.listed, backend, status=status, queue_name=queue_name, task=task, group=group,
+        limit=limit,
+    )  # fmt: skip
 
 
 async def aresults(
@@ -72,11 +75,12 @@ async def aresults(
     status: TaskResultStatus | str | Iterable[TaskResultStatus | str] | None = None,
     queue_name: str | None = None,
     task: AnyTask | str | None = None,
+    group: str | None = None,
     limit: int | None = 100,
 ) -> list[LocalTaskResult]:
     """Do what `results` does, in a thread: a long list would hold up an event loop."""
     return await asyncio.to_thread(
-        results, backend, status=status, queue_name=queue_name, task=task, limit=limit
+        results, backend, status=status, queue_name=queue_name, task=task, group=group, limit=limit
     )
 
 
@@ -87,6 +91,7 @@ def select(
     status: TaskResultStatus | str | Iterable[TaskResultStatus | str] | None = None,
     queue_name: str | None = None,
     task: AnyTask | str | None = None,
+    group: str | None = None,
     limit: int | None = None,
     text: str = "",
 ) -> list[LocalTaskResult]:
@@ -98,6 +103,7 @@ def select(
         status: See `results`, as for the others.
         queue_name: The same.
         task: The same.
+        group: The same.
         limit: The same.
         text: Only tasks whose import path has it in it, in small or capital letters.
 
@@ -108,6 +114,8 @@ def select(
     path = _path(task)
     if queue_name is not None:
         _check_string("queue_name", queue_name)
+    if group is not None:
+        _check_string("group", group)
     _check_limit(limit)
     wanted = _Wanted(alias, path, queue_name, text)
     accepts = wanted if path is not None or queue_name is not None or text else None
@@ -115,7 +123,7 @@ def select(
         LocalTaskResult.from_record(
             each, alias, add_metadata(wanted.task_of(each.meta), each.metadata)
         )
-        for each in islice(listed(statuses, accepts), limit)
+        for each in islice(listed(statuses, accepts, group or ""), limit)
     ]
 
 
@@ -151,7 +159,12 @@ class _Wanted:
         return self._queue_name is None or self.task_of(meta).queue_name == self._queue_name
 
 
-def _lister(alias: str) -> OwnBackend:
+def own_backend(alias: str) -> OwnBackend:
+    """Return the backend of this package that has this key in ``TASKS``.
+
+    Raises:
+        TypeError, InvalidTaskBackend, ImproperlyConfigured: As `results`.
+    """
     _check_string("backend", alias)
     try:
         backend: Any = task_backends[alias]

@@ -10,6 +10,7 @@ Invariants, whenever the lock is free and ``_torn`` is false:
 - a record is in ``_order`` if and only if it is READY, in ``_finished`` if and only if it is
   SUCCESSFUL or FAILED;
 - ``waiting == len(_order) + _promised``, and at most ``max_pending`` but for retries;
+- no record has a ``follow_up``: it is among the records when its predecessor has ended;
 - ``_keys`` has the records with a key that are READY or RUNNING, each under its own;
 - ``len(_finished) <= max_results``;
 - with a RESULT_TTL or a FAILURE_TTL, what is in ``_finished`` and can expire is in ``_lifetimes``;
@@ -26,7 +27,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from django.tasks import TaskResultStatus
@@ -36,16 +36,18 @@ from django_tasks_local.exceptions import CANCELLED, QueueFull, TaskCancelled
 from django_tasks_local.lifetimes import Lifetimes
 from django_tasks_local.memory_bulk import BulkEnqueue
 from django_tasks_local.memory_finished import Finished
-from django_tasks_local.memory_listing import in_order, wanted
+from django_tasks_local.memory_listing import Lists
 from django_tasks_local.memory_order import Order
 from django_tasks_local.memory_record import Record, by_status, does_not_exist
+from django_tasks_local.memory_ties import Tied, restore_follow_ups
 from django_tasks_local.memory_waits import Waits
 from django_tasks_local.polite_lock import PoliteLock
 from django_tasks_local.store import Arguments, KeyTaken, Snapshot, StopAsked
+from django_tasks_local.ties import NO_TIES, Ties
 from django_tasks_local.weight import weight
 
 
-class MemoryStore(BulkEnqueue, Waits):
+class MemoryStore(BulkEnqueue, Lists, Tied, Waits):
     """Tasks and results of one alias in one process; see ``store.Store``.
 
     Attributes:
@@ -103,10 +105,12 @@ class MemoryStore(BulkEnqueue, Waits):
 
     def enqueue(
         self, meta: bytes, arguments: Arguments, *, priority: int, due_ns: int,
-        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"",
+        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"", ties: Ties | None = None,
     ) -> tuple[str, int]:  # fmt: skip
         """Store a READY task; see ``store.StoreClient``."""
         record = self.record_class(meta, arguments, priority, time_limit, metadata, key)
+        if ties is not None:
+            record.ties = ties
         expired: list[Record] = []  # until the lock is free
         self._let_workers_go()
         with self._lock:
@@ -257,6 +261,9 @@ class MemoryStore(BulkEnqueue, Waits):
     def _end(self, record: Record, status: TaskResultStatus, evicted: list[Record]) -> None:
         # A clock that was set back must not make a task end before it began.
         record.finished_at_ns = max(time.time_ns(), record.started_at_ns, record.enqueued_at_ns)
+        follow_up = None
+        if record.ties is not NO_TIES and not self._closed:
+            follow_up = record.follow_up = self._follow_up(record, status)
         record.status = status
         self._keys.pop(record.key, None)
         if self._closed:
@@ -264,6 +271,11 @@ class MemoryStore(BulkEnqueue, Waits):
         else:
             record.weight += len(record.metadata)
             self._finished.add(record)
+        if follow_up is not None:
+            self._records[follow_up.result_id] = follow_up
+            self._order.add(follow_up, 0)
+            record.follow_up = None
+            self._work.notify()
         self._torn = False
         if self._expires:
             self._drop_expired(evicted)
@@ -289,29 +301,13 @@ class MemoryStore(BulkEnqueue, Waits):
     def _mend_if_torn(self) -> None:
         if not self._torn:
             return
+        restore_follow_ups(self._records)
         waiting, running, finished = by_status(self._records.values())
         self._order.refill(waiting)
         self._finished.refill(finished)
         self._keys = {record.key: record for record in (*waiting, *running) if record.key}
         self.running = len(running)
         self._torn = False
-
-    def listed(
-        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
-    ) -> Iterator[Snapshot]:
-        """Yield the records that are there; see ``store.StoreClient``."""
-        self._let_workers_go()
-        with self._lock:  # copies of references: some ms for 100,000 records
-            records = [*self._records.values()]
-            ready, deferred = self._order.ready.entries(), self._order.deferred.entries()
-        found = in_order(statuses, records, ready, deferred, time.time_ns())
-        for record in wanted(found, accepts):
-            with self._lock:
-                there = record.result_id in self._records
-                current = self._records.get(record.result_id, record)  # its next attempt's, perhaps
-                snapshot = current.snapshot()
-            if there and snapshot.status in statuses and not self._lifetimes.is_over(current):
-                yield snapshot
 
     def wait_until_done(self, timeout_s: float | None) -> bool:
         """Wait until nothing is running or due; tasks deferred to later do not count.

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django_tasks_local.exceptions import QueueFull
 from django_tasks_local.memory_record import Record
+from django_tasks_local.ties import NO_TIES
 
 if TYPE_CHECKING:
     from threading import Lock
 
     from django_tasks_local.store import Arguments
+    from django_tasks_local.ties import Ties
 
 # In 0.3 ms.
 PUT_AT_ONCE: Final = 100
@@ -40,6 +42,7 @@ class BulkEnqueue:
     def enqueue_many(
         self, meta: bytes, arguments: Sequence[Arguments], *, priority: int, due_ns: int,
         time_limit: int = 0, metadata: bytes = b"", keys: Sequence[bytes] = (),
+        ties: Ties | None = None,
     ) -> tuple[list[str], dict[int, str], int]:  # fmt: skip
         """Store READY tasks, all of them or none; see ``store.BulkStore``."""
         make = self.record_class
@@ -48,6 +51,7 @@ class BulkEnqueue:
         now_ns = records[0].enqueued_at_ns
         for record in records:
             record.enqueued_at_ns = now_ns
+            record.ties = ties or NO_TIES
         expired: list[Record] = []  # until the lock is free
         self._let_workers_go()
         with self._lock:

@@ -16,6 +16,7 @@ from django_tasks_local.heap import Heap
 from django_tasks_local.progress import Progress
 from django_tasks_local.ring import random_id
 from django_tasks_local.store import Arguments, PlainSnapshot, Snapshot
+from django_tasks_local.ties import NO_TIES, Ties
 
 
 class Record:
@@ -28,6 +29,7 @@ class Record:
         "enqueued_at_ns",
         "entry",
         "finished_at_ns",
+        "follow_up",
         "heap",
         "key",
         "meta",
@@ -41,6 +43,7 @@ class Record:
         "started_at_ns",
         "status",
         "stop_asked",
+        "ties",
         "time_limit",
         "weight",
         "worker_id",
@@ -50,13 +53,15 @@ class Record:
 
     def __init__(
         self, meta: bytes, arguments: Arguments, priority: int, time_limit: int = 0,
-        metadata: bytes = b"", key: bytes = b"",
+        metadata: bytes = b"", key: bytes = b"", ties: Ties = NO_TIES,
     ) -> None:  # fmt: skip
         self.result_id = random_id()
         self.meta = meta
         self.passed = arguments  # as the store has encoded them
         self.metadata = metadata
         self.key = key  # of a unique task, b"" of others
+        self.ties = ties
+        self.follow_up: Record | None = None  # that its end is just putting into the store
         self.priority = priority
         self.time_limit = time_limit
         self.stop_asked = False  # from then on, and so it was cancelled
@@ -81,8 +86,9 @@ class Record:
         Another object: what a thread that outlives the attempt reports, it reports to this one.
         """
         record = type(self)(
-            self.meta, self.passed, self.priority, self.time_limit, self.metadata, self.key
-        )
+            self.meta, self.passed, self.priority, self.time_limit, self.metadata, self.key,
+            self.ties,
+        )  # fmt: skip
         record.result_id, record.enqueued_at_ns = self.result_id, self.enqueued_at_ns
         record.past = add_attempt(self.past, self.worker_id, self.started_at_ns, error)
         return record
@@ -131,6 +137,7 @@ class Record:
             metadata=self.metadata,
             cancelled=self.cancelled,
             past=self.past,
+            ties=self.ties,
         )
 
 

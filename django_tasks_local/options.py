@@ -259,7 +259,7 @@ def _check_memory(options: Options, where: str) -> Iterator[Error]:
 def _check_sync(options: Options, where: str) -> Iterator[Error]:
     if options.sync and options.directory == OPTIONS["DIRECTORY"].default:
         yield _error(
-            17,
+            18,
             f"{where}['OPTIONS']['SYNC'] is True, and the ring lies in {options.directory}: that "
             "is memory, and nothing in it survives a reboot.",
             "Set DIRECTORY to a directory on a disk, or leave SYNC out.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -48,9 +48,22 @@ class OwnBackend(ABC):
 
     @abstractmethod
     def listed(
-        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
-    ) -> Iterator[Snapshot]:
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None,
+        group: str = "",
+    ) -> Iterator[Snapshot]:  # fmt: skip
         """Yield records."""
+
+    @abstractmethod
+    def unfinished_in(self, group: str) -> list[str]:
+        """Return the ids of a group's tasks that wait or run."""
+
+    @abstractmethod
+    def get_result(self, result_id: object) -> Any:
+        """Return the result as it is now."""
+
+    @abstractmethod
+    def enqueue_chain(self, steps: Sequence[Any]) -> Any:
+        """Enqueue the first step of a chain, with all others behind it."""
 
     @abstractmethod
     def begin_waiting(self, result: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -13,10 +13,12 @@ from django.tasks.exceptions import InvalidTask
 from django.utils.module_loading import import_string
 
 from .exceptions import describe
+from .following import Plan
 from .metadata import encode
 from .naming import encode_task
 from .policies import policy_of
 from .schedules import Problem, Schedule, ScheduleEntry
+from .ties import Ties
 from .unique import key_of
 
 if TYPE_CHECKING:
@@ -41,6 +43,18 @@ class Periodic:
     task: AnyTask
     meta: bytes
     key: bytes
+
+    def ties(self, time_limit: Callable[[object], int]) -> Ties | None:
+        """Return its ties to other tasks; ``None`` where it has none.
+
+        Args:
+            time_limit: Returns the `time_limit_word` of a task with a function.
+        """
+        own = policy_of(self.task.func)
+        if not (own.group or own.then or own.on_failure):
+            return None
+        plan = Plan(self.task, self.task.backend, lambda task: time_limit(task.func))
+        return plan.ties(own, own.group or "")
 
     def metadata(self, time_ns: int) -> bytes:
         """Return the metadata of the run for a time, as JSON."""
@@ -73,7 +87,9 @@ def find(entry: ScheduleEntry, alias: str) -> Periodic:
         raise ImproperlyConfigured(f"{entry.task} has run_after, which its entry decides")
     try:
         task_backends[alias].validate_task(task)
-        return Periodic(entry, task, encode_task(task), _key(entry, task))
+        found = Periodic(entry, task, encode_task(task), _key(entry, task))
+        found.ties(lambda function: 0)  # raises where nothing can follow
+        return found
     except (InvalidTask, ValueError) as error:
         raise ImproperlyConfigured(str(error)) from error
 

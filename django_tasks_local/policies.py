@@ -19,6 +19,7 @@ from django.tasks.exceptions import InvalidTask
 from django_tasks_local.options import Options
 from django_tasks_local.retrying import RETRY_WORDS, Backoff, ExceptionClasses, Retries
 from django_tasks_local.store import LIMIT_MASK, time_limit_word
+from django_tasks_local.ties import checked_group
 from django_tasks_local.unique import Unique, checked_conflict, checked_unique, missing_parameter
 
 # Where a function's policy is kept. Other backends do not look there.
@@ -36,6 +37,9 @@ class Policy:
             classes as a tuple.
         unique: What makes two such tasks the same.
         on_conflict: What `enqueue` does where the same one waits or runs.
+        group: The group of such tasks, unless `in_group` names another.
+        then: The import path of the task that follows a success.
+        on_failure: The import path of the task that follows every other end.
     """
 
     timeout: float | None = None
@@ -46,6 +50,9 @@ class Policy:
     retry_lost: bool | None = None
     unique: Unique | None = None
     on_conflict: str | None = None
+    group: str | None = None
+    then: str | None = None
+    on_failure: str | None = None
 
 
 NO_POLICY: Final = Policy()
@@ -63,6 +70,9 @@ def policy[F: Callable[..., Any]](
     retry_lost: bool | None = None,
     unique: bool | str | tuple[str, ...] | Callable[..., Any] | None = None,
     on_conflict: str | None = None,
+    group: str | None = None,
+    then: str | Task[..., Any] | None = None,
+    on_failure: str | Task[..., Any] | None = None,
 ) -> Callable[[F], F]:
     """Say how a task is to be run: a decorator, to stand below ``@task``.
 
@@ -85,6 +95,11 @@ def policy[F: Callable[..., Any]](
             arguments, those for which it returns the same, unless that is ``None``.
         on_conflict: What `enqueue` does where the same task waits or runs already: ``"existing"``
             (the default) returns the result of that one, ``"raise"`` raises ``AlreadyEnqueued``.
+        group: The name of the group that its tasks are in, unless `in_group` says another.
+        then: The task that follows each of them that succeeds, of the same backend: its import
+            path, or itself. It is called with the id of the result.
+        on_failure: The same for each that does not, however it ends: failed for good, lost,
+            stopped at a limit or cancelled.
 
     Returns:
         A decorator that returns the function itself.
@@ -102,6 +117,9 @@ def policy[F: Callable[..., Any]](
             "retry_lost": retry_lost,
             "unique": unique,
             "on_conflict": on_conflict,
+            "group": group,
+            "then": then,
+            "on_failure": on_failure,
         }
     )
 
@@ -199,7 +217,12 @@ def split_words(keywords: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
     return words, {name: value for name, value in keywords.items() if name not in words}
 
 
-def _timeout(value: object) -> float:
+def checked_timeout(value: object) -> float:
+    """Return a time limit in seconds.
+
+    Raises:
+        ValueError: It is none; the text says what is wanted.
+    """
     wanted = (
         "it must be a number of seconds or a timedelta, more than 0 and at most "
         f"{LONGEST_TIMEOUT_S:,}, or math.inf for no limit"
@@ -213,11 +236,22 @@ def _timeout(value: object) -> float:
     return float(value)
 
 
+def _follow_up(value: object) -> str:
+    if isinstance(value, Task):
+        value = f"{value.func.__module__}.{value.func.__qualname__}"
+    if isinstance(value, str) and "." in value and all(map(str.isidentifier, value.split("."))):
+        return value
+    raise ValueError('it must be a task, or its import path, as in "reports.tasks.send"')
+
+
 # By field of `Policy`: returns the value to keep, or raises ValueError.
 _VALIDATORS: Final[dict[str, Callable[[object], Any]]] = {
-    "timeout": _timeout,
+    "timeout": checked_timeout,
     "unique": checked_unique,
     "on_conflict": checked_conflict,
+    "group": checked_group,
+    "then": _follow_up,
+    "on_failure": _follow_up,
     **RETRY_WORDS,
 }
 

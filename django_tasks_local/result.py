@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from django.tasks import TaskResult, TaskResultStatus, task_backends
@@ -23,6 +22,7 @@ from django_tasks_local.metadata import decode, encode, shown
 from django_tasks_local.moments import moment_of, unix_ns
 from django_tasks_local.naming import add_metadata, decode_task, encode_task
 from django_tasks_local.own_backend import OwnBackend
+from django_tasks_local.pickled_result import snapshot_of, state_of
 from django_tasks_local.store import PlainSnapshot, Snapshot, task_path
 from django_tasks_local.waiting import await_finished, wait_finished
 
@@ -215,6 +215,16 @@ class LocalTaskResult(_TaskResult):
         """Whether it was cancelled before its end, and has ended."""
         return self._snapshot.cancelled
 
+    @property
+    def group(self) -> str:
+        """The name of its group, ``""`` for none."""
+        return self._snapshot.ties.group
+
+    @property
+    def after(self) -> str:
+        """The id of the result of the task that it follows, ``""`` for none."""
+        return self._snapshot.ties.after
+
     @_computed
     def args(self) -> list[Any]:
         """The positional arguments, as they were passed."""
@@ -355,31 +365,14 @@ class LocalTaskResult(_TaskResult):
 
     def __reduce__(self) -> tuple[Any, ...]:
         snapshot = self._snapshot
-        state = (
-            snapshot.result_id, snapshot.status.value, snapshot.meta, snapshot.enqueued_at_ns,
-            snapshot.started_at_ns, snapshot.finished_at_ns, snapshot.worker_id,
-            self._arguments_or_why_not(),
-            (self._load_outcome(),) if snapshot.finished_at_ns else None, snapshot.past,
-            snapshot.progress, snapshot.loss, encode(self.raw_metadata), snapshot.cancelled,
-        )  # fmt: skip
+        outcome = (self._load_outcome(),) if snapshot.finished_at_ns else None
+        arguments, metadata = self._arguments_or_why_not(), encode(self.raw_metadata)
+        state = state_of(snapshot, arguments, outcome, metadata)
         return _unpickle, (type(self), self.backend, state)
 
 
 def _unpickle(cls: type[LocalTaskResult], alias: str, state: tuple[Any, ...]) -> LocalTaskResult:
-    result_id, status, meta, enqueued, started, finished, worker_id, arguments, value = state[:9]
-    past, progress, loss, metadata, cancelled = state[9:]
-    snapshot = PlainSnapshot(
-        result_id, TaskResultStatus(status), meta, enqueued, started, finished, worker_id, progress,
-        arguments=partial(_given, arguments), outcome=lambda: value[0], loss=loss,
-        metadata=metadata, cancelled=cancelled, past=past,
-    )  # fmt: skip
-    return cls.from_snapshot(snapshot, alias)
-
-
-def _given(arguments: Any) -> Any:
-    if isinstance(arguments, ArgumentsDropped):
-        raise arguments
-    return arguments
+    return cls.from_snapshot(snapshot_of(state), alias)
 
 
 _set = object.__setattr__  # the class is frozen

@@ -40,7 +40,7 @@ _PLAIN: Final = (
 
 
 class Problem(NamedTuple):
-    """What is wrong with a SCHEDULE: the number of the check error, its text, and the way out."""
+    """What is wrong with a setting: the number of the check error, its text, and the way out."""
 
     number: int
     message: str

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from django_tasks_local.ties import NO_TIES, Ties
+
 if TYPE_CHECKING:
     from django.tasks import TaskResultStatus
 
@@ -114,6 +116,10 @@ class Snapshot(Protocol):
         """Its metadata as JSON, reserved keys included; ``b""`` for none."""
 
     @property
+    def ties(self) -> Ties:
+        """Its ties to other tasks."""
+
+    @property
     def loss(self) -> WorkerLost | None:
         """How the worker was lost in the middle of the task, ``None`` where it was not."""
 
@@ -149,6 +155,7 @@ class PlainSnapshot:
     metadata: bytes = b""
     cancelled: bool = False
     past: Past[str] | None = None
+    ties: Ties = NO_TIES
 
 
 class Ended:
@@ -200,11 +207,12 @@ class StoreClient(Protocol):
 
     def enqueue(
         self, meta: bytes, arguments: Any, *, priority: int, due_ns: int, time_limit: int = 0,
-        metadata: bytes = b"", key: bytes = b"",
+        metadata: bytes = b"", key: bytes = b"", ties: Ties | None = None,
     ) -> tuple[str, int]:  # fmt: skip
         """Store a READY task; ``due_ns`` 0 means now, and metadata is JSON.
 
-        ``time_limit`` is a `time_limit_word`, ``key`` the digest of a unique task's key.
+        ``time_limit`` is a `time_limit_word`, ``key`` the digest of a unique task's key. Arguments
+        in ``ties`` are encoded.
 
         Returns:
             The result id, and when it was enqueued in Unix ns.
@@ -242,8 +250,9 @@ class StoreClient(Protocol):
         """Note that it waits no longer."""
 
     def listed(
-        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
-    ) -> Iterator[Snapshot]:
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None,
+        group: str = "",
+    ) -> Iterator[Snapshot]:  # fmt: skip
         """Yield the records that are there, without using them.
 
         What is RUNNING, the latest start first; READY, in the order in which it will run, the
@@ -252,6 +261,13 @@ class StoreClient(Protocol):
         Args:
             statuses: Which of them.
             accepts: Says by a record's ``meta`` whether it is wanted; ``None``: all are.
+            group: Only those of this group; ``""``: all.
+        """
+
+    def unfinished_in(self, group: str) -> list[str]:
+        """Return the ids of a group's tasks that wait or run: exact for one moment.
+
+        A task and what follows it change places in that: there is no moment between them.
         """
 
     def save_metadata(self, result_id: str, metadata: bytes, claim: Any = None) -> None:
@@ -285,6 +301,7 @@ class BulkStore(StoreClient, Protocol):
     def enqueue_many(
         self, meta: bytes, arguments: Sequence[Any], *, priority: int, due_ns: int,
         time_limit: int = 0, metadata: bytes = b"", keys: Sequence[bytes] = (),
+        ties: Ties | None = None,
     ) -> tuple[list[str], dict[int, str], int]:  # fmt: skip
         """Store tasks that differ in their arguments and keys, all of them or none.
 

@@ -95,7 +95,7 @@ class _Wait:
 
     def __init__(self, result: TaskResult[..., Any], timeout: object) -> None:
         self._result = result
-        self._limit_s = _seconds(timeout)
+        self._limit_s = seconds_of(timeout)
         self._began = time.monotonic()
         self._looks = 0
         self._backend: Any = None
@@ -167,7 +167,12 @@ class _Wait:
         return min(pause_s, max(0.0, self._left_s()))
 
 
-def _seconds(timeout: object) -> float | None:
+def seconds_of(timeout: object) -> float | None:
+    """Return a timeout in seconds, ``None`` for none.
+
+    Raises:
+        TypeError, ValueError: As `wait_finished`.
+    """
     if timeout is None:
         return None
     if isinstance(timeout, timedelta):

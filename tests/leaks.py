@@ -16,6 +16,7 @@ from django.conf import settings
 from django_tasks_local.ring import ring_name
 from django_tasks_local.ring.shm.objects import SEMAPHORES
 from tests import support
+from tests.support import mapped_objects
 
 # For how long what a test started may take to go: an idle pool needs about two seconds.
 GRACE_S: Final = 10.0
@@ -56,17 +57,12 @@ class Watch:
         if not new:
             return new
         ours = {os.getpid(), *our_pids(support.all_pids())}
-        self._mapped_by_us |= support.Site.objects_seen & new
-        mapped_by_others: set[str] = set()
-        for pid in support.all_pids():
-            mapped = support.mapped_objects(pid) & new
-            if pid in ours:
-                self._mapped_by_us |= mapped
-            else:  # a site that a wider fixture keeps open, too
-                mapped_by_others |= mapped
-        if "CI" in os.environ and "PYTEST_XDIST_WORKER" not in os.environ:
-            return new - (mapped_by_others - self._mapped_by_us)
-        return new & self._mapped_by_us
+        self._mapped_by_us |= new & support.Site.objects_seen.union(*map(mapped_objects, ours))
+        if "CI" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
+            return new & self._mapped_by_us
+        # But for those of a site that a wider fixture keeps open.
+        others = set(support.all_pids()) - ours
+        return new - (set().union(*map(mapped_objects, others)) - self._mapped_by_us)
 
 
 def remove_objects(namespace: str, aliases: Iterable[str] = ()) -> None:

@@ -7,7 +7,6 @@ nothing. The subclass keeps what lasts (stores, threads, segments), see `LocalBa
 
 from __future__ import annotations
 
-import asyncio
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from datetime import datetime, timedelta
@@ -21,22 +20,24 @@ from django.tasks.backends.base import BaseTaskBackend
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 from django.tasks.signals import task_enqueued, task_finished
 
-from django_tasks_local import policy_checks
+from django_tasks_local import following, policy_checks
 from django_tasks_local.announce import announce
 from django_tasks_local.exceptions import AlreadyEnqueued, StoreUnavailable
-from django_tasks_local.execution import current_result_id
+from django_tasks_local.groups import current_group
 from django_tasks_local.metadata import decode, encode, encode_of
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.options import Options, check, check_app
-from django_tasks_local.own_backend import OwnBackend
 from django_tasks_local.policies import NO_POLICY, policy_of, time_limit_of
 from django_tasks_local.result import LocalTaskResult
-from django_tasks_local.store import BulkStore, KeyTaken, PlainSnapshot, Snapshot, task_path
+from django_tasks_local.store import BulkStore, KeyTaken, PlainSnapshot, Snapshot
+from django_tasks_local.ties import NO_TIES, NOTHING, Ties
 from django_tasks_local.unique import RAISE, key_of
 
 from .many import Many
 from .preparing import encode_arguments, moment_after, text_of, with_due_time
 from .task_class import TASK_CLASS
+from .tied import TiedTasks
+from .waits import Waits
 
 if TYPE_CHECKING:
     from django.tasks import TaskResult
@@ -48,7 +49,7 @@ type _Allowed = tuple[bool, bool, Set[str]]
 _VALID_LIMIT = 1024  # arbitrary; reached by `using` in a loop
 
 
-class LocalBackend(OwnBackend, BaseTaskBackend):
+class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
     """Base of the package's two backends. Do not name it in ``TASKS``."""
 
     task_class = TASK_CLASS
@@ -97,6 +98,7 @@ class LocalBackend(OwnBackend, BaseTaskBackend):
     def _check_tasks(self) -> Iterator[CheckMessage]:
         """Yield what is wrong with tasks of this alias, whose options are right."""
         yield from policy_checks.warnings(self.alias, self.checked_options)
+        yield from following.problems(self.alias)
 
     def validate_task(self, task: AnyTask) -> None:
         """Validate as Django does; ``run_after`` may also be a timedelta.
@@ -132,6 +134,7 @@ class LocalBackend(OwnBackend, BaseTaskBackend):
         *,
         encoded: Any = None,
         metadata: bytes | None = None,
+        ties: Ties | None = None,
     ) -> Any:
         """Store a task that is to run, and return its `LocalTaskResult`, READY.
 
@@ -144,9 +147,11 @@ class LocalBackend(OwnBackend, BaseTaskBackend):
             kwargs: Keyword arguments; ``None``: none.
             encoded: Both, as the store has encoded them already; ``None``: it has not.
             metadata: The task's, as JSON; ``None``: as it is now.
+            ties: Its ties to other tasks; ``None``: what its policy and `in_group` say.
 
         Raises:
-            InvalidTask: This backend cannot run ``task``, or its path does not lead to it.
+            InvalidTask: This backend cannot run ``task`` or what follows it, or its path does not
+                lead to it.
             ValueError: The arguments cannot be pickled (ProcessPoolBackend), or no key be made of
                 those of a unique task.
             AlreadyEnqueued: The same unique task waits or runs, and its policy says "raise".
@@ -167,13 +172,15 @@ class LocalBackend(OwnBackend, BaseTaskBackend):
         if encoded is None:
             encoded = encode_arguments(store, task, arguments)
         own = policy_of(task.func)
+        if ties is None and (own is not NO_POLICY or current_group.get()):
+            ties = self._ties(task, own)
         key = None if own.unique is None else key_of(task, own.unique, *arguments)
         while True:
             try:
                 result_id, enqueued_at_ns = store.enqueue(
                     meta, encoded, priority=int(task.priority), due_ns=due_ns,
                     time_limit=self._time_limit(task), metadata=metadata,
-                    key=key.digest if key else b"",
+                    key=key.digest if key else b"", ties=ties,
                 )  # fmt: skip
                 break
             except KeyTaken as taken:
@@ -189,7 +196,7 @@ class LocalBackend(OwnBackend, BaseTaskBackend):
         ready = TaskResultStatus.READY
         snapshot = PlainSnapshot(
             result_id, ready, meta, enqueued_at_ns, 0, 0, "", None, lambda: arguments,
-            lambda: None, metadata=metadata,
+            lambda: None, metadata=metadata, ties=ties or NO_TIES,
         )  # fmt: skip
         result = LocalTaskResult.from_record(snapshot, self.alias, task)
         # Robust: the task is on its way, and its caller must get the id whatever a receiver does.
@@ -197,17 +204,21 @@ class LocalBackend(OwnBackend, BaseTaskBackend):
         return result
 
     def enqueue_many(
-        self, task: AnyTask, calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
-    ) -> list[LocalTaskResult]:
+        self, task: AnyTask, calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]],
+        *, time_limit: int | None = None,
+    ) -> list[LocalTaskResult]:  # fmt: skip
         """Store a task once for each pair of arguments, all of them or none.
 
-        See ``bulk.enqueue_many``, which checks the pairs.
+        See ``bulk.enqueue_many``, which checks the pairs. ``time_limit`` is their
+        `time_limit_word`; ``None``: as the task's function and the options say.
         """
         if not calls:
             return []
         store = self._store()
         self.validate_task(task)
-        many = Many(store, self.alias, type(self), task, self._time_limit(task), calls)
+        limit = self._time_limit(task) if time_limit is None else time_limit
+        ties = self._ties(task, policy_of(task.func))
+        many = Many(store, self.alias, type(self), task, limit, calls, ties)
         results = many.enqueue()
         self._enqueued(many.due_ns)
         return results
@@ -228,18 +239,19 @@ class LocalBackend(OwnBackend, BaseTaskBackend):
         self.validate_task(task)
         encode_task(task)
         encoded = encode_arguments(store, task, (args, kwargs))
-        return getattr(store, "ring", None), encoded, encode_of(task)
+        ties = self._ties(task, policy_of(task.func)) or NO_TIES
+        return getattr(store, "ring", None), encoded, encode_of(task), ties
 
     def enqueue_prepared(
         self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], prepared: Any
     ) -> Any:
         """Do what `enqueue` does, with what `prepare` has returned."""
-        ring, encoded, metadata = prepared
+        ring, encoded, metadata, ties = prepared
         # What was pickled for a ring of other sizes may not fit in as it is.
         same = getattr(self._store(), "ring", None) is ring
         if not same:
             encoded = None
-        return self.enqueue(task, args, kwargs, encoded=encoded, metadata=metadata)
+        return self.enqueue(task, args, kwargs, encoded=encoded, metadata=metadata, ties=ties)
 
     def _time_limit(self, task: AnyTask) -> int:
         if policy_of(task.func) is NO_POLICY:  # as most are
@@ -298,6 +310,8 @@ class LocalBackend(OwnBackend, BaseTaskBackend):
         """
         cancelled, snapshot = self._store().cancel(text_of(result_id), running=running)
         if snapshot is not None:
+            if snapshot.ties.on_failure != NOTHING:
+                self._enqueued(0)  # what follows it
             try:
                 result = LocalTaskResult.from_snapshot(snapshot, self.alias)
             except (TaskResultDoesNotExist, StoreUnavailable):
@@ -309,66 +323,12 @@ class LocalBackend(OwnBackend, BaseTaskBackend):
         """Do what `cancel` does, in a thread: receivers of its signal may use the database."""
         return await sync_to_async(self.cancel)(result_id, running=running)
 
-    def wait_for_change(self, result: LocalTaskResult, timeout_s: float) -> None:
-        """Block until the task of ``result`` has ended, or for ``timeout_s``; may return early.
-
-        For `waiting.wait_finished`, which looks again.
-        """
-        self._store().wait_for_change(result.snapshot, timeout_s)
-
-    async def await_change(self, result: LocalTaskResult, timeout_s: float) -> None:
-        """Let the event loop do other work for ``timeout_s``; for `waiting.await_finished`."""
-        await asyncio.sleep(timeout_s)
-
     def listed(
-        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
-    ) -> Iterator[Snapshot]:
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None,
+        group: str = "",
+    ) -> Iterator[Snapshot]:  # fmt: skip
         """Yield records, for `listing.results`. See ``store.StoreClient``."""
-        return self._store().listed(statuses, accepts)
-
-    def begin_waiting(self, result: LocalTaskResult) -> str:
-        """Note that the task that runs here waits for that of ``result``.
-
-        A task that waits keeps its worker. As long as the task of one worker does not wait, that
-        one brings the others on.
-
-        Returns:
-            What to call `end_waiting` with; ``""`` outside the tasks of this backend.
-
-        Raises:
-            RuntimeError: No worker would be left whose task does not wait, or a task waits for
-                itself.
-        """
-        own_id = current_result_id.get("")
-        if not own_id:
-            return ""
-        store = self._store()
-        try:
-            own = store.get(own_id)
-        except TaskResultDoesNotExist:
-            return ""  # it runs on another backend
-        if own.status != TaskResultStatus.RUNNING:
-            return ""  # a thread of that task, which has outlived it
-        caller, path = f"Task {task_path(own.meta)}, id={own_id},", result.task.module_path
-        if own_id == result.id:
-            raise RuntimeError(f"{caller} cannot wait for its own end: that would never come.")
-        if not store.begin_waiting(own_id):
-            raise RuntimeError(
-                f"{caller} cannot wait for task {path}, id={result.id}: no worker of task backend "
-                f"{self.alias!r} would be left whose task does not wait, and with none to run what "
-                "they wait for that is a deadlock. Make what follows a task of its own, run "
-                f"{path} on another backend, or raise MAX_WORKERS."
-            )
-        return own_id
-
-    def end_waiting(self, task_id: str) -> None:
-        """Note that a task waits no longer.
-
-        Args:
-            task_id: As returned by `begin_waiting`.
-        """
-        if task_id:
-            self._store().end_waiting(task_id)
+        return self._store().listed(statuses, accepts, group)
 
     def save_metadata(self, task_result: TaskResult[..., Any], metadata: dict[str, Any]) -> None:
         """Replace the metadata of a task, which may be in any state; any process may do so.

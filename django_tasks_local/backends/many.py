@@ -16,6 +16,7 @@ from django_tasks_local.naming import encode_task
 from django_tasks_local.policies import policy_of
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.store import Arguments, BulkStore, PlainSnapshot, Snapshot, StoreClient
+from django_tasks_local.ties import NO_TIES, Ties
 from django_tasks_local.unique import RAISE, Key, key_of
 
 from .preparing import encode_arguments, with_due_time
@@ -29,7 +30,7 @@ class Many:
 
     def __init__(
         self, store: BulkStore, alias: str, sender: type, task: AnyTask, time_limit: int,
-        calls: Sequence[Arguments],
+        calls: Sequence[Arguments], ties: Ties | None,
     ) -> None:  # fmt: skip
         """Prepare them: whatever is wrong with a task or its arguments is raised here.
 
@@ -40,6 +41,7 @@ class Many:
             task: As validated by the backend.
             time_limit: The task's `time_limit_word`.
             calls: The arguments of each.
+            ties: Those of all of them.
 
         Raises:
             InvalidTask, ValueError, AlreadyEnqueued: See ``bulk.enqueue_many``.
@@ -51,6 +53,7 @@ class Many:
         if task.run_after is not None:
             self._task, self.due_ns = with_due_time(task)
         self._time_limit = time_limit
+        self._ties = ties
         self._calls = calls
         self._meta = encode_task(self._task)
         self._metadata = encode_of(task)
@@ -109,11 +112,11 @@ class Many:
         ids, held, enqueued_at_ns = self._store.enqueue_many(
             self._meta, [self._encoded[place] for place in places],
             priority=int(self._task.priority), due_ns=self.due_ns, time_limit=self._time_limit,
-            metadata=self._metadata, keys=keys,
+            metadata=self._metadata, keys=keys, ties=self._ties,
         )  # fmt: skip
         shared = PlainSnapshot(
             "", TaskResultStatus.READY, self._meta, enqueued_at_ns, 0, 0, "", None,
-            lambda: ((), {}), lambda: None, metadata=self._metadata,
+            lambda: ((), {}), lambda: None, metadata=self._metadata, ties=self._ties or NO_TIES,
         )  # fmt: skip
         new = []
         calls, results, alias, task = self._calls, self._results, self._alias, self._task

@@ -1,1 +1,1 @@
-"""What not every site needs: each is an app of its own in ``INSTALLED_APPS``."""
+"""What not every site needs."""

@@ -38,8 +38,9 @@ class TaskLook(Protocol):
     """What a look can tell of one alias's tasks. It takes no lock for long, and uses no result."""
 
     def listed(
-        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
-    ) -> Iterator[Snapshot]:
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None,
+        group: str = "",
+    ) -> Iterator[Snapshot]:  # fmt: skip
         """Yield records, in the order of ``store.StoreClient.listed``."""
 
     def find(self, result_id: str) -> Snapshot:

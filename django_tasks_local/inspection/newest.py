@@ -18,7 +18,7 @@ _ENDED: Final = frozenset({TaskResultStatus.SUCCESSFUL, TaskResultStatus.FAILED}
 
 def newest(
     looks: Mapping[str, TaskLook], *, status: list[str] | None, queue: str | None,
-    task: str | None, limit: int, text: str = "",
+    task: str | None, limit: int, text: str = "", group: str | None = None,
 ) -> tuple[list[Row], bool]:  # fmt: skip
     """Return the tasks, newest first, and whether there are more.
 
@@ -32,9 +32,10 @@ def newest(
         task: Of the task with which import path; ``None``: of all.
         limit: At most so many; 0: all.
         text: Of tasks whose import path has this in it.
+        group: Of which group; ``None``: of all.
     """
     wanted = frozenset(map(TaskResultStatus, status or TaskResultStatus.values))
-    found = list(_found(looks, wanted, queue, task, text, limit + 1 if limit else None))
+    found = list(_found(looks, wanted, queue, task, text, limit + 1 if limit else None, group))
     if not limit:
         return sorted(found, key=latest_ns, reverse=True), False
     return nlargest(limit, found, key=latest_ns), len(found) > limit
@@ -60,20 +61,21 @@ def next_to_run(
 
 def _found(
     looks: Mapping[str, TaskLook], wanted: frozenset[TaskResultStatus], queue: str | None,
-    task: str | None, text: str, limit: int | None,
+    task: str | None, text: str, limit: int | None, group: str | None,
 ) -> Iterator[Row]:  # fmt: skip
     for alias, look in looks.items():
         # What waits comes in the order in which it will run, the others come the newest first.
-        for group, at_most in ((_RUNNING, limit), (_ENDED, limit), (_READY, None)):
-            if group & wanted:
-                yield from _selected(look, alias, group & wanted, queue, task, text, at_most)
+        for some, at_most in ((_RUNNING, limit), (_ENDED, limit), (_READY, None)):
+            if status := some & wanted:
+                yield from _selected(look, alias, status, queue, task, text, at_most, group)
 
 
 def _selected(
     look: TaskLook, alias: str, status: frozenset[TaskResultStatus], queue: str | None,
-    task: str | None, text: str, limit: int | None,
+    task: str | None, text: str, limit: int | None, group: str | None = None,
 ) -> Iterator[Row]:  # fmt: skip
     for result in select(
-        look.listed, alias, status=status, queue_name=queue, task=task, limit=limit, text=text
-    ):
+        look.listed, alias, status=status, queue_name=queue, task=task, group=group, limit=limit,
+        text=text,
+    ):  # fmt: skip
         yield Row(result, look.is_orphan(result.snapshot))

@@ -43,6 +43,8 @@ def summary(row: Row) -> dict[str, Any]:
         "lost": result.loss is not None,
         "orphan": row.is_orphan,
         "queue_name": task.queue_name or None,
+        "group": result.group or None,
+        "after": result.after or None,
         "priority": task.priority,
         "run_after": iso(unix_ns(run_after)) if run_after else None,
         "enqueued_at": iso(snapshot.enqueued_at_ns),

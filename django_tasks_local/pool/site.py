@@ -5,14 +5,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from django_tasks_local import under_test
 from django_tasks_local.ring import PoolState, Ring, Role, format_id
-from django_tasks_local.store import Snapshot, task_path
+from django_tasks_local.store import task_path
 from django_tasks_local.streams import say
+from django_tasks_local.ties import Ties
 
 from . import project
 from .launcher import log_ended_pools, started
@@ -20,13 +21,14 @@ from .loaded_files import digest_of
 from .main_script import names_main, refuse_main, refuse_main_task
 from .neighbours import warn_of_other_rings, warn_of_strangers
 from .own_tasks import OwnTasks
+from .passed_on import PassedOn
 from .serving import is_server
 from .spec import PoolSpec
 from .starts import Starts
 from .step import TICK_S, until_tick_s
 
 if TYPE_CHECKING:
-    from django.tasks import TaskResultStatus
+    pass
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -35,7 +37,7 @@ TICK_NS: Final = int(TICK_S * 1e9)
 BURST_NS: Final = 5_000_000
 
 
-class Site:
+class Site(PassedOn):
     """This process's attachment to one ring, and its part in keeping a pool alive."""
 
     def __init__(self, spec: PoolSpec, *, ring: Ring | None = None, guest: bool = False) -> None:
@@ -88,7 +90,7 @@ class Site:
 
     def enqueue(
         self, meta: bytes, arguments: Any, *, priority: int, due_ns: int, time_limit: int = 0,
-        metadata: bytes = b"", key: bytes = b"",
+        metadata: bytes = b"", key: bytes = b"", ties: Ties | None = None,
     ) -> tuple[str, int]:  # fmt: skip
         """Do what `Ring.enqueue` does, and make sure that a pool will run the task.
 
@@ -98,7 +100,7 @@ class Site:
         ring = self._ring_for(meta)
         high, low, now_ns = ring.put(
             meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit,
-            metadata=metadata, key=key,
+            metadata=metadata, key=key, ties=ties,
         )  # fmt: skip
         self._see_to(ring, (high, low), due_ns, now_ns)
         return format_id(high, low), now_ns
@@ -106,12 +108,13 @@ class Site:
     def enqueue_many(
         self, meta: bytes, arguments: Sequence[Any], *, priority: int, due_ns: int,
         time_limit: int = 0, metadata: bytes = b"", keys: Sequence[bytes] = (),
+        ties: Ties | None = None,
     ) -> tuple[list[str], dict[int, str], int]:  # fmt: skip
         """Do what `Bulk.put` does, as `enqueue` does it."""
         ring = self._ring_for(meta)
         ids, held, now_ns = ring.bulk.put(
             meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit,
-            metadata=metadata, keys=keys,
+            metadata=metadata, keys=keys, ties=ties,
         )  # fmt: skip
         self._see_to(ring, chain.from_iterable(ids), due_ns, now_ns)
         return [format_id(*words) for words in ids], held, now_ns
@@ -145,45 +148,6 @@ class Site:
             self._seen_alive_ns = now_ns
         else:
             self._start_pool()
-
-    def get(self, result_id: str) -> Snapshot:
-        """Do what `Ring.get` does."""
-        self._tick_if_late()
-        return self.ring.get(result_id)
-
-    def save_metadata(self, result_id: str, metadata: bytes, claim: Any = None) -> None:
-        """Do what `Ring.save_metadata` does."""
-        self._tick_if_late()
-        self.ring.save_metadata(result_id, metadata, claim)
-
-    def listed(
-        self, statuses: "Collection[TaskResultStatus]", accepts: Callable[[bytes], bool] | None
-    ) -> Iterator[Snapshot]:
-        """Do what `Ring.listed` does; what the dead have left is settled first, as `get` does."""
-        self._tick_if_late()
-        self.ring.upkeep.settle_runners()
-        return self.ring.listed(statuses, accepts)
-
-    def wait_for_change(self, snapshot: Any, timeout_s: float) -> None:
-        """Do what `Ring.wait_for_change` does."""
-        self.ring.wait_for_change(snapshot, timeout_s)
-
-    def held(self, keys: Sequence[bytes]) -> dict[int, str]:
-        """Do what `Bulk.held` does."""
-        return self.ring.bulk.held(keys)
-
-    def begin_waiting(self, task_id: str) -> bool:
-        """Do what `Ring.begin_waiting` does."""
-        return self.ring.begin_waiting(task_id)
-
-    def end_waiting(self, task_id: str) -> None:
-        """Do what `Ring.end_waiting` does."""
-        self.ring.end_waiting(task_id)
-
-    def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Snapshot | None]:
-        """Do what `Ring.cancel` does."""
-        self._tick_if_late()
-        return self.ring.cancel(result_id, running=running)
 
     def serve(self) -> bool:
         """Note that this process serves requests: it keeps a pool alive, and never waits at exit.

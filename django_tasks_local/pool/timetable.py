@@ -12,6 +12,7 @@ from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from django_tasks_local.periodic import Periodic, find, moment_text
 from django_tasks_local.ring import Due, Entry, Outcome, PoolState, Ring, Role, Row
 from django_tasks_local.schedules import EMPTY, Schedule
+from django_tasks_local.ties import Ties
 from django_tasks_local.timings import NEVER_NS, SECOND_NS, Act, judge
 
 from .step import REPEAT_S
@@ -33,6 +34,7 @@ class _Job:
     periodic: Periodic
     arguments: Any
     time_limit: int
+    ties: Ties | None
     settled_ns: int = -1  # for which `next_ns` was computed
     next_ns: int = 0
     told_at: float = 0.0  # when it was logged that there is no room
@@ -90,7 +92,10 @@ class Timetable:
                 logger.error("alias=%s SCHEDULE %r does not run: %s", ring.alias, entry.name, error)
                 continue
             arguments = ring.encode_arguments((entry.args, entry.kwargs))
-            self._jobs.append(_Job(periodic, arguments, time_limit(periodic.task.func)))
+            function = periodic.task.func
+            self._jobs.append(
+                _Job(periodic, arguments, time_limit(function), periodic.ties(time_limit))
+            )
         self._next_ns = 0
         self._look_at = 0.0
 
@@ -161,7 +166,7 @@ class Timetable:
             outcome = self._ring.firing.fire(
                 Due(row, time_ns, entry.overlap), job.periodic.meta, job.arguments,
                 priority=int(task.priority), time_limit=job.time_limit,
-                metadata=job.periodic.metadata(time_ns), key=job.periodic.key,
+                metadata=job.periodic.metadata(time_ns), key=job.periodic.key, ties=job.ties,
             )  # fmt: skip
         except (QueueFull, PayloadTooLarge) as error:
             if time.monotonic() - job.told_at > REPEAT_S:

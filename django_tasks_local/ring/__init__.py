@@ -65,11 +65,11 @@ leads from a valid word to another, and of other damage one in 31 passes here. T
 slot is 0; only what a death leaves in chained slots of a freed record is another.
 
 The states are 0 FREE, 1 WRITING, 2 READY, 3 RUNNING, 4 SUCCESSFUL, 5 FAILED, 6 LOST and 7 CHAIN.
-Only WRITING and RUNNING have an owner. Tasks that are enqueued together name a record without a
+Only WRITING and RUNNING have an owner; 1 in its place is DUE: what follows an ended record is yet
+to be made READY, in the same hold. Tasks that are enqueued together name a record without a
 payload, their batch; all are WRITING, and they are accepted by the store that makes it FREE.
 A record is one head slot and the chains that its fields name. A CHAIN word counts only if it is
-reached from a chain of the head that it names, in that generation: a rebuild does not clear what a
-freed record has left in its chained slots.
+reached from a chain of that head, in that generation: a freed record clears no chained slots.
 
 The back word of a READY record is what takes it out: in the heap its place there, in a FIFO the
 word of its lane << 32 | the slot before it, which for the first may name one that has gone.
@@ -123,6 +123,7 @@ The first eight words keep their places in every layout version.
  328  BOOT            in a directory half of the boot id of the host when the records were judged
  336  EARLIER         attachments up to this serial are of earlier boots
  344  MADE_AT         when the ring was laid out, Unix ns
+ 424  HANDOVER        slots that are kept for follow-ups: what the largest of them needs
  432  EXPIRED         results dropped because of RESULT_TTL or FAILURE_TTL, likewise
  440  KILLED          tasks ended by a kill of their worker, at a limit or cancelled, likewise
  448  UNTOLD          for each code: sequence of the latest loss, 0 if none is to be announced
@@ -227,7 +228,8 @@ rebuild that finds it completes the row if such a record is READY; if not, it ne
  136  STOP            0, or why the task is to stop: 1 << 63 | what a LOST record says; 1: TOLD
  144  METADATA_CHAIN  first extent of the metadata, 0: it has none
  152  HISTORY_CHAIN   first extent of the history of earlier attempts, 0: there were none
- 160  meta, which begins with the key, arguments, outcome: as far as each fits
+ 160  TIES_CHAIN      first extent of the ties to other tasks, 0: there are none
+ 168  meta, which begins with the key, arguments, outcome: as far as each fits
  ...
  -88  progress        a sequence word (generation << 16 | number, odd while it is written),
                       done and total as doubles, 64 bytes of UTF-8
@@ -243,18 +245,13 @@ rebuild that finds it completes the row if such a record is READY; if not, it ne
  ...  the pieces: the pickle, cut before and behind all large bytes and text in it
 ```
 
-### Metadata and history, by byte
+### Metadata, history and ties, by byte
 
 ```text
    0  LENGTH          of the data
    8  CRC             of the commit word of its slots, LENGTH and the upper half, begun with its
                       kind; in the upper half that of the data
-  16  the data        metadata: JSON, an object, ASCII; a history:
-  16  FIRST_STARTED   when the first attempt began, unix ns
-  24  LAST_STARTED    when the last one began
-  32  ATTEMPTS        how many there are << 32 | how many errors are kept
-  40  workers         pid << 32 | serial, of each attempt
- ...  errors          length of the class path << 32 | of the traceback, and these in UTF-8
+  16  the data        metadata: JSON, an object, ASCII; others: ``format.history``, ``format.ties``
 ```
 
 Metadata may change in any state, and any process may change it. A history has the attempts before
@@ -269,9 +266,9 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
 
 1. **Inside.** Header, columns, map and FREE slots are written inside only; see rules 6 and 11.
 2. **W is the truth.** A record is what W says. Everything that helps to find one is derived and
-   can be rebuilt: FREE to CURSOR, DISCARDED, HAND, KEYED, lanes, heap, keys, recency list and free
-   map. Two more columns are needed for that. `sequence`: its top bit marks a record that leaves
-   the queue, cancelled. `due`: a finished record in which it is the generation has lost its
+   can be rebuilt: FREE to CURSOR, DISCARDED, HAND, KEYED, HANDOVER, lanes, heap, keys, recency list
+   and free map. Two more columns are needed for that. `sequence`: its top bit marks a record that
+   leaves the queue, cancelled. `due`: a finished record in which it is the generation has lost its
    chained arguments; of their chain only the slots that hold its meta are its own.
 3. **Order.** DIRTY first; then whatever W is to cover; then W, by one store, the commit point;
    then links and counts. The mutex clears DIRTY when the operation came to its end.
@@ -314,7 +311,7 @@ a record in the judged lane of its code is of a site up to RUNNABLE_UP_TO
 every code that a process or an unfinished record names has a digest of its own
 FINISHED <= MAX_RESULTS                 after every end of a task, unless it was lowered
 UNFINISHED - RUNNING <= MAX_PENDING     after every enqueue
-FREE + FINISHED_SLOTS >= MAX_WORKERS    after every enqueue and every large result
+FREE + FINISHED_SLOTS >= MAX_WORKERS + HANDOVER   after every enqueue and every large result
 0 < generation < TICK and sequence < TICK, no generation twice
 sequence grows along every FIFO and along the recency list
 (due, sequence) of a record in the heap >= that of its parent
@@ -325,10 +322,10 @@ OTHERS >= records that are WRITING or RUNNING by the entry, but for CURRENT
 ENTRIES_USED > index of every entry in use
 FIRING of every row is 0
 every chained slot names one head, and one chain of that head reaches it
-KEYED = READY and RUNNING records that have a key; each is in the bucket of its key
-no two READY or RUNNING records have the same key
+KEYED = READY and RUNNING records that have a key, no two the same; each is in its bucket
 a READY record has no outcome and no reason to stop
 a history has 1 to 1,000 attempts, and 1 to 10 errors
+no record is DUE, and HANDOVER is enough for what follows any unfinished record
 ```
 
 ## What a death leaves behind
@@ -374,7 +371,9 @@ the pool of the ring, a site, or a process that asks for that very result.
 | | after W = READY | a task in no FIFO and no heap; likewise the old slots | next: it runs |
 | finish | before W | a result that nobody reads; chained slots | settled: LOST, slots freed |
 | | after W | a finished record in no list | next |
-| | before it wakes those who wait | sleepers | nobody needs to: they look twice a second |
+| end, followed | after W with DUE | a finished record in no list | next: READY is what follows |
+| | after its W = READY | and what follows, in no FIFO | next: finds it by its ties |
+| finish | before it wakes those who wait | sleepers | nobody needs to: they look twice a second |
 | wait | at any moment | a moment in WAITED; STATE of a dead entry | it passes; settled |
 | save metadata | before METADATA_CHAIN | the old metadata; slots that no record reaches | next |
 | | after METADATA_CHAIN | the new metadata; likewise the old slots | next |

@@ -46,6 +46,7 @@ class Batch:
         slots: How many slots they need in all.
         due_ns: When they fall due, 0: now.
         keyed: Whether they have keys.
+        handover: How many slots are to be kept for what follows any of them.
         slot: The head slot of the batch's record, 0 before there is one.
         generation: And its generation.
         runs: The head slots of the tasks, in their order.
@@ -59,6 +60,7 @@ class Batch:
     slots: int
     due_ns: int
     keyed: bool
+    handover: int = 0
     slot: int = 0
     generation: int = 0
     runs: list[Run] = field(default_factory=list)
@@ -110,7 +112,7 @@ class BatchOperations:
         words, table = self._words, self._table
         free = words[at.H_FREE] + words[at.H_FINISHED_SLOTS]
         free += table.slots.total - table.slots.reserved()
-        keep = words[at.H_MAX_WORKERS]
+        keep = table.kept() + batch.handover
         if self._pending() + batch.count > words[at.H_MAX_PENDING] or free < batch.slots + 1 + keep:
             return Room.NONE
         room = table.make_room(1, keep)
@@ -132,7 +134,7 @@ class BatchOperations:
         # The batch's own record is no task.
         if self._pending() - 1 + some > words[at.H_MAX_PENDING]:
             return Room.NONE
-        room = table.make_room(some, words[at.H_MAX_WORKERS])
+        room = table.make_room(some, table.kept())
         if room is not Room.ENOUGH:
             return room
         words[at.H_DIRTY] = 1

@@ -22,11 +22,13 @@ from django_tasks_local.ring.format.head import (
     words_in_batch,
 )
 from django_tasks_local.ring.format.ids import format_id, many_id_words, with_slot
+from django_tasks_local.ring.records.follow_ups import Tied
 from django_tasks_local.ring.records.payload import Pickled
 from django_tasks_local.ring.records.slots import Wanted
 from django_tasks_local.ring.records.table import Room
 from django_tasks_local.ring.shm.errors import lost_hold
 from django_tasks_local.store import task_path
+from django_tasks_local.ties import Ties
 
 from .attachment import Attachment
 from .batch import Batch, BatchOperations, members
@@ -51,6 +53,7 @@ class Terms(NamedTuple):
     priority: int
     time_limit: int
     block: Block | None
+    ties: Tied | None
 
 
 class Bulk:
@@ -100,6 +103,7 @@ class Bulk:
     def put(
         self, meta: bytes, arguments: Sequence[bytes | Pickled], *, priority: int, due_ns: int,
         time_limit: int = 0, metadata: bytes = b"", keys: Sequence[bytes] = (),
+        ties: Ties | None = None,
     ) -> tuple[list[Id], dict[int, str], int]:  # fmt: skip
         """Store tasks that differ in their arguments and keys: all of them or none.
 
@@ -122,12 +126,15 @@ class Bulk:
         self.settle_rest()
         now_ns = time.time_ns()
         block = self._refusals.block(metadata, meta) if metadata else None
-        terms = Terms(meta, priority, time_limit, block)
+        tied = self._refusals.tied(ties, meta) if ties else None
+        terms = Terms(meta, priority, time_limit, block, tied)
         arguments = self._fitted(meta, arguments, bool(keys))
         needed = self._needed(terms, arguments, bool(keys))
         tasks = zip(arguments, keys or repeat(b""), needed, strict=False)
         slots = len(needed) + sum(needed)
-        batch = Batch(len(needed), slots, due_ns if due_ns > now_ns else 0, keyed=any(keys))
+        due_ns = due_ns if due_ns > now_ns else 0
+        handover = tied.handover if tied else 0
+        batch = Batch(len(needed), slots, due_ns, any(keys), handover)
         try:
             ids = self._write(batch, terms, tasks, now_ns)
             if ids and not self._run(self._batches.commit, batch):
@@ -158,7 +165,7 @@ class Bulk:
 
     def _needed(self, terms: Terms, arguments: Sequence[bytes | Pickled], keyed: bool) -> list[int]:
         """Return how many slots each task needs beside its head slot."""
-        noted = terms.block.slots(self._size) if terms.block else 0
+        noted = sum(block.slots(self._size) for block in (terms.block, terms.ties) if block)
         meta = len(terms.meta) + keyed * KEY_BYTES
         return [
             noted if type(data) is bytes else noted + at.slots_for(meta + len(data), self._size)
@@ -180,18 +187,18 @@ class Bulk:
         ids: list[Id] = []
         # Once for each of thousands of tasks: local names, and no further calls.
         view, words, base, size = self._bytes, self._words, self._slots_at, self._size
+        table = self._table
         common, time_limit = terms.meta, terms.time_limit
         each = zip(self._places(batch), tasks, many_id_words(batch.count), strict=False)
         for (slot, generation), (data, key, beside), (high, low) in each:
             chain, meta = 0, key + common if key else common
             if beside:
                 written = Written(slot, generation)
-                if not self._attach(written, meta, data, terms.block):
+                if not self._attach(written, meta, data, terms):
                     return []
                 chain = written.wanted.chain
-                rest = words_in_batch(
-                    batch.name, batch.due_ns, words[self._table.metadata.word(slot)]
-                )
+                named = words[table.metadata.word(slot)], words[table.ties.word(slot)]
+                rest = words_in_batch(batch.name, batch.due_ns, *named)
             id_low = with_slot(low, slot)
             sealed = seal_in_batch(
                 high, id_low, generation, now_ns, origin | at.KEYED if key else origin, meta, data,
@@ -212,7 +219,7 @@ class Bulk:
             yield from members(run)
 
     def _attach(
-        self, written: Written, meta: bytes, arguments: bytes | Pickled, block: Block | None
+        self, written: Written, meta: bytes, arguments: bytes | Pickled, terms: Terms
     ) -> bool:
         """Give a task its chains; False where there is no room for them."""
         owner_word = at.chain_word(written.slot, written.generation)
@@ -227,9 +234,11 @@ class Bulk:
             if in_steps(self._run, self._operations.chain_request, written) is Room.NONE:
                 return False
             self._table.slots.write(written.wanted.chain, owner_word, [meta, *arguments.parts])
-        if block is None:
-            return True
-        return in_steps(self._run, self._operations.attach_metadata, written, block) is Room.ENOUGH
+        return all(
+            in_steps(self._run, self._operations.attach, written, block) is Room.ENOUGH
+            for block in (terms.block, terms.ties)
+            if block is not None
+        )
 
     def _settle(self, batch: Batch) -> None:
         while not self._run(self._batches.settle, batch):

@@ -16,9 +16,10 @@ from django_tasks_local.store import task_path
 
 from .format import layout as at
 from .holders import Holders
-from .operations import AGAIN, Request, Written
+from .operations import Request, Written
 from .parts import Parts
 from .refusals import Refusals
+from .settling import AGAIN
 
 type Small = Callable[[Request], int | Holder]
 type Publish = Callable[[Request, Written], bool | Holder]
@@ -50,7 +51,7 @@ class Chaining:
     def enqueue(
         self, request: Request, small: Small | None = None, publish: Publish | None = None
     ) -> int:
-        """Store a request that has metadata or a key, or does not fit; return its slot.
+        """Store a request that has metadata, ties or a key, or does not fit; return its slot.
 
         Args:
             request: The request.
@@ -88,7 +89,7 @@ class Chaining:
         owner_word = at.chain_word(found.slot, found.head.generation)
         wanted = Wanted(count, owner_word)
         # A small result or an error may use the reserve: that is what it is kept for.
-        keep = self._table.words[at.H_MAX_WORKERS] if count > 1 else 0
+        keep = self._table.kept() if count > 1 else 0
         room = in_steps(self._run, self._operations.chain_outcome, found, wanted, keep)
         if room is Room.NONE:
             self._run(self._operations.drop_outcome_chain, found)
@@ -107,8 +108,9 @@ class Chaining:
         self._free_abandoned()
         try:
             room = in_steps(run, operations.begin_chained, request, written, count)
-            if room is Room.ENOUGH and request.metadata:
-                room = in_steps(run, operations.attach_metadata, written, request.metadata)
+            for block in filter(None, (request.metadata, request.ties)):
+                if room is Room.ENOUGH:
+                    room = in_steps(run, operations.attach, written, block)
             if room is Room.ENOUGH:
                 room = in_steps(run, operations.chain_request, written)
             if room is Room.NONE:

@@ -13,17 +13,19 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from django_tasks_local.store import KeyTaken
+from django_tasks_local.ties import Ties
 
 from .chaining import Chaining
 from .format import layout as at
 from .format.ids import new_id_words
 from .holders import Holders
 from .metadata import MetadataOperations
-from .operations import AGAIN, Request, Written
+from .operations import Request, Written
 from .parts import Parts
 from .records.schedule import Row
 from .records.table import Room, Table
 from .refusals import Refusals
+from .settling import AGAIN
 
 
 class Outcome(Enum):
@@ -189,19 +191,20 @@ class Firing:
 
     def fire(
         self, due: Due, meta: bytes, arguments: Any, *, priority: int, time_limit: int,
-        metadata: bytes, key: bytes = b"",
+        metadata: bytes, key: bytes = b"", ties: Ties | None = None,
     ) -> Outcome:  # fmt: skip
         """Store a READY task for a time of a row, and wake a worker, unless that is too late.
 
         Args:
             due: The time.
             meta: The task, and the rest of it as `Ring.put` has it; there must be metadata.
-            arguments, priority, time_limit, metadata, key: Likewise.
+            arguments, priority, time_limit, metadata, key, ties: Likewise.
 
         Raises:
             QueueFull, PayloadTooLarge, StoreUnavailable: As `Ring.put`. The time is not settled.
         """
         attempt = Attempt(due, key)
+        tied = self._refusals.tied(ties, meta) if ties else None
         if key and (holder := self._run(self._tasks.holder, key)):
             self._holders.still_holds(holder)  # if not, its key is free now
         # Also before: nothing makes room for what is skipped.
@@ -209,7 +212,7 @@ class Firing:
             high, low = new_id_words()
             request = Request(
                 key + meta, arguments, priority - at.LOWEST_PRIORITY, 0, time.time_ns(), high, low,
-                time_limit, self._refusals.block(metadata, meta), key,
+                time_limit, self._refusals.block(metadata, meta), key, tied,
             )  # fmt: skip
             small = partial(self._operations.fire, attempt=attempt)
             publish = partial(self._operations.fire_chained, attempt=attempt)

@@ -163,11 +163,12 @@ class Look:
         return found
 
     def listed(
-        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
-    ) -> Iterator[Found]:
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None,
+        group: str = "",
+    ) -> Iterator[Found]:  # fmt: skip
         """Yield the records of these statuses, as `Ring.listed` does."""
         states = [state for state, status in STATUSES.items() if status in statuses]
-        for found in Listing(self._table, self._reader).records(states, accepts):
+        for found in Listing(self._table, self._reader).records(states, accepts, group):
             if not self._lifetimes.is_over(found):
                 yield found
 

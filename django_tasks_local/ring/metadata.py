@@ -1,4 +1,4 @@
-"""What happens inside the mutex to the metadata of a record.
+"""What happens inside the mutex to the metadata of a record, and to its ties when it is made.
 
 A block is taken, written and named by its record in one hold of the lock. So a death leaves the old
 metadata or the new, and slots that no record reaches: the next process rebuilds.
@@ -8,23 +8,25 @@ from django_tasks_local.ring.records.holder import Holder
 
 from .format import layout as at
 from .format.blocks import Block
-from .operations import AGAIN, Operations, Request, Written
+from .operations import Operations, Request, Written
+from .records.follow_ups import Tied
 from .records.reader import Found
 from .records.table import Room
+from .settling import AGAIN
 
 
 class MetadataOperations(Operations):
-    """The operations of a ring, with those that concern metadata."""
+    """The operations of a ring, with those that concern metadata and ties."""
 
     def room_for(self, request: Request) -> Room:
         """Do a step towards room for a request that fits its head slot."""
         if self.full():
             return Room.NONE
-        needed = 1 + (request.metadata.slots(self._size) if request.metadata else 0)
-        return self._table.make_room(needed, self._words[at.H_MAX_WORKERS])
+        keep = self.follow_ups.keep_room(request.ties)
+        return self._table.make_room(1 + self.beside(request), keep)
 
     def enqueue_with_more(self, request: Request) -> int | Holder:
-        """Do as `enqueue`, for a request that has metadata or a key.
+        """Do as `enqueue`, for a request that has metadata, ties or a key.
 
         Nothing is done where another record has the key: that is returned.
         """
@@ -41,22 +43,28 @@ class MetadataOperations(Operations):
             raise OverflowError(f"TICK is {generation}")  # damage: see layout
         words[at.H_TICK] = generation + 1
         words[at.H_UNFINISHED] += 1
-        chain = table.metadata.put(block, at.chain_word(slot, generation)) if block else 0
+        owner_word = at.chain_word(slot, generation)
+        chain = table.metadata.put(block, owner_word) if block else 0
+        ties = self.follow_ups.put(request.ties, owner_word) if request.ties else 0
         keyed = at.KEYED if request.key else 0
-        self._publish(request, slot, generation, 0, generation, chain, keyed)
+        self._publish(request, slot, generation, 0, generation, chain, ties, keyed)
         return slot
 
-    def attach_metadata(self, written: Written, block: Block) -> Room:
-        """Give metadata to a record that we are WRITING."""
+    def attach(self, written: Written, block: Block) -> Room:
+        """Give metadata, or ties, to a record that we are WRITING."""
         words, table = self._words, self._table
+        ties = block if isinstance(block, Tied) else None
         mine = at.head_word(at.WRITING, written.generation, self._registry.index)
         if words[table.commit + written.slot] != mine:
             return Room.NONE
-        room = table.make_room(block.slots(self._size), words[at.H_MAX_WORKERS])
+        room = table.make_room(block.slots(self._size), self.follow_ups.keep_room(ties))
         if room is Room.ENOUGH:
             words[at.H_DIRTY] = 1
-            chain = table.metadata.put(block, written.wanted.owner_word)
-            words[table.metadata.word(written.slot)] = chain
+            owner_word = written.wanted.owner_word
+            if ties is not None:
+                words[table.ties.word(written.slot)] = self.follow_ups.put(ties, owner_word)
+            else:
+                words[table.metadata.word(written.slot)] = table.metadata.put(block, owner_word)
         return room
 
     def save_metadata(self, found: Found, block: Block, *, as_owner: bool) -> Room | None:
@@ -78,7 +86,7 @@ class MetadataOperations(Operations):
         if finished and words[at.H_NEWEST] != slot:  # so that it is the last to make room
             words[at.H_DIRTY] = 1
             table.recency.renew(slot)
-        if count and (room := table.make_room(count, words[at.H_MAX_WORKERS])) is not Room.ENOUGH:
+        if count and (room := table.make_room(count, table.kept())) is not Room.ENOUGH:
             return room
         if not self._is_there(found, as_owner):
             return Room.NONE  # the last that could make room was the record itself

@@ -23,12 +23,14 @@ from django_tasks_local.ring.format.head import (
     S_OUTCOME_CHAIN,
     S_REQUEST_CRC,
     S_STOP,
+    S_TIES_CHAIN,
     seal_claim,
     seal_request,
 )
 from django_tasks_local.ring.format.ids import with_slot
+from django_tasks_local.ring.records.follow_ups import Tied
 from django_tasks_local.ring.records.holder import Holder, holder_of
-from django_tasks_local.ring.records.loss import Loss, loss_word, noted_loss
+from django_tasks_local.ring.records.loss import noted_loss
 from django_tasks_local.ring.records.reader import Found
 from django_tasks_local.ring.records.slots import Wanted
 from django_tasks_local.ring.records.table import Room, Table
@@ -36,14 +38,12 @@ from django_tasks_local.ring.shm.errors import inconsistent
 from django_tasks_local.ring.shm.registry import Registry
 from django_tasks_local.store import task_path
 
-from . import recovery
 from .format import layout as at
+from .settling import AGAIN, Settling
 
 # A task that falls due so soon wakes a worker, which then waits for its moment. For others the
 # pool's own look, once a second, is in time.
 SOON_NS: Final = 1_000_000_000
-# What an operation says that has to go on in another hold of the lock.
-AGAIN: Final = -2
 # What an end of a task says where that was told to stop.
 TOLD_TO_STOP: Final = -3
 
@@ -61,6 +61,7 @@ class Request(NamedTuple):
     time_limit: int = 0
     metadata: Block | None = None
     key: bytes = b""  # with which the meta begins
+    ties: Tied | None = None
 
     @property
     def path(self) -> str:
@@ -77,7 +78,7 @@ class Written:
     wanted: Wanted = field(default_factory=lambda: Wanted(0, 0))
 
 
-class Operations:
+class Operations(Settling):
     """The operations, each to be run inside the mutex.
 
     An operation that must refuse says so by its return value before it has written anything (rule
@@ -85,10 +86,8 @@ class Operations:
     """
 
     def __init__(self, table: Table, registry: Registry) -> None:
-        self._table = table
-        self._words = table.words
+        super().__init__(table, registry)
         self._bytes = table.bytes
-        self._registry = registry
         self._slots_at = table.geometry.slots_at
         self._size = table.geometry.slot_size
 
@@ -97,8 +96,8 @@ class Operations:
         words = self._words
         if self.full():
             return 0
-        if words[at.H_FREE] <= words[at.H_MAX_WORKERS]:
-            room = self._table.make_room(1, words[at.H_MAX_WORKERS])
+        if words[at.H_FREE] <= (keep := words[at.H_MAX_WORKERS] + words[at.H_HANDOVER]):
+            room = self._table.make_room(1, keep)
             if room is not Room.ENOUGH:
                 return AGAIN if room is Room.MORE else 0
         words[at.H_DIRTY] = 1
@@ -118,8 +117,8 @@ class Operations:
         comes in between.
         """
         words, table = self._words, self._table
-        needed = 1 + count + (request.metadata.slots(self._size) if request.metadata else 0)
-        room = Room.NONE if self.full() else table.make_room(needed, words[at.H_MAX_WORKERS])
+        needed, keep = 1 + count + self.beside(request), self.follow_ups.keep_room(request.ties)
+        room = Room.NONE if self.full() else table.make_room(needed, keep)
         if room is not Room.ENOUGH:
             return room
         self._registry.ensure()
@@ -137,7 +136,7 @@ class Operations:
         words[word + S_ARGUMENTS_BYTES] = len(request.arguments)
         words[word + S_ARGUMENTS_CHAIN] = 0
         words[word + S_METADATA_CHAIN] = words[word + S_HISTORY_CHAIN] = 0
-        words[word + BATCH_WORD] = 0
+        words[word + S_TIES_CHAIN] = words[word + BATCH_WORD] = 0
         words[table.commit + slot] = at.head_word(at.WRITING, generation, self._registry.index)
         words[at.H_UNFINISHED] += 1
         return Room.ENOUGH
@@ -146,8 +145,11 @@ class Operations:
         """Take some chained slots of what we are WRITING, and return ENOUGH when all are there."""
         word = self._table.offset(written.slot) // 8 + S_ARGUMENTS_CHAIN
         mine = at.head_word(at.WRITING, written.generation, self._registry.index)
-        keep = self._words[at.H_MAX_WORKERS]
-        return self._take_runs(written.slot, mine, written.wanted, word, keep)
+        return self._take_runs(written.slot, mine, written.wanted, word, self._table.kept())
+
+    def beside(self, request: Request) -> int:
+        """Return how many slots a request needs for its metadata and ties."""
+        return sum(block.slots(self._size) for block in (request.metadata, request.ties) if block)
 
     def publish_chained(self, request: Request, written: Written) -> bool | Holder:
         """Make READY what we have been WRITING; return False where it was taken from us.
@@ -164,9 +166,10 @@ class Operations:
         tick = words[at.H_TICK]
         words[at.H_TICK] = tick + 1
         metadata = words[self._table.metadata.word(written.slot)]
+        ties = words[self._table.ties.word(written.slot)]
         chain = written.wanted.chain
         keyed = at.KEYED if request.key else 0
-        self._publish(request, written.slot, written.generation, chain, tick, metadata, keyed)
+        self._publish(request, written.slot, written.generation, chain, tick, metadata, ties, keyed)
         self._registry.set_field(at.E_OTHERS, self._others() - 1)
         return True
 
@@ -260,7 +263,8 @@ class Operations:
     def finish(self, found: Found, state: int, slots: int, note: int = 0) -> int:
         """Make a record that we run SUCCESSFUL or FAILED; return False where it is not ours.
 
-        Where another note than `note` is in it, that says to stop: TOLD_TO_STOP.
+        Where another note than `note` is in it, that says to stop: TOLD_TO_STOP. Where there has to
+        be room for what follows it: AGAIN.
         `slots` are those that it occupies, without its metadata: any process may replace these.
         """
         words, table, slot = self._words, self._table, found.slot
@@ -270,11 +274,17 @@ class Operations:
         stop = words[(self._slots_at + slot * self._size) // 8 + S_STOP]
         if stop != note and noted_loss(stop):
             return TOLD_TO_STOP
+        tied = found.head.ties_chain
+        if tied and self.wants_room(slot, successful=state == at.SUCCESSFUL):
+            return AGAIN
         words[at.H_DIRTY] = 1
         if words[(self._slots_at + slot * self._size) // 8 + S_METADATA_CHAIN]:
             slots += table.metadata.slots_of(slot)
         table.recency.stamp(slot)
-        words[commit] = at.head_word(state, found.head.generation)
+        if tied:
+            self.follow_ups.end(slot, state, found.head.generation)
+        else:
+            words[commit] = at.head_word(state, found.head.generation)
         table.link_finished(slot, slots, words[at.H_MAX_RESULTS])
         return True
 
@@ -285,51 +295,6 @@ class Operations:
             words[at.H_DIRTY] = 1
             table.recency.renew(slot)
 
-    def mark_lost(self, found: Found) -> None:
-        """Make LOST a record that we claimed and that turned out to be damaged."""
-        if self._words[self._table.commit + found.slot] == found.word:
-            recovery.mark_lost(
-                self._table, found.slot, loss_word(Loss.DAMAGED), self._words[at.H_MAX_RESULTS]
-            )
-
-    def leave(self) -> None:
-        """Free our entry, unless a thread of ours is still at work: then it is settled later."""
-        index = self._registry.index
-        if not self._registry.owned():  # others took us for dead, and settled what we had
-            return
-        slot = self._registry.field(index, at.E_CURRENT)
-        if not (self._table.is_run_by(slot, index) or self._others()):
-            self._registry.release(index)
-
-    def settle_record(self, slot: int, index: int, loss: int) -> bool:
-        """Settle one of a dead entry's records, and return whether the entry still is dead."""
-        dead = self._is_dead(index)
-        if dead:
-            recovery.settle_record(self._table, slot, index, loss, self._words[at.H_MAX_RESULTS])
-        return dead
-
-    def settle_entry(self, index: int, loss: int, settled: bool) -> int:
-        """Settle a dead entry's CURRENT record, free the entry, return the lost task's slot or 0.
-
-        Args:
-            index: The entry.
-            loss: A `loss_word` for the task that it ran.
-            settled: Whether all else that it left has been settled. If not, and there is any,
-                nothing is done.
-        """
-        registry = self._registry
-        if not self._is_dead(index) or (registry.field(index, at.E_OTHERS) and not settled):
-            return 0
-        current = registry.field(index, at.E_CURRENT)
-        keep = self._words[at.H_MAX_RESULTS]
-        lost = recovery.settle_record(self._table, current, index, loss, keep)
-        registry.release(index)  # last: rule 7
-        return lost
-
-    def _is_dead(self, index: int) -> bool:
-        registry = self._registry
-        return registry.field(index, at.E_COMMIT) != 0 and not registry.alive(index)
-
     def _publish(
         self,
         request: Request,
@@ -338,6 +303,7 @@ class Operations:
         chain: int,
         sequence: int,
         metadata_chain: int = 0,
+        ties_chain: int = 0,
         keyed: int = 0,
     ) -> None:
         """Fill the head slot, commit it as READY and link it."""
@@ -351,6 +317,8 @@ class Operations:
         self._bytes[offset : offset + len(sealed)] = sealed
         if metadata_chain:
             words[offset // 8 + S_METADATA_CHAIN] = metadata_chain
+        if ties_chain:
+            words[offset // 8 + S_TIES_CHAIN] = ties_chain
         due_ns = request.due_ns if request.due_ns > request.now_ns else 0
         # Bytes of an earlier record must not pass for this one's progress.
         words[(offset + self._size - PROGRESS_BYTES) // 8] = 0

@@ -8,6 +8,7 @@ from array import array
 from typing import Final
 
 from django_tasks_local.ring.records import retrying
+from django_tasks_local.ring.records.follow_ups import FollowUps
 from django_tasks_local.ring.records.holder import Holder, holder_of
 from django_tasks_local.ring.records.loss import (
     is_by_kill,
@@ -24,11 +25,11 @@ from .format.head import (
     OUTCOME_END,
     S_ARGUMENTS_BYTES,
     S_GENERATION,
-    S_HISTORY_CHAIN,
     S_META_BYTES,
     S_METADATA_CHAIN,
     S_OUTCOME_BYTES,
     S_OUTCOME_CHAIN,
+    S_TIES_CHAIN,
     inline_bytes,
     make_head,
     problem,
@@ -149,7 +150,10 @@ def in_order_of_settling(table: Table, slots: list[int]) -> list[int]:
 
 
 def mark_lost(table: Table, slot: int, loss: int, keep: int) -> None:
-    """Make a RUNNING record LOST; what is noted there of its end goes before `loss`."""
+    """Make a RUNNING record LOST; what is noted there of its end goes before `loss`.
+
+    There has to be room for what follows it.
+    """
     words = table.words
     words[at.H_DIRTY] = 1
     head = table.head(slot)
@@ -160,7 +164,7 @@ def mark_lost(table: Table, slot: int, loss: int, keep: int) -> None:
     table.recency.stamp(slot)
     if is_to_be_announced(loss):  # before it is LOST: a death in between must not hide it
         words[at.H_UNTOLD + at.code_of(head.origin)] = words[table.sequence + slot]
-    words[table.commit + slot] = at.head_word(at.LOST, head.generation)
+    FollowUps(table).end(slot, at.LOST, head.generation)
     if head.outcome_chain:  # a result that its worker was still copying
         words[offset // 8 + S_OUTCOME_CHAIN] = 0
         table.slots.discard(head.outcome_chain)
@@ -211,6 +215,11 @@ def rebuild(table: Table) -> list[str]:
     words[columns[1]] = memoryview(backs)
     table.schedule.complete(found.ready)
     words[at.H_TICK] = found.tick
+    follow_ups = FollowUps(table)
+    tied = filter(table.state, found.tied + found.due)
+    words[at.H_HANDOVER] = follow_ups.largest_handover(tied)
+    for slot in filter(table.state, found.due):
+        follow_ups.complete(slot, found.ready)
     return found.dropped
 
 
@@ -225,6 +234,8 @@ class _Records:
         cancelled: Those among them whose place is still that in the queue.
         finished_slots: How many slots these occupy.
         keyed: The slots of the records that are READY or RUNNING and have keys.
+        tied: The slots of the records that have not ended and have ties; some may be dropped.
+        due: And of those that have ended, where what follows is still to be made READY.
         running: How many records are RUNNING.
         writing: How many are WRITING.
         dropped: What did not hold together.
@@ -240,6 +251,8 @@ class _Records:
         self.finished: list[int] = []
         self.cancelled: list[int] = []
         self.keyed: list[int] = []
+        self.tied: list[int] = []
+        self.due: list[int] = []
         self.finished_slots = self.running = self.writing = 0
         self.dropped: list[str] = []
 
@@ -329,16 +342,27 @@ class _Records:
         if at.RUNNING <= state <= at.FAILED and (chain := words[head + S_OUTCOME_CHAIN]):
             size = words[head + S_OUTCOME_BYTES]
             wanted.append((chain, size, state != at.RUNNING))
-        if chain := words[head + S_METADATA_CHAIN]:
-            wanted.append((chain, self._table.metadata.block_bytes(chain), True))
-        if chain := words[head + S_HISTORY_CHAIN]:
-            wanted.append((chain, self._table.history.block_bytes(chain), True))
+        if any(words[head + S_METADATA_CHAIN : head + S_TIES_CHAIN + 1].tolist()):  # neighbours
+            wanted += self._blocks(slot, state, word)
         used[slot] = 1
         if not wanted:  # as most are
             return 1
         taken = self._take_chains(wanted, at.chain_word(slot, generation))
         used[slot] = taken is not None
         return 1 + taken if taken is not None else 0
+
+    def _blocks(self, slot: int, state: int, word: int) -> list[tuple[int, int, bool]]:
+        """Return what `_take_chains` wants to know of a record's blocks."""
+        table, words = self._table, self._table.words
+        if words[table.ties.word(slot)]:
+            if state in at.UNFINISHED:
+                self.tied.append(slot)
+            elif word >> at.OWNER_SHIFT & at.OWNER_MASK == at.DUE:
+                self.due.append(slot)
+        named = [
+            (words[each.word(slot)], each) for each in (table.metadata, table.history, table.ties)
+        ]
+        return [(chain, each.block_bytes(chain), True) for chain, each in named if chain]
 
     def _take_chains(self, wanted: list[tuple[int, int, bool]], owner_word: int) -> int | None:
         """Mark the slots of chains as used, and return how many, None where they do not hold.

@@ -5,10 +5,12 @@ from typing import Final
 
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from django_tasks_local.store import task_path
+from django_tasks_local.ties import Ties
 
 from .format import layout as at
 from .format.blocks import BLOCK_HEAD_BYTES, Block, most_bytes
 from .operations import Request
+from .records.follow_ups import FollowUps, Tied
 from .records.payload import Pickled
 from .records.table import Table
 from .shm.errors import MORE_SHM, no_space
@@ -31,8 +33,7 @@ class Refusals:
         """Return why an enqueue was refused."""
         arguments, words, slots = Pickled.of(request.arguments), self._words, self._table.slots
         size = len(request.meta) + len(arguments)
-        if request.metadata:
-            size += request.metadata.size
+        size += sum(block.size for block in (request.metadata, request.ties) if block)
         pending = words[at.H_UNFINISHED] - words[at.H_RUNNING]
         if pending >= words[at.H_MAX_PENDING]:
             return QueueFull(self._alias, pending, words[at.H_MAX_PENDING])
@@ -94,13 +95,28 @@ class Refusals:
             raise PayloadTooLarge(what, len(block.data), limit, option, form=_AS_JSON)
         return block
 
+    def tied(self, ties: Ties, meta: bytes) -> Tied:
+        """Return the ties of a task as a block.
+
+        Raises:
+            PayloadTooLarge: An empty ring would have no room for them, and what follows.
+        """
+        tied, size = FollowUps(self._table).block(ties), self._table.geometry.slot_size
+        usable = (self._usable_slots() - tied.handover) * size
+        limit = min(most_bytes(size) + BLOCK_HEAD_BYTES, usable)
+        if tied.size > limit:
+            option = "SHM_SIZE" if limit == usable else "SLOT_SIZE"
+            what, limit = f"follow-ups of task {task_path(meta)}", max(limit - BLOCK_HEAD_BYTES, 0)
+            raise PayloadTooLarge(what, len(tied.data), limit, option)
+        return tied
+
     def _room(self, count: int) -> tuple[int, str | None]:
         """Return how many bytes fit now that `count` slots were refused, and the fix.
 
         The fix is None where SHM_SIZE is the limit.
         """
         words, slots = self._words, self._table.slots
-        spare = words[at.H_FREE] + words[at.H_FINISHED_SLOTS] - words[at.H_MAX_WORKERS]
+        spare = words[at.H_FREE] + words[at.H_FINISHED_SLOTS] - self._table.kept()
         unreserved = slots.total - slots.reserved()
         fix = None
         if count <= spare + unreserved:  # SHM_SIZE allows it, and the kernel gave no memory
@@ -115,8 +131,7 @@ class Refusals:
 
     def _usable_slots(self) -> int:
         """Return how many slots one task can have beside its head slot."""
-        usable: int = self._table.slots.total - self._words[at.H_MAX_WORKERS] - 2
-        return usable
+        return self._table.slots.total - self._table.kept() - 2
 
 
 def _metadata_of(meta: bytes) -> str:

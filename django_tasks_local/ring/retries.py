@@ -269,7 +269,7 @@ class Retries:
             return Retried.TO_STOP
         # What is kept for the results of others may be used as far as this hold gives it back.
         given_back = table.history.slots_of(found.slot)
-        keep = max(0, words[at.H_MAX_WORKERS] - given_back)
+        keep = max(0, table.kept() - given_back)
         room = table.make_room(end.block.slots(self._size), keep)
         if room is not Room.ENOUGH:
             return Room.MORE if room is Room.MORE else Retried.NO_ROOM

@@ -22,6 +22,7 @@ from django_tasks_local.ring.format.head import (
 from django_tasks_local.ring.format.ids import format_id, new_id_words, with_slot
 from django_tasks_local.ring.records.claim import RingClaim
 from django_tasks_local.ring.records.expiry import TTL_OF, Expiry
+from django_tasks_local.ring.records.groups import Groups
 from django_tasks_local.ring.records.killing import Killing
 from django_tasks_local.ring.records.listing import Listing
 from django_tasks_local.ring.records.loss import EXIT_DETACHED, STOP_ASKED
@@ -33,6 +34,7 @@ from django_tasks_local.ring.shm.entries import WAITS, Role
 from django_tasks_local.ring.shm.leadership import Leadership
 from django_tasks_local.ring.shm.limits import Limits
 from django_tasks_local.store import Arguments, KeyTaken, StopAsked
+from django_tasks_local.ties import Ties
 
 from .attachment import Attachment
 from .bulk import Bulk
@@ -41,11 +43,12 @@ from .firing import Firing
 from .format import layout as at
 from .holders import Holders
 from .look import Counts
-from .operations import AGAIN, SOON_NS, TOLD_TO_STOP, Request
+from .operations import SOON_NS, Request
 from .parts import Parts
 from .refusals import Refusals
 from .retries import Retries
 from .saving import Saving
+from .settling import AGAIN
 from .stops import Cancelled, Stops
 from .upkeep import Upkeep
 
@@ -61,8 +64,7 @@ class Ring:
         attachment: This process's place in the ring.
         upkeep: What keeps the ring in order.
         segment, words: The memory, and the memory as words.
-        registry: Who is attached.
-        codes: Whose tasks are in the ring.
+        registry, codes: Who is attached, whose tasks are in the ring.
         workforce: How pools share MAX_WORKERS.
         expiry: When finished results expire.
         killing, stops: Workers that are to be killed, tasks that are to stop.
@@ -137,18 +139,18 @@ class Ring:
 
     def enqueue(
         self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int,
-        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"",
+        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"", ties: Ties | None = None,
     ) -> tuple[str, int]:  # fmt: skip
         """Do as `put`, with the id as text."""
         high, low, now_ns = self.put(
             meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit,
-            metadata=metadata, key=key,
+            metadata=metadata, key=key, ties=ties,
         )  # fmt: skip
         return format_id(high, low), now_ns
 
     def put(
         self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int,
-        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"",
+        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"", ties: Ties | None = None,
     ) -> tuple[int, int, int]:  # fmt: skip
         """Store a READY task and wake a worker.
 
@@ -161,7 +163,7 @@ class Ring:
         Raises:
             KeyTaken: A task with this key waits or runs.
             QueueFull: MAX_PENDING tasks wait, or their payloads fill SHM_SIZE.
-            PayloadTooLarge: The arguments or the metadata could never fit.
+            PayloadTooLarge: The arguments, the metadata or what follows could never fit.
             StoreUnavailable: /dev/shm or the disk is full, or the ring cannot be used.
         """
         work = self._semaphores.work
@@ -171,9 +173,10 @@ class Ring:
         queue = priority - at.LOWEST_PRIORITY
         high, low = new_id_words()
         request = Request(meta, arguments, queue, due_ns, now_ns, high, low, time_limit)
-        if metadata or key:
+        if metadata or key or ties:
             block = self._refusals.block(metadata, meta) if metadata else None
-            request = request._replace(meta=key + meta, metadata=block, key=key)
+            tied = self._refusals.tied(ties, meta) if ties else None
+            request = request._replace(meta=key + meta, metadata=block, key=key, ties=tied)
             try:
                 slot = self._chaining.enqueue(request)
             except KeyTaken:
@@ -218,14 +221,22 @@ class Ring:
         return found
 
     def listed(
-        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None
-    ) -> Iterator[Found]:
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None,
+        group: str = "",
+    ) -> Iterator[Found]:  # fmt: skip
         """Return the records of these statuses, read without the lock and without a trace."""
         states = [state for state, status in STATUSES.items() if status in statuses]
-        found = Listing(self._table, self._reader).records(states, accepts)
+        found = Listing(self._table, self._reader).records(states, accepts, group)
         if not any(self.words[which] for which in TTL_OF.values()):
             return found
         return (each for each in found if not self.expiry.is_over(each))
+
+    def unfinished_in(self, group: str) -> list[str]:
+        """Return the ids of a group's tasks that wait or run; see ``store.StoreClient``."""
+        groups = Groups(self._table, self._reader)
+        while (found := groups.unfinished(group, self._mutex.run(groups.column))) is None:
+            pass
+        return found
 
     def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Found | None]:
         """Take a READY task out, or ask a RUNNING one to stop; see `Stops.cancel`.
@@ -236,6 +247,8 @@ class Ring:
         outcome, found = self.stops.cancel(result_id, running=running)
         taken_out = outcome is Cancelled.TAKEN_OUT
         self.attachment.wait_for_disk()
+        if taken_out and found.head.ties_chain:  # for what may follow it
+            self.upkeep.wake(1, at.code_of(found.head.origin))
         return outcome is not Cancelled.TOO_LATE, found if taken_out else None
 
     def claim(self, share: at.Share | None = None) -> RingClaim | None:
@@ -271,7 +284,8 @@ class Ring:
                     self.attachment.wait_for_disk()
                 return claim
             # Never unpickled. A reader of the result is told what is wrong.
-            self._run(self._operations.mark_lost, claim)
+            while self._run(self._operations.mark_lost, claim) == AGAIN:
+                pass
             self._waiters.wake(slot)
             logger.error("%s: a task in slot %d cannot run: %s", self.segment.path, slot, wrong)
         return None
@@ -313,7 +327,7 @@ class Ring:
             self._run(self._operations.drop_outcome_chain, claim)
         slots, chain = 1, 0
         # A claim that is closed has an end, or a retry, that was interrupted.
-        if head.arguments_chain or head.history_chain or not claim.is_open:
+        if head.arguments_chain or head.history_chain or head.ties_chain or not claim.is_open:
             slots = self._table.slots_before_end(claim.slot, head)
         size = len(outcome)
         if isinstance(outcome, bytes) and (start := outcome_at(head, size, self._inline)):
@@ -330,18 +344,24 @@ class Ring:
         self._bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
         claim.close()
         note = STOP_ASKED if cancelled else 0
-        ended = self._run(self._operations.finish, claim, state, slots, note)
-        if not ended:
-            os._exit(EXIT_DETACHED)  # taken for dead, and settled
-        if ended == TOLD_TO_STOP:
-            if not claim.is_asked():
-                os._exit(EXIT_DETACHED)  # the pool's SIGKILL is on its way
+        while (ended := self._run(self._operations.finish, claim, state, slots, note)) == AGAIN:
+            pass
+        if ended is not True:
+            if not ended or not claim.is_asked():
+                os._exit(EXIT_DETACHED)  # taken for dead, or the pool's SIGKILL is on its way
             raise StopAsked
+        # A thread that it has left, or an interrupted wait, leaves that mark.
+        if self.words[at.H_WAITED] > now_ns or head.ties_chain or self.registry.marked(WAITS):
+            self._tell_ended(claim, now_ns)
+        return now_ns
+
+    def _tell_ended(self, claim: RingClaim, now_ns: int) -> None:
         if self.words[at.H_WAITED] > now_ns:
             self._waiters.wake(claim.slot)
-        if self.registry.marked(WAITS):  # a thread that it has left, or an interrupted wait
+        if claim.head.ties_chain:  # for what may follow it
+            self.upkeep.wake(1, at.code_of(claim.head.origin))
+        if self.registry.marked(WAITS):
             self._run(self._waiters.end_task)
-        return now_ns
 
     def retry(self, claim: RingClaim, *, error: TaskErrorText, due_ns: int) -> bool:
         """Make a claimed task READY again; see ``store.Store`` and `Retries.retry`."""
@@ -372,18 +392,7 @@ class Ring:
     def save_metadata(
         self, result_id: str, metadata: bytes, claim: RingClaim | None = None
     ) -> None:
-        """Replace the metadata of a task: a reader sees the old or the new, never a mixture.
-
-        Args:
-            result_id: The task's.
-            metadata: JSON, b"" for none.
-            claim: The task as this process claimed it, where it is its worker.
-
-        Raises:
-            TaskResultDoesNotExist: There is no such record any more, or it has expired.
-            PayloadTooLarge: There is no room for it. The old metadata stays.
-            StoreUnavailable: Its worker is taken for dead, or the ring cannot be used.
-        """
+        """Replace the metadata of a task; see `Saving.save`."""
         self._saving.save(result_id, metadata, claim)
 
     def counts(self) -> Counts:

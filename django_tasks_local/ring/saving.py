@@ -1,4 +1,4 @@
-"""Metadata of tasks, replaced by their workers and by others; see ``metadata`` for the writes."""
+"""Metadata that is saved while its task waits or runs, or afterwards."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,41 +15,55 @@ from .refusals import Refusals
 
 
 class Saving:
-    """How a process replaces metadata.
+    """How a process saves metadata.
 
     Args:
         parts: The ring.
         refusals: What there is no room for.
-        expiry: When finished results expire.
-        run: The way into the lock for a task that this process runs.
+        expiry: When finished records expire.
+        insist: The way into the lock for a task that this process runs.
     """
 
     def __init__(
-        self, parts: Parts, refusals: Refusals, expiry: Expiry, run: Callable[..., Any]
+        self, parts: Parts, refusals: Refusals, expiry: Expiry, insist: Callable[..., Any]
     ) -> None:
-        self._parts = parts
+        self._reader = parts.reader
+        self._registry = parts.registry
+        self._operations = parts.operations
+        self._run = parts.mutex.run
+        self._path = parts.segment.path
         self._refusals = refusals
         self._expiry = expiry
-        self._run = run
+        self._insist = insist
 
     def save(self, result_id: str, metadata: bytes, claim: RingClaim | None) -> None:
-        """Replace the metadata of a task; see `Ring.save_metadata`."""
-        parts, path = self._parts, self._parts.segment.path
-        run: Callable[..., Any] = parts.mutex.run
+        """Replace the metadata of a task: a reader sees the old or the new, never a mixture.
+
+        Args:
+            result_id: The task's.
+            metadata: JSON, b"" for none.
+            claim: The task as this process claimed it, where it is its worker.
+
+        Raises:
+            TaskResultDoesNotExist: There is no such record any more, or it has expired.
+            PayloadTooLarge: There is no room for it. The old metadata stays.
+            StoreUnavailable: Its worker is taken for dead, or the ring cannot be used.
+        """
+        run: Callable[..., Any] = self._run
         found: Found
         if claim is None:
-            found = parts.reader.find(result_id)
+            found = self._reader.find(result_id)
             self._expiry.refuse_expired(found)
         elif claim.ours():
-            parts.registry.hold(claim.pid)  # the task may have dropped our record locks
-            found, run = claim, self._run
+            self._registry.hold(claim.pid)  # the task may have dropped our record locks
+            found, run = claim, self._insist
         else:
-            raise lost_hold(path)
+            raise lost_hold(self._path)
         block = self._refusals.block(metadata, found.meta)
-        save = partial(parts.operations.save_metadata, found, block, as_owner=claim is not None)
+        save = partial(self._operations.save_metadata, found, block, as_owner=claim is not None)
         while (room := run(save)) is Room.MORE:
             pass
         if room is Room.NONE:
             raise self._refusals.of_metadata(block, found.meta)
         if room is None:
-            raise lost_hold(path) if claim else does_not_exist(result_id)
+            raise lost_hold(self._path) if claim else does_not_exist(result_id)

@@ -26,6 +26,7 @@ from django_tasks_local.ring.format.head import (
     seal_loss,
 )
 from django_tasks_local.ring.records.expiry import Expiry
+from django_tasks_local.ring.records.follow_ups import FollowUps
 from django_tasks_local.ring.records.killing import Run
 from django_tasks_local.ring.records.loss import (
     NOT_STARTED,
@@ -36,7 +37,7 @@ from django_tasks_local.ring.records.loss import (
     noted_loss,
 )
 from django_tasks_local.ring.records.reader import Found, Reader
-from django_tasks_local.ring.records.table import Table
+from django_tasks_local.ring.records.table import Room, Table
 from django_tasks_local.ring.shm.entries import Entry
 from django_tasks_local.ring.shm.errors import inconsistent
 from django_tasks_local.ring.shm.registry import Registry
@@ -96,6 +97,7 @@ class Stops:
         self._expiry = expiry
         self._run = run
         self._wake = wake
+        self._follow_ups = FollowUps(table)
 
     def cancel(self, result_id: str, *, running: bool) -> tuple[Cancelled, Found]:
         """Take a waiting task out, or ask a running one to stop.
@@ -148,6 +150,8 @@ class Stops:
         if words[table.commit + slot] != found.word:
             return Cancelled.AGAIN, b""
         if found.state == at.READY:
+            if self._follow_ups.make_room(slot, successful=False) is Room.MORE:
+                return Cancelled.AGAIN, b""
             return Cancelled.TAKEN_OUT, self._take_out(slot, found.head.generation)
         stop = table.offset(slot) // 8 + S_STOP
         if running and not noted_loss(words[stop]):
@@ -168,7 +172,7 @@ class Stops:
         table.bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
         # Its place in the queue is its own until the commit, and then no place among the results.
         words[table.sequence + slot] |= at.LEAVES_QUEUE
-        words[table.commit + slot] = at.head_word(at.LOST, generation)
+        self._follow_ups.end(slot, at.LOST, generation)
         try:
             table.order.remove(slot)
         except IndexError as error:

@@ -21,6 +21,7 @@ from .format import layout as at
 from .losses import Losses
 from .parts import Parts
 from .retries import Retries
+from .settling import AGAIN
 
 # Each step in a hold of its own; the pool has other things to see to.
 _STEPS_AT_ONCE: Final = 32
@@ -119,7 +120,7 @@ class Upkeep:
                 if self._retries.settle(run, slot, index, loss) is None:
                     return 0
                 running = self._table.is_run_by(slot, index)
-                if not run(operations.settle_record, slot, index, loss):
+                if not _in_steps(run, operations.settle_record, slot, index, loss):
                     return 0
                 if running:
                     self._tell_lost(slot)
@@ -127,13 +128,16 @@ class Upkeep:
         retried = self._retries.settle(run, current, index, loss)
         if retried is None:
             return 0
-        if lost := run(operations.settle_entry, index, loss, several) or 0:
+        if lost := _in_steps(run, operations.settle_entry, index, loss, several) or 0:
             self._tell_lost(lost)
         return lost or retried
 
     def _tell_lost(self, slot: int) -> None:
         self._parts.waiters.wake(slot)
         self.wake(1)  # a worker, to announce it
+        head = self._table.head(slot)
+        if head.ties_chain:  # for what may follow it
+            self.wake(1, at.code_of(head.origin))
         log_loss(self._parts.reader, self._table, slot)
 
     # --- rebuild and repair -------------------------------------------------------------------
@@ -268,3 +272,10 @@ class Upkeep:
             if self._table.state(slot) in at.UNFINISHED and self._words[word] == high:
                 kept.extend((high, low))
         return kept
+
+
+def _in_steps(run: Callable[..., int | None], operation: Callable[..., int], *args: int) -> int:
+    """Return what an operation comes to that may need several holds; 0 where ``run`` gave up."""
+    while (came_of_it := run(operation, *args)) == AGAIN:
+        pass
+    return came_of_it or 0

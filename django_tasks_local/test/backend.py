@@ -16,7 +16,7 @@ from django_tasks_local.backends.base import LocalBackend
 from django_tasks_local.execution import run_here
 from django_tasks_local.metadata import decode
 from django_tasks_local.result import LocalTaskResult
-from django_tasks_local.store import task_path
+from django_tasks_local.store import Arguments, task_path
 
 from .store import InlineStore, drop_stores, store_of
 
@@ -43,10 +43,10 @@ class InlineBackend(LocalBackend):
         return result
 
     def enqueue_many(
-        self, task: Any, calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
+        self, task: Any, calls: Sequence[Arguments], **prepared: Any
     ) -> list[LocalTaskResult]:
         """Store them all, run those that are due one after the other, and return."""
-        results = super().enqueue_many(task, calls)
+        results = super().enqueue_many(task, calls, **prepared)
         for result in results:
             self._run_now(result)
         return results
@@ -81,8 +81,9 @@ class InlineBackend(LocalBackend):
         """
         if timeout_s <= 0:
             return
-        if self.run_once(result):
-            return  # it has ended, or waits for its next attempt
+        if self.run_once(result):  # it has ended, or waits for its next attempt
+            self._run_followers(result.id)
+            return
         try:
             now = self._store().get(result.id)
         except TaskResultDoesNotExist:
@@ -98,10 +99,24 @@ class InlineBackend(LocalBackend):
         """Do what `wait_for_change` does, in a thread."""
         await sync_to_async(self.wait_for_change, thread_sensitive=True)(result, timeout_s)
 
+    def cancel(self, result_id: object, *, running: bool = True) -> bool:
+        """Do what the base does, and run what follows a task that was taken out."""
+        cancelled = super().cancel(result_id, running=running)
+        self._run_followers(str(result_id))
+        return cancelled
+
     def _run_now(self, result: LocalTaskResult) -> None:
         # More than once where it failed, and is to be tried again at once.
         while runs_at_once[-1] and self.run_once(result, time.time_ns()):
             pass
+        self._run_followers(result.id)
+
+    def _run_followers(self, result_id: str) -> None:
+        store = self._store()
+        while runs_at_once[-1] and (result_id := store.following(result_id)):
+            follower = self.get_result(result_id)
+            while self.run_once(follower, time.time_ns()):
+                pass
 
     def close(self) -> None:
         """Forget all tasks and results of this alias."""

@@ -22,6 +22,7 @@ from django_tasks_local.ring.records.loss import EXIT_DETACHED, is_cancelled, no
 from django_tasks_local.store import KeyTaken, StopAsked, time_limit_word
 from tests.crash.cancelling import Canceller
 from tests.crash.firing import Firer
+from tests.crash.follower import Follower
 from tests.crash.ledger import CANCELLED, ENDED, TOLD, Ledger
 from tests.crash.monitor import Monitor, remove_monitor
 from tests.crash.retrier import Retrier, be_impatient, lost_attempts
@@ -58,7 +59,7 @@ def metadata_of(task: int, rng: random.Random) -> bytes:
     return b'{"task":%d,"x":"%s"}' % (task, b"x" * rng.choice((0, 0, 20, 600, 3000)))
 
 
-class Actor(Canceller, Retrier, Firer):
+class Actor(Canceller, Retrier, Firer, Follower):
     """Random operations of one thread."""
 
     def __init__(self, ring: Ring, ledger: Ledger, place: int, rng: random.Random) -> None:
@@ -90,17 +91,20 @@ class Actor(Canceller, Retrier, Firer):
         """Enqueues a task of its own kind."""
         with self._numbers:
             task = self.ledger.new_task(self.place)
+            follower = self.ledger.new_task(self.place) if self.rng.random() < 0.2 else -1
         if task < 0:
             return
         due_ns = time.time_ns() + self.rng.randrange(40_000_000) if self.rng.random() < 0.2 else 0
         arguments = self.ring.encode(((*value_of(task),), {}))
+        later = self.ring.encode(((*value_of(follower),), {})) if follower >= 0 else b""
+        ties = self.ties_to(task, follower, META, later)
         with suppress(QueueFull, PayloadTooLarge, KeyTaken):
             metadata = metadata_of(task, self.rng) if self.rng.random() < 0.2 else b""
             priority = self.rng.choice((-100, 0, 0, 0, 7, 100))
             key = self.rng.choice(KEYS) if self.rng.random() < 0.2 else b""
             result_id, _ = self.ring.enqueue(
                 META, arguments, priority=priority, due_ns=due_ns, metadata=metadata, key=key,
-                time_limit=time_limit_word(None, 0, lost_attempts(task)),
+                time_limit=time_limit_word(None, 0, lost_attempts(task)), ties=ties,
             )  # fmt: skip
             number = int(result_id.replace("-", ""), 16)
             self.ledger.accepted(task, number >> 64, number & 0xFFFFFFFFFFFFFFFF)
@@ -208,6 +212,7 @@ class Actor(Canceller, Retrier, Firer):
         self.ledger.add(self.place, "claimed")
         (task, data), _ = claim.arguments()
         self.started(task, claim)
+        self.follows(task, claim)
         self.note_time(task)
         if (task, data) != value_of(task) or claim.meta != META:
             self.ledger.violation(f"task {task} got wrong arguments")

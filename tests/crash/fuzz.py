@@ -29,6 +29,7 @@ if __name__ == "__main__":
 from django_tasks_local.ring import Ring, Role, ring_name, unlink_objects  # noqa: E402
 from django_tasks_local.ring.shm.places import inode_of, segment_path  # noqa: E402
 from tests.crash.actor import LIMITS, Actor, live, was_noted  # noqa: E402
+from tests.crash.follower import judge_follow_ups  # noqa: E402
 from tests.crash.ledger import (  # noqa: E402
     BUCKETS,
     CANCELLED,
@@ -192,6 +193,7 @@ class Verdict:
                 self.ledger.violation(f"task {task} is {status}: {problem}")
         self._count([task for task in tasks if statuses[task]], tasks)
         self._drain()
+        judge_follow_ups(self.ledger, self.ledger.lost())
         for task, status in statuses.items():
             if status == "READY" and self.actor.compare(task) in ("READY", "RUNNING"):
                 self.ledger.violation(f"task {task} was READY, and was not run at last")

@@ -14,9 +14,9 @@ from django_tasks_local.ring.shm.lock import ByteLock
 from tests.support import wait_for
 
 # A task: its id in two words, then what has happened to it.
-TASK_WORDS: Final = 10
-ID_HIGH, ID_LOW, ACCEPTED, STARTED, ENDED, CANCELLED, STARTS, RETRIED, MEANT, TOLD = range(
-    TASK_WORDS
+TASK_WORDS: Final = 11
+ID_HIGH, ID_LOW, ACCEPTED, STARTED, ENDED, CANCELLED, STARTS, RETRIED, MEANT, TOLD, FOLLOWED = (
+    range(TASK_WORDS)
 )
 # Times of each of the two periodic tasks; what a task that came to nothing is meant for.
 TIMES: Final = 100_000
@@ -186,6 +186,15 @@ class Ledger:
     def noted(self, task: int, which: int) -> bool:
         """Whether that was noted."""
         return bool(self.words[self._tasks_at + task * TASK_WORDS + which])
+
+    def follow(self, task: int, follower: int) -> None:
+        """Another task is to follow a task that is about to be enqueued."""
+        self.words[self._tasks_at + task * TASK_WORDS + FOLLOWED] = follower + 1
+
+    def follower_of(self, task: int) -> int | None:
+        """What is to follow a task; None for nothing."""
+        word = int(self.words[self._tasks_at + task * TASK_WORDS + FOLLOWED])
+        return word - 1 if word else None
 
     def mean(self, task: int, periodic: int, time: int) -> None:
         """A task is about to be enqueued for a time of a periodic task, 0 or 1."""

@@ -82,7 +82,8 @@ def test_the_formula_of_shm_size_is_that_of_the_code() -> None:
 def test_every_check_id_is_documented() -> None:
     """The ids of the checks are those of the page, and none is used twice."""
     modules = (
-        "options.py", "policy_checks.py", "schedules.py", "periodic.py", "contrib/admin/apps.py",
+        "options.py", "policy_checks.py", "schedules.py", "periodic.py", "following.py",
+        "contrib/admin/apps.py",
     )  # fmt: skip
     source = "\n".join(read(ROOT / "django_tasks_local" / module) for module in modules)
     source = source.replace("from __future__ import annotations", "")

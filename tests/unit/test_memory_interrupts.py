@@ -11,6 +11,7 @@ from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.memory import MemoryStore
+from django_tasks_local.ties import FollowUp, Ties
 from tests.interrupter import Interrupt, Interrupter
 
 WHERE = os.path.join("django_tasks_local", "")
@@ -21,6 +22,13 @@ READY, RUNNING = TaskResultStatus.READY, TaskResultStatus.RUNNING
 def put(store: MemoryStore, due_ns: int = 0, priority: int = 0) -> str:
     """Enqueues; the id."""
     return store.enqueue(b"m:f", ((1,), {}), priority=priority, due_ns=due_ns)[0]
+
+
+def put_tied(store: MemoryStore) -> str:
+    """Enqueues what is next, and is followed by another one; the id."""
+    plan = (FollowUp(b"m:after", None, 9, 0),)
+    ties = Ties("g", "", 0, 0, plan)
+    return store.enqueue(b"m:f", ((1,), {}), priority=99, due_ns=0, ties=ties)[0]
 
 
 def run_next(store: MemoryStore) -> str | None:
@@ -69,6 +77,7 @@ def sound(store: MemoryStore) -> None:
     assert store.waiting == len(waiting)
     for item in items:
         assert item.heap is not None
+        assert item.follow_up is None
         assert item.entry[2] is item
         assert not item.finished_at_ns
     ended = {key for key, record in records.items() if record.status not in (READY, RUNNING)}
@@ -76,6 +85,11 @@ def sound(store: MemoryStore) -> None:
     assert store._finished.kept_bytes == sum(records[key].weight for key in ended)
     expiring = [key for each in store._lifetimes._records.values() for key in each]
     assert sorted(expiring) == sorted(ended)
+    for record in records.values():
+        assert record.follow_up is None
+        followers = [each for each in records.values() if each.ties.after == record.result_id]
+        follows = record.result_id in ended and record.ties.next(successful=True) is not None
+        assert len(followers) == follows
     assert store.running == sum(record.status is RUNNING for record in records.values())
 
 
@@ -91,6 +105,8 @@ OPERATIONS: dict[str, Callable[[Filled], Any]] = {
     "listed": lambda it: list(it.store.listed(frozenset(TaskResultStatus), None)),
     "drain": lambda it: it.store.wait_until_done(0),
     "run": lambda it: run_next(it.store),
+    "run_followed": lambda it: [put_tied(it.store), run_next(it.store)],
+    "cancel_followed": lambda it: it.store.cancel(put_tied(it.store), running=True),
 }
 
 

@@ -247,7 +247,7 @@ def test_directory() -> None:
 def test_sync_needs_a_disk() -> None:
     """Nothing in memory survives a reboot, however long one waits for it."""
     (error,) = errors(SYNC=True)
-    assert error.startswith("django_tasks_local.E017")
+    assert error.startswith("django_tasks_local.E018")
     assert "DIRECTORY" in error
     assert options(SYNC=True, DIRECTORY="/srv/rings").sync
     assert errors(SYNC=1, DIRECTORY="/srv/rings")[0].startswith("django_tasks_local.E003")

@@ -34,6 +34,7 @@ def add_arguments(parser: CommandParser) -> None:
     )  # fmt: skip
     parser.add_argument("--queue", metavar="NAME", help="only tasks of this queue")
     parser.add_argument("--task", metavar="PATH", help="only the task with this import path")
+    parser.add_argument("--group", metavar="NAME", help="only tasks of this group")
     parser.add_argument(
         "--limit", type=_number, default=_LIMIT, metavar="N", help="how many; 0: all"
     )
@@ -42,7 +43,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 def run(
     command: BaseCommand, backends: list[ProcessPoolBackend], *, status: list[str] | None,
-    queue: str | None, task: str | None, limit: int, json: bool, **_: Any,
+    queue: str | None, task: str | None, group: str | None, limit: int, json: bool, **_: Any,
 ) -> None:  # fmt: skip
     """Print the tasks that are asked for; which aliases cannot be shown goes to standard error.
 
@@ -51,7 +52,7 @@ def run(
         ImproperlyConfigured: The options of an alias are wrong.
     """
     looks = looks_into(backends)
-    found, more = newest(looks, status=status, queue=queue, task=task, limit=limit)
+    found, more = newest(looks, status=status, queue=queue, task=task, group=group, limit=limit)
     for line in objects(found) if json else lines(found, more=more, several=len(backends) > 1):
         write(command.stdout, line)
     for backend in backends:

@@ -107,6 +107,7 @@ def _fields(row: Row) -> Iterator[tuple[str, str]]:
     yield "status", f"{result.status}{_how(row)}"
     yield "queue", harmless(task.queue_name) or "unknown"
     yield "priority", str(task.priority)
+    yield from _ties(result)
     if task.run_after:
         yield "not before", clock(unix_ns(task.run_after))
     yield "enqueued", clock(snapshot.enqueued_at_ns)
@@ -129,6 +130,13 @@ def _fields(row: Row) -> Iterator[tuple[str, str]]:
         yield "progress", f"{progress.done:,}{total}  {harmless(progress.message)}".rstrip()
     for key, value in result.raw_metadata.items():
         yield "metadata", f"{harmless(key)} = {shown(value)}"
+
+
+def _ties(result: LocalTaskResult) -> Iterator[tuple[str, str]]:
+    if result.group:
+        yield "group", harmless(result.group)
+    if result.after:
+        yield "follows", harmless(result.after)
 
 
 def _how(row: Row) -> str:

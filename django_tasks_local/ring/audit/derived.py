@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from django_tasks_local.exceptions import StoreUnavailable, counted
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.records.follow_ups import MOST_HANDOVER
 
 if TYPE_CHECKING:
     from .records import Audit
@@ -47,7 +48,21 @@ def derived_problems(audit: Audit) -> list[str]:
         for index in audit.table.schedule.firing()
     ]
     problems += _keys_problems(audit)
+    problems += _handover_problems(audit)
     return problems
+
+
+def _handover_problems(audit: Audit) -> list[str]:
+    tied = [
+        slot
+        for state in at.UNFINISHED
+        for slot in audit.states[state]
+        if audit.words[audit.table.ties.word(slot)]
+    ]
+    handover, needed = audit.words[at.H_HANDOVER], audit.follow_ups.largest_handover(tied)
+    if needed <= handover <= MOST_HANDOVER:
+        return []
+    return [f"HANDOVER is {handover}, and follow-ups need {needed} to {MOST_HANDOVER} slots"]
 
 
 def _sequence_problems(audit: Audit) -> list[str]:

@@ -13,6 +13,7 @@ from django_tasks_local.exceptions import counted
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.head import Head, inline_bytes, names_task, problem
 from django_tasks_local.ring.format.ids import slot_of_id
+from django_tasks_local.ring.records.follow_ups import FollowUps
 from django_tasks_local.ring.records.loss import noted_loss
 from django_tasks_local.ring.records.payload import is_whole
 from django_tasks_local.ring.records.retrying import past_of
@@ -52,6 +53,7 @@ class Audit:
     def __init__(self, table: Table, registry: Registry) -> None:
         self.table = table
         self.registry = registry
+        self.follow_ups = FollowUps(table)
         self.words = table.words
         self.inline = inline_bytes(table.geometry.slot_size)
         self.reserved = table.slots.reserved()
@@ -141,6 +143,8 @@ class Audit:
             return "its metadata does not match its CRC"
         if head.history_chain and past_of(self.table, slot) is None:
             return "its history does not match its CRC"
+        if head.ties_chain and self.follow_ups.ties_of(slot) is None:
+            return "its ties do not match their CRC"
         # A chained slot names one head, so no other record can have it.
         if len(set(taken)) != len(taken):
             return "its chains have a slot in common"
@@ -168,6 +172,8 @@ class Audit:
             chains.append(Chain("metadata", chain, self.table.metadata.block_bytes(chain), None))
         if chain := head.history_chain:
             chains.append(Chain("history", chain, self.table.history.block_bytes(chain), None))
+        if chain := head.ties_chain:
+            chains.append(Chain("ties", chain, self.table.ties.block_bytes(chain), None))
         return chains
 
     def _extent_problem(self, slot: int, chain: Chain, taken: list[int]) -> str:

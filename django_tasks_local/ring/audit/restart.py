@@ -26,6 +26,7 @@ from django_tasks_local.ring.format.head import (
     S_METADATA_CHAIN,
     S_OUTCOME_BYTES,
     S_OUTCOME_CHAIN,
+    S_TIES_CHAIN,
     inline_bytes,
     make_head,
     problem,
@@ -149,6 +150,10 @@ class _Restart:
         if words[head + S_HISTORY_CHAIN] and retrying.past_of(table, slot) is None:
             words[head + S_HISTORY_CHAIN] = 0
             self._note(slot, "its earlier attempts")
+        chain = words[head + S_TIES_CHAIN]
+        if chain and table.ties.read(chain, owner_word) is None:
+            words[head + S_TIES_CHAIN] = 0
+            self._note(slot, "its group, and what follows it")
         if table.state(slot) == at.RUNNING:  # an outcome that its worker was still copying
             words[head + S_OUTCOME_CHAIN] = 0
 
@@ -165,10 +170,11 @@ class _Restart:
         started = head.outcome_chain or noted_loss(head.stop)
         if word >> at.STATE_SHIFT != at.READY or started:
             self._lose(slot)
-        elif head.metadata_chain or head.history_chain:
+        elif head.metadata_chain or head.history_chain or head.ties_chain:
             fields = table.offset(slot) // 8
-            words[fields + S_METADATA_CHAIN] = words[fields + S_HISTORY_CHAIN] = 0
-            self._note(slot, "its metadata and earlier attempts")
+            for which in (S_METADATA_CHAIN, S_HISTORY_CHAIN, S_TIES_CHAIN):
+                words[fields + which] = 0
+            self._note(slot, "its metadata, earlier attempts and group, and what follows it")
 
     def _lose(self, slot: int) -> None:
         """Make a record LOST that had been started, and of which no more is known for certain."""
@@ -181,7 +187,10 @@ class _Restart:
         words[offset // 8 + S_OUTCOME_CHAIN] = 0
         sealed = seal_loss(now_ns, noted_loss(head.stop) or self.lost, table.head(slot))
         table.bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
-        words[table.commit + slot] = at.head_word(at.LOST, head.generation)
+        # What follows the end of a task that ran is made READY by the rebuild.
+        ran = table.state(slot) == at.RUNNING and head.ties_chain
+        word = at.head_word(at.LOST, head.generation, at.DUE if ran else 0)
+        words[table.commit + slot] = word
         self._note(slot, "its outcome")
 
     def _drop(self, slot: int, why: str) -> None:

@@ -1,10 +1,10 @@
-"""A record's metadata, and its history: each one block in a chain of its own, which checks itself.
+"""A record's metadata, history and ties: each one block in a chain of its own, which checks itself.
 
 ```text
    0  LENGTH          of the data
    8  CRC             lower half: CRC-32 of the commit word of its slots, LENGTH and the upper half,
                       begun with what kind of block it is; upper half: CRC-32 of the data
-  16  the data        metadata: JSON, an object, ASCII; history: see ``format.history``
+  16  the data        metadata: JSON, an object, ASCII; the others: ``format.history``, ``.ties``
 ```
 
 The commit word in the CRC says whose block it is: one that was recycled for another record does not
@@ -22,7 +22,7 @@ _COVERED: Final = Struct("=3Q")
 _DATA_CRC_SHIFT: Final = 32
 BLOCK_HEAD_BYTES: Final = _HEAD.size
 # What a block is: the same data as something else is no block.
-METADATA, HISTORY = range(2)
+METADATA, HISTORY, TIES = range(3)
 # All of a block is taken, written and named in one hold of the lock: 1 to 2 µs for each slot, and
 # 0.1 ms for 1 MiB.
 _MOST_SLOTS: Final = 64

@@ -6,10 +6,10 @@ writes it: the structs, the word numbers and the offsets follow.
 
 A record grows in three stages, each closed by a CRC that goes on from the one before: the request
 (`seal_request`), the claim (`seal_claim`) and the end (`seal_outcome` or `seal_loss`).
-Three words stand behind them all, since they are written between the stages. One says why the task
-is to stop, and carries its own check. Two name blocks that check themselves (see
-``format.blocks``): the metadata, which changes at any stage, and the history of earlier attempts. A
-record that is retried goes back to its first stage, and keeps these two.
+Four words stand behind them all, since they are written between the stages. One says why the task
+is to stop, and carries its own check. Three name blocks that check themselves (see
+``format.blocks``): the metadata, which changes at any stage, the history of earlier attempts, and
+the ties to other tasks. A record that is retried goes back to its first stage, and keeps these.
 """
 
 from struct import Struct
@@ -45,6 +45,7 @@ class Head(NamedTuple):
     stop: int  # why the task is to stop, with a check of its own (see ``loss.note_word``)
     metadata_chain: int  # covered by no CRC of the record
     history_chain: int  # of its earlier attempts; likewise
+    ties_chain: int  # likewise
 
     @property
     def request_bytes(self) -> int:
@@ -96,6 +97,9 @@ S_OUTCOME_CRC: Final = _word("outcome_crc")
 S_STOP: Final = _word("stop")
 S_METADATA_CHAIN: Final = _word("metadata_chain")
 S_HISTORY_CHAIN: Final = _word("history_chain")
+S_TIES_CHAIN: Final = _word("ties_chain")
+# Those that name blocks.
+BLOCK_WORDS: Final = S_METADATA_CHAIN, S_HISTORY_CHAIN, S_TIES_CHAIN
 # While a record is WRITING: the batch that it belongs to, as a chained slot would name its head.
 BATCH_WORD: Final = S_FINISHED_AT
 
@@ -210,17 +214,17 @@ def seal_in_batch(
     return fields + _WORD.pack(crc32(meta, crc32(fields)) | arguments.crc << 32) + rest
 
 
-def words_in_batch(name: int, due_ns: int, metadata_chain: int = 0) -> bytes:
+def words_in_batch(name: int, due_ns: int, metadata_chain: int = 0, ties_chain: int = 0) -> bytes:
     """Return the words behind the request of a record of a batch, which is WRITING.
 
     Args:
         name: The batch's, as a chained slot would name its head.
         due_ns: When the record is due, Unix ns; 0 for at once.
-        metadata_chain: The record's.
+        metadata_chain: The record's, and likewise `ties_chain`.
     """
     words = [0] * len(Head._fields)
     words[BATCH_WORD], words[S_METADATA_CHAIN] = name, metadata_chain
-    words[S_OUTCOME_BYTES] = due_ns
+    words[S_OUTCOME_BYTES], words[S_TIES_CHAIN] = due_ns, ties_chain
     return HEAD.pack(*words)[CLAIM_AT:]
 
 

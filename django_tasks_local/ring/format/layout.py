@@ -69,6 +69,7 @@ H_QUEUED: Final = 40  # not 0: a process may be waiting for the mutex
 H_BOOT: Final = 41  # in a directory: half of the host's boot id when the records were judged
 H_EARLIER: Final = 42  # attachments up to this serial are of earlier boots
 H_MADE_AT: Final = 43  # Unix ns
+H_HANDOVER: Final = 53  # slots that are kept for follow-ups: what the largest of them needs
 H_CODES: Final = 64  # the table of codes
 
 # Eight: releases whose processes, or unfinished tasks, are there at the same time.
@@ -162,6 +163,9 @@ LEAVES_QUEUE: Final = 1 << 63
 FREE, WRITING, READY, RUNNING, SUCCESSFUL, FAILED, LOST, CHAIN = range(8)
 UNFINISHED: Final = frozenset({WRITING, READY, RUNNING})
 FINISHED: Final = frozenset({SUCCESSFUL, FAILED, LOST})
+# In place of an owner, in the word of a record that has ended: what follows it is still to be made
+# READY. Only inside the mutex.
+DUE: Final = 1
 # A CHAIN word names its head slot and the low bits of the head's generation.
 CHAIN_SLOT_SHIFT: Final = 32
 CHAIN_GENERATION_MASK: Final = (1 << CHAIN_SLOT_SHIFT) - 1

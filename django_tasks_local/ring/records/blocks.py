@@ -1,4 +1,4 @@
-"""Metadata and histories of records in their slots: blocks taken, read, measured and given up."""
+"""Metadata, histories and ties of records: blocks taken, read, measured and given up."""
 
 from collections.abc import Iterator
 
@@ -51,7 +51,11 @@ class Blocks:
         Returns:
             Its first extent.
         """
-        words, count = self._words, block.slots(self._size)
+        return self.put_parts([block.sealed(owner_word)], block.slots(self._size), owner_word)
+
+    def put_parts(self, parts: list[bytes], count: int, owner_word: int) -> int:
+        """Do as `put`, for whatever takes so many slots."""
+        words = self._words
         chain = last = 0
         for start, length in _runs(self._slots.take_one() for _ in range(count)):
             words[self._commit + start : self._commit + start + length] = memoryview(
@@ -64,7 +68,7 @@ class Blocks:
             else:
                 chain = extent
             last = start
-        self._slots.write(chain, owner_word, [block.sealed(owner_word)])
+        self._slots.write(chain, owner_word, parts)
         return chain
 
     def read(self, chain: int, owner_word: int) -> bytes | None:

@@ -5,7 +5,6 @@ record is then copied and checked as for any other reader. One that has changed 
 stays where it was, or is left out if its new state was not asked for.
 """
 
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from itertools import chain, compress
@@ -26,13 +25,12 @@ from django_tasks_local.ring.format.head import (
     S_STARTED_AT,
     inline_bytes,
 )
+from django_tasks_local.ties import group_digest
 
+from .groups import TOP_BYTE, TOP_SHIFT, Groups
 from .reader import Found, Reader
 from .table import Table
 
-# The byte of a commit word that has its state, and by how much to shift it.
-_TOP_BYTE: Final = 7 if sys.byteorder == "little" else 0
-_SHIFT: Final = at.STATE_SHIFT - 56
 # Above so many records a whole column is read at once.
 _MANY: Final = 500
 
@@ -47,10 +45,12 @@ class Listing:
         self._inline = inline_bytes(geometry.slot_size)
         self._slots_at, self._step = geometry.slots_at // 8, geometry.slot_size // 8
         self._reserved = table.slots.reserved()
+        self._groups = Groups(table, reader)
 
     def records(
-        self, states: Collection[int], accepts: Callable[[bytes], bool] | None = None
-    ) -> Iterator[Found]:
+        self, states: Collection[int], accepts: Callable[[bytes], bool] | None = None,
+        group: str = "",
+    ) -> Iterator[Found]:  # fmt: skip
         """Yield what is RUNNING, READY and finished, in this order.
 
         RUNNING: the latest start comes first. READY: in the order in which they will run; what is
@@ -60,30 +60,34 @@ class Listing:
         Args:
             states: Which of them.
             accepts: Says by the bytes that name a task whether its record is wanted; None: all are.
+            group: Only those of this group; "": all.
         """
         tops = self._tops()
-        for group, order in (
+        for several, order in (
             (frozenset({at.RUNNING}), self._latest_start_first),
             (frozenset({at.READY}), self._next_first),
             (at.FINISHED, self._latest_end_first),
         ):
-            wanted = group.intersection(states)
-            marks = tops.translate(bytes(top >> _SHIFT in wanted for top in range(256)))
+            wanted = several.intersection(states)
+            marks = tops.translate(bytes(top >> TOP_SHIFT in wanted for top in range(256)))
             slots = list(compress(range(self._reserved), marks)) if 1 in marks else []
+            if group:
+                digest = group_digest(group)
+                slots = [slot for slot in slots if self._groups.may_have(slot, digest)]
             for slot in order(slots):
                 found = self._found(slot, states, accepts)
-                if found is not None:
+                if found is not None and group in ("", found.ties.group):
                     yield found
 
     def count(self, states: Collection[int]) -> int:
         """Return how many records are in one of these states, expired ones included."""
-        others = bytes(top for top in range(256) if top >> _SHIFT not in states)
+        others = bytes(top for top in range(256) if top >> TOP_SHIFT not in states)
         return len(self._tops().translate(None, others))
 
     def _tops(self) -> bytes:
         # The state alone: this reads one byte of each word, and nothing here is a loop of Python's.
         commit = self._table.commit * 8
-        return bytes(self._table.bytes[commit + _TOP_BYTE : commit + self._reserved * 8 : 8])
+        return bytes(self._table.bytes[commit + TOP_BYTE : commit + self._reserved * 8 : 8])
 
     def _latest_start_first(self, slots: list[int]) -> Iterator[int]:
         return self._latest_first(slots, S_STARTED_AT)

@@ -1,6 +1,5 @@
 """Reading records without the lock."""
 
-import math
 import pickle
 from functools import partial
 from typing import Any, NoReturn
@@ -13,7 +12,6 @@ from django_tasks_local.exceptions import ArgumentsDropped, StoreUnavailable, Wo
 from django_tasks_local.progress import Progress
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.head import (
-    PROGRESS,
     PROGRESS_BYTES,
     Head,
     inline_arguments,
@@ -26,11 +24,14 @@ from django_tasks_local.ring.format.head import (
 )
 from django_tasks_local.ring.format.history import decode_past
 from django_tasks_local.ring.format.ids import format_id, parse_id, slot_of_id
+from django_tasks_local.ring.format.ties import decode_ties
 from django_tasks_local.store import limit_s, task_path
+from django_tasks_local.ties import NO_TIES, Ties
 
 from .attempts import current_worker, named
 from .loss import is_cancelled, loss_error, lost_error, noted_loss
 from .payload import NO_ARGUMENTS, NONE, decode
+from .progress import read_progress
 from .table import Table
 
 # What Django calls the states.
@@ -61,6 +62,7 @@ class Found:
         "_metadata",
         "_past",
         "_reader",
+        "_ties",
         "head",
         "progress",
         "raw",
@@ -68,6 +70,8 @@ class Found:
         "slot",
         "word",
     )
+
+    _ties: Ties
 
     def __init__(
         self,
@@ -142,6 +146,13 @@ class Found:
         except AttributeError:  # a claim that is asked for the first time
             self._past: Past[str] = self._reader.past(self)
             return self._past
+
+    @property
+    def ties(self) -> Ties:
+        """Its ties to other tasks."""
+        if not self.head.ties_chain:
+            return NO_TIES
+        return getattr(self, "_ties", None) or self._reader.ties(self)
 
     @property
     def worker_pid(self) -> int:
@@ -236,9 +247,8 @@ class Reader:
                 reported = words[(offset + size - PROGRESS_BYTES) // 8] >> 16 == head.generation
                 progress = self._progress(offset, head.generation) if reported else None
                 found = Found(self, result_id, slot, word, head, raw, progress)
-                if (head.arguments_chain or head.metadata_chain or head.history_chain) and (
-                    wrong := self._read_chained(found)
-                ):
+                blocks = head.metadata_chain or head.history_chain or head.ties_chain
+                if (blocks or head.arguments_chain) and (wrong := self._read_chained(found)):
                     continue
                 return found
         raise damaged(self._table, slot, wrong)
@@ -299,6 +309,14 @@ class Reader:
             self._refuse(found)
         return metadata
 
+    def ties(self, found: Found) -> Ties:
+        """Return the ties of a record; it raises as `metadata` does."""
+        data = self._table.ties.read(found.head.ties_chain, self._owner_word(found))
+        ties = decode_ties(data) if data else None
+        if ties is None:
+            self._refuse(found)
+        return ties
+
     def past(self, found: Found) -> Past[str]:
         """Return the earlier attempts of a record that is ours, or was found just now.
 
@@ -321,7 +339,7 @@ class Reader:
         """Read what a poll for the status shows of a record, as far as it lies in chains.
 
         Returns:
-            What is wrong with a record that may have changed meanwhile; "" for nothing.
+            What is wrong with it, "" for nothing; it may have changed meanwhile.
         """
         if found.head.history_chain:
             past = self.past_in_numbers(found)
@@ -331,6 +349,7 @@ class Reader:
         if found.head.arguments_chain:
             self.meta(found)  # the CRC of the head's request covers its meta, too
         _ = found.metadata
+        found._ties = found.ties
         return ""
 
     def _unpickled(self, found: Found, chain: int, offset: int, size: int, table_crc: int) -> Any:
@@ -356,24 +375,12 @@ class Reader:
             path, size = task_path(self.meta(found)), found.head.arguments_bytes
             raise ArgumentsDropped(path, found.result_id, size)
 
-    def _owner_word(self, found: Found) -> int:
-        return at.chain_word(found.slot, found.word & at.GENERATION_MASK)
-
     def _progress(self, offset: int, generation: int) -> Progress | None:
         place = offset + self._size - PROGRESS_BYTES
-        for _ in range(100):
-            sequence = self._words[place // 8]
-            raw = bytes(self._bytes[place + 8 : place + PROGRESS_BYTES])
-            if sequence >> 16 != generation:
-                return None
-            if not sequence & 1 and self._words[place // 8] == sequence:
-                done, total, text = PROGRESS.unpack(raw)
-                return Progress(
-                    _plain(done),
-                    None if math.isnan(total) else _plain(total),
-                    text.rstrip(b"\0").decode(errors="replace"),
-                )
-        return None  # its writer died in the middle, or never stops
+        return read_progress(self._words, self._bytes, place, generation)
+
+    def _owner_word(self, found: Found) -> int:
+        return at.chain_word(found.slot, found.word & at.GENERATION_MASK)
 
 
 def does_not_exist(result_id: object) -> TaskResultDoesNotExist:
@@ -391,7 +398,3 @@ def damaged(table: Table, slot: int, problem: str) -> StoreUnavailable:
         path=table.segment.path,
         fix="`manage.py local_tasks check --fix` drops it and keeps what is whole",
     )
-
-
-def _plain(number: float) -> float:
-    return int(number) if number.is_integer() else number

@@ -10,11 +10,10 @@ from typing import Final
 
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.head import (
+    BLOCK_WORDS,
     S_ARGUMENTS_BYTES,
     S_ARGUMENTS_CHAIN,
-    S_HISTORY_CHAIN,
     S_META_BYTES,
-    S_METADATA_CHAIN,
     S_OUTCOME_CHAIN,
 )
 from django_tasks_local.ring.shm.errors import NO_ROOM, inconsistent, lost_hold
@@ -209,8 +208,7 @@ class Slots:
         if not word or at.chain_word(head, word & at.GENERATION_MASK) != chain_word:
             return False
         fields = (self._slots_at + head * self.size) // 8
-        blocks = words[fields + S_METADATA_CHAIN], words[fields + S_HISTORY_CHAIN]
-        chains = [self.request_chain(head), *blocks]
+        chains = [self.request_chain(head), *(words[fields + each] for each in BLOCK_WORDS)]
         if state in (at.RUNNING, at.SUCCESSFUL, at.FAILED):
             chains.append(words[fields + S_OUTCOME_CHAIN])
         return any(

@@ -7,13 +7,14 @@ from enum import Enum
 from typing import Final
 
 from django_tasks_local.ring.format import layout as at
-from django_tasks_local.ring.format.blocks import HISTORY, METADATA
+from django_tasks_local.ring.format.blocks import HISTORY, METADATA, TIES
 from django_tasks_local.ring.format.head import (
     HEAD_BYTES,
     S_ARGUMENTS_CHAIN,
     S_HISTORY_CHAIN,
     S_METADATA_CHAIN,
     S_OUTCOME_CHAIN,
+    S_TIES_CHAIN,
     Head,
     make_head,
 )
@@ -57,6 +58,7 @@ class Table:
         self.slots = Slots(segment)
         self.metadata = Blocks(segment, self.slots, S_METADATA_CHAIN, METADATA)
         self.history = Blocks(segment, self.slots, S_HISTORY_CHAIN, HISTORY)
+        self.ties = Blocks(segment, self.slots, S_TIES_CHAIN, TIES)
         self.order = Order(segment)
         self.recency = Recency(segment)
         self.keys = Keys(segment)
@@ -110,6 +112,8 @@ class Table:
             chains.append(self.metadata.chain(slot, self.owner_word(slot)))
         if self.words[word + S_HISTORY_CHAIN]:
             chains.append(self.history.chain(slot, self.owner_word(slot)))
+        if self.words[word + S_TIES_CHAIN]:
+            chains.append(self.ties.chain(slot, self.owner_word(slot)))
         return [chain for chain in chains if chain]
 
     def owner_word(self, slot: int) -> int:
@@ -146,6 +150,7 @@ class Table:
             or self.words[word + S_OUTCOME_CHAIN]
             or self.words[word + S_METADATA_CHAIN]
             or self.words[word + S_HISTORY_CHAIN]
+            or self.words[word + S_TIES_CHAIN]
         ):
             self.words[self.commit + slot] = 0
             self.slots.give_back(slot)
@@ -177,12 +182,22 @@ class Table:
         words[at.H_FINISHED] -= 1
         # The slots of a block are counted by its first word, which may be damaged.
         word = self.offset(slot) // 8
-        if count > 1 or words[word + S_METADATA_CHAIN] or words[word + S_HISTORY_CHAIN]:
+        if (
+            count > 1
+            or words[word + S_METADATA_CHAIN]
+            or words[word + S_HISTORY_CHAIN]
+            or words[word + S_TIES_CHAIN]
+        ):
             self.free(slot)
         else:  # as most are: it has no chains
             words[self.commit + slot] = 0
             self.slots.give_back(slot)
         return count
+
+    def kept(self) -> int:
+        """Return how many slots are kept for the ends of tasks, and for what follows them."""
+        kept: int = self.words[at.H_MAX_WORKERS] + self.words[at.H_HANDOVER]
+        return kept
 
     def make_room(self, count: int, keep: int) -> Room:
         """Take a step towards `count` free slots, and `keep` more that are free or can be made so.
@@ -271,7 +286,7 @@ class Table:
 
     def slots_before_end(self, slot: int, head: Head) -> int:
         """How many slots a record occupies that has not ended, without its metadata."""
-        count = 1 + self.history.slots_of(slot)
+        count = 1 + self.history.slots_of(slot) + self.ties.slots_of(slot)
         return (
             count + at.slots_for(head.request_bytes, self._size) if head.arguments_chain else count
         )
@@ -284,6 +299,7 @@ class Table:
             or self.words[word + S_OUTCOME_CHAIN]
             or self.words[word + S_METADATA_CHAIN]
             or self.words[word + S_HISTORY_CHAIN]
+            or self.words[word + S_TIES_CHAIN]
         ):
             return 1
         head, size = self.head(slot), self.geometry.slot_size
@@ -292,6 +308,8 @@ class Table:
             count += self.metadata.slots_of(slot)
         if head.history_chain:
             count += self.history.slots_of(slot)
+        if head.ties_chain:
+            count += self.ties.slots_of(slot)
         if head.arguments_chain:
             left = 0 if self.slots.is_cut(slot) else head.arguments_bytes
             count += at.slots_for(head.meta_bytes + left, size)

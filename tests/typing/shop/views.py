@@ -24,6 +24,7 @@ from django_tasks_local import (
     wait_finished,
     with_metadata,
 )
+from django_tasks_local.contrib import q
 from django_tasks_local.exceptions import WorkerLost
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.typing import Task, TaskResult
@@ -136,7 +137,23 @@ async def again() -> int:
     return retried.enqueue(1).attempts
 
 
+def finished(task: q.Task) -> None:
+    print(task.name, task.time_taken(), task.result)
+
+
+def by_the_names_of_django_q(numbers: list[int]) -> float:
+    task_id = q.async_task("math.copysign", 2, -2, hook=finished, group="signs", timeout=5)
+    assert_type(q.async_iter(abs, numbers, q_options={"timeout": 5}), str)
+    assert_type(q.fetch_group("signs", failures=False, wait=-1, count=3), list[q.Task])
+    if task := q.fetch(task_id, wait=200):
+        return task.time_taken()
+    return float(q.result(task_id) or 0)
+
+
 def mistakes() -> None:
+    q.async_task(3)  # type: ignore[arg-type]
+    q.async_task("math.sqrt", 4, hook=total)  # type: ignore[arg-type]
+    q.fetch(3)  # type: ignore[arg-type]
     policy(backoff=5)  # type: ignore[arg-type]
     policy(retry_on="OSError")  # type: ignore[arg-type]
     policy(max_attempts="3")  # type: ignore[arg-type]

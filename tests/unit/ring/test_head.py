@@ -217,12 +217,12 @@ def test_words_structs_and_offsets_agree() -> None:
         assert fields[number].removesuffix("_ns").upper() == name.removeprefix("S_")
     stages = [number + 1 for number, name in enumerate(fields) if name.endswith("_crc")]
     # Each of these has a check of its own.
-    assert fields[stages[-1] :] == ("stop", "metadata_chain", "history_chain")
+    assert fields[stages[-1] :] == ("stop", "metadata_chain", "history_chain", "ties_chain")
     sizes = [8 * (end - start - 1) for start, end in pairwise([0, *stages])]
     structs = record.REQUEST, record.CLAIM, record.OUTCOME
     assert sizes == [struct.size for struct in structs]
     assert [8 * end for end in stages] == [record.CLAIM_AT, record.OUTCOME_AT, record.OUTCOME_END]
-    assert (record.CLAIM_END, record.OUTCOME_END) == (record.OUTCOME_AT, record.HEAD_BYTES - 24)
+    assert (record.CLAIM_END, record.OUTCOME_END) == (record.OUTCOME_AT, record.HEAD_BYTES - 32)
     assert record.HEAD.size == record.HEAD_BYTES
 
 
