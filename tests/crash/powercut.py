@@ -275,7 +275,7 @@ class Verdict:
             claimed[task] += 1
             if (task, data) != value_of(task) or claim.meta != META:
                 self.ledger.violation(f"task {task} got wrong arguments")
-            if claimed[task] > 1:
+            if claimed[task] > 1 and self.power.sync:  # else what follows a task may be there twice
                 self.ledger.violation(f"task {task} runs {claimed[task]} times")
             ring.finish(claim, successful=True, outcome=ring.encode(None))
         return claimed
