@@ -49,7 +49,7 @@ pytest: venv-test  ## all tests; some with ARGS
 ifdef ARGS
 	$(RUN) -m pytest $(ARGS)
 else
-	$(RUN) -m pytest tests/unit tests/model
+	$(RUN) -m pytest $(addprefix --ignore tests/,contract docs process crash)
 	$(RUN) -m pytest $(PARALLEL) 4 tests/contract tests/docs tests/process
 	$(RUN) -m pytest tests/crash
 endif

@@ -82,7 +82,7 @@ class InlineBackend(LocalBackend):
         if timeout_s <= 0:
             return
         if self.run_once(result):  # it has ended, or waits for its next attempt
-            self._run_followers(result.id)
+            self.run_followers(result.id)
             return
         try:
             now = self._store().get(result.id)
@@ -102,16 +102,17 @@ class InlineBackend(LocalBackend):
     def cancel(self, result_id: object, *, running: bool = True) -> bool:
         """Do what the base does, and run what follows a task that was taken out."""
         cancelled = super().cancel(result_id, running=running)
-        self._run_followers(str(result_id))
+        self.run_followers(str(result_id))
         return cancelled
 
     def _run_now(self, result: LocalTaskResult) -> None:
         # More than once where it failed, and is to be tried again at once.
         while runs_at_once[-1] and self.run_once(result, time.time_ns()):
             pass
-        self._run_followers(result.id)
+        self.run_followers(result.id)
 
-    def _run_followers(self, result_id: str) -> None:
+    def run_followers(self, result_id: str) -> None:
+        """Run what follows a task that has ended, and what follows that, if it has not run yet."""
         store = self._store()
         while runs_at_once[-1] and (result_id := store.following(result_id)):
             follower = self.get_result(result_id)

@@ -64,5 +64,8 @@ def run_waiting(until: datetime | timedelta | None = None) -> list[LocalTaskResu
         backend = task_backends[alias]
         if isinstance(backend, InlineBackend):
             waiting = results(alias, status=TaskResultStatus.READY, limit=None)
-            ran += [result for result in waiting if backend.run_once(result, until_ns)]
+            for result in waiting:
+                if backend.run_once(result, until_ns):
+                    ran.append(result)
+                    backend.run_followers(result.id)
     return ran

@@ -25,6 +25,7 @@ from django_tasks_local import (
     wait_group,
 )
 from django_tasks_local.following import find_follow_up
+from django_tasks_local.test import captured_tasks, run_waiting
 from tests import tied_tasks as tied
 from tests.contract.conftest import INLINE_TOO, Bench, finished
 from tests.support import LONG_TIMEOUT, wait_for
@@ -41,6 +42,11 @@ def follower(bench: Bench, result: Any) -> Any:
     wait_for(lambda: bool(found()))
     (only,) = found()
     return finished(only)
+
+
+def ids(bench: Bench) -> set[str]:
+    """The ids of all that the backend has: other tests may have left some."""
+    return {each.id for each in results(bench.alias, limit=None)}
 
 
 def nothing_follows(bench: Bench, result: Any) -> None:
@@ -184,11 +190,11 @@ def to_no_task() -> None:
 )
 def test_what_cannot_follow(bench: Bench, function: Callable[..., Any], text: str) -> None:
     """It is refused when the first task is enqueued, before anything is stored."""
-    made = bench.on(tied.idle)
+    made, before = bench.on(tied.idle), ids(bench)
     object.__setattr__(made, "func", function)
     with pytest.raises(InvalidTask, match=text):
         made.enqueue()
-    assert results(bench.alias) == []
+    assert ids(bench) == before
     with pytest.raises(InvalidTask, match="bill is unique, and cannot follow another task"):
         find_follow_up("tests.unique_tasks.bill", "default")
 
@@ -208,6 +214,9 @@ def test_a_chain(bench: Bench) -> None:
     assert [each.return_value for each in reversed(ended)] == [1, 11, 111, None]
     after = [each.after for each in reversed(ended)]
     assert after == ["", *(each.id for each in reversed(ended[1:]))]
+    once: Any = chain(bench.on(tied.work), bench.on(tied.idle))
+    named = [each.meta for each in once._snapshot.ties.plan]
+    assert not any(b"note_more" in meta for meta in named)  # the next step has taken its place
     again = asyncio.run(achain(step(begin, 5), step(add, 5)))
     assert [each.return_value for each in wait_group(again.group, bench.alias)] == [10, 5]  # type: ignore[attr-defined]
 
@@ -236,7 +245,7 @@ def test_a_chain_with_large_arguments(bench: Bench) -> None:
 
 def test_what_is_no_chain(bench: Bench) -> None:
     """Each is refused before anything is stored."""
-    begin = bench.on(tied.begin)
+    begin, before = bench.on(tied.begin), ids(bench)
     with pytest.raises(TypeError, match="at least one step"):
         chain()
     with pytest.raises(TypeError, match="is no task but of type"):
@@ -246,7 +255,7 @@ def test_what_is_no_chain(bench: Bench) -> None:
         chain(step(begin, 1), step(late, 1))
     with pytest.raises(InvalidTask, match="belongs to backend 'inline', and cannot follow"):
         chain(step(begin, 1), step(tied.begin.using(backend="inline"), 1))
-    assert results(bench.alias) == []
+    assert ids(bench) == before
     assert previous_result() is None
 
 
@@ -272,3 +281,17 @@ def test_the_list_of_a_group(bench: Bench, capsys: pytest.CaptureFixture[str]) -
     text = capsys.readouterr().out
     assert shown.id in text
     assert hidden.id not in text
+
+
+@pytest.mark.parametrize("bench", ["inline"], indirect=True)
+def test_follow_ups_in_tests(bench: Bench) -> None:
+    """They run where the task ends: inside `enqueue`, `run_waiting` or a wait, and not before."""
+    late = bench.on(tied.work, run_after=timedelta(hours=1)).enqueue()
+    assert [each.id for each in run_waiting()] == [late.id]
+    assert len(results(bench.alias, status=SUCCESSFUL)) == 3
+    with captured_tasks(run=False) as captured:
+        first = bench.enqueue(tied.work)
+        run_waiting()
+        (waiting,) = results(bench.alias, status=TaskResultStatus.READY)
+        assert waiting.after == first.id
+    assert [each.id for each in captured] == [first.id]
