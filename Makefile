@@ -14,7 +14,7 @@ INSTALL = @.ci/venv.sh "$(VENV)" "$(1)" "$(DJANGO)" "$(PYTHON)"
 
 # Two targets at a time would install into one environment at a time.
 .NOTPARALLEL:
-.PHONY: help test quick lint types pytest coverage format docs dist demo bench fuzz damage clean \
+.PHONY: help test quick lint types pytest coverage format docs dist demo bench fuzz damage powercut clean \
     venv-dev venv-test venv-docs venv-dist venv-demo venv-bench
 
 help:  ## this list
@@ -22,7 +22,7 @@ help:  ## this list
 	@echo
 	@echo "  DJANGO=6.0        another Django than the newest, in an environment of its own"
 	@echo "  PYTHON=PATH       this interpreter"
-	@echo '  ARGS="-k ring"    arguments for pytest, demo, bench, fuzz and damage'
+	@echo '  ARGS="-k ring"    arguments for pytest, demo, bench, fuzz, damage and powercut'
 
 test: lint types docs pytest  ## lint, types, documentation and all tests: 18 minutes
 
@@ -80,6 +80,9 @@ fuzz: venv-test  ## kill processes at random, for long
 
 damage: venv-test  ## damage rings at random, 10,000 times
 	$(RUN) -m tests.crash.damage $(ARGS)
+
+powercut: venv-test  ## cut the power at random, 6,000 times
+	$(RUN) -m tests.crash.powercut $(ARGS)
 
 venv-dev:
 	$(call INSTALL,test$(comma)lint)

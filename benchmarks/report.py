@@ -26,6 +26,7 @@ SCRIPTS = {
     "scaling": ("Growth", ["bench-scaling"]),
     "memory": ("Memory, and an idle site", ["bench-memory"]),
     "floors": ("What stands in the way", []),
+    "directory": ("A ring on a disk", []),
     "recovery": ("After a kill", []),
     "gunicorn_site": ("A site under gunicorn", []),
     "compare": (

@@ -6,7 +6,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,15 +130,7 @@ def all_rivals(folder: Path, redis: Redis) -> list[Rival]:
     """Return all rivals, in the order of the table; those that cannot run carry the reason."""
     upstream, others = Venv("upstream", UPSTREAM), Venv("others", OTHERS)
     options = {"max_workers": WORKERS, "max_results": 10_000}
-    here = str(HERE)
     theirs = {"MAX_WORKERS": WORKERS, "MAX_RESULTS": 10_000}
-
-    def django(name: str, entry: dict[str, Any], venv: Venv | None = None, **more: Any) -> Rival:
-        apps = more.pop("apps", [] if venv else ["django_tasks_local"])
-        env = environment({"default": entry}, apps) | more.pop("env", {})
-        if venv:
-            env["PYTHONPATH"] = here
-        return Rival(name, "django_api", venv.python if venv else sys.executable, env, **more)
 
     quiet = {"BENCH_TASKS_LOG_LEVEL": "WARNING"}
     rivals = [
@@ -153,11 +144,11 @@ def all_rivals(folder: Path, redis: Redis) -> list[Rival]:
         django("upstream 2.0 ThreadPoolBackend", {"BACKEND": THREAD, "OPTIONS": theirs}, upstream),
         Rival("ProcessPoolExecutor", "executor", sys.executable, environment({})),
         Rival(POOL, "pool_map", sys.executable, environment({})),
-        on_database(django, folder, others),
+        on_database(folder, others),
         on_huey("huey on SQLite", str(folder / "huey.db"), others),
         on_huey("huey on Redis", redis.url, others),
         on_celery(redis.url, others),
-        on_rq(django, redis.url, others),
+        on_rq(redis.url, others),
     ]
     for rival in rivals:
         if redis.error and "Redis" in rival.name:
@@ -169,7 +160,16 @@ def all_rivals(folder: Path, redis: Redis) -> list[Rival]:
     return rivals
 
 
-def on_database(django: Callable[..., Rival], folder: Path, venv: Venv) -> Rival:
+def django(name: str, entry: dict[str, Any], venv: Venv | None = None, **more: Any) -> Rival:
+    """Use a backend of Django's task framework, by default one of this package."""
+    apps = more.pop("apps", [] if venv else ["django_tasks_local"])
+    env = environment({"default": entry}, apps) | more.pop("env", {})
+    if venv:
+        env["PYTHONPATH"] = str(HERE)
+    return Rival(name, "django_api", venv.python if venv else sys.executable, env, **more)
+
+
+def on_database(folder: Path, venv: Venv) -> Rival:
     """Use django-tasks-db with the SQLite settings that Django's documentation advises."""
     pragmas = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
     database = {
@@ -220,7 +220,7 @@ def on_celery(url: str, venv: Venv) -> Rival:
     )
 
 
-def on_rq(django: Callable[..., Rival], url: str, venv: Venv) -> Rival:
+def on_rq(url: str, venv: Venv) -> Rival:
     """Use django-tasks-rq; RQ forks for every task."""
     worker = ["-m", "django", "rqworker", "default", "--job-class", "django_tasks_rq.Job"]
     return django(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from django.tasks import Task, TaskResult, TaskResultStatus
 
-    from django_tasks_local.options import Kind
+    from django_tasks_local.option_table import Kind
     from django_tasks_local.store import Snapshot
 
 

@@ -141,15 +141,16 @@ def imported(value: Any) -> Any:
     return [*map(imported, value)] if isinstance(value, tuple | list) else value
 
 
-def problem_of(check: Callable[[object], object], value: object) -> str:
+def problem_of(check: Callable[[object], object], value: object, *, imports: bool = True) -> str:
     """Return what is wrong with a value, or with what its import path leads to; "" for nothing.
 
     Args:
         check: Raises a ValueError that says it.
         value: The value or its import path, or a list of either.
+        imports: False where strings are what they are.
     """
     try:
-        check(imported(value))
+        check(imported(value) if imports else value)
     except ValueError as error:
         return str(error)
     except Exception as error:  # whatever a module raises when it is imported

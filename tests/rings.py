@@ -17,7 +17,7 @@ import pytest
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring import Limits, Ring, Role, ring_name, unlink_objects
 from django_tasks_local.ring.format import layout as at
-from django_tasks_local.ring.shm.objects import segment_path
+from django_tasks_local.ring.shm.places import segment_path
 from tests import support
 
 META: Final = b"tests.tasks:noop"

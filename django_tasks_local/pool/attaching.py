@@ -11,7 +11,7 @@ from typing import Any
 from django.core.signals import request_finished, request_started
 
 from django_tasks_local import under_test
-from django_tasks_local.ring import ring_exists
+from django_tasks_local.ring import MEMORY, directory_of, ring_exists
 
 from . import connections, project
 from .connections import PoolBackend
@@ -45,7 +45,8 @@ def attach_at_start() -> None:
     """Attach a server that starts up, before its first request.
 
     It does where tasks wait or run: after a reload that request may come late, when DRAIN_TIMEOUT
-    has already ended what ran. And where there is a SCHEDULE, which waits for no request.
+    has already ended what ran. It starts a pool where there is a SCHEDULE, which waits for no
+    request, and for tasks that were there before a restart of the host.
     """
     if under_test.under_test() or project.in_pool():
         return
@@ -55,14 +56,19 @@ def attach_at_start() -> None:
 
 
 def _attach_where_needed(backend: PoolBackend) -> None:
-    if os.getpid() not in _masters and is_server() and _has_schedule(backend):
+    if os.getpid() not in _masters and is_server() and _waits_for_no_request(backend):
         backend.site().keep_pool()
     elif ring_exists(backend.spec().name) and backend.site().ring.upkeep.has_work():
         backend.site().expect_requests()
 
 
-def _has_schedule(backend: PoolBackend) -> bool:
-    return bool(backend.checked_options.schedule.entries)
+def _waits_for_no_request(backend: PoolBackend) -> bool:
+    """Whether a pool is needed: by a schedule, or by tasks in a ring that outlives its host."""
+    name = backend.spec().name
+    if backend.checked_options.schedule.entries:
+        return True
+    left = directory_of(name) != MEMORY and ring_exists(name)
+    return left and backend.site().ring.upkeep.has_unfinished()
 
 
 # --- servers that load the application first, and fork then (`gunicorn --preload`) ----------------
@@ -80,7 +86,7 @@ def _begin_in_worker() -> None:
 def _keep_pools() -> None:
     time.sleep(TICK_S)
     connections.for_each_backend(
-        lambda backend: backend.site().keep_pool() if _has_schedule(backend) else None
+        lambda backend: backend.site().keep_pool() if _waits_for_no_request(backend) else None
     )
 
 

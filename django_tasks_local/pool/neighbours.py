@@ -5,7 +5,7 @@ import os
 
 from django.conf import settings
 
-from django_tasks_local.ring import Ring, Role, ring_name, sites_elsewhere
+from django_tasks_local.ring import Ring, Role, base_name, directory_of, ring_name, sites_elsewhere
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -47,16 +47,17 @@ def warn_of_other_rings(ring: Ring, namespace: str) -> None:
         namespace: The default namespace. Where the options name one, there is nothing to check.
     """
     ours = ring.attachment.path.partition(":")[0]
-    if os.getpid() in _looked or not ours or ring.name != ring_name(ring.alias, namespace):
+    derived = base_name(ring.name) == ring_name(ring.alias, namespace)
+    if os.getpid() in _looked or not ours or not derived:
         return
     _looked.add(os.getpid())
     our_rings = {
         ring_name(alias, (params.get("OPTIONS") or {}).get("NAMESPACE") or namespace)
         for alias, params in settings.TASKS.items()
     }
-    for site in sites_elsewhere():
+    for site in sites_elsewhere((directory_of(ring.name),)):
         path = site.path.partition(":")[0]
-        if site.ring not in our_rings and path and ours.endswith(path):
+        if base_name(site.ring) not in our_rings and path and ours.endswith(path):
             logger.warning(
                 "alias=%s the process %d has the same settings (%s) and another ring, so neither "
                 "finds the tasks and results of the other. Most likely each process generates "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,7 +12,7 @@ from django.utils.crypto import salted_hmac
 
 from django_tasks_local import under_test
 from django_tasks_local.options import Options
-from django_tasks_local.ring import Limits, ring_name
+from django_tasks_local.ring import MEMORY, Limits, ring_name
 from django_tasks_local.schedules import EMPTY, Schedule
 
 from . import project
@@ -55,8 +56,9 @@ def spec_of(alias: str, options: Options, run: str = "") -> PoolSpec:
     default = _default_namespace()
     namespace = options.namespace or default
     run = run or under_test.test_run()
+    directory = directory_of_rings(options)
     if run:  # for every alias, also in the pools of a test run
-        namespace = f"{namespace}:test:{run}"
+        namespace, directory = f"{namespace}:test:{run}", MEMORY
     limits = Limits(
         max_workers=options.max_workers,
         max_results=options.max_results,
@@ -69,11 +71,24 @@ def spec_of(alias: str, options: Options, run: str = "") -> PoolSpec:
         max_tasks_per_worker=options.max_tasks_per_worker,
         max_worker_memory=options.max_worker_memory,
         max_task_memory=options.max_task_memory,
+        sync=options.sync,
     )
+    name = ring_name(alias, namespace, directory)
     return PoolSpec(
-        ring_name(alias, namespace), alias, limits, default, bool(run), options.schedule,
-        options.metrics,
-    )  # fmt: skip
+        name, alias, limits, default, bool(run), options.schedule, options.metrics
+    )
+
+
+def directory_of_rings(options: Options) -> str:
+    """Return where the rings of an alias lie that are not those of test runs."""
+    # Most are in memory, and this is asked often.
+    return MEMORY if options.directory == MEMORY else _without_links(options.directory)
+
+
+@cache
+def _without_links(directory: str) -> str:
+    """Return the directory itself, as this process has seen it first: all names lead to one."""
+    return os.path.realpath(directory)
 
 
 def tell_namespace(namespace: str) -> None:

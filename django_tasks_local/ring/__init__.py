@@ -1,8 +1,7 @@
 """The ring: the store of ProcessPoolBackend, in shared memory. Its door and its memory layout.
 
-Several processes share one segment of POSIX shared memory. Any of them may be killed between any
-two instructions, and the others must go on. This page says what lies where, who may write it and
-when, and what a death leaves behind.
+Several processes share one segment. Any may be killed between any two instructions, and the others
+must go on. This page says what lies where, who may write it and when, and what a death leaves.
 
 ## The segment
 
@@ -124,9 +123,12 @@ The first eight words keep their places in every layout version.
  304  TASK_MEMORY     31 times MAX_TASK_MEMORY
  312  KEYED           READY and RUNNING records that have a key, and buckets of the hash table
  320  QUEUED          not 0: a process may be waiting for the mutex
- 344  TALLIED         1: there are tallies, and records that name them
- 352  COUNTED         the count that DIRTY names, as it was
- 360  SUMMED          the sum that belongs to it, as it is to be
+ 328  BOOT            in a directory half of the boot id of the host when the records were judged
+ 336  EARLIER         attachments up to this serial are of earlier boots
+ 344  MADE_AT         when the ring was laid out, Unix ns
+ 352  TALLIED         1: there are tallies, and records that name them
+ 360  COUNTED         the count that DIRTY names, as it was
+ 368  SUMMED          the sum that belongs to it, as it is to be
  424  HANDOVER        slots that are kept for follow-ups: what the largest of them needs
  432  EXPIRED         results dropped because of RESULT_TTL or FAILURE_TTL, likewise
  440  KILLED          tasks ended by a kill of their worker, at a limit or cancelled, likewise
@@ -226,8 +228,8 @@ rebuild that finds it completes the row if such a record is READY; if not, it ne
   96  CLAIM_CRC       goes on from REQUEST_CRC
  104  FINISHED_AT     Unix ns; while it is WRITING the batch that it belongs to, 0 for none; then
                       since when it waits, 0 or a batch: since ENQUEUED_AT
- 112  OUTCOME_BYTES   length of the pickled outcome, if chained with its table; in a LOST
-                      record why it was lost
+ 112  OUTCOME_BYTES   length of the pickled outcome, if chained with its table; in a LOST record
+                      why it was lost; in one that waits a copy of its due word
  120  OUTCOME_CHAIN   first extent of the outcome, where it does not fit here
  128  OUTCOME_CRC     goes on from CLAIM_CRC, exclusive or the state, since that is told as well;
                       in the upper half the chained outcome's table
@@ -247,8 +249,7 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
 
 ## Access rules
 
-1. **Inside.** Header, columns, map and FREE slots are written inside the mutex only. The
-   exceptions are the words of rule 6 and rule 11.
+1. **Inside.** Header, columns, map and FREE slots are written inside only; see rules 6 and 11.
 2. **W is the truth.** A record is what W says. Everything that helps to find one is derived and
    can be rebuilt: FREE to CURSOR, DISCARDED, HAND, KEYED, HANDOVER, lanes, heap, keys, recency list
    and free map. Two more columns are needed for that. `sequence`: its top bit marks a record that
@@ -258,8 +259,7 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
    then what counts it; then links. The mutex clears DIRTY when the operation came to its end.
 4. **Reading.** Readers take no lock: W, copy, W again, CRC. If the two differ they try again. A
    reader never writes (only WAITED, while it waits for an end); to make a result the most recent
-   it goes inside and looks at W once more. It leaves that out where another process is inside for
-   long: nobody waits in order to read.
+   it goes inside and looks at W once more, unless another process is inside for long.
 5. **Bounds.** No slot at or above RESERVED is touched, whatever names it: ids come from strangers,
    links may be damaged, and a hole is a page or a SIGBUS. Memory is there before RESERVED says so.
 6. **Outside.** Only the owner of a WRITING or RUNNING record writes outside the mutex: payload and
@@ -267,8 +267,7 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
    the same process, with the same descriptor, and that W is still its own: a process that lost its
    record locks counts as dead. STOP is written by others, inside, under the W of the task that is
    meant; the owner then ends it as STOP says, or not at all if its pool will kill it.
-7. **The living.** Nobody touches what a living process owns. What a dead one owned is settled
-   first, and its entry is freed last.
+7. **The living.** Nobody touches what they own. A dead one's entry is freed when all is settled.
 8. **Refusals.** An operation that cannot succeed says so before its first write. An exception
    inside means an interruption, and costs the next one a rebuild.
 9. **Quick.** Nobody inside pickles, logs, sends a signal, forks, waits, or copies a large payload,
@@ -308,8 +307,7 @@ OTHERS >= records that are WRITING or RUNNING by the entry, but for CURRENT
 ENTRIES_USED > index of every entry in use
 FIRING of every row is 0
 every chained slot names one head, and one chain of that head reaches it
-KEYED = READY and RUNNING records that have a key; each is in the bucket of its key
-no two READY or RUNNING records have the same key
+KEYED = READY and RUNNING records that have a key, no two the same; each is in its bucket
 a READY record has no outcome and no reason to stop
 a history has 1 to 1,000 attempts, and 1 to 10 errors
 no record is DUE, and HANDOVER is enough for what follows any unfinished record
@@ -379,6 +377,7 @@ the pool of the ring, a site, or a process that asks for that very result.
 | attach | before COMMIT | nothing: its liveness lock is gone | nobody needs to |
 | | a new code, before its DIGEST | a free number | nobody needs to |
 | | making the ring | no bytes, zeros, or all but MAGIC | the next that attaches lays it out |
+| restart | before BOOT | DIRTY, an old BOOT, and some records judged | next: judges all |
 
 An exception that a signal handler raises inside is like a death, but its process lives: what it is
 WRITING it frees itself. Bytes that another program wrote over are another matter: readers find them

@@ -22,6 +22,7 @@ class Attachment:
         path: This process's settings file.
         digest: Which code this process runs.
         pid: The process that this attachment belongs to.
+        syncs: Whether what this process does for its callers has to be on the disk.
         run: Runs a function inside the lock. Workers and their pool wait for that for as long as it
             takes: what they do is done by nobody else.
     """
@@ -43,11 +44,12 @@ class Attachment:
             digest: What its code is, see `code_digest`; 0: that of its settings file.
             pool: A worker's pool (its entry).
         """
-        self.limits = limits
         self.path = path
         self.digest = digest or code_digest(path)
         self.pid = os.getpid()
         self._parts = parts
+        self.syncs = False
+        self._take_limits(limits)
         self._registry = parts.registry
         self._mutex = parts.mutex
         self._settle_dead = settle_dead
@@ -104,8 +106,23 @@ class Attachment:
 
     def set_limits(self, limits: Limits) -> None:
         """Apply changed options, at once and for all processes; the geometry stays."""
-        self.limits = limits
+        self._take_limits(limits)
         limits.share(self._parts.words)
+
+    def _take_limits(self, limits: Limits) -> None:
+        self.limits = limits
+        if limits.sync and not (self.syncs or self._parts.segment.in_memory):
+            self._parts.segment.sync_name()
+        self.syncs = limits.sync and not self._parts.segment.in_memory
+
+    def wait_for_disk(self) -> None:
+        """Wait until all that was stored is on the disk, if SYNC says so; never inside the lock.
+
+        Raises:
+            StoreUnavailable: The disk cannot be written.
+        """
+        if self.syncs:
+            self._parts.segment.sync()
 
     def detach(self) -> None:
         """Leave the ring; nothing that was accepted depends on it.

@@ -223,7 +223,7 @@ class BatchOperations:
         words, table, registry = self._words, self._table, self._registry
         registry.set_field(at.E_OTHERS, registry.field(registry.index, at.E_OTHERS) + length)
         words[at.H_UNFINISHED] += length
-        nothing = bytes(CLAIM_AT - META_BYTES_AT) + words_in_batch(batch.name)
+        nothing = bytes(CLAIM_AT - META_BYTES_AT) + words_in_batch(batch.name, batch.due_ns)
         offset, size = table.offset(start), table.geometry.slot_size
         for place in range(offset, offset + length * size, size):
             self._bytes[place + META_BYTES_AT : place + HEAD_BYTES] = nothing

@@ -97,6 +97,8 @@ class Bulk:
             for place, holder in enumerate(self._run(self._holders.of, some), start):
                 if holder is not None and self._holders.still_holds(holder):
                     found[place] = format_id(holder.id_high, holder.id_low)
+        if found:
+            self._attachment.wait_for_disk()  # they may be on their way there
         return found
 
     def put(
@@ -148,6 +150,7 @@ class Bulk:
         if due_ns <= now_ns + SOON_NS:
             with suppress(OSError):  # a hint, see `Ring.put`
                 self._upkeep.wake(min(len(ids), self._upkeep.max_workers()))
+        self._attachment.wait_for_disk()
         held = {place: format_id(each.id_high, each.id_low) for place, each in batch.held}
         return ids, held, now_ns
 
@@ -182,7 +185,7 @@ class Bulk:
             return []
         queue = terms.tally | terms.priority - at.LOWEST_PRIORITY
         origin = self._registry.origin << 8 | queue
-        rest = words_in_batch(batch.name)
+        rest = words_in_batch(batch.name, batch.due_ns)
         ids: list[Id] = []
         # Once for each of thousands of tasks: local names, and no further calls.
         view, words, base, size = self._bytes, self._words, self._slots_at, self._size
@@ -197,7 +200,7 @@ class Bulk:
                     return []
                 chain = written.wanted.chain
                 named = words[table.metadata.word(slot)], words[table.ties.word(slot)]
-                rest = words_in_batch(batch.name, *named)
+                rest = words_in_batch(batch.name, batch.due_ns, *named)
             id_low = with_slot(low, slot)
             sealed = seal_in_batch(
                 high, id_low, generation, now_ns, origin | at.KEYED if key else origin, meta, data,

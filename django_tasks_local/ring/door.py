@@ -24,7 +24,8 @@ _NAMES = {
     ".shm.neighbours": "Surveyed sites_elsewhere survey_rings",
     ".shm.objects": "fill_standard_descriptors standard_descriptors",
     ".shm.removal": "ring_is_attached sweep_temporary unlink_objects unlink_unattached",
-    ".shm.segment": "attach_segment ring_exists ring_name",
+    ".shm.places": "MEMORY base_name directory_of ring_exists ring_name segment_path",
+    ".shm.segment": "attach_segment",
     ".stops": "Running",
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -20,6 +20,7 @@ from django_tasks_local.ring.format.head import (
     S_HISTORY_CHAIN,
     S_META_BYTES,
     S_METADATA_CHAIN,
+    S_OUTCOME_BYTES,
     S_OUTCOME_CHAIN,
     S_REQUEST_CRC,
     S_STOP,
@@ -336,6 +337,8 @@ class Operations(Settling):
         words[(offset + self._size - PROGRESS_BYTES) // 8] = 0
         words[table.sequence + slot] = sequence
         words[table.due + slot] = due_ns
+        if due_ns:
+            words[offset // 8 + S_OUTCOME_BYTES] = due_ns  # for a restart of the host
         queue = request.queue
         counted = table.tallies.note_enqueue(slot) if queue > at.QUEUE_MASK else None
         words[table.commit + slot] = at.head_word(at.READY, generation)

@@ -13,7 +13,7 @@ from django_tasks_local.ring.shm.segment import Segment, attach_segment
 from django_tasks_local.ring.shm.semaphores import Semaphores
 from django_tasks_local.ring.shm.waiters import Waiters
 
-from . import recovery
+from .audit import restart
 from .format.layout import Geometry
 from .metadata import MetadataOperations
 
@@ -61,7 +61,7 @@ class Parts:
         self.operations = MetadataOperations(self.table, self.registry)
         self.semaphores = Semaphores(self.segment)
         self.waiters = Waiters(self.segment, self.registry)
-        guard, rebuild = ByteLock(self.segment.fd, GUARD), partial(recovery.rebuild, self.table)
+        guard, rebuild = ByteLock(self.segment.fd, GUARD), partial(restart.rebuild, self.table)
         mutex = Mutex(guard, self.semaphores.mutex, self.words, rebuild, self.segment.path)
         self.mutex = self.segment.mutexes.setdefault(pid, mutex)
         self._leadership: Leadership | None = None

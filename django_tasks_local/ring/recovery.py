@@ -67,7 +67,7 @@ def settle_record(table: Table, slot: int, index: int, loss: int, keep: int) -> 
 
 def settle_unfinished(table: Table, slot: int) -> None:
     """Settle a WRITING record of a dead process: make it READY if it was accepted, else free it."""
-    if _was_accepted(table, slot):
+    if was_accepted(table, slot):
         publish(table, slot)
     else:
         table.words[at.H_DIRTY] = 1
@@ -103,8 +103,8 @@ def publish(table: Table, slot: int) -> Holder | None:
     return None
 
 
-def _was_accepted(table: Table, slot: int) -> bool:
-    """Whether a WRITING record belongs to a batch whose own record is free by now."""
+def was_accepted(table: Table, slot: int) -> bool:
+    """Return whether a WRITING record belongs to a batch whose own record is free by now."""
     words = table.words
     generation = words[table.commit + slot] & at.GENERATION_MASK
     name = words[table.offset(slot) // 8 + BATCH_WORD]

@@ -37,7 +37,7 @@ from django_tasks_local.ring.records.loss import (
 from django_tasks_local.ring.records.reader import Found, Reader
 from django_tasks_local.ring.records.retrying import end_attempt, is_over, make_ready, past_of
 from django_tasks_local.ring.records.table import Room, Table
-from django_tasks_local.ring.shm.errors import DIRECTORY, MORE_SHM
+from django_tasks_local.ring.shm.errors import more_room_in, no_room_in
 from django_tasks_local.ring.shm.registry import Registry
 from django_tasks_local.store import StopAsked, lost_attempts, task_path
 
@@ -150,7 +150,11 @@ class Retries:
         """Return why what is kept of attempts has no room, and what makes some."""
         slots, geometry = self._table.slots, self._table.geometry
         if slots.reserved() < slots.total:  # SHM_SIZE allows more, and the kernel gave no memory
-            return f"{DIRECTORY} is full, and what is kept of its attempts needs room: {MORE_SHM}."
+            directory = os.path.dirname(self._table.segment.path)
+            return (
+                f"{no_room_in(directory)}, and what is kept of its attempts needs room: "
+                f"{more_room_in(directory)}."
+            )
         return (
             "what is kept of its attempts needs room, and tasks that wait and run take all "
             f"{geometry.segment_bytes:,} bytes that SHM_SIZE allows. Raise SHM_SIZE."

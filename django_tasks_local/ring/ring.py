@@ -33,7 +33,7 @@ from django_tasks_local.ring.records.workforce import Workforce
 from django_tasks_local.ring.shm.entries import WAITS, Role
 from django_tasks_local.ring.shm.leadership import Leadership
 from django_tasks_local.ring.shm.limits import Limits
-from django_tasks_local.store import Arguments, StopAsked
+from django_tasks_local.store import Arguments, KeyTaken, StopAsked
 from django_tasks_local.ties import Ties
 
 from .attachment import Attachment
@@ -66,8 +66,7 @@ class Ring:
         attachment: This process's place in the ring.
         upkeep: What keeps the ring in order.
         segment, words: The memory, and the memory as words.
-        registry: Who is attached.
-        codes: Whose tasks are in the ring.
+        registry, codes: Who is attached, whose tasks are in the ring.
         workforce: How pools share MAX_WORKERS.
         expiry: When finished results expire.
         killing, stops: Workers that are to be killed, tasks that are to stop.
@@ -171,7 +170,7 @@ class Ring:
             KeyTaken: A task with this key waits or runs.
             QueueFull: MAX_PENDING tasks wait, or their payloads fill SHM_SIZE.
             PayloadTooLarge: The arguments, the metadata or what follows could never fit.
-            StoreUnavailable: /dev/shm is full, or the ring cannot be used.
+            StoreUnavailable: /dev/shm or the disk is full, or the ring cannot be used.
         """
         work = self._semaphores.work
         if work is None:
@@ -184,7 +183,11 @@ class Ring:
             block = self._refusals.block(metadata, meta) if metadata else None
             tied = self._refusals.tied(ties, meta) if ties else None
             request = request._replace(meta=key + meta, metadata=block, key=key, ties=tied)
-            slot = self._chaining.enqueue(request)
+            try:
+                slot = self._chaining.enqueue(request)
+            except KeyTaken:
+                self.attachment.wait_for_disk()  # the other may be on its way there
+                raise
         elif len(meta) + len(arguments) <= self._inline:
             while (slot := self._mutex.run(self._operations.enqueue, request)) == AGAIN:
                 pass
@@ -197,6 +200,8 @@ class Ring:
                 work.release()
             except OSError:
                 pass  # at its ceiling: it is a hint (rule 11), and the task is in the ring
+        if self.attachment.syncs:
+            self.attachment.wait_for_disk()
         return request.id_high, with_slot(request.id_low, slot), now_ns
 
     def get(self, result_id: str) -> Found:
@@ -247,6 +252,7 @@ class Ring:
         """
         outcome, found = self.stops.cancel(result_id, running=running)
         taken_out = outcome is Cancelled.TAKEN_OUT
+        self.attachment.wait_for_disk()
         if taken_out and found.head.ties_chain:  # for what may follow it
             self.upkeep.wake(1, at.code_of(found.head.origin))
         return outcome is not Cancelled.TOO_LATE, found if taken_out else None
@@ -280,6 +286,8 @@ class Ring:
             if head.generation != word & at.GENERATION_MASK:
                 wrong = "its commit word is of another generation"
             if not wrong:
+                if self.attachment.syncs:  # a task that starts has started, whatever comes
+                    self.attachment.wait_for_disk()
                 return claim
             # Never unpickled. A reader of the result is told what is wrong.
             while self._run(self._operations.mark_lost, claim) == AGAIN:

@@ -102,6 +102,8 @@ class Upkeep:
         if pool >= 0 and registry.alive(pool):
             return False
         loss = Loss.POOL_DIED if registry.has_pool(index) else Loss.UNKNOWN
+        if registry.is_of_earlier_boot(index):
+            loss = Loss.RESTARTED
         commit, pid = registry.field(index, at.E_COMMIT), registry.field(index, at.E_PID)
         self._settle(self._mutex.try_run, index, loss_word(loss))
         settled = registry.field(index, at.E_COMMIT) != commit

@@ -17,6 +17,7 @@ from django.test import override_settings
 from django.utils import timezone
 
 from django_tasks_local import options
+from django_tasks_local.option_table import OPTIONS
 from django_tasks_local.test import captured_tasks, run_waiting, wait_for
 from tests import inline_tasks, tasks
 from tests.tasks import Elsewhere
@@ -183,7 +184,7 @@ def test_no_thread_is_started() -> None:
 
 def test_takes_the_options_of_both_backends() -> None:
     """So that the project's own TASKS serve with another BACKEND; what is wrong is told as ever."""
-    every = {name: option.default for name, option in options.OPTIONS.items() if option.default}
+    every = {name: option.default for name, option in OPTIONS.items() if option.default}
     assert not options.check({"OPTIONS": every}, "a", "inline")
     (error,) = options.check({"OPTIONS": {"MAX_WORKER": 1}}, "a", "inline")
     assert error.hint is not None

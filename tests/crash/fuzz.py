@@ -27,7 +27,7 @@ if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 
 from django_tasks_local.ring import Ring, Role, ring_name, unlink_objects  # noqa: E402
-from django_tasks_local.ring.shm.objects import inode_of, segment_path  # noqa: E402
+from django_tasks_local.ring.shm.places import inode_of, segment_path  # noqa: E402
 from tests.crash.actor import LIMITS, Actor, live, was_noted  # noqa: E402
 from tests.crash.follower import judge_follow_ups  # noqa: E402
 from tests.crash.ledger import (  # noqa: E402

@@ -16,7 +16,7 @@ from django_tasks_local.exceptions import PayloadTooLarge, QueueFull, StoreUnava
 from django_tasks_local.ring import Limits, Look, Ring, Role, ring_name, unlink_objects
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm import segment
-from django_tasks_local.ring.shm.objects import segment_path, semaphore_path
+from django_tasks_local.ring.shm.places import segment_path, semaphore_path
 from tests.crash.scene import META, SMALL
 from tests.crash.steps import in_child
 from tests.crash.test_objects import OTHER, attach, use

@@ -14,7 +14,7 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring import Limits, Ring, Role
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm import patience
-from django_tasks_local.ring.shm.objects import semaphore_path
+from django_tasks_local.ring.shm.places import semaphore_path
 from tests.crash.scene import META, SMALL, Scene, small_value
 from tests.crash.steps import in_child
 from tests.support import alive, end, wait_for

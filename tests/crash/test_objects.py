@@ -9,7 +9,7 @@ import pytest
 from django_tasks_local.ring import Limits, Ring, Role, ring_name, unlink_objects
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm import segment
-from django_tasks_local.ring.shm.objects import segment_path
+from django_tasks_local.ring.shm.places import segment_path
 from tests.crash.scene import GROWING, META, SMALL, Scene, large_value, small_value
 from tests.crash.states import STATES
 from tests.crash.steps import INSIDE, NEVER, Steps, in_child, kill_everywhere

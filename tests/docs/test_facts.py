@@ -17,7 +17,7 @@ from django.tasks import task_backends
 from django.test import override_settings
 
 import django_tasks_local
-from django_tasks_local import exceptions, options, progress, schedules
+from django_tasks_local import exceptions, option_table, options, progress, schedules
 from django_tasks_local.ring.format import layout
 from django_tasks_local.ring.format.head import inline_bytes
 from django_tasks_local.ring.records import workforce
@@ -41,7 +41,7 @@ DJANGO_OPTIONS = {
 }
 
 
-def _row_of(name: str, option: options.Option) -> list[str]:
+def _row_of(name: str, option: option_table.Option) -> list[str]:
     """An option's row in the table, but for its meaning."""
     backends = "both" if len(option.kinds) > 1 else option.kinds[0]
     if option.check:
@@ -64,15 +64,15 @@ def _row_of(name: str, option: options.Option) -> list[str]:
 def test_the_table_of_options_is_that_of_the_code() -> None:
     """Names, defaults, bounds and backends of all options, and a section for each."""
     documented = [row[:4] for row in rows(section(SETTINGS, "Options"))]
-    assert documented == [_row_of(name, option) for name, option in options.OPTIONS.items()]
-    for name in options.OPTIONS:
+    assert documented == [_row_of(name, option) for name, option in option_table.OPTIONS.items()]
+    for name in option_table.OPTIONS:
         assert section(SETTINGS, name).strip()
 
 
 def test_the_formula_of_shm_size_is_that_of_the_code() -> None:
     """The page on sizes and the settings derive SHM_SIZE as the code does."""
     text = read(DOCS / "howto" / "size-the-segment.md")
-    formula = f"2 × (`MAX_RESULTS` + `MAX_PENDING`) × (`SLOT_SIZE` + {options.SLOT_OVERHEAD})"
+    formula = f"2 × (`MAX_RESULTS` + `MAX_PENDING`) × (`SLOT_SIZE` + {option_table.SLOT_OVERHEAD})"
     assert formula in text
     settings = options.Options.from_params({}, "docs", "process")
     assert settings.shm_size == 32 * 2**20
@@ -246,7 +246,7 @@ def test_the_limits_are_those_of_the_code() -> None:
 
 def test_the_size_of_a_slot_is_that_of_the_code() -> None:
     """What a slot holds beside its payload, and what is left by default."""
-    default = options.OPTIONS["SLOT_SIZE"].default
+    default = option_table.OPTIONS["SLOT_SIZE"].default
     inline = inline_bytes(default)
     text = section(SETTINGS, "SLOT_SIZE")
     assert f"{default - inline} bytes are for the record itself" in text

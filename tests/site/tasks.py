@@ -76,6 +76,11 @@ def large(size: int) -> bytes:
 
 
 @task
+def repeat(text: str, times: int) -> str:
+    return text * times
+
+
+@task
 def surroundings() -> dict[str, Any]:
     """Return what this worker process has from those that started it."""
     numbers = signal.valid_signals()

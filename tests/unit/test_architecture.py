@@ -33,6 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("store", "attempts", "timings"),
     ("retrying", "schedules", "task_connections", "unique"),
+    ("option_table",),
     ("options", "own_backend", "policies", "policy_checks", "stopping", "waiting"),
     ("ring.door", "ring.format"),
     ("ring.shm",),

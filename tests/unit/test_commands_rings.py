@@ -17,7 +17,7 @@ from django.test import override_settings
 
 from django_tasks_local.ring import Ring, Role, ring_exists, ring_name, unlink_unattached
 from django_tasks_local.ring.format import layout as at
-from django_tasks_local.ring.shm import neighbours, segment
+from django_tasks_local.ring.shm import neighbours, places, segment
 from tests import rings as peers
 from tests.crash.steps import in_child
 from tests.rings import Rings, done, put, write_word
@@ -31,9 +31,9 @@ PROCESS = "django_tasks_local.ProcessPoolBackend"
 def only_ours(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The names of the rings that there are: by default the test's own one."""
     names = {rings.name}
-    all_names = segment.ring_names
+    all_names = places.ring_names
     monkeypatch.setattr(
-        neighbours, "ring_names", lambda: [name for name in all_names() if name in names]
+        neighbours, "ring_names", lambda *at: [name for name in all_names(*at) if name in names]
     )
     return names
 
@@ -271,7 +271,7 @@ def test_another_users_file(
     """It is named, and not opened."""
     left()
     uid = os.geteuid()
-    monkeypatch.setattr(neighbours, "ring_names", lambda: [rings.name])
+    monkeypatch.setattr(neighbours, "ring_names", lambda *_: [rings.name])
     monkeypatch.setattr("os.geteuid", lambda: uid + 1)
     (found,) = neighbours.survey_rings()
     assert found.problem == f"it belongs to uid {uid}"

@@ -2,13 +2,15 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from django_tasks_local import exponential, fixed
-from django_tasks_local.options import MIB, OPTIONS, Kind, Options, check
+from django_tasks_local.option_table import MIB, OPTIONS, Kind
+from django_tasks_local.options import Options, check
 from django_tasks_local.retrying import Retries
 from django_tasks_local.schedules import EMPTY
 from tests.retried_tasks import at_once
@@ -41,6 +43,8 @@ def test_defaults() -> None:
             slot_size=1024,
             shm_size=32 * MIB,
             namespace=None,
+            directory="/dev/shm",
+            sync=False,
             drain_timeout=8,
             timeout=None,
             timeout_grace=5,
@@ -95,14 +99,16 @@ def test_wrong_types(name: str, value: object) -> None:
         kind = OPTIONS[name].kinds[-1]
         assert getattr(options(kind, **{name: None}), name.lower()) is None
         return
-    if (name, value) in (
+    right: Any = (
         ("RETRY_ON", []),
         ("NEVER", []),
         ("RETRY_LOST", True),
         ("ADMIN_ARGUMENTS", True),
         ("METRICS", True),
-    ):
-        assert errors(**{name: value}) == []
+        ("SYNC", True),
+    )
+    if (name, value) in right:
+        assert errors(**{name: value, "DIRECTORY": "/srv/rings"}) == []
         return
     (error,) = errors(**{name: value})
     assert error.startswith("django_tasks_local.E003")
@@ -230,6 +236,23 @@ def test_unknown_key_with_a_guess(wrong: str, meant: str) -> None:
     (error,) = errors(**{wrong: 1})
     assert error.startswith("django_tasks_local.E002")
     assert f"Did you mean {meant}?" in error
+
+
+def test_directory() -> None:
+    """An absolute path, as text or as a path object; what cannot be one is an error."""
+    assert options(DIRECTORY=Path("/srv//tasks/../rings/")).directory == "/srv/rings"
+    for wrong in ("", "rings", "/", "//", "/a\0b", 5, b"/srv/rings", None):
+        (error,) = errors(DIRECTORY=wrong)
+        assert error.startswith("django_tasks_local.E003")
+
+
+def test_sync_needs_a_disk() -> None:
+    """Nothing in memory survives a reboot, however long one waits for it."""
+    (error,) = errors(SYNC=True)
+    assert error.startswith("django_tasks_local.E018")
+    assert "DIRECTORY" in error
+    assert options(SYNC=True, DIRECTORY="/srv/rings").sync
+    assert errors(SYNC=1, DIRECTORY="/srv/rings")[0].startswith("django_tasks_local.E003")
 
 
 def test_unknown_key_without_a_guess() -> None:

@@ -8,7 +8,7 @@ import pytest
 from django.test import RequestFactory, override_settings
 
 from django_tasks_local.ring import Ring
-from django_tasks_local.ring.shm.objects import segment_path
+from django_tasks_local.ring.shm.places import segment_path
 from django_tasks_local.views import health
 from tests.crash.steps import in_child
 from tests.rings import put

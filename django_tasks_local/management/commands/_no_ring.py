@@ -7,7 +7,7 @@ from typing import Any
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.inspection.text import harmless
 from django_tasks_local.pool import project
-from django_tasks_local.ring import survey_rings
+from django_tasks_local.ring import MEMORY, directory_of, segment_path, survey_rings
 
 
 def looked_for(backend: ProcessPoolBackend) -> dict[str, Any]:
@@ -19,7 +19,9 @@ def looked_for(backend: ProcessPoolBackend) -> dict[str, Any]:
         "settings_module": project.settings_module() or None,
         "namespace": backend.checked_options.namespace or None,
         "other_rings": {
-            ring.name: list(ring.paths) for ring in survey_rings() if ring.name != name
+            ring.name: list(ring.paths)
+            for ring in survey_rings((directory_of(name),))
+            if ring.name != name
         },
     }
 
@@ -31,15 +33,17 @@ def no_ring(backend: ProcessPoolBackend) -> str:
 
 def sentences(facts: dict[str, Any]) -> str:
     """Return the same from what `looked_for` has returned."""
+    name = facts["looked_for"]
+    since = "since the host started" if directory_of(name) == MEMORY else "yet"
     namespace = "the NAMESPACE that its name and SECRET_KEY give"
     if facts["namespace"]:
         namespace = f"NAMESPACE {facts['namespace']!r}"
     return (
-        f"there is no ring /dev/shm{facts['looked_for']}s, which is that of user {facts['user']} "
+        f"there is no ring {segment_path(name)}, which is that of user {facts['user']} "
         f"with settings module {facts['settings_module'] or 'none'} and {harmless(namespace)}. "
-        "Nothing was enqueued since the host started, or it was removed (`local_tasks destroy`); "
+        f"Nothing was enqueued {since}, or it was removed (`local_tasks destroy`); "
         "or the site runs as another user, in another container, or with another settings module, "
-        f"SECRET_KEY or NAMESPACE. {_others(facts['other_rings'])}"
+        f"SECRET_KEY, NAMESPACE or DIRECTORY. {_others(facts['other_rings'])}"
     )
 
 

@@ -1,8 +1,9 @@
 """``local_tasks rings``: all rings of this user on the host, and the removal of those of nobody."""
 
+import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from json import dumps
 from typing import Any
@@ -13,7 +14,14 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django_tasks_local.exceptions import counted
 from django_tasks_local.inspection.text import COLUMNS, cut, cut_left, harmless, iso, span, write
 from django_tasks_local.pool import project
-from django_tasks_local.ring import Surveyed, survey_rings, unlink_unattached
+from django_tasks_local.ring import (
+    MEMORY,
+    Surveyed,
+    base_name,
+    directory_of,
+    survey_rings,
+    unlink_unattached,
+)
 
 from ._aliases import all_process_backends
 from ._questions import confirmed
@@ -59,20 +67,24 @@ def add_arguments(parser: CommandParser) -> None:
         "--ring", action="append", metavar="NAME",
         help="only this one, and remove it though its tasks are unfinished; may be repeated",
     )  # fmt: skip
+    parser.add_argument(
+        "--directory", action="append", metavar="PATH", default=[],
+        help="look there, too; /dev/shm and those of this project are looked at in any case",
+    )  # fmt: skip
     parser.add_argument("--no-input", action="store_true", help="do not ask")
     parser.add_argument("--json", action="store_true", help="for programs")
 
 
 def run(
-    command: BaseCommand, *, purge: bool, ring: list[str] | None, no_input: bool, json: bool,
-    **_: Any,
+    command: BaseCommand, *, purge: bool, ring: list[str] | None, directory: list[str],
+    no_input: bool, json: bool, **_: Any,
 ) -> None:  # fmt: skip
     """Print which rings there are, or remove some.
 
     Raises:
         CommandError: There is no ring of a name, or it must not be removed.
     """
-    found, named = survey(ring), ring is not None
+    found, named = survey(ring, directory), ring is not None
     if not purge:
         for line in [json_of(found)] if json else lines(found):
             write(command.stdout, line)
@@ -91,8 +103,12 @@ def run(
             command.stdout.write(f"{each.ring.name}: {done}.")
 
 
-def survey(names: list[str] | None = None) -> list[Found]:
+def survey(names: list[str] | None = None, directories: Iterable[str] = ()) -> list[Found]:
     """Return the rings of this user, or those with these names. Nothing is attached.
+
+    Args:
+        names: As the command shows them, or paths of their files.
+        directories: Where to look, beside ``/dev/shm`` and the directories of this project.
 
     Raises:
         CommandError: There is no ring of a name.
@@ -103,15 +119,24 @@ def survey(names: list[str] | None = None) -> list[Found]:
             aliases[backend.spec().name] = backend.alias
         except ImproperlyConfigured:
             continue  # `check` says so; the other rings are there all the same
+    wanted = {_name_of(each): each for each in names or ()}
+    places = [*map(directory_of, (*aliases, *wanted)), *map(os.path.realpath, directories)]
     ours = project.settings_path()
-    found = [_found(ring, aliases.get(ring.name, ""), ours) for ring in survey_rings()]
+    rings = survey_rings(tuple(dict.fromkeys(places)))
+    found = [_found(ring, aliases.get(ring.name, ""), ours) for ring in rings]
     if names is None:
         return found
-    wanted = {_name_of(each): each for each in names}
-    missing = set(wanted) - {each.ring.name for each in found}
+    chosen = {name: _named(found, name) for name in wanted}
+    missing = [name for name, each in chosen.items() if not each]
     if missing:
         raise CommandError(f"This user has no ring {harmless(wanted[min(missing)])}.")
-    return [each for each in found if each.ring.name in wanted]
+    return [each for each in found if any(each in some for some in chosen.values())]
+
+
+def _named(found: list[Found], name: str) -> list[Found]:
+    """Return the ring of a name; where that has no directory, it may be in any."""
+    exactly = [each for each in found if each.ring.name == name]
+    return exactly or [each for each in found if base_name(each.ring.name) == name]
 
 
 def stranded() -> list[Found]:
@@ -150,7 +175,10 @@ def lines(found: list[Found]) -> Iterator[str]:
     if not found:
         yield "This user has no rings."
     for each in found:
-        yield cut(f"{each.ring.name}  {_whose(each)}".rstrip(), COLUMNS)
+        name = each.ring.name
+        yield cut(f"{base_name(name)}  {_whose(each)}".rstrip(), COLUMNS)
+        if directory_of(name) != MEMORY:
+            yield f"  in {cut_left(harmless(directory_of(name)), COLUMNS - 5)}"
         for path in each.ring.paths:
             yield f"  {cut_left(harmless(path), COLUMNS - 2)}"
         for line in _lines(each):
@@ -189,6 +217,8 @@ def _lines(found: Found) -> Iterator[str]:
     used = f", last attached to {span(now - ring.attached_at)} ago" if ring.attached_at else ""
     yield f"made {span(now - ring.made_at)} ago{used}"
     tasks = "a death has left open how many tasks are unfinished"
+    if ring.is_of_another_boot:
+        tasks = "not in use since the host was restarted"
     if ring.unfinished is not None:
         tasks = f"{ring.unfinished - ring.running:,} waiting, {ring.running:,} running"
     yield f"{tasks}, {ring.kept:,} kept, {memory}"
@@ -209,9 +239,11 @@ def _facts(found: Found) -> dict[str, Any]:
     ring = found.ring
     return {
         "alias": found.alias or None,
+        "directory": directory_of(ring.name),
         "paths": list(ring.paths),
         "problem": ring.problem or None,
         "test_run": ring.temporary,
+        "restarted": ring.is_of_another_boot,
         "stranded": found.is_stranded,
         "of_nobody": found.is_of_nobody,
         "made_at": iso(int(ring.made_at * 1e9)),
@@ -227,7 +259,11 @@ def _facts(found: Found) -> dict[str, Any]:
 
 
 def _name_of(text: str) -> str:
-    """Return a ring's name, however it was written: as shown, or as its file in /dev/shm."""
-    name = text.removeprefix("/dev/shm").removeprefix("/")
+    """Return a ring's name, however it was written: as shown, or as its file."""
+    directory, _, name = text.rpartition("/")
     digest = name.rpartition("-")[2]
-    return f"/{name[:-1] if len(digest) == 13 and name.endswith('s') else name}"
+    if len(digest) == 13 and name.endswith("s"):
+        name = name[:-1]
+    if directory:
+        directory = os.path.realpath(directory)
+    return f"{'' if directory in ('/', MEMORY) else directory}/{name}"

@@ -252,10 +252,10 @@ def codes_problems(audit: Audit) -> list[str]:
 
 
 def used_codes(audit: Audit) -> set[int]:
-    """Return the codes that processes or waiting records name."""
+    """Return the codes that processes name, or records that wait or may wait again."""
     entries = {code_in(commit) for commit in filter(None, _commits(audit))}
-    waiting = {at.code_of(audit.table.head(slot).origin) for slot in audit.states[at.READY]}
-    return entries - {-1} | waiting
+    tasks = (*audit.states[at.READY], *audit.states[at.RUNNING])
+    return entries - {-1} | {at.code_of(audit.table.head(slot).origin) for slot in tasks}
 
 
 def registry_problems(audit: Audit) -> list[str]:

@@ -41,7 +41,7 @@ def repair(table: Table, registry: Registry) -> list[str]:
     audit = Audit(table, registry)
     problems += registry_problems(audit) + codes_problems(audit)
     _repair_registry(table, registry)
-    _repair_codes(audit)
+    repair_codes(audit)
     if not audit.broken:
         problems += derived_problems(audit)
     for slot, problem in audit.broken.items():
@@ -86,7 +86,7 @@ def _repair_registry(table: Table, registry: Registry) -> None:
     words[at.H_SERIAL] = max(words[at.H_SERIAL] & at.SERIAL_MASK, serial)
 
 
-def _repair_codes(audit: Audit) -> None:
+def repair_codes(audit: Audit) -> None:
     """Make the table of codes valid; a number that is in use keeps its tasks."""
     words = audit.words
     seen: set[int] = set()

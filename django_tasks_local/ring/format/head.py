@@ -38,7 +38,7 @@ class Head(NamedTuple):
     claim_crc: int  # the claim's words, going on from the request's CRC
 
     finished_at_ns: int
-    outcome_bytes: int  # in a LOST record: why (see ``loss.loss_word``)
+    outcome_bytes: int  # in a LOST record: why (see ``loss.loss_word``); while it waits: until when
     outcome_chain: int
     outcome_crc: int  # these and the outcome, from claim's ^ state; table << 32
 
@@ -217,16 +217,17 @@ def seal_in_batch(
     return fields + _WORD.pack(crc32(meta, crc32(fields)) | arguments.crc << 32) + rest
 
 
-def words_in_batch(name: int, metadata_chain: int = 0, ties_chain: int = 0) -> bytes:
+def words_in_batch(name: int, due_ns: int, metadata_chain: int = 0, ties_chain: int = 0) -> bytes:
     """Return the words behind the request of a record of a batch, which is WRITING.
 
     Args:
         name: The batch's, as a chained slot would name its head.
+        due_ns: When the record is due, Unix ns; 0 for at once.
         metadata_chain: The record's, and likewise `ties_chain`.
     """
     words = [0] * len(Head._fields)
     words[BATCH_WORD], words[S_METADATA_CHAIN] = name, metadata_chain
-    words[S_TIES_CHAIN] = ties_chain
+    words[S_OUTCOME_BYTES], words[S_TIES_CHAIN] = due_ns, ties_chain
     return HEAD.pack(*words)[CLAIM_AT:]
 
 

@@ -5,6 +5,7 @@ The drawing, the access rules and the invariants are in the docstring of the pac
 The words of a record are in ``head``.
 """
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
@@ -13,6 +14,7 @@ MAGIC: Final = int.from_bytes(b"DTLRING\n", "little")
 VERSION: Final = 2
 PAGE: Final = 4096
 WORD_BITS: Final = 64
+BYTE_ORDER: Final = sys.byteorder
 
 # --- the header: words 0 to 511 of the segment, and the lanes behind it -------------------
 # The first eight words keep their place in every layout version, so that a later release can
@@ -64,9 +66,12 @@ H_WORKER_MEMORY: Final = 37
 H_TASK_MEMORY: Final = 38
 H_KEYED: Final = 39  # unfinished records that have a key
 H_QUEUED: Final = 40  # not 0: a process may be waiting for the mutex
-H_TALLIED: Final = 43  # 1: some records are counted, see ``tally``
-H_COUNTED: Final = 44  # of the count that DIRTY names: as it was
-H_SUMMED: Final = 45  # of the sum that belongs to it: as it is to be
+H_BOOT: Final = 41  # in a directory: half of the host's boot id when the records were judged
+H_EARLIER: Final = 42  # attachments up to this serial are of earlier boots
+H_MADE_AT: Final = 43  # Unix ns
+H_TALLIED: Final = 44  # 1: some records are counted, see ``tally``
+H_COUNTED: Final = 45  # of the count that DIRTY names: as it was
+H_SUMMED: Final = 46  # of the sum that belongs to it: as it is to be
 H_HANDOVER: Final = 53  # slots that are kept for follow-ups: what the largest of them needs
 H_CODES: Final = 64  # the table of codes
 

@@ -33,6 +33,7 @@ class Loss(IntEnum):
     OUT_OF_MEMORY = 7  # as SIGNAL; and the kernel has killed a process for want of memory
     TIMED_OUT = 8  # the limit stands in the record
     CANCELLED = 9  # NOT_STARTED, ASKED or BY_KILL
+    RESTARTED = 10
 
 
 # Why a task is to stop, or its worker to be killed.
@@ -160,6 +161,8 @@ def _how(loss: int, number: int) -> str:
             return "was found to have died together with its pool"
         case Loss.DAMAGED:
             return "found its record damaged"
+        case Loss.RESTARTED:
+            return "was lost when the host was restarted; this was noticed"
     return "died"
 
 

@@ -13,6 +13,7 @@ from django_tasks_local.ring.format import tally
 from django_tasks_local.ring.format.blocks import Block
 from django_tasks_local.ring.format.head import (
     PROGRESS_BYTES,
+    S_OUTCOME_BYTES,
     S_OUTCOME_CHAIN,
     S_STARTED_AT,
     S_STOP,
@@ -37,6 +38,7 @@ def end_attempt(table: Table, slot: int, block: Block, due_ns: int) -> None:
     words[at.H_DIRTY] = 1
     owner_word = table.owner_word(slot)
     words[table.due + slot] = due_ns
+    words[table.offset(slot) // 8 + S_OUTCOME_BYTES] = due_ns  # for a restart of the host
     chain = table.history.put(block, owner_word)
     old = table.history.chain(slot, owner_word)
     words[table.history.word(slot)] = chain  # from here on its attempt is over

@@ -1,6 +1,5 @@
 """Free slots, chains of them, and payloads going in and out."""
 
-import errno
 import os
 import sys
 from array import array
@@ -17,7 +16,7 @@ from django_tasks_local.ring.format.head import (
     S_META_BYTES,
     S_OUTCOME_CHAIN,
 )
-from django_tasks_local.ring.shm.errors import inconsistent, lost_hold
+from django_tasks_local.ring.shm.errors import NO_ROOM, inconsistent, lost_hold
 from django_tasks_local.ring.shm.segment import Segment
 
 from .source import Source
@@ -38,7 +37,6 @@ _SHORTER: Final = 4
 # Rounds over the map for single slots. Others may give some back behind the search; they do not
 # always do so before it.
 _ROUNDS: Final = 100
-_NO_ROOM = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
 
 
 @dataclass(slots=True)
@@ -98,8 +96,9 @@ class Slots:
             return False
         try:
             self._segment.reserve(first, end)
+            self._segment.clear(first, end)
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in NO_ROOM:
                 raise
             return False
         words = self._words
@@ -109,11 +108,11 @@ class Slots:
         return True
 
     def restore_reserved(self) -> None:
-        """Find out how many slots have memory, where the header is damaged (in the lock)."""
+        """Find out how many slots have memory, where the header is damaged or old (in the lock)."""
         # pread, not the mapping: reading a hole through a mapping makes a page, or is a SIGBUS.
         column = os.pread(self._segment.fd, self.total * 8, self._commit * 8)
         ever_used = len(column.rstrip(b"\0")) // 8 + 1
-        end = min(max(2, -(-ever_used // self.step) * self.step), self.total)
+        end = min(max(2, -(-ever_used // self.step) * self.step, self.reserved()), self.total)
         self._segment.reserve(0, end)
         self._words[at.H_RESERVED] = at.checked(end)
 

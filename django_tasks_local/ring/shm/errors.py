@@ -8,14 +8,17 @@ import posix_ipc
 
 from django_tasks_local.exceptions import StoreUnavailable
 
-DIRECTORY: Final = "/dev/shm"
-MORE_SHM: Final = f"give {DIRECTORY} more room (docker run --shm-size=256m; Compose: shm_size)"
+from .places import MEMORY
+
+NO_ROOM: Final = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
+MORE_SHM: Final = f"give {MEMORY} more room (docker run --shm-size=256m; Compose: shm_size)"
 
 
 def unavailable(error: Exception, path: str) -> StoreUnavailable:
     """Return what to say where an object cannot be opened or made."""
     number = getattr(error, "errno", None)
-    if number == errno.ENOSPC:
+    directory = os.path.dirname(path)
+    if number in (errno.ENOSPC, errno.EDQUOT):
         return no_space(path)
     if isinstance(error, posix_ipc.PermissionsError) or number in (errno.EACCES, errno.EPERM):
         what, fix = (
@@ -31,10 +34,17 @@ def unavailable(error: Exception, path: str) -> StoreUnavailable:
         what, fix = "it is a symbolic link", "remove it: nothing of ours makes one"
     elif isinstance(error, posix_ipc.ExistentialError):
         what, fix = "it was removed", "the next site process that uses the backend makes a new one"
-    elif not os.path.isdir(DIRECTORY):
-        what, fix = f"there is no {DIRECTORY}", f"mount a tmpfs on {DIRECTORY}"
+    elif number == errno.EROFS:
+        what, fix = (
+            f"the file system of {directory} is mounted read-only",
+            "mount it for writing, or set DIRECTORY to a directory on another one",
+        )
+    elif not os.path.isdir(directory):
+        what, fix = f"there is no {directory}", f"mount a tmpfs on {directory}"
+    elif directory == MEMORY:
+        what, fix = f"it cannot be opened ({error})", f"see that {MEMORY} is a writable tmpfs"
     else:
-        what, fix = f"it cannot be opened ({error})", f"see that {DIRECTORY} is a writable tmpfs"
+        what, fix = f"it cannot be opened ({error})", "set DIRECTORY to a directory on another disk"
     return StoreUnavailable(what, path=path, fix=fix)
 
 
@@ -55,12 +65,33 @@ def lost_hold(path: str) -> StoreUnavailable:
 
 
 def no_space(path: str) -> StoreUnavailable:
-    """Return what to say when `/dev/shm` is full."""
+    """Return what to say when `/dev/shm`, or another file system, is full."""
+    directory = os.path.dirname(path)
     return StoreUnavailable(
-        f"{DIRECTORY} is full",
+        no_room_in(directory),
         path=path,
-        fix=f"{MORE_SHM} or lower SHM_SIZE, MAX_PENDING or MAX_RESULTS",
+        fix=f"{more_room_in(directory)} or lower SHM_SIZE, MAX_PENDING or MAX_RESULTS",
     )
+
+
+def not_written(error: OSError, path: str) -> StoreUnavailable:
+    """Return what to raise where the kernel cannot bring a ring to its disk."""
+    return StoreUnavailable(
+        f"it cannot be written to its disk ({error.strerror}); what was stored is in memory, and "
+        "may not survive a reboot",
+        path=path,
+        fix="see what the kernel says of that disk (dmesg)",
+    )
+
+
+def no_room_in(directory: str) -> str:
+    """Return that there is no room left where a ring lies."""
+    return f"{directory} is full" if directory == MEMORY else f"the disk of {directory} is full"
+
+
+def more_room_in(directory: str) -> str:
+    """Return what makes room there."""
+    return MORE_SHM if directory == MEMORY else "make room on it (df shows how much there is)"
 
 
 def frozen(pid: int, path: str, for_s: float) -> StoreUnavailable:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from array import array
 from typing import Final
 
@@ -9,9 +10,10 @@ from django_tasks_local.exceptions import StoreUnavailable, counted
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.crc import crc32
 
+from .boots import boot_for, is_of_another_boot, note_restart
 from .errors import unavailable
 from .lock import LIVENESS, any_held
-from .objects import segment_path
+from .places import MEMORY, segment_path
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -81,7 +83,10 @@ def sound_geometry(name: str, fd: int, wanted: at.Geometry) -> at.Geometry | Non
     """Return the geometry of a segment that is complete and stays as it is, None for any other."""
     if os.fstat(fd).st_nlink == 0:
         return None
-    geometry = geometry_of(*read_head(fd))
+    head, size = read_head(fd)
+    geometry = geometry_of(head, size)
+    if is_of_another_boot(head, segment_path(name)) and not any_held(fd, LIVENESS):
+        return None
     if geometry is not None and geometry != wanted:
         if not any_held(fd, LIVENESS):
             return None
@@ -116,6 +121,9 @@ def prepare(name: str, fd: int, wanted: at.Geometry, temporary: bool) -> at.Geom
     geometry = geometry_of(head, size)
     if geometry is None:
         raise unusable(head, size, path)
+    if is_of_another_boot(head, path) and not attached_to:
+        note_restart(fd)
+        idle = False  # its counts may be older than its records
     if geometry != wanted:
         if idle:
             logger.warning(
@@ -129,13 +137,15 @@ def prepare(name: str, fd: int, wanted: at.Geometry, temporary: bool) -> at.Geom
 
 def _lay_out(fd: int, geometry: at.Geometry, temporary: bool, path: str) -> at.Geometry:
     """Make an empty ring. The magic comes last: without it the next process starts again."""
+    on_disk = os.path.dirname(path) != MEMORY
     try:
         os.ftruncate(fd, 0)
         os.ftruncate(fd, geometry.segment_bytes)
-        os.posix_fallocate(fd, 0, at.COLUMNS_AT)
         first_step = geometry.first_step
-        for offset, length in geometry.ranges(0, first_step):
+        for offset, length in ((0, at.COLUMNS_AT), *geometry.ranges(0, first_step)):
             os.posix_fallocate(fd, offset, length)
+            if on_disk:
+                os.pwrite(fd, bytes(length), offset)  # see `Segment.clear`
     except OSError as error:
         os.ftruncate(fd, 0)
         raise unavailable(error, path) from error
@@ -145,7 +155,23 @@ def _lay_out(fd: int, geometry: at.Geometry, temporary: bool, path: str) -> at.G
     head[at.H_FREE] = first_step - 1
     head[at.H_TICK] = 1
     head[at.H_TEMPORARY] = temporary
+    head[at.H_BOOT] = boot_for(path)
+    head[at.H_MADE_AT] = time.time_ns()
     os.pwrite(fd, head, 0)
+    if on_disk:
+        os.fsync(fd)
     head[at.H_MAGIC] = at.MAGIC
     os.pwrite(fd, memoryview(head)[:1], 0)
+    if on_disk:
+        sync_entry(fd, path)
     return geometry
+
+
+def sync_entry(fd: int, path: str) -> None:
+    """Wait until a file, its size and its name are on the disk."""
+    os.fsync(fd)
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,7 +1,7 @@
 """The options that a ring needs, and those of them that all its processes share.
 
-All but SLOT_SIZE and SHM_SIZE stand in the header, put there by the site process that came last:
-they hold at once and for all, a pool that started under others included.
+All but SLOT_SIZE, SHM_SIZE and SYNC stand in the header, put there by the site process that came
+last: they hold at once and for all, a pool that started under others included.
 """
 
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ class Limits:
     max_tasks_per_worker: int | None = None
     max_worker_memory: int | None = None
     max_task_memory: int | None = None
+    sync: bool = False  # of this process alone: each waits for what it has done itself
 
     @property
     def geometry(self) -> at.Geometry:

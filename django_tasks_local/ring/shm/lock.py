@@ -96,6 +96,12 @@ class ByteLock:
         return answer
 
 
+def can_lock(fd: int) -> bool:
+    """Return whether the kernel keeps record locks on a file at all."""
+    question = ctypes.byref(_Flock(fcntl.F_WRLCK, 0, GUARD, 1, 0))
+    return bool(_fcntl(fd, fcntl.F_GETLK, question) == 0)
+
+
 def any_held(fd: int, offset: int) -> bool:
     """Return whether another process holds a lock on any byte of the file from `offset` on."""
     answer = _Flock(fcntl.F_WRLCK, 0, offset, 0, 0)

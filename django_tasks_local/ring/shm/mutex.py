@@ -50,6 +50,12 @@ SPINS: Final = 10
 LONG_CHUNK_S: Final = 0.1
 
 
+class Notice(str):
+    """What a rebuild has to say that is no damage."""
+
+    __slots__ = ()
+
+
 class _Manner(Enum):
     """What becomes of a call that finds another process inside."""
 
@@ -70,7 +76,7 @@ class Mutex:
         semaphore: The wake-ups of those that wait for it.
         words: The segment as 8-byte words.
         rebuild: Rebuilds everything derived, and says what it had to drop; called inside, when
-            the last one left it dirty.
+            the last one left it dirty, or the host was restarted.
         path: What to name when the lock cannot be had.
     """
 
@@ -197,7 +203,8 @@ class Mutex:
     def log(self, dropped: list[str]) -> None:
         """Log what a rebuild had to drop; outside (rule 9), since log handlers may do anything."""
         for sentence in dropped:
-            logger.error("%s: %s", self._path, sentence)
+            level = logging.WARNING if isinstance(sentence, Notice) else logging.ERROR
+            logger.log(level, "%s: %s", self._path, sentence)
 
     def renew_wake_up(self) -> None:
         """Replace a wake-up that was lost with a dead process, if nobody is inside.

@@ -11,11 +11,13 @@ from typing import NamedTuple
 from django_tasks_local.ring.format import layout as at
 
 from . import segment as segments
+from .boots import is_of_another_boot
 from .entries import Role
 from .header import geometry_of, is_half_made, read_head, unusable
 from .lock import GUARD, LIVENESS, ByteLock, any_held
-from .objects import MUTEX, segment_path, semaphore_path
-from .segment import opened_unattached, ring_names
+from .objects import MUTEX
+from .places import ring_names, segment_path, semaphore_name, semaphore_path
+from .segment import opened_unattached
 
 
 class Neighbour(NamedTuple):
@@ -32,12 +34,15 @@ class Neighbour(NamedTuple):
     path: str
 
 
-def sites_elsewhere() -> Iterator[Neighbour]:
+def sites_elsewhere(directories: tuple[str, ...] = ()) -> Iterator[Neighbour]:
     """Yield the living sites in other rings that this process is not attached to, but no test runs.
 
     It takes 10 µs a ring, and 50 where a process is attached.
+
+    Args:
+        directories: Where to look beside ``/dev/shm``.
     """
-    for name in ring_names():
+    for name in ring_names(directories):
         found: list[Neighbour] = []
         with suppress(OSError), opened_unattached(name) as fd:
             if fd is not None:
@@ -90,10 +95,12 @@ class Surveyed:
         size_bytes: What it may grow to.
         is_ours: Whether it is a file of this user that begins as a ring does, or was about to.
         is_attached: Whether any process is attached.
-        unfinished: Tasks that wait or run; ``None`` where a death has left that open.
+        unfinished: Tasks that wait or run; ``None`` where a death or a restart of the host has left
+            that open.
         running: Of those, how many run.
         kept: Finished results.
         temporary: Whether a test run has made it.
+        is_of_another_boot: Whether nobody has attached since the host was started.
         attached_at: When a process attached last, Unix time; 0 for never.
         attached: The processes that are attached.
         paths: The ends of the settings files' paths of its sites, and main scripts after a colon.
@@ -110,14 +117,19 @@ class Surveyed:
     running: int = 0
     kept: int = 0
     temporary: bool = False
+    is_of_another_boot: bool = False
     attached_at: float = 0.0
     attached: tuple[Attached, ...] = ()
     paths: tuple[str, ...] = ()
 
 
-def survey_rings() -> Iterator[Surveyed]:
-    """Yield all rings of this user, and other files with such names."""
-    for name in ring_names():
+def survey_rings(directories: tuple[str, ...] = ()) -> Iterator[Surveyed]:
+    """Yield all rings of this user, and other files with such names.
+
+    Args:
+        directories: Where to look beside ``/dev/shm``.
+    """
+    for name in ring_names(directories):
         found = survey_ring(name)
         if found is not None:
             yield found
@@ -160,10 +172,13 @@ def _read(name: str, fd: int, sizes: tuple[float, int, int]) -> Surveyed:
     words = memoryview(os.pread(fd, at.COLUMNS_AT, 0).ljust(at.COLUMNS_AT, b"\0")).cast("Q")
     now_ns = time.time_ns()
     since_ns = [words[entry + at.E_SINCE] for entry in _entries(words)]
+    left = is_of_another_boot(words, segment_path(name))
+    if 0 < words[at.H_MADE_AT] <= now_ns:
+        sizes = (words[at.H_MADE_AT] / 1e9, *sizes[1:])
     return Surveyed(
         name, "", *sizes, True, is_attached,
-        None if words[at.H_DIRTY] else words[at.H_UNFINISHED],
-        words[at.H_RUNNING], words[at.H_FINISHED], bool(words[at.H_TEMPORARY]),
+        None if words[at.H_DIRTY] or left else words[at.H_UNFINISHED],
+        words[at.H_RUNNING], words[at.H_FINISHED], bool(words[at.H_TEMPORARY]), left,
         max((each for each in since_ns if each <= now_ns), default=0) / 1e9,
         tuple(_attached(fd, words)), tuple(_paths(words)),
     )  # fmt: skip
@@ -172,7 +187,7 @@ def _read(name: str, fd: int, sizes: tuple[float, int, int]) -> Surveyed:
 def _made_at(name: str, found: os.stat_result) -> float:
     """Return when a ring was made: nothing changes the time of the semaphore's file after that."""
     try:
-        return os.lstat(semaphore_path(f"{name}{MUTEX}")).st_mtime
+        return os.lstat(semaphore_path(f"{semaphore_name(name)}{MUTEX}")).st_mtime
     except OSError:
         return found.st_mtime
 

@@ -1,4 +1,4 @@
-"""Open a ring's named objects: ours alone, whole, and never on a standard descriptor.
+"""Open a ring's objects: ours alone, whole, and never on a standard descriptor.
 
 ``/dev/shm`` is a directory for all users of the host. Whatever lies there under our names may have
 been put there by another user, so nothing is used before its owner, mode and size were looked at.
@@ -18,7 +18,10 @@ import posix_ipc
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.format import layout as at
 
-from .errors import DIRECTORY, unavailable
+from .directories import must_hold_rings, must_lock
+from .errors import unavailable
+from .lock import can_lock
+from .places import MEMORY, directory_of, is_in_memory, segment_path, semaphore_path
 
 # sizeof(sem_t) on 64-bit Linux, glibc and musl alike. Using a shorter file is a SIGBUS.
 SEMAPHORE_BYTES: Final = 32
@@ -34,16 +37,6 @@ MUTEX: Final = "m"
 _REMOVE: Final = "remove it, or choose another NAMESPACE"
 
 
-def segment_path(name: str) -> str:
-    """Return where a ring's segment lies in the file system."""
-    return f"{DIRECTORY}{name}s"
-
-
-def semaphore_path(name: str) -> str:
-    """Return where a named semaphore lies in the file system, as glibc and musl have it."""
-    return f"{DIRECTORY}/sem.{name[1:]}"
-
-
 def work_letters(code: int) -> str:
     """Return what the name of the semaphore of a code's workers ends with."""
     return f"w{code}"
@@ -51,14 +44,6 @@ def work_letters(code: int) -> str:
 
 # What the names of all of a ring's semaphores end with.
 SEMAPHORES: Final = (MUTEX, *map(work_letters, range(at.CODES)))
-
-
-def inode_of(path: str) -> int:
-    """Return the inode behind a path, 0 where there is nothing."""
-    try:
-        return os.stat(path, follow_symlinks=False).st_ino
-    except OSError:
-        return 0
 
 
 @contextmanager
@@ -101,12 +86,12 @@ def open_segment(name: str, make: bool) -> int:
             f"ProcessPoolBackend needs Linux; this is {sys.platform}",
             fix="use django_tasks_local.ThreadPoolBackend here",
         )
+    if not is_in_memory(name):
+        must_hold_rings(directory_of(name))
     try:
-        flags = posix_ipc.O_CREAT if make else 0
-        shared = posix_ipc.SharedMemory(f"{name}s", flags, mode=_OURS)
+        fd = _open(name, make)
     except (OSError, posix_ipc.Error, ValueError) as error:
         raise unavailable(error, path) from error
-    fd: int = shared.fd
     try:
         found = os.fstat(fd)
         _check_private(found, path)
@@ -114,10 +99,19 @@ def open_segment(name: str, make: bool) -> int:
             os.fchmod(fd, _OURS)
         # A file of ours that was given a second name: laying out a ring would destroy it.
         _check_only_name(found, path)
+        must_lock(can_lock(fd), path)
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def _open(name: str, make: bool) -> int:
+    if is_in_memory(name):
+        flags = posix_ipc.O_CREAT if make else 0
+        return int(posix_ipc.SharedMemory(f"{name}s", flags, mode=_OURS).fd)
+    flags = os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT if make else 0)
+    return os.open(segment_path(name), flags, _OURS)
 
 
 def open_semaphore(name: str) -> posix_ipc.Semaphore:
@@ -177,7 +171,7 @@ def _stat_made(path: str) -> os.stat_result:
             return found
         sleep(0.001)
     # A maker that only was slow does not miss the name.
-    for entry in os.scandir(DIRECTORY):
+    for entry in os.scandir(MEMORY):
         if _MAKERS_NAME.fullmatch(entry.name) and entry.inode() == found.st_ino:
             with suppress(OSError):
                 os.unlink(entry.path)

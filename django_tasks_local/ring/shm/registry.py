@@ -237,6 +237,11 @@ class Registry:
         """Return whether an entry is in use, by the dead or the living, whatever the number."""
         return index < at.ENTRIES and self.field(index, at.E_COMMIT) != 0
 
+    def is_of_earlier_boot(self, index: int) -> bool:
+        """Return whether an entry's process was there before the host was restarted."""
+        serial = self.field(index, at.E_COMMIT) & at.SERIAL_MASK
+        return 0 < serial <= self.words[at.H_EARLIER]
+
     def field(self, index: int, which: int) -> int:
         """Return one word of an entry."""
         word: int = self.words[self._at(index) + which]

@@ -13,11 +13,12 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.format import layout as at
 
 from . import segment as segments
+from .boots import is_of_another_boot
 from .errors import unavailable
 from .header import read_head
 from .lock import GUARD, SUCCESSOR, ByteLock, any_held
-from .objects import SEMAPHORES, segment_path, semaphore_path
-from .segment import ring_exists, ring_names
+from .objects import SEMAPHORES
+from .places import ring_exists, ring_names, segment_path, semaphore_name, semaphore_path
 
 # How often to ask for the guard, a millisecond each, before its holder counts as attached.
 _ATTEMPTS: Final = 50
@@ -30,7 +31,8 @@ def unlink_objects(name: str) -> None:
         StoreUnavailable: One of them belongs to another user.
     """
     segments.forget(name)
-    for path in (segment_path(name), *(semaphore_path(name + letters) for letters in SEMAPHORES)):
+    base = semaphore_name(name)
+    for path in (segment_path(name), *(semaphore_path(base + letters) for letters in SEMAPHORES)):
         try:
             os.unlink(path)
         except FileNotFoundError:
@@ -108,7 +110,8 @@ def _unlink_if_alone(fd: int, name: str, idle: bool) -> bool:
         return False
     if idle:
         head, _ = read_head(fd)
-        if head[at.H_UNFINISHED] or head[at.H_DIRTY]:
+        unknown = head[at.H_DIRTY] or is_of_another_boot(head, segment_path(name))
+        if head[at.H_UNFINISHED] or unknown:
             return False
     unlink_objects(name)
     return True

@@ -1,7 +1,7 @@
 """A ring's file as this process has it open: found or made, mapped, and kept as long as needed.
 
 What is Linux's own (``posix_fallocate``, record locks on shared memory, ``/dev/shm``) stays in this
-module, in ``header``, ``objects`` and ``lock``.
+module, in ``directories``, ``header``, ``objects``, ``places`` and ``lock``.
 """
 
 import ctypes
@@ -11,7 +11,6 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from hashlib import blake2s
 from time import sleep
 from typing import Final
 
@@ -21,7 +20,7 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.format import layout as at
 
 from . import patience
-from .errors import DIRECTORY, frozen, unavailable
+from .errors import frozen, not_written, unavailable
 from .header import (
     DESTROY,
     geometry_of,
@@ -29,21 +28,15 @@ from .header import (
     prepare,
     read_head,
     sound_geometry,
+    sync_entry,
     unusable,
 )
 from .identity import inode_check, is_inode
 from .lock import GUARD, LIVENESS, ByteLock, any_held
 from .mutex import Mutex
-from .objects import inode_of, open_segment, segment_path, standard_descriptors
+from .objects import open_segment, standard_descriptors
 from .patience import Patience, Sighting
-
-
-def ring_name(alias: str, namespace: str) -> str:
-    """Return the common part of the names of a ring's objects, at most 30 characters."""
-    # An alias may be any text, halves of surrogate pairs included.
-    text = f"{alias}\0{namespace}".encode(errors="surrogatepass")
-    digest = blake2s(text, digest_size=6).hexdigest()
-    return f"/dtl-{os.geteuid()}-{digest}"
+from .places import is_in_memory, ring_exists, segment_path, semaphore_name
 
 
 class Segment:
@@ -63,12 +56,16 @@ class Segment:
         entries: Registry entries that attachments of a process hold, with its pid.
         semaphores: The opened semaphores, by their letter.
         address: Where it begins in the memory of this process and of what is forked from it.
+        in_memory: Whether it ends with the host.
+        semaphore_name: The common part of the names of its semaphores.
         limit: At least so many slots have memory, as far as this process has seen; it only grows.
     """
 
     def __init__(self, name: str, fd: int, geometry: at.Geometry) -> None:
         self.name = name
         self.path = segment_path(name)
+        self.in_memory = is_in_memory(name)
+        self.semaphore_name = semaphore_name(name)
         self.fd = fd
         self.geometry = geometry
         self.inode = os.fstat(fd).st_ino
@@ -143,6 +140,38 @@ class Segment:
         """
         for offset, length in self.geometry.ranges(first, end):
             os.posix_fallocate(self.fd, offset, length)
+
+    def clear(self, first: int, end: int) -> None:
+        """Write zeros where slots lie that were never used, if that is on a disk.
+
+        Else the first write to each block would change what the file system has noted of it, and
+        each wait for the disk would be one for its journal, too: 1.9 ms in place of 0.13.
+        """
+        if not self.in_memory:
+            for offset, length in self.geometry.ranges(first, end):
+                os.pwrite(self.fd, bytes(length), offset)
+
+    def sync(self) -> None:
+        """Wait until all that was stored so far is on the disk (0.1 to 10 ms).
+
+        Raises:
+            StoreUnavailable: The disk cannot be written.
+        """
+        try:
+            os.fdatasync(self.fd)
+        except OSError as error:
+            raise not_written(error, self.path) from error
+
+    def sync_name(self) -> None:
+        """Wait until the file can be found on the disk, and is as large as it is.
+
+        Raises:
+            StoreUnavailable: The disk cannot be written.
+        """
+        try:
+            sync_entry(self.fd, self.path)
+        except OSError as error:
+            raise not_written(error, self.path) from error
 
 
 def _close(fd: int, inode: int) -> None:
@@ -277,18 +306,6 @@ def attached(name: str) -> Segment | None:
 def forget(name: str) -> None:
     """Have the next attachment open that name again."""
     _segments.pop(name, None)
-
-
-def ring_exists(name: str) -> bool:
-    """Return whether there is a segment of that name."""
-    return inode_of(segment_path(name)) != 0
-
-
-def ring_names() -> list[str]:
-    """Return the names of all rings of this user, as far as their files' names tell."""
-    prefix = f"dtl-{os.geteuid()}-"
-    files = sorted(os.listdir(DIRECTORY)) if os.path.isdir(DIRECTORY) else []
-    return [f"/{file[:-1]}" for file in files if file.startswith(prefix) and file.endswith("s")]
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import posix_ipc
 
 from django_tasks_local.ring.format import layout as at
 
-from .objects import MUTEX, inode_of, open_semaphore, semaphore_path, work_letters
+from .objects import MUTEX, open_semaphore, work_letters
+from .places import inode_of, semaphore_path
 from .segment import Segment
 
 
@@ -60,11 +61,11 @@ class Semaphores:
         # A removed ring is worked off by its pool; new names would outlive it.
         held = self._segment.semaphores
         if letters not in held or not self._segment.unlinked():
-            held[letters] = open_semaphore(self._segment.name + letters)
+            held[letters] = open_semaphore(self._segment.semaphore_name + letters)
         return held[letters]
 
     def _show(self) -> None:
-        words, name = self._words, self._segment.name
+        words, name = self._words, self._segment.semaphore_name
         words[at.H_SEMAPHORE] = inode_of(semaphore_path(name + MUTEX))
         if self.work is not None:
             inode = inode_of(semaphore_path(name + work_letters(self._code)))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_tasks_local.options import OPTIONS
+from django_tasks_local.option_table import OPTIONS
 from django_tasks_local.ring.format import head as record
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.head import Head, make_head, problem

@@ -15,7 +15,7 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.head import S_ARGUMENTS_CHAIN
 from django_tasks_local.ring.shm import lock as locks
 from django_tasks_local.ring.shm import patience
-from django_tasks_local.ring.shm.objects import semaphore_path
+from django_tasks_local.ring.shm.places import semaphore_path
 from tests import rings as peers
 from tests.rings import LIMITS, Rings, increment, increment_here, put
 from tests.support import stays, wait_for

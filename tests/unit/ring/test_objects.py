@@ -12,7 +12,7 @@ import pytest
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring import Ring, Role, unlink_objects
 from django_tasks_local.ring.format import layout as at
-from django_tasks_local.ring.shm import objects
+from django_tasks_local.ring.shm import objects, places
 from tests.rings import LIMITS, Rings, descriptors_of, path_of, refused, stat_of
 
 # --- descriptors ---------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def attach_without_streams(mine: Any, closed: tuple[int, ...], name: str) -> int
     Ring(name, "unit", LIMITS, Role.SITE)
     for fd in closed:  # as it was: nothing of ours stays there
         assert stat_of(fd) is None
-    return min(descriptors_of(Path(objects.segment_path(name))))
+    return min(descriptors_of(Path(places.segment_path(name))))
 
 
 def test_missing_standard_descriptors_are_filled(rings: Rings) -> None:
@@ -89,7 +89,7 @@ def fill_streams(mine: Any) -> list[bool]:
 @pytest.mark.parametrize("size", [0, 31, 33])
 def test_a_semaphore_of_another_size_is_refused(rings: Rings, letter: str, size: int) -> None:
     """Using one that is too short would kill this process with SIGBUS."""
-    path = Path(objects.semaphore_path(rings.name + letter))
+    path = Path(places.semaphore_path(rings.name + letter))
     path.write_bytes(bytes(size))
     path.chmod(0o600)
     error = refused(rings)
@@ -103,7 +103,7 @@ def test_a_semaphore_that_is_exchanged_while_we_open_it(
     """What was looked at and what was opened must be one: else it is looked at again."""
     rings.peer()
     name = f"{rings.name}m"
-    path = Path(objects.semaphore_path(name))
+    path = Path(places.semaphore_path(name))
     real = posix_ipc.Semaphore
 
     def exchange(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -136,7 +136,7 @@ def test_a_file_with_a_second_name_is_refused(rings: Rings) -> None:
 def test_a_semaphore_with_a_second_name_is_refused(rings: Rings) -> None:
     """As the segment is: nothing of ours gives it one."""
     rings.peer().kill()
-    path = Path(objects.semaphore_path(f"{rings.name}{objects.MUTEX}"))
+    path = Path(places.semaphore_path(f"{rings.name}{objects.MUTEX}"))
     second = path.with_name(f"{path.name}.second")
     os.link(path, second)
     try:
@@ -154,7 +154,7 @@ def test_a_semaphore_that_is_just_being_made_is_waited_for(
 ) -> None:
     """The C library's own name for it is there until it has got ours."""
     rings.peer().kill()
-    path = Path(objects.semaphore_path(f"{rings.name}{objects.MUTEX}"))
+    path = Path(places.semaphore_path(f"{rings.name}{objects.MUTEX}"))
     first = path.with_name(makers)
     os.link(path, first)
     pauses: list[float] = []
@@ -175,7 +175,7 @@ def test_a_semaphore_that_is_just_being_made_is_waited_for(
 def test_a_semaphore_whose_maker_died_half_way_is_used(rings: Rings, makers: str) -> None:
     """Nobody would come to remove the C library's name for it."""
     rings.peer().kill()
-    path = Path(objects.semaphore_path(f"{rings.name}{objects.MUTEX}"))
+    path = Path(places.semaphore_path(f"{rings.name}{objects.MUTEX}"))
     first = path.with_name(makers)
     os.link(path, first)
     assert rings.attach().upkeep.check() == []

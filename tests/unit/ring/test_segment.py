@@ -15,7 +15,7 @@ import pytest
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring import Look, Role, ring_exists, ring_name, unlink_objects
 from django_tasks_local.ring.format import layout as at
-from django_tasks_local.ring.shm import objects
+from django_tasks_local.ring.shm import objects, places
 from django_tasks_local.ring.shm import segment as rooms
 from tests import rings as peers
 from tests.children import in_a_child
@@ -47,8 +47,8 @@ def test_the_objects_are_private(rings: Rings) -> None:
     rings.attach()
     for path in (
         path_of(rings),
-        Path(objects.semaphore_path(f"{rings.name}m")),
-        Path(objects.semaphore_path(f"{rings.name}w0")),
+        Path(places.semaphore_path(f"{rings.name}m")),
+        Path(places.semaphore_path(f"{rings.name}w0")),
     ):
         found = path.stat()
         assert found.st_uid == os.geteuid()
@@ -130,7 +130,7 @@ def test_a_pool_keeps_a_removed_ring(rings: Rings) -> None:
     worker = rings.attach(role=Role.WORKER)
     assert worker.segment is pool.segment
     assert not ring_exists(rings.name)
-    assert not Path(objects.semaphore_path(f"{rings.name}m")).exists()
+    assert not Path(places.semaphore_path(f"{rings.name}m")).exists()
 
 
 def test_a_name_that_is_removed_while_we_attach(
@@ -200,8 +200,8 @@ def reuse_descriptor(mine: Any) -> bool:
 def test_objects_that_others_may_use_are_refused(rings: Rings, letter: str, mode: int) -> None:
     """Whoever can write to the ring can have us unpickle anything."""
     rings.peer().kill()
-    path = objects.segment_path(rings.name)
-    path = path if letter == "s" else objects.semaphore_path(rings.name + letter)
+    path = places.segment_path(rings.name)
+    path = path if letter == "s" else places.semaphore_path(rings.name + letter)
     os.chmod(path, mode)
     assert f"{mode:04o}" in str(refused(rings))
 
@@ -211,8 +211,8 @@ def test_objects_that_others_may_use_are_refused(rings: Rings, letter: str, mode
 def test_objects_of_another_user_are_refused(rings: Rings, letter: str) -> None:
     """Somebody else may have made the name before us, to have us unpickle what he wrote."""
     rings.peer().kill()
-    path = objects.segment_path(rings.name)
-    path = path if letter == "s" else objects.semaphore_path(rings.name + letter)
+    path = places.segment_path(rings.name)
+    path = path if letter == "s" else places.semaphore_path(rings.name + letter)
     os.chown(path, 12345, 12345)
     error = refused(rings)
     assert "belongs to" in str(error)
