@@ -218,6 +218,21 @@ def test_damaged_ties(ring: Ring) -> None:
     assert ring.get(whole).ties.group == "g"
 
 
+@pytest.mark.parametrize("size", [0, 400, 1500])
+@pytest.mark.parametrize("own", [0, 400, 9000])
+def test_room_that_a_rebuild_keeps(rings: Rings, size: int, own: int) -> None:
+    """It is read off how large records are: as much as was kept when the first was enqueued."""
+    ring = rings.attach(SMALL)
+    steps = FollowUp(THEN, ring.encode(((b"x" * size,), {})), 0, 0, 1), FollowUp(THEN, b"y", 0, 0)
+    put(ring, ties_to(*steps), ((b"x" * own,), {}))
+    kept = []
+    for _ in range(3):
+        kept.append(ring.words[at.H_HANDOVER])
+        end(ring)
+        ring.upkeep.rebuild()
+    assert kept[0] == kept[1] > 1 == 1 + kept[2] == 1 + ring.words[at.H_HANDOVER]
+
+
 @pytest.mark.parametrize("handover", [0, 2**40])
 def test_damaged_room(ring: Ring, handover: int) -> None:
     """The audit names a HANDOVER that cannot be, and a rebuild finds it again."""
