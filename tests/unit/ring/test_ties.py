@@ -1,5 +1,6 @@
 """Groups and follow-ups in the ring: what a record knows of others, and room for what follows."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +13,10 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.blocks import BLOCK_HEAD_BYTES
 from django_tasks_local.ring.format.ties import decode_ties, encode_ties
 from django_tasks_local.ring.records.groups import Groups
+from django_tasks_local.ring.records.payload import Pickled
 from django_tasks_local.ties import NOTHING, FollowUp, Ties, group_digest
 from tests import rings as peers
-from tests.rings import ERROR, LIMITS, META, Rings, ring_address
+from tests.rings import ERROR, LIMITS, META, Rings, change_limits, ring_address
 
 # 46 slots.
 SMALL = replace(LIMITS, max_pending=100, shm_size=at.COLUMNS_AT + 63_096)
@@ -122,6 +124,26 @@ def test_a_full_ring_has_room(rings: Rings) -> None:
     assert len(ring.unfinished_in("g")) == 2
     assert ring.upkeep.check() == []
     assert {end(ring).meta for _ in range(ring.counts().waiting)} == {META, THEN}
+
+
+def test_a_full_ring_with_more_workers_than_before(rings: Rings) -> None:
+    """Their results take no room that is kept for what follows."""
+    ring = rings.attach(SMALL)
+    for _ in range(6):
+        put(ring, ties_to(FollowUp(THEN, None, 0, 0)))
+    with pytest.raises(QueueFull):  # noqa: PT012
+        for _ in range(99):
+            put(ring, None)
+    change_limits(ring, max_workers=6)
+    *others, last = (ring.claim() for _ in range(6))
+    assert last is not None
+    outcome = Pickled.of(ring.encode("x" * 440))
+    for claim in filter(None, others):
+        with suppress(PayloadTooLarge):
+            ring._chaining.write_outcome(claim, outcome, 1)
+    ring.finish(last, successful=True, outcome=ring.encode(None))
+    waiting = ring.listed({TaskResultStatus.READY}, None)
+    assert [each.meta for each in waiting if each.ties.after == last.result_id] == [THEN]
 
 
 def test_many_need_no_more_room_than_one(rings: Rings) -> None:
