@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django.tasks import TaskResultStatus
@@ -58,12 +58,8 @@ class Tied:
 
 def restore_follow_ups(records: dict[str, Record]) -> None:
     """Make sure that what follows the records that have ended is there; see ``memory``."""
-    for record in _with_follow_ups(records.values()):
-        assert record.follow_up is not None
-        if record.status not in (TaskResultStatus.READY, TaskResultStatus.RUNNING):
-            records.setdefault(record.follow_up.result_id, record.follow_up)
-        record.follow_up = None
-
-
-def _with_follow_ups(records: Iterable[Record]) -> list[Record]:
-    return [record for record in records if record.follow_up is not None]
+    for record in list(records.values()):
+        if record.follow_up is not None:
+            if record.status not in (TaskResultStatus.READY, TaskResultStatus.RUNNING):
+                records.setdefault(record.follow_up.result_id, record.follow_up)
+            record.follow_up = None

@@ -88,8 +88,10 @@ class Chaining:
         """
         owner_word = at.chain_word(found.slot, found.head.generation)
         wanted = Wanted(count, owner_word)
-        # A small result or an error may use the reserve: that is what it is kept for.
-        keep = self._table.kept() if count > 1 else 0
+        # A small result or an error may use what is kept for the ends of tasks, and not what is
+        # kept for follow-ups: where MAX_WORKERS was raised in a full ring, the former is not enough
+        # for all workers.
+        keep = self._table.kept() if count > 1 else self._table.words[at.H_HANDOVER]
         room = in_steps(self._run, self._operations.chain_outcome, found, wanted, keep)
         if room is Room.NONE:
             self._run(self._operations.drop_outcome_chain, found)

@@ -24,6 +24,11 @@ from django_tasks_local.ties import NOTHING, FollowUp, Ties, group_digest
 
 from . import layout as at
 
+# Words of the data: the first of `after`; then and on failure, and both where nothing follows.
+AFTER_WORD: Final = 1
+PLACES_WORD: Final = 6
+NO_PLACES: Final = 2**64 - 1
+
 _FRONT: Final = Struct("=Q36siiiHH")
 _NAME: Final = Struct("=H")
 _TASK: Final = Struct("=QiiiIII")

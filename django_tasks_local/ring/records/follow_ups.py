@@ -19,15 +19,24 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.blocks import BLOCK_HEAD_BYTES, TIES, Block
 from django_tasks_local.ring.format.head import (
     PROGRESS_BYTES,
+    S_ARGUMENTS_BYTES,
+    S_ARGUMENTS_CHAIN,
     S_ID_HIGH,
     S_ID_LOW,
+    S_META_BYTES,
     S_ORIGIN,
     S_TIES_CHAIN,
     inline_bytes,
     seal_request,
 )
 from django_tasks_local.ring.format.ids import ID_LENGTH, format_id, new_id_words, with_slot
-from django_tasks_local.ring.format.ties import decode_ties, encode_ties
+from django_tasks_local.ring.format.ties import (
+    AFTER_WORD,
+    NO_PLACES,
+    PLACES_WORD,
+    decode_ties,
+    encode_ties,
+)
 from django_tasks_local.ties import NOTHING, FollowUp, Ties
 
 from .payload import Pickled
@@ -130,7 +139,8 @@ class FollowUps:
         state, word = table.state(slot), words[table.commit + slot]
         generation = word & at.GENERATION_MASK
         follows = self._next(slot, successful=state == at.SUCCESSFUL)
-        if follows and not any(self._follows(each, follows.ties.after) for each in ready):
+        newest = max(ready, key=self._generation, default=0)  # nobody has made any record since
+        if follows and not self._follows(newest, follows.ties.after):
             # The dead process had made room, and has taken some of it perhaps, which is free again.
             while words[at.H_FREE] < follows.slots and words[at.H_OLDEST] not in (0, slot):
                 table.evict_oldest()
@@ -140,14 +150,35 @@ class FollowUps:
 
     def largest_handover(self, slots: Iterable[int]) -> int:
         """Return the most that any of these records' follow-ups needs (rebuilding)."""
-        found = filter(None, map(self.ties_of, slots))
-        return max(map(self._needed, found), default=0)
+        return max(map(self._handover, slots), default=0)
 
     def ties_of(self, slot: int) -> Ties | None:
         """Return the ties of a record (in the lock); None where it has none, or damaged ones."""
         chain = self._words[self._table.ties.word(slot)]
         data = self._table.ties.read(chain, self._table.owner_word(slot)) if chain else None
         return decode_ties(data) if data else None
+
+    def _handover(self, slot: int) -> int:
+        """Return how many slots each task needs that may follow a record, 0 where nothing does.
+
+        So many does the record take itself; but one that was enqueued has ties that are filled up
+        as if its request took no chain.
+        """
+        words, table = self._words, self._table
+        count = table.ties.slots_of(slot)
+        start = words[table.ties.word(slot)] & at.EXTENT_SLOT_MASK
+        data = (table.offset(start) + BLOCK_HEAD_BYTES) // 8
+        if not count or words[data + PLACES_WORD] == NO_PLACES:
+            return 0
+        head = table.offset(slot) // 8
+        if words[data + AFTER_WORD] and words[head + S_ARGUMENTS_CHAIN]:
+            size = words[head + S_META_BYTES] + words[head + S_ARGUMENTS_BYTES]
+            count += at.slots_for(size, self._size)
+        return min(1 + count, MOST_HANDOVER)  # less than damage may say
+
+    def _generation(self, slot: int) -> int:
+        generation: int = self._words[self._table.commit + slot] & at.GENERATION_MASK
+        return generation
 
     def _follows(self, slot: int, after: str) -> bool:
         ties = self.ties_of(slot)
@@ -162,7 +193,7 @@ class FollowUps:
             return None
         word = self._table.offset(slot) // 8
         after = format_id(self._words[word + S_ID_HIGH], self._words[word + S_ID_LOW])
-        return Next(follow_up, ties.passed_on(follow_up, after), self._needed(ties))
+        return Next(follow_up, ties.passed_on(follow_up, after), self._handover(slot))
 
     def _publish(self, follows: Next, origin: int) -> None:
         """Make READY what follows a record of this origin (dirty, with room for it).

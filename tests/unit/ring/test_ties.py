@@ -1,5 +1,6 @@
 """Groups and follow-ups in the ring: what a record knows of others, and room for what follows."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +13,10 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.blocks import BLOCK_HEAD_BYTES
 from django_tasks_local.ring.format.ties import decode_ties, encode_ties
 from django_tasks_local.ring.records.groups import Groups
+from django_tasks_local.ring.records.payload import Pickled
 from django_tasks_local.ties import NOTHING, FollowUp, Ties, group_digest
 from tests import rings as peers
-from tests.rings import ERROR, LIMITS, META, Rings, ring_address
+from tests.rings import ERROR, LIMITS, META, Rings, change_limits, ring_address
 
 # 46 slots.
 SMALL = replace(LIMITS, max_pending=100, shm_size=at.COLUMNS_AT + 63_096)
@@ -124,6 +126,26 @@ def test_a_full_ring_has_room(rings: Rings) -> None:
     assert {end(ring).meta for _ in range(ring.counts().waiting)} == {META, THEN}
 
 
+def test_a_full_ring_with_more_workers_than_before(rings: Rings) -> None:
+    """Their results take no room that is kept for what follows."""
+    ring = rings.attach(SMALL)
+    for _ in range(6):
+        put(ring, ties_to(FollowUp(THEN, None, 0, 0)))
+    with pytest.raises(QueueFull):  # noqa: PT012
+        for _ in range(99):
+            put(ring, None)
+    change_limits(ring, max_workers=6)
+    *others, last = (ring.claim() for _ in range(6))
+    assert last is not None
+    outcome = Pickled.of(ring.encode("x" * 440))
+    for claim in filter(None, others):
+        with suppress(PayloadTooLarge):
+            ring._chaining.write_outcome(claim, outcome, 1)
+    ring.finish(last, successful=True, outcome=ring.encode(None))
+    waiting = ring.listed({TaskResultStatus.READY}, None)
+    assert [each.meta for each in waiting if each.ties.after == last.result_id] == [THEN]
+
+
 def test_many_need_no_more_room_than_one(rings: Rings) -> None:
     """What is kept for their follow-ups is kept once, also where others have kept it before."""
     ring = rings.attach(SMALL)
@@ -216,6 +238,21 @@ def test_damaged_ties(ring: Ring) -> None:
     ring.upkeep.repair()
     assert ring.upkeep.check() == []
     assert ring.get(whole).ties.group == "g"
+
+
+@pytest.mark.parametrize("size", [0, 400, 1500])
+@pytest.mark.parametrize("own", [0, 400, 9000])
+def test_room_that_a_rebuild_keeps(rings: Rings, size: int, own: int) -> None:
+    """It is read off how large records are: as much as was kept when the first was enqueued."""
+    ring = rings.attach(SMALL)
+    steps = FollowUp(THEN, ring.encode(((b"x" * size,), {})), 0, 0, 1), FollowUp(THEN, b"y", 0, 0)
+    put(ring, ties_to(*steps), ((b"x" * own,), {}))
+    kept = []
+    for _ in range(3):
+        kept.append(ring.words[at.H_HANDOVER])
+        end(ring)
+        ring.upkeep.rebuild()
+    assert kept[0] == kept[1] > 1 == 1 + kept[2] == 1 + ring.words[at.H_HANDOVER]
 
 
 @pytest.mark.parametrize("handover", [0, 2**40])
