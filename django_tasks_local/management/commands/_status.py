@@ -2,20 +2,17 @@
 
 import time
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.inspection.text import harmless
-from django_tasks_local.ring import Look, PoolState, Role
+from django_tasks_local.ring import Look
 from django_tasks_local.store import task_path
 
 from ._facts import print_facts
 from ._no_ring import looked_for, sentences
-
-# By number: a damaged entry may have one that is no state.
-_STATES: Final = {int(state): state.name.lower() for state in PoolState}
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -66,7 +63,7 @@ def _describe(backend: ProcessPoolBackend) -> dict[str, Any]:
             {
                 "pid": entry.pid,
                 "role": entry.role.name.lower(),
-                "state": _STATES.get(entry.state) if entry.role is Role.POOL else None,
+                "state": entry.pool_state,
                 "since": datetime.fromtimestamp(entry.since_ns / 1e9, UTC).isoformat(),
             }
             for entry in look.attached()
