@@ -180,12 +180,20 @@ class TaskAdmin(_Base):
             return HttpResponseRedirect(back)
         if "confirmed" not in request.POST:
             return self._question(request, verb, ids, back)
-        for result_id in ids:
+        for left, result_id in zip(reversed(range(len(ids))), ids, strict=True):
             done = act(verb, result_id)
             if done.succeeded:
                 said = f"{done.says}: {done.new_id}" if done.new_id else done.says
                 self.log_change(request, Task(result_id, done.path), said)
             self._tell(request, done)
+            if done.is_unusable and left:
+                text = ngettext(
+                    "%(count)d other task was left as it is.",
+                    "%(count)d other tasks were left as they are.",
+                    left,
+                )
+                self.message_user(request, text % {"count": left}, messages.WARNING)
+                break
         return HttpResponseRedirect(back)
 
     def _question(
