@@ -198,6 +198,9 @@ def test_arguments_are_hidden(site_ring: Callable[[], Ring], client: Client) -> 
     assert "1 &#x27;the argument&#x27; name &#x27;other&#x27; Returned &#x27;the value" in shown
     for text in ("the argument", "other&", "the value"):
         assert text not in hidden
+    many = put(ring, arguments=((*range(5000),), {"last": "one"}))
+    with override_settings(TASKS=with_options(ADMIN_ARGUMENTS=True)):
+        assert "99 98 100 99 and more 4901" in text_of(page(client, change(many)))
 
 
 def test_states(site_ring: Callable[[], Ring], client: Client) -> None:
