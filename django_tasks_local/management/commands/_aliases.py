@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
 from django.tasks import task_backends
 
 from django_tasks_local.backends.process import ProcessPoolBackend
+from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.inspection.aliases import kind_of, load
 from django_tasks_local.ring import Look, Ring, ring_exists
 
@@ -67,11 +69,19 @@ def ring_of(backend: ProcessPoolBackend) -> Ring | None:
     return backend.site().ring if ring_exists(backend.spec().name) else None
 
 
-def looks_into(backends: Iterable[ProcessPoolBackend]) -> dict[str, Look]:
-    """Return a look into each backend's ring by its alias, where there is a ring.
+def looks_into(backends: Iterable[ProcessPoolBackend]) -> tuple[dict[str, Look], dict[str, str]]:
+    """Return a look into each ring that there is, and what is wrong with others, by their aliases.
 
-    Raises:
-        StoreUnavailable: A ring cannot be used.
+    Args:
+        backends: Whose rings.
     """
-    looks = {each.alias: Look.into(each.spec().name, each.alias) for each in backends}
-    return {alias: look for alias, look in looks.items() if look is not None}
+    looks, problems = dict[str, Look](), dict[str, str]()
+    for each in backends:
+        try:
+            look = Look.into(each.spec().name, each.alias)
+        except (StoreUnavailable, ImproperlyConfigured) as error:
+            problems[each.alias] = str(error)
+        else:
+            if look is not None:
+                looks[each.alias] = look
+    return looks, problems
