@@ -49,13 +49,18 @@ class Plan:
         """All that may follow."""
         return tuple(self._found[place] for place in range(len(self._found)))
 
-    def ties(self, policy: Policy, group: str) -> Ties:
+    def ties(self, policy: Policy, group: str, then: int = NOTHING) -> Ties:
         """Return the ties of a task with this policy.
+
+        Args:
+            policy: The policy.
+            group: The task's group.
+            then: As for `add_step`.
 
         Raises:
             InvalidTask: A task that may follow it cannot.
         """
-        then, on_failure = self.place(policy.then), self.place(policy.on_failure)
+        then, on_failure = self._places_behind(policy, then)
         return Ties(group, "", then, on_failure, self.follow_ups)
 
     def place(self, path: str | None) -> int:
@@ -70,9 +75,7 @@ class Plan:
         if known is None:
             task = find_follow_up(path, self._alias, self._home)
             known = self._places[path] = len(self._places)
-            own = policy_of(task.func)
-            then, on_failure = self.place(own.then), self.place(own.on_failure)
-            self._put(known, task, None, then, on_failure)
+            self._put(known, task, None, *self._places_behind(policy_of(task.func)))
         return known
 
     def add_step(self, task: AnyTask, arguments: Any, then: int) -> int:
@@ -83,14 +86,17 @@ class Plan:
             arguments: Its arguments, as the store has encoded them.
             then: The place of the next step; `NOTHING`: what its policy says.
         """
-        own = policy_of(task.func)
-        if then == NOTHING:
-            then = self.place(own.then)
-        on_failure = self.place(own.on_failure)
+        then, on_failure = self._places_behind(policy_of(task.func), then)
         place = len(self._places)
         self._places[f"step {place}"] = place
         self._put(place, task, arguments, then, on_failure)
         return place
+
+    def _places_behind(self, policy: Policy, then: int = NOTHING) -> tuple[int, int]:
+        """Return the places of what follows a success, and each other end."""
+        if then == NOTHING:
+            then = self.place(policy.then)
+        return then, self.place(policy.on_failure)
 
     def _put(self, place: int, task: AnyTask, arguments: Any, then: int, on_failure: int) -> None:
         group = policy_of(task.func).group or ""

@@ -147,7 +147,8 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
             kwargs: Keyword arguments; ``None``: none.
             encoded: Both, as the store has encoded them already; ``None``: it has not.
             metadata: The task's, as JSON; ``None``: as it is now.
-            ties: Its ties to other tasks; ``None``: what its policy and `in_group` say.
+            ties: Its ties to other tasks, `NO_TIES` for none; ``None``: what its policy and
+                `in_group` say.
 
         Raises:
             InvalidTask: This backend cannot run ``task`` or what follows it, or its path does not
@@ -180,7 +181,7 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
                 result_id, enqueued_at_ns = store.enqueue(
                     meta, encoded, priority=int(task.priority), due_ns=due_ns,
                     time_limit=self._time_limit(task), metadata=metadata,
-                    key=key.digest if key else b"", ties=ties,
+                    key=key.digest if key else b"", ties=None if ties is NO_TIES else ties,
                 )  # fmt: skip
                 break
             except KeyTaken as taken:

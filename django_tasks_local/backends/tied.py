@@ -57,9 +57,7 @@ class TiedTasks(OwnBackend):
             then = plan.add_step(each.task, arguments, then)
         groups = (policy_of(each.task.func).group for each in steps)
         group = current_group.get() or next(filter(None, groups), "") or f"chain-{uuid4()}"
-        ties = plan.ties(policy_of(first.task.func), group)
-        if then != NOTHING:
-            ties = ties._replace(then=then)
+        ties = plan.ties(policy_of(first.task.func), group, then)
         return self.enqueue(first.task, first.args, first.kwargs, ties=ties)
 
     def _ties(self, task: AnyTask, own: Policy) -> Ties | None:

@@ -112,7 +112,7 @@ class BatchOperations:
         words, table = self._words, self._table
         free = words[at.H_FREE] + words[at.H_FINISHED_SLOTS]
         free += table.slots.total - table.slots.reserved()
-        keep = table.kept() + batch.handover
+        keep = table.kept(batch.handover)
         if self._pending() + batch.count > words[at.H_MAX_PENDING] or free < batch.slots + 1 + keep:
             return Room.NONE
         room = table.make_room(1, keep)

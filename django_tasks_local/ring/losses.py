@@ -52,12 +52,16 @@ class Losses:
         It reads every slot's commit word, outside the lock.
         """
         codes = _codes(share)
-        seen = {code: self._words[at.H_UNTOLD + code] for code in codes}
+        # In the lock: what UNTOLD names there is LOST by now, and is among what is read below.
+        seen = self._mutex.insist(self._latest, codes)
         for slot in self._untold_slots():
             found = self._found(slot) if self._code(slot) in codes else None
-            if found and self._mutex.run(self._take, found):
+            if found and self._mutex.insist(self._take, found):
                 yield found
-        self._mutex.run(self._note_none_is_left, seen)
+        self._mutex.insist(self._note_none_is_left, seen)
+
+    def _latest(self, codes: set[int]) -> dict[int, int]:
+        return {code: self._words[at.H_UNTOLD + code] for code in codes}
 
     def _untold_slots(self) -> list[int]:
         table, reserved = self._table, self._table.slots.reserved()

@@ -60,6 +60,14 @@ def test_after_the_commit(any_bench: Bench, enqueued: list[Any], tmp_path: Path)
     wait_for(lambda: sorted(lines(notes)) == ["one", "two"])
 
 
+@pytest.mark.parametrize("bench", ["process"], indirect=True)
+def test_it_takes_no_more_room(bench: Bench, enqueued: list[Any]) -> None:
+    """As after `enqueue`, a record without ties has no block for them."""
+    enqueue_on_commit(bench.on(tasks.add), 1)
+    (result,) = enqueued
+    assert bench.backend.get_result(result.id)._snapshot.head.ties_chain == 0
+
+
 def test_never_after_a_rollback(any_bench: Bench, enqueued: list[Any]) -> None:
     """What was written is gone, and so are the tasks; those of a savepoint, with that."""
     add = any_bench.on(tasks.add)

@@ -214,6 +214,9 @@ def test_a_chain(bench: Bench) -> None:
     assert [each.return_value for each in reversed(ended)] == [1, 11, 111, None]
     after = [each.after for each in reversed(ended)]
     assert after == ["", *(each.id for each in reversed(ended[1:]))]
+    once: Any = chain(bench.on(tied.work), bench.on(tied.idle))
+    named = [each.meta for each in once._snapshot.ties.plan]
+    assert not any(b"note_more" in meta for meta in named)  # the next step has taken its place
     again = asyncio.run(achain(step(begin, 5), step(add, 5)))
     assert [each.return_value for each in wait_group(again.group, bench.alias)] == [10, 5]  # type: ignore[attr-defined]
 

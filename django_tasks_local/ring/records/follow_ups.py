@@ -82,8 +82,7 @@ class FollowUps:
 
     def keep_room(self, block: Tied | None) -> int:
         """Return what is to be kept where a record with these ties comes; see `Table.kept`."""
-        kept = self._table.kept()
-        return kept if block is None else kept + max(0, block.handover - self._words[at.H_HANDOVER])
+        return self._table.kept(block.handover if block else 0)
 
     def put(self, block: Tied, owner_word: int) -> int:
         """Store the ties of a record to be: `Blocks.put`, and their room is kept from now on."""

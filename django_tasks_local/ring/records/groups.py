@@ -60,10 +60,10 @@ class Groups:
         slots = compress(range(len(words)), column[TOP_BYTE::8].translate(wanted))
         found: list[str] = []
         for slot in slots:
-            is_in = self.may_have(slot, digest)
+            record = self._record(slot) if self.may_have(slot, digest) else None
             if (self._words[table.commit + slot] ^ words[slot]) & at.GENERATION_MASK:
                 return None
-            if is_in and (record := self._record(slot)) and record.ties.group == group:
+            if record is not None and record.ties.group == group:
                 found.append(record.result_id)
         return found
 

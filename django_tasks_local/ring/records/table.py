@@ -194,9 +194,13 @@ class Table:
             self.slots.give_back(slot)
         return count
 
-    def kept(self) -> int:
-        """Return how many slots are kept for the ends of tasks, and for what follows them."""
-        kept: int = self.words[at.H_MAX_WORKERS] + self.words[at.H_HANDOVER]
+    def kept(self, handover: int = 0) -> int:
+        """Return how many slots are kept for the ends of tasks, and for what follows them.
+
+        Args:
+            handover: What is to be kept for what follows a record that comes.
+        """
+        kept: int = self.words[at.H_MAX_WORKERS] + max(self.words[at.H_HANDOVER], handover)
         return kept
 
     def make_room(self, count: int, keep: int) -> Room:

@@ -1,5 +1,6 @@
 """Which losses are to be announced, and who announces them."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -7,9 +8,11 @@ import pytest
 from django_tasks_local.exceptions import WorkerLost
 from django_tasks_local.ring import Loss, Ring, Role, Share, loss_word
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.records.follow_ups import FollowUps
 from django_tasks_local.store import time_limit_word
 from tests import rings as peers
 from tests.rings import META, Rings, change_limits, done, put
+from tests.support import SHORT_TIMEOUT
 
 OURS = Share(0, 0)
 
@@ -56,6 +59,32 @@ def test_a_loss_that_comes_meanwhile(rings: Rings) -> None:
     assert list(losses) == []
     assert ring.upkeep.losses.may_be_there(OURS)
     assert taken(ring) == [later]
+
+
+def test_a_loss_that_is_just_being_marked(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that looks before the record is LOST waits for that, and does not say it is done."""
+    ring, other = rings.attach(), rings.attach()
+    lost = put(ring)
+    mutex, goes_in = other.upkeep.losses._mutex, threading.Event()
+    insist, end = mutex.insist, FollowUps.end
+    looks: list[list[str]] = []
+    looker = threading.Thread(target=lambda: looks.append(taken(other)))
+
+    def insist_and_tell(*args: Any) -> Any:
+        goes_in.set()
+        return insist(*args)
+
+    def look_before(*args: Any) -> None:
+        looker.start()
+        assert goes_in.wait(SHORT_TIMEOUT)
+        end(*args)
+
+    monkeypatch.setattr(mutex, "insist", insist_and_tell)
+    monkeypatch.setattr(FollowUps, "end", look_before)
+    assert lose(rings) == lost
+    looker.join()
+    assert looks == [[lost]]
+    assert not ring.upkeep.losses.may_be_there(OURS)
 
 
 def test_what_is_announced_elsewhere(rings: Rings) -> None:

@@ -11,6 +11,7 @@ from django_tasks_local.ring import Due, Look, Outcome, Ring, Role
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.blocks import BLOCK_HEAD_BYTES
 from django_tasks_local.ring.format.ties import decode_ties, encode_ties
+from django_tasks_local.ring.records.groups import Groups
 from django_tasks_local.ties import NOTHING, FollowUp, Ties, group_digest
 from tests import rings as peers
 from tests.rings import ERROR, LIMITS, META, Rings, ring_address
@@ -123,6 +124,21 @@ def test_a_full_ring_has_room(rings: Rings) -> None:
     assert {end(ring).meta for _ in range(ring.counts().waiting)} == {META, THEN}
 
 
+def test_many_need_no_more_room_than_one(rings: Rings) -> None:
+    """What is kept for their follow-ups is kept once, also where others have kept it before."""
+    ring = rings.attach(SMALL)
+    ties, arguments = ties_to(FollowUp(THEN, ring.encode(((b"x" * 1500,), {})), 0, 0)), b"none"
+    empty = ring.words[at.H_FREE]
+    put(ring, ties)
+    needed = empty - ring.words[at.H_FREE] + 1  # and the batch's own record
+    while ring.words[at.H_FREE] > ring._table.kept() + needed:
+        put(ring, None)
+    assert len(ring.bulk.put(META, [arguments], priority=0, due_ns=0, ties=ties)[0]) == 1
+    with pytest.raises(QueueFull):
+        ring.bulk.put(META, [arguments], priority=0, due_ns=0, ties=ties)
+    assert ring.upkeep.check() == []
+
+
 def test_what_could_never_follow(ring: Ring) -> None:
     """Plans have at most 64 slots; the text names the task and the limit, and nothing is stored."""
     huge = FollowUp(THEN, ring.encode(((b"x" * 17_000,), {})), 0, 0)
@@ -170,6 +186,22 @@ def test_groups(rings: Rings, ring: Ring) -> None:
     start = ring._table.head(slot).ties_chain & at.EXTENT_SLOT_MASK
     digest = (ring._table.offset(start) + BLOCK_HEAD_BYTES) // 8
     assert ring.words[digest] == group_digest("a")
+
+
+def test_a_group_that_goes_on_meanwhile(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task ends and is evicted between two looks: what follows it is found."""
+    put(ring, ties_to(FollowUp(THEN, None, 0, 0)))
+    find = Groups._record
+
+    def find_too_late(groups: Groups, slot: int) -> Any:
+        monkeypatch.setattr(Groups, "_record", find)
+        end(ring)
+        ring._mutex.run(ring._table.evict_oldest)
+        return find(groups, slot)
+
+    monkeypatch.setattr(Groups, "_record", find_too_late)
+    (follower,) = ring.unfinished_in("g")
+    assert ring.get(follower).meta == THEN
 
 
 def test_damaged_ties(ring: Ring) -> None:
