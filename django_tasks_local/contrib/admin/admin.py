@@ -40,7 +40,6 @@ else:
 LIVE_HEADER: Final = "X-Local-Tasks-Live"
 # How many failures and running tasks the overview shows.
 _LATEST: Final = 5
-_MOST_AT_ONCE: Final = 1000
 
 
 @admin.register(Task)
@@ -173,7 +172,7 @@ class TaskAdmin(_Base):
             raise BadRequest("There is no such action.") from error
         if not self.may(request, verb):
             raise PermissionDenied
-        ids = list(dict.fromkeys(request.POST.getlist("id")))[:_MOST_AT_ONCE]
+        ids = list(dict.fromkeys(request.POST.getlist("id")))
         back = self._back(request)
         if not ids:
             self.message_user(request, _("No tasks were selected."), messages.WARNING)
