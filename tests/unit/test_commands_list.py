@@ -360,6 +360,10 @@ def test_one_ring_cannot_be_used(site_ring: Callable[[], Ring]) -> None:
         with pytest.raises(CommandError, match=r"^bad: .*E004"):
             call_command("local_tasks", "list", "--json", stdout=out, stderr=io.StringIO())
         assert [json.loads(line)["id"] for line in out.getvalue().splitlines()] == [result_id]
+        out = io.StringIO()
+        with pytest.raises(CommandError, match=r"^bad: .*E004"):
+            call_command("local_tasks", "status", "--json", stdout=out)
+        assert json.loads(out.getvalue())["process"]["kept_results"] == 1
         assert run("show", result_id).startswith(result_id)
         with pytest.raises(CommandError, match="E004"):
             run("show", "x")

@@ -9,6 +9,7 @@ from django.tasks import task_backends
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.inspection.aliases import kind_of, load
+from django_tasks_local.inspection.text import harmless
 from django_tasks_local.ring import Look, Ring, ring_exists
 
 
@@ -67,6 +68,17 @@ def process_backend(alias: str | None) -> ProcessPoolBackend:
 def ring_of(backend: ProcessPoolBackend) -> Ring | None:
     """Return the backend's ring, None where there is none: looking must not make one."""
     return backend.site().ring if ring_exists(backend.spec().name) else None
+
+
+def refuse(problems: dict[str, str]) -> None:
+    """Say what is wrong with the rings of some aliases, after all that is to be said of others.
+
+    Raises:
+        CommandError: There are any.
+    """
+    if problems:
+        said = (f"{harmless(alias)}: {harmless(each)}" for alias, each in problems.items())
+        raise CommandError("\n".join(said))
 
 
 def looks_into(backends: Iterable[ProcessPoolBackend]) -> tuple[dict[str, Look], dict[str, str]]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from json import dumps
 from typing import Any, Final
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandParser
 from django.tasks import TaskResultStatus
 from django.utils import timezone
 
@@ -17,7 +17,7 @@ from django_tasks_local.inspection.records import Row, duration_s, error_line, l
 from django_tasks_local.inspection.text import COLUMNS, clock, cut, cut_left, harmless, span, write
 from django_tasks_local.moments import unix_ns
 
-from ._aliases import foreign_aliases, looks_into
+from ._aliases import foreign_aliases, looks_into, refuse
 from ._no_ring import no_ring
 
 _LIMIT: Final = 20
@@ -58,9 +58,7 @@ def run(
             write(command.stderr, f"{harmless(backend.alias)}: {no_ring(backend)}")
     for alias, kind in foreign_aliases().items():
         write(command.stderr, f"Not shown: {harmless(alias)}, {harmless(kind)}.")
-    if problems:
-        said = (f"{harmless(alias)}: {harmless(each)}" for alias, each in problems.items())
-        raise CommandError("\n".join(said))
+    refuse(problems)
 
 
 def lines(rows: list[Row], *, more: bool, several: bool) -> Iterator[str]:
