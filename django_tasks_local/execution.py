@@ -34,7 +34,7 @@ from django.dispatch import Signal
 from django.tasks import TaskResultStatus
 from django.tasks.signals import task_finished, task_started
 
-from django_tasks_local import stopping
+from django_tasks_local import stopping, tracing
 from django_tasks_local.announce import announce
 from django_tasks_local.attempts import cut
 from django_tasks_local.chains import running_result
@@ -133,8 +133,10 @@ class _Run:
             current_group.set("")
         meta = None
         try:
-            meta = self.claim.meta
-            task = add_metadata(load_task(meta), self.claim.metadata)
+            meta, metadata = self.claim.meta, self.claim.metadata
+            if metadata and tracing.IS_INSTALLED:
+                tracing.attach(metadata)
+            task = add_metadata(load_task(meta), metadata)
         except BaseException as error:
             # No signals: they carry a task result, and without a task there is none.
             self._finish_failed(error)
@@ -269,8 +271,9 @@ class _Run:
             encoded = self.store.encode(outcome)
             try:
                 ended = self.store.finish(
-                    self.claim, successful=False, outcome=encoded, cancelled=cancelled
-                )
+                    self.claim, successful=False, outcome=encoded, cancelled=cancelled,
+                    timed_out=isinstance(error, TaskTimeout),
+                )  # fmt: skip
                 return ended, outcome
             except PayloadTooLarge:
                 if not limit:

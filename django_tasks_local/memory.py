@@ -55,7 +55,7 @@ class MemoryStore(BulkEnqueue, Lists, Tied, Waits):
         running: Tasks that are RUNNING.
     """
 
-    record_class = Record
+    record_class: type[Record] = Record
     _does_not_exist = staticmethod(does_not_exist)
 
     def __init__(
@@ -184,8 +184,9 @@ class MemoryStore(BulkEnqueue, Lists, Tied, Waits):
             return None
 
     def finish(
-        self, claim: Record, *, successful: bool, outcome: Any, cancelled: bool = False
-    ) -> int:
+        self, claim: Record, *, successful: bool, outcome: Any, cancelled: bool = False,
+        timed_out: bool = False,
+    ) -> int:  # fmt: skip
         """Store the outcome. Nothing is too large here: the latest result is always kept."""
         evicted: list[Record] = []  # keeps the records alive until the lock is free
         claim.weight = weight(outcome) + weight(claim.passed) + weight(claim.past)

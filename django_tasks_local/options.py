@@ -54,6 +54,7 @@ LEAST_TIMEOUT_S = 0.001
 MOST_TIMEOUT_S = LIMIT_MASK / 1000
 MOST_GRACE_S = 3600
 _NO_TTL = "to keep them until MAX_RESULTS is reached"
+_ANY = "for no limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +112,7 @@ OPTIONS: dict[str, Option] = {
     ),
     # How long one attempt of a task may run, and how long it may take to stop.
     "TIMEOUT": Option(
-        None,
-        (int, float, timedelta),
-        LEAST_TIMEOUT_S,
-        MOST_TIMEOUT_S,
-        "seconds",
-        none_means="for no limit",
+        None, (int, float, timedelta), LEAST_TIMEOUT_S, MOST_TIMEOUT_S, "seconds", none_means=_ANY
     ),
     "TIMEOUT_GRACE": Option(5, (int, float, timedelta), 0, MOST_GRACE_S, "seconds"),
     # How often a task is tried, after what, and when: the words of `policy`.
@@ -149,6 +145,7 @@ OPTIONS: dict[str, Option] = {
     "ADMIN_ARGUMENTS": Option(False, (), check=checked_flag, values="a bool"),  # shown or hidden
     # Periodic tasks. Threads have none: each web process would run them.
     "SCHEDULE": Option({}, (), kinds=("process",), check=schedules.checked, values="a dict"),
+    "METRICS": Option(False, (), check=checked_flag, values="a bool"),
 }
 
 
@@ -181,6 +178,7 @@ class Options:
     max_task_memory: int | None  # bytes; None: no limit
     admin_arguments: bool  # whether the admin shows them
     schedule: Schedule  # periodic tasks
+    metrics: bool  # whether tasks are counted
 
     @property
     def retries(self) -> Retries:

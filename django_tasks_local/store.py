@@ -328,7 +328,10 @@ class Store(StoreClient, Protocol):
     def claim(self) -> Claim | None:
         """Turn the task whose turn it is from READY to RUNNING; ``None`` if none is due."""
 
-    def finish(self, claim: Any, *, successful: bool, outcome: Any, cancelled: bool = False) -> int:
+    def finish(
+        self, claim: Any, *, successful: bool, outcome: Any, cancelled: bool = False,
+        timed_out: bool = False,
+    ) -> int:  # fmt: skip
         """Store the encoded outcome and the end of a claimed task.
 
         Args:
@@ -336,6 +339,7 @@ class Store(StoreClient, Protocol):
             successful: How it ended.
             outcome: Its return value or its error, encoded.
             cancelled: The outcome tells that it was asked to stop.
+            timed_out: The outcome tells that it ran too long.
 
         Returns:
             When it finished, in Unix ns.

@@ -25,6 +25,7 @@ class FollowUp(NamedTuple):
         then: The place in the plan of what follows its success, or `NOTHING`.
         on_failure: Likewise for each other end.
         group: The group that it brings along, ``""`` for none.
+        tally: What counts it in a ring, as `Ring.put` wants it.
     """
 
     meta: bytes
@@ -34,6 +35,7 @@ class FollowUp(NamedTuple):
     then: int = NOTHING
     on_failure: int = NOTHING
     group: str = ""
+    tally: int = 0
 
 
 class Ties(NamedTuple):

@@ -226,6 +226,11 @@ def put(ring: Ring, arguments: Any = ((), {}), priority: int = 0, due_ns: int = 
     return result_id
 
 
+def tally_of(ring: Ring) -> int:
+    """What counts the tasks of the test; looked up again, since a test may put the ring back."""
+    return ring.counters.remember(META, "tests.tasks.noop", "default")
+
+
 def run(ring: Ring, outcome: Any = None, successful: bool = True) -> str:
     """Claims the next task and finishes it; its result id."""
     taken = ring.claim()

@@ -69,6 +69,16 @@ def script_prefix() -> str:
 
 
 @task
+def parent_of_a_span() -> tuple[str, str] | None:
+    """Trace and span under which a span begins that the task makes."""
+    from opentelemetry.sdk.trace import TracerProvider
+
+    span: Any = TracerProvider().get_tracer("tests").start_span("work")
+    parent = span.parent
+    return parent and (f"{parent.trace_id:032x}", f"{parent.span_id:016x}")
+
+
+@task
 def pid() -> int:
     return os.getpid()
 

@@ -48,8 +48,9 @@ class WatchedStore:
         return pickle.dumps(value)
 
     def finish(
-        self, claim: Claim, *, successful: bool, outcome: bytes, cancelled: bool = False
-    ) -> int:
+        self, claim: Claim, *, successful: bool, outcome: bytes, cancelled: bool = False,
+        timed_out: bool = False,
+    ) -> int:  # fmt: skip
         if successful and self.refusal is not None:
             raise self.refusal
         self.events.append(("finish", successful, pickle.loads(outcome)))

@@ -31,6 +31,7 @@ from django_tasks_local.policies import NO_POLICY, policy_of, time_limit_of
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.store import BulkStore, KeyTaken, PlainSnapshot, Snapshot
 from django_tasks_local.ties import NO_TIES, NOTHING, Ties
+from django_tasks_local.tracing import encode_traced
 from django_tasks_local.unique import RAISE, key_of
 
 from .many import Many
@@ -168,7 +169,7 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
             task, due_ns = with_due_time(task)
         meta = encode_task(task)
         if metadata is None:
-            metadata = encode_of(task)
+            metadata = encode_traced(task)
         arguments = (tuple(args), {} if kwargs is None else kwargs)
         if encoded is None:
             encoded = encode_arguments(store, task, arguments)
@@ -241,7 +242,7 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
         encode_task(task)
         encoded = encode_arguments(store, task, (args, kwargs))
         ties = self._ties(task, policy_of(task.func)) or NO_TIES
-        return getattr(store, "ring", None), encoded, encode_of(task), ties
+        return getattr(store, "ring", None), encoded, encode_traced(task), ties
 
     def enqueue_prepared(
         self, task: AnyTask, args: tuple[Any, ...], kwargs: dict[str, Any], prepared: Any

@@ -11,12 +11,12 @@ from django.tasks.signals import task_enqueued
 
 from django_tasks_local.announce import announce, is_heard
 from django_tasks_local.exceptions import AlreadyEnqueued
-from django_tasks_local.metadata import encode_of
 from django_tasks_local.naming import encode_task
 from django_tasks_local.policies import policy_of
 from django_tasks_local.result import LocalTaskResult
 from django_tasks_local.store import Arguments, BulkStore, PlainSnapshot, Snapshot, StoreClient
 from django_tasks_local.ties import NO_TIES, Ties
+from django_tasks_local.tracing import encode_traced
 from django_tasks_local.unique import RAISE, Key, key_of
 
 from .preparing import encode_arguments, with_due_time
@@ -56,7 +56,7 @@ class Many:
         self._ties = ties
         self._calls = calls
         self._meta = encode_task(self._task)
-        self._metadata = encode_of(task)
+        self._metadata = encode_traced(task)
         self._encoded = _encode_all(store, task, calls)
         self._results: list[LocalTaskResult | None] = [None] * len(calls)
         own = policy_of(task.func)

@@ -29,6 +29,7 @@ from django_tasks_local.store import Claim, task_path
 from django_tasks_local.streams import unbuffer_output
 
 from .base import LocalBackend
+from .counting import CountingStore
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -48,7 +49,7 @@ class ThreadPool:
 
     def __init__(self, key: Key) -> None:
         self.pid, self.euid, self.backend_class, self.alias, self.options = key
-        self.store = MemoryStore(
+        self.store = (CountingStore if self.options.metrics else MemoryStore)(
             self.alias,
             max_workers=self.options.max_workers,
             max_results=self.options.max_results,

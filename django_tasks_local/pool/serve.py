@@ -17,6 +17,7 @@ from django_tasks_local.ring import Ring, Role, attach_segment, fill_standard_de
 from django_tasks_local.streams import flush_output, say_traceback
 
 from . import connections, project
+from .counting import tally_of
 from .launcher import launch
 from .loaded_files import digest_of
 from .project import Preparation
@@ -101,7 +102,9 @@ def _serve(
     backend = connections.backend_of(spec.alias)
     assert backend is not None, spec.alias
     time_limit = partial(time_limit_of, options=backend.checked_options)
-    timetable = Timetable(ring, spec.schedule, time_limit, provisional=provisional)
+    timetable = Timetable(
+        ring, spec.schedule, time_limit, partial(tally_of, ring, spec), provisional=provisional
+    )
     close_connections()
 
     def start_worker(life: int, bell: int, to_close: list[int]) -> int:

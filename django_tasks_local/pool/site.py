@@ -16,6 +16,7 @@ from django_tasks_local.streams import say
 from django_tasks_local.ties import Ties
 
 from . import project
+from .counting import counts_of
 from .launcher import log_ended_pools, started
 from .loaded_files import digest_of
 from .main_script import names_main, refuse_main, refuse_main_task
@@ -98,9 +99,10 @@ class Site(PassedOn):
             InvalidTask: The task is defined in a main script that no pool can import.
         """
         ring = self._ring_for(meta)
+        tally, ties = counts_of(ring, self.spec, meta, ties)
         high, low, now_ns = ring.put(
             meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit,
-            metadata=metadata, key=key, ties=ties,
+            metadata=metadata, key=key, ties=ties, tally=tally,
         )  # fmt: skip
         self._see_to(ring, (high, low), due_ns, now_ns)
         return format_id(high, low), now_ns
@@ -112,9 +114,10 @@ class Site(PassedOn):
     ) -> tuple[list[str], dict[int, str], int]:  # fmt: skip
         """Do what `Bulk.put` does, as `enqueue` does it."""
         ring = self._ring_for(meta)
+        tally, ties = counts_of(ring, self.spec, meta, ties)
         ids, held, now_ns = ring.bulk.put(
             meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit,
-            metadata=metadata, keys=keys, ties=ties,
+            metadata=metadata, keys=keys, ties=ties, tally=tally,
         )  # fmt: skip
         self._see_to(ring, chain.from_iterable(ids), due_ns, now_ns)
         return [format_id(*words) for words in ids], held, now_ns

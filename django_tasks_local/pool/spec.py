@@ -32,6 +32,7 @@ class PoolSpec:
         namespace: The default namespace, for the pool.
         temporary: A test run's ring, removed with it.
         schedule: Its periodic tasks.
+        metrics: Whether the tasks that are enqueued are counted.
     """
 
     name: str
@@ -40,6 +41,7 @@ class PoolSpec:
     namespace: str
     temporary: bool
     schedule: Schedule = EMPTY
+    metrics: bool = False
 
 
 def spec_of(alias: str, options: Options, run: str = "") -> PoolSpec:
@@ -69,8 +71,9 @@ def spec_of(alias: str, options: Options, run: str = "") -> PoolSpec:
         max_task_memory=options.max_task_memory,
     )
     return PoolSpec(
-        ring_name(alias, namespace), alias, limits, default, bool(run), options.schedule
-    )
+        ring_name(alias, namespace), alias, limits, default, bool(run), options.schedule,
+        options.metrics,
+    )  # fmt: skip
 
 
 def tell_namespace(namespace: str) -> None:

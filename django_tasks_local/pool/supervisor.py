@@ -71,7 +71,7 @@ class Supervisor:
         self._ring = ring
         self._timetable = timetable or Timetable(ring)
         self._foreground = foreground
-        self._files = LoadedFiles()
+        self._files = LoadedFiles(since_ns=ring.registry.attached_ns())
         self._entries: list[Entry] = []  # the living when this tick began
         self._death_seen = True  # there is an entry to settle
         self._due_ns = 0  # when the next deferred task falls due

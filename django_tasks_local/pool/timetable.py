@@ -15,6 +15,7 @@ from django_tasks_local.schedules import EMPTY, Schedule
 from django_tasks_local.ties import Ties
 from django_tasks_local.timings import NEVER_NS, SECOND_NS, Act, judge
 
+from .counting import tallied
 from .step import REPEAT_S
 
 logger = logging.getLogger("django_tasks_local")
@@ -65,6 +66,7 @@ class Timetable:
         ring: The ring, attached as POOL.
         schedule: The alias's SCHEDULE, as this pool has read it.
         time_limit: Returns the `time_limit_word` of a task with a function.
+        tally: Returns what counts a task, by what names it.
         provisional: A script has started this pool: where its settings have no SCHEDULE, those of
             the servers may have one.
         clock: Returns the Unix time in ns.
@@ -75,11 +77,13 @@ class Timetable:
         ring: Ring,
         schedule: Schedule = EMPTY,
         time_limit: Callable[[object], int] = lambda function: 0,
+        tally: Callable[[bytes], int] = lambda meta: 0,
         *,
         provisional: bool = False,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._ring = ring
+        self._tally = tally
         self._clock = clock
         self._may_forget = bool(schedule.entries) or not provisional
         self.digest = schedule.digest
@@ -166,7 +170,8 @@ class Timetable:
             outcome = self._ring.firing.fire(
                 Due(row, time_ns, entry.overlap), job.periodic.meta, job.arguments,
                 priority=int(task.priority), time_limit=job.time_limit,
-                metadata=job.periodic.metadata(time_ns), key=job.periodic.key, ties=job.ties,
+                metadata=job.periodic.metadata(time_ns), key=job.periodic.key,
+                ties=tallied(job.ties, self._tally), tally=self._tally(job.periodic.meta),
             )  # fmt: skip
         except (QueueFull, PayloadTooLarge) as error:
             if time.monotonic() - job.told_at > REPEAT_S:

@@ -16,6 +16,8 @@ byte 0          +----------------------------------------------+
 581,632         +----------------------------------------------+
                 | schedule         128 rows of 96 bytes        |  12 KiB
 593,920         +----------------------------------------------+
+                | tallies          128 tallies of 1,024 bytes  |  128 KiB
+724,992         +----------------------------------------------+
                 | commit    W, one word for each slot          |  seven columns of SLOTS words,
                 | sequence  place in FIFO or recency list      |  each rounded up to whole
                 | due       Unix ns, 0: due; else see rule 2   |  pages of 4 KiB
@@ -89,7 +91,8 @@ The first eight words keep their places in every layout version.
   48  GEOMETRY_CRC    CRC-32 of the five words before it
   56  UNFINISHED      records that are WRITING, READY or RUNNING
   64  RESERVED        slots that have memory; its complement in the upper half shows damage
-  72  DIRTY           not 0: a process died or was interrupted between two writes
+  72  DIRTY           not 0: a process died or was interrupted between two writes; how many records
+                      less 1 << 48 | word of their count << 24 | slot, if it was counting them
   80  TICK            the next generation, and the next place in any order
   88  FREE            free slots below RESERVED
   96  DEFERRED        records in the heap
@@ -121,6 +124,9 @@ The first eight words keep their places in every layout version.
  304  TASK_MEMORY     31 times MAX_TASK_MEMORY
  312  KEYED           READY and RUNNING records that have a key, and buckets of the hash table
  320  QUEUED          not 0: a process may be waiting for the mutex
+ 344  TALLIED         1: there are tallies, and records that name them
+ 352  COUNTED         the count that DIRTY names, as it was
+ 360  SUMMED          the sum that belongs to it, as it is to be
  424  HANDOVER        slots that are kept for follow-ups: what the largest of them needs
  432  EXPIRED         results dropped because of RESULT_TTL or FAILURE_TTL, likewise
  440  KILLED          tasks ended by a kill of their worker, at a limit or cancelled, likewise
@@ -207,7 +213,8 @@ rebuild that finds it completes the row if such a record is READY; if not, it ne
    8  ID_LOW          the slot's number and 38 random bits
   16  GENERATION      as in W
   24  ENQUEUED_AT     Unix ns
-  32  ORIGIN          1 << 63: it has a key | code << 40 | serial of the site << 8 | priority + 100
+  32  ORIGIN          1 << 63: it has a key | number of its tally, 0 for none << 48 | code << 40 |
+                      serial of the site << 8 | priority + 100
   40  TIME_LIMIT      attempts if its worker dies << 54 | ms to stop << 32 | ms to run, 0: any
   48  META_BYTES      length of what names the task
   56  ARGUMENTS_BYTES length of its pickled arguments, if chained with their table
@@ -217,7 +224,8 @@ rebuild that finds it completes the row if such a record is READY; if not, it ne
   80  STARTED_AT      Unix ns; 0 in a record that was cancelled before
   88  WORKER          pid << 32 | serial
   96  CLAIM_CRC       goes on from REQUEST_CRC
- 104  FINISHED_AT     Unix ns; while it is WRITING the batch that it belongs to, 0 for none
+ 104  FINISHED_AT     Unix ns; while it is WRITING the batch that it belongs to, 0 for none; then
+                      since when it waits, 0 or a batch: since ENQUEUED_AT
  112  OUTCOME_BYTES   length of the pickled outcome, if chained with its table; in a LOST
                       record why it was lost
  120  OUTCOME_CHAIN   first extent of the outcome, where it does not fit here
@@ -233,29 +241,6 @@ rebuild that finds it completes the row if such a record is READY; if not, it ne
                       done and total as doubles, 64 bytes of UTF-8
 ```
 
-### A chained payload, by byte
-
-```text
-   0  PIECES          how many there are
-   8  LENGTH          of the first piece
-  16  CRC             of the first piece: CRC-32
-  24  LENGTH, CRC     of the second, and so on
- ...  the pieces: the pickle, cut before and behind all large bytes and text in it
-```
-
-### Metadata, history and ties, by byte
-
-```text
-   0  LENGTH          of the data
-   8  CRC             of the commit word of its slots, LENGTH and the upper half, begun with its
-                      kind; in the upper half that of the data
-  16  the data        metadata: JSON, an object, ASCII; others: ``format.history``, ``format.ties``
-```
-
-Metadata may change in any state, and any process may change it. A history has the attempts before
-the present or last one; the end of an attempt changes it. A change is a new block and one store
-to the word that names it: a reader sees the old block or the new one, or tries again.
-
 An extent is a run of neighbouring slots, `length << 32 | first slot`; the link word of its first
 slot is the next extent. Every byte that a read returns is covered by a CRC-32, but for the
 progress, which its sequence word guards, and STOP, where no flipped bit makes a reason.
@@ -270,7 +255,7 @@ progress, which its sequence word guards, and STOP, where no flipped bit makes a
    leaves the queue, cancelled. `due`: a finished record in which it is the generation has lost its
    chained arguments; of their chain only the slots that hold its meta are its own.
 3. **Order.** DIRTY first; then whatever W is to cover; then W, by one store, the commit point;
-   then links and counts. The mutex clears DIRTY when the operation came to its end.
+   then what counts it; then links. The mutex clears DIRTY when the operation came to its end.
 4. **Reading.** Readers take no lock: W, copy, W again, CRC. If the two differ they try again. A
    reader never writes (only WAITED, while it waits for an end); to make a result the most recent
    it goes inside and looks at W once more. It leaves that out where another process is inside for
@@ -328,6 +313,8 @@ no two READY or RUNNING records have the same key
 a READY record has no outcome and no reason to stop
 a history has 1 to 1,000 attempts, and 1 to 10 errors
 no record is DUE, and HANDOVER is enough for what follows any unfinished record
+ENQUEUED of a tally = its tasks that have ended + its records that are READY or RUNNING
+its attempts that have started = those that have ended + its records that are RUNNING
 ```
 
 ## What a death leaves behind
@@ -338,6 +325,7 @@ the pool of the ring, a site, or a process that asks for that very result.
 
 | Operation | killed | what is left | who repairs it |
 |---|---|---|---|
+| count | behind its W | a record that is not counted, and DIRTY names it | next: counted |
 | any | inside | GUARD is dropped by the kernel | next; one that waits looks after 5 ms |
 | | before it woke who waits | a process that nobody wakes | looks by itself, after 5 ms |
 | enqueue | before W | a FREE slot marked as used; nothing was accepted | next |

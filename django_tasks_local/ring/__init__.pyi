@@ -1,6 +1,7 @@
 from .firing import Due, Outcome
 from .format.ids import format_id, random_id
 from .format.layout import Geometry, Share
+from .format.tally import BOUNDS_S, OUTCOMES, Tally
 from .look import Look
 from .records.codes import code_digest
 from .records.killing import Run
@@ -18,10 +19,10 @@ from .shm.segment import attach_segment, ring_exists, ring_name
 from .stops import Running
 
 __all__ = [
-    "ANY_SERVER", "Due", "Entry", "Found", "Geometry", "Leadership", "Limits", "Look", "Loss",
-    "Outcome", "PoolState", "Ring", "Role", "Row", "Run", "Running", "Share", "Surveyed",
-    "attach_segment", "code_digest", "fill_standard_descriptors", "format_id", "loss_word",
-    "lost_error", "random_id", "ring_exists", "ring_is_attached", "ring_name", "sites_elsewhere",
-    "standard_descriptors", "survey_rings", "sweep_temporary", "unlink_objects",
-    "unlink_unattached",
+    "ANY_SERVER", "BOUNDS_S", "OUTCOMES", "Due", "Entry", "Found", "Geometry", "Leadership",
+    "Limits", "Look", "Loss", "Outcome", "PoolState", "Ring", "Role", "Row", "Run", "Running",
+    "Share", "Surveyed", "Tally", "attach_segment", "code_digest", "fill_standard_descriptors",
+    "format_id", "loss_word", "lost_error", "random_id", "ring_exists", "ring_is_attached",
+    "ring_name", "sites_elsewhere", "standard_descriptors", "survey_rings", "sweep_temporary",
+    "unlink_objects", "unlink_unattached",
 ]  # fmt: skip

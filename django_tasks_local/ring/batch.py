@@ -205,7 +205,10 @@ class BatchOperations:
         ticks = array("Q", range(first, first + length))
         words[table.sequence + start : table.sequence + start + length] = memoryview(ticks)
         ready = array("Q", at.head_words(at.READY, generation, length))
+        # They have one task, and so one tally.
+        counted = table.tallies.note_enqueue(start, length)
         words[table.commit + start : table.commit + start + length] = memoryview(ready)
+        table.tallies.count(counted)
         table.order.append_run(start, length, *table.order.lane_of(start))
         self._disown(length)
 

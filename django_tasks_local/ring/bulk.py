@@ -53,6 +53,7 @@ class Terms(NamedTuple):
     priority: int
     time_limit: int
     block: Block | None
+    tally: int
     ties: Tied | None
 
 
@@ -101,7 +102,7 @@ class Bulk:
     def put(
         self, meta: bytes, arguments: Sequence[bytes | Pickled], *, priority: int, due_ns: int,
         time_limit: int = 0, metadata: bytes = b"", keys: Sequence[bytes] = (),
-        ties: Ties | None = None,
+        ties: Ties | None = None, tally: int = 0,
     ) -> tuple[list[Id], dict[int, str], int]:  # fmt: skip
         """Store tasks that differ in their arguments and keys: all of them or none.
 
@@ -125,7 +126,7 @@ class Bulk:
         now_ns = time.time_ns()
         block = self._refusals.block(metadata, meta) if metadata else None
         tied = self._refusals.tied(ties, meta) if ties else None
-        terms = Terms(meta, priority, time_limit, block, tied)
+        terms = Terms(meta, priority, time_limit, block, tally, tied)
         arguments = self._fitted(meta, arguments, bool(keys))
         needed = self._needed(terms, arguments, bool(keys))
         tasks = zip(arguments, keys or repeat(b""), needed, strict=False)
@@ -179,7 +180,8 @@ class Bulk:
             return []
         if in_steps(run, batches.take, batch) is Room.NONE:
             return []
-        origin = self._registry.origin << 8 | terms.priority - at.LOWEST_PRIORITY
+        queue = terms.tally | terms.priority - at.LOWEST_PRIORITY
+        origin = self._registry.origin << 8 | queue
         rest = words_in_batch(batch.name)
         ids: list[Id] = []
         # Once for each of thousands of tasks: local names, and no further calls.

@@ -10,6 +10,7 @@ _NAMES = {
     ".firing": "Due Outcome",
     ".format.ids": "format_id random_id",
     ".format.layout": "Geometry Share",
+    ".format.tally": "BOUNDS_S OUTCOMES Tally",
     ".look": "Look",
     ".records.codes": "code_digest",
     ".records.killing": "Run",

@@ -191,19 +191,20 @@ class Firing:
 
     def fire(
         self, due: Due, meta: bytes, arguments: Any, *, priority: int, time_limit: int,
-        metadata: bytes, key: bytes = b"", ties: Ties | None = None,
+        metadata: bytes, key: bytes = b"", ties: Ties | None = None, tally: int = 0,
     ) -> Outcome:  # fmt: skip
         """Store a READY task for a time of a row, and wake a worker, unless that is too late.
 
         Args:
             due: The time.
             meta: The task, and the rest of it as `Ring.put` has it; there must be metadata.
-            arguments, priority, time_limit, metadata, key, ties: Likewise.
+            arguments, priority, time_limit, metadata, key, ties, tally: Likewise.
 
         Raises:
             QueueFull, PayloadTooLarge, StoreUnavailable: As `Ring.put`. The time is not settled.
         """
         attempt = Attempt(due, key)
+        queue = tally | priority - at.LOWEST_PRIORITY
         tied = self._refusals.tied(ties, meta) if ties else None
         if key and (holder := self._run(self._tasks.holder, key)):
             self._holders.still_holds(holder)  # if not, its key is free now
@@ -211,8 +212,8 @@ class Firing:
         while self._run(self._operations.judge, attempt):
             high, low = new_id_words()
             request = Request(
-                key + meta, arguments, priority - at.LOWEST_PRIORITY, 0, time.time_ns(), high, low,
-                time_limit, self._refusals.block(metadata, meta), key, tied,
+                key + meta, arguments, queue, 0, time.time_ns(), high, low, time_limit,
+                self._refusals.block(metadata, meta), key, tied,
             )  # fmt: skip
             small = partial(self._operations.fire, attempt=attempt)
             publish = partial(self._operations.fire_chained, attempt=attempt)

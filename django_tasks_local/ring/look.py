@@ -22,6 +22,7 @@ from django_tasks_local.ring.shm.segment import look_at_segment
 from django_tasks_local.store import Snapshot
 
 from .format import layout as at
+from .format.tally import Tally
 
 # A process leaves the inside within a millisecond, a rebuild excepted.
 LOOKS: Final = 4
@@ -96,6 +97,10 @@ class Look:
     def counts(self) -> Counts:
         """Return what is in the ring: each number is true for some recent moment."""
         return Counts.of(self._table)
+
+    def tallies(self) -> list[Tally]:
+        """Return the counters of the tasks that METRICS counts; first those of all others."""
+        return self._table.tallies.read()
 
     def pulse(self) -> tuple[int, ...]:
         """Return numbers that differ after each enqueue, claim, end and eviction."""

@@ -16,6 +16,7 @@ from django_tasks_local.ring.format.head import (
     PROGRESS_BYTES,
     S_ARGUMENTS_BYTES,
     S_ARGUMENTS_CHAIN,
+    S_FINISHED_AT,
     S_HISTORY_CHAIN,
     S_META_BYTES,
     S_METADATA_CHAIN,
@@ -52,7 +53,7 @@ class Request(NamedTuple):
 
     meta: bytes
     arguments: Any  # bytes; `Pickled` where they are chained
-    queue: int  # priority + 100
+    queue: int  # the number of its tally << 48 | priority + 100
     due_ns: int  # 0: now
     now_ns: int
     id_high: int
@@ -216,8 +217,11 @@ class Operations(Settling):
         sealed = seal_claim(now_ns, registry.worker, words[offset // 8 + S_REQUEST_CRC])
         self._bytes[offset + CLAIM_AT : offset + CLAIM_END] = sealed
         words[current] = slot
+        counted = table.tallies.note_start(slot, now_ns) if words[at.H_TALLIED] else None
         generation = word & at.GENERATION_MASK
         words[table.commit + slot] = at.head_word(at.RUNNING, generation, registry.index)
+        if counted is not None:
+            table.tallies.count(counted)
         table.order.pop(place)
         words[at.H_RUNNING] += 1
         return slot
@@ -259,31 +263,40 @@ class Operations(Settling):
         words[word] = wanted.chain
         return Room.ENOUGH if whole else Room.MORE
 
-    def finish(self, found: Found, state: int, slots: int, note: int = 0) -> int:
+    def finish(self, found: Found, state: int, slots: int, note: int, outcome: int) -> int:
         """Make a record that we run SUCCESSFUL or FAILED; return False where it is not ours.
 
-        Where another note than `note` is in it, that says to stop: TOLD_TO_STOP. Where there has to
-        be room for what follows it: AGAIN.
-        `slots` are those that it occupies, without its metadata: any process may replace these.
+        Args:
+            found: The record.
+            state: Which of the two.
+            slots: Those that it occupies, without its metadata: any process may replace these.
+            note: Where another one is in it, that says to stop: then this only returns
+                TOLD_TO_STOP; and AGAIN where there has to be room for what follows it.
+            outcome: As what its tally counts it.
         """
         words, table, slot = self._words, self._table, found.slot
-        commit = table.commit + slot
+        commit, head = table.commit + slot, (self._slots_at + slot * self._size) // 8
         if words[commit] != found.word:
             return False
-        stop = words[(self._slots_at + slot * self._size) // 8 + S_STOP]
+        stop = words[head + S_STOP]
         if stop != note and noted_loss(stop):
             return TOLD_TO_STOP
         tied = found.head.ties_chain
         if tied and self.wants_room(slot, successful=state == at.SUCCESSFUL):
             return AGAIN
         words[at.H_DIRTY] = 1
-        if words[(self._slots_at + slot * self._size) // 8 + S_METADATA_CHAIN]:
+        if words[head + S_METADATA_CHAIN]:
             slots += table.metadata.slots_of(slot)
         table.recency.stamp(slot)
+        noted = None
+        if words[at.H_TALLIED]:
+            noted = table.tallies.note_end(slot, outcome, words[head + S_FINISHED_AT])
         if tied:
-            self.follow_ups.end(slot, state, found.head.generation)
+            self.follow_ups.end(slot, state, found.head.generation, noted)
         else:
             words[commit] = at.head_word(state, found.head.generation)
+            if noted is not None:
+                table.tallies.count(noted)
         table.link_finished(slot, slots, words[at.H_MAX_RESULTS])
         return True
 
@@ -323,14 +336,18 @@ class Operations(Settling):
         words[(offset + self._size - PROGRESS_BYTES) // 8] = 0
         words[table.sequence + slot] = sequence
         words[table.due + slot] = due_ns
+        queue = request.queue
+        counted = table.tallies.note_enqueue(slot) if queue > at.QUEUE_MASK else None
         words[table.commit + slot] = at.head_word(at.READY, generation)
+        if counted is not None:
+            table.tallies.count(counted)
         if due_ns:
             table.order.defer(slot)
         else:
             lane = registry.lane
             if registry.newest > words[registry.runnable_word]:
                 lane += at.LANE_WORDS  # `layout.lane_of` says the same
-            table.order.append(slot, lane, request.queue)
+            table.order.append(slot, lane, queue & at.QUEUE_MASK)
         if keyed:
             table.keys.add(slot)
 

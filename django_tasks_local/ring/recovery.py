@@ -17,6 +17,7 @@ from django_tasks_local.ring.records.loss import (
     noted_loss,
 )
 from django_tasks_local.ring.records.table import Table
+from django_tasks_local.ring.records.tallies import lost_as
 
 from .format import layout as at
 from .format.head import (
@@ -90,7 +91,9 @@ def publish(table: Table, slot: int) -> Holder | None:
     words[table.sequence + slot] = tick = words[at.H_TICK]
     words[at.H_TICK] = tick + 1
     generation = words[table.commit + slot] & at.GENERATION_MASK
+    counted = table.tallies.note_enqueue(slot)
     words[table.commit + slot] = at.head_word(at.READY, generation)
+    table.tallies.count(counted)
     if words[table.due + slot]:
         table.order.defer(slot)
     else:
@@ -158,13 +161,14 @@ def mark_lost(table: Table, slot: int, loss: int, keep: int) -> None:
     words[at.H_DIRTY] = 1
     head = table.head(slot)
     offset = table.offset(slot)
-    loss = noted_loss(head.stop) or loss
-    sealed = seal_loss(time.time_ns(), loss, head)
+    loss, now_ns = noted_loss(head.stop) or loss, time.time_ns()
+    sealed = seal_loss(now_ns, loss, head)
     table.bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
     table.recency.stamp(slot)
     if is_to_be_announced(loss):  # before it is LOST: a death in between must not hide it
         words[at.H_UNTOLD + at.code_of(head.origin)] = words[table.sequence + slot]
-    FollowUps(table).end(slot, at.LOST, head.generation)
+    noted = table.tallies.note_end(slot, lost_as(loss), now_ns)
+    FollowUps(table).end(slot, at.LOST, head.generation, noted)
     if head.outcome_chain:  # a result that its worker was still copying
         words[offset // 8 + S_OUTCOME_CHAIN] = 0
         table.slots.discard(head.outcome_chain)
@@ -182,6 +186,7 @@ def rebuild(table: Table) -> list[str]:
         What had to be dropped, a sentence each. A death leaves nothing of that kind.
     """
     words, slots = table.words, table.slots
+    table.tallies.complete()
     words[at.H_DIRTY] = 1
     if not slots.reserved():
         slots.restore_reserved()

@@ -39,8 +39,10 @@ from django_tasks_local.ties import Ties
 from .attachment import Attachment
 from .bulk import Bulk
 from .chaining import Chaining
+from .counters import Counters
 from .firing import Firing
 from .format import layout as at
+from .format.tally import outcome_of
 from .holders import Holders
 from .look import Counts
 from .operations import SOON_NS, Request
@@ -69,7 +71,7 @@ class Ring:
         workforce: How pools share MAX_WORKERS.
         expiry: When finished results expire.
         killing, stops: Workers that are to be killed, tasks that are to stop.
-        firing, bulk: Periodic tasks, tasks that are enqueued together.
+        firing, bulk, counters: Periodic tasks, tasks that are enqueued together, what counts.
     """
 
     def __init__(
@@ -118,11 +120,12 @@ class Ring:
             parts.waiters.wake,
         )  # fmt: skip
         self._refusals = Refusals(parts.table, parts.mutex, alias, self._inline)
-        self._saving = Saving(parts, self._refusals, self.expiry, self._run)
         holders = Holders(parts, self.upkeep.settle_if_dead, self.upkeep.settle)
         self._chaining = Chaining(parts, self._refusals, self._run, holders)
         self.firing = Firing(parts, self._refusals, self._chaining, holders)
         self.bulk = Bulk(parts, self._refusals, holders, self.attachment, self.upkeep)
+        self.counters = Counters(parts)
+        self._saving = Saving(parts, self._refusals, self.expiry, self._run)
 
     @property
     def leadership(self) -> Leadership:
@@ -140,22 +143,25 @@ class Ring:
 
     def enqueue(
         self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int,
-        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"", ties: Ties | None = None,
+        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"", tally: int = 0,
+        ties: Ties | None = None,
     ) -> tuple[str, int]:  # fmt: skip
         """Do as `put`, with the id as text."""
         high, low, now_ns = self.put(
             meta, arguments, priority=priority, due_ns=due_ns, time_limit=time_limit,
-            metadata=metadata, key=key, ties=ties,
+            metadata=metadata, key=key, ties=ties, tally=tally,
         )  # fmt: skip
         return format_id(high, low), now_ns
 
     def put(
         self, meta: bytes, arguments: bytes | Pickled, *, priority: int, due_ns: int,
-        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"", ties: Ties | None = None,
+        time_limit: int = 0, metadata: bytes = b"", key: bytes = b"", tally: int = 0,
+        ties: Ties | None = None,
     ) -> tuple[int, int, int]:  # fmt: skip
         """Store a READY task and wake a worker.
 
         It holds the lock for microseconds; large arguments are copied outside it.
+        `Counters.remember` gives its `tally`; 0: it is not counted.
 
         Returns:
             The two words of the result id (`format_id` spells it), and when the task was enqueued
@@ -171,7 +177,7 @@ class Ring:
         if work is None:
             work = self.attachment.take_code()
         now_ns = time.time_ns()
-        queue = priority - at.LOWEST_PRIORITY
+        queue = tally | priority - at.LOWEST_PRIORITY
         high, low = new_id_words()
         request = Request(meta, arguments, queue, due_ns, now_ns, high, low, time_limit)
         if metadata or key or ties:
@@ -295,7 +301,7 @@ class Ring:
 
     def finish(
         self, claim: RingClaim, *, successful: bool, outcome: bytes | Pickled,
-        cancelled: bool = False,
+        cancelled: bool = False, timed_out: bool = False,
     ) -> int:  # fmt: skip
         """Store the outcome of a claimed task and make it SUCCESSFUL or FAILED.
 
@@ -336,7 +342,9 @@ class Ring:
         self._bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
         claim.close()
         note = STOP_ASKED if cancelled else 0
-        while (ended := self._run(self._operations.finish, claim, state, slots, note)) == AGAIN:
+        counts_as = outcome_of(successful, cancelled, timed_out)
+        end = self._operations.finish
+        while (ended := self._run(end, claim, state, slots, note, counts_as)) == AGAIN:
             pass
         if ended is not True:
             if not ended or not claim.is_asked():

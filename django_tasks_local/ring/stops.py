@@ -172,7 +172,8 @@ class Stops:
         table.bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
         # Its place in the queue is its own until the commit, and then no place among the results.
         words[table.sequence + slot] |= at.LEAVES_QUEUE
-        self._follow_ups.end(slot, at.LOST, generation)
+        noted = table.tallies.note_cancel(slot)
+        self._follow_ups.end(slot, at.LOST, generation, noted)
         try:
             table.order.remove(slot)
         except IndexError as error:

@@ -26,6 +26,7 @@ from tests.crash.follower import Follower
 from tests.crash.ledger import CANCELLED, ENDED, TOLD, Ledger
 from tests.crash.monitor import Monitor, remove_monitor
 from tests.crash.retrier import Retrier, be_impatient, lost_attempts
+from tests.rings import tally_of
 
 META: Final = b"tests.tasks:noop"
 # Whose code may be in the ring at the same time.
@@ -105,10 +106,15 @@ class Actor(Canceller, Retrier, Firer, Follower):
             result_id, _ = self.ring.enqueue(
                 META, arguments, priority=priority, due_ns=due_ns, metadata=metadata, key=key,
                 time_limit=time_limit_word(None, 0, lost_attempts(task)), ties=ties,
+                tally=self.tally(),
             )  # fmt: skip
             number = int(result_id.replace("-", ""), 16)
             self.ledger.accepted(task, number >> 64, number & 0xFFFFFFFFFFFFFFFF)
             self.ledger.add(self.place, "enqueued")
+
+    def tally(self) -> int:
+        """What counts a task; some are not counted."""
+        return tally_of(self.ring) if self.rng.random() < 0.8 else 0
 
     def fire_a_time(self) -> None:
         """Does as a pool with periodic tasks."""
@@ -138,8 +144,9 @@ class Actor(Canceller, Retrier, Firer, Follower):
         keys = self.rng.sample(KEYS, len(tasks)) if self.rng.random() < 0.3 else []
         with suppress(QueueFull, PayloadTooLarge):
             ids, held, _ = self.ring.bulk.put(
-                META, arguments, priority=self.rng.choice((0, 7)), due_ns=due_ns, keys=keys
-            )
+                META, arguments, priority=self.rng.choice((0, 7)), due_ns=due_ns, keys=keys,
+                tally=self.tally(),
+            )  # fmt: skip
             for place, (task, (high, low)) in enumerate(zip(tasks, ids, strict=True)):
                 if place not in held:
                     self.ledger.accepted(task, high, low)

@@ -46,6 +46,7 @@ from tests.crash.scene import (
     large_value,
     small_value,
 )
+from tests.rings import tally_of
 
 # An operation that takes longer does not end.
 ENDLESS_S: Final = 10
@@ -110,8 +111,9 @@ class Use:
         ring = self.ring
         self.half_enqueued.insert(0, arguments)
         key, _ = ring.enqueue(
-            META, ring.encode(arguments), priority=rng.randrange(-100, 101), due_ns=due_ns
-        )
+            META, ring.encode(arguments), priority=rng.randrange(-100, 101), due_ns=due_ns,
+            tally=tally_of(ring),
+        )  # fmt: skip
         self.half_enqueued.pop(0)
         assert key not in self.new
         self.new[key] = arguments

@@ -7,6 +7,7 @@ from typing import Any, Final
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from django_tasks_local.ring import Due, Outcome, Ring
 from tests.crash.ledger import TIMES, Ledger
+from tests.rings import tally_of
 
 NAMES: Final = (1, 2)
 
@@ -38,7 +39,10 @@ class Firer:
         self.ledger.mean(task, NAMES.index(name), time)
         due = Due(row, time, self.rng.random() < 0.5)
         with suppress(QueueFull, PayloadTooLarge):
-            outcome = firing.fire(due, meta, arguments, priority=0, time_limit=0, metadata=metadata)
+            outcome = firing.fire(
+                due, meta, arguments, priority=0, time_limit=0, metadata=metadata,
+                tally=tally_of(self.ring),
+            )  # fmt: skip
             if outcome is Outcome.FIRED:
                 self.ledger.add(self.place, "fired")
                 return

@@ -1,6 +1,7 @@
 """What an actor of the fuzzer does to have tasks followed by others, and what must hold then."""
 
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -20,6 +21,7 @@ class Follower:
     ledger: Ledger
     place: int
     rng: random.Random
+    tally: Callable[[], int]
 
     def ties_to(self, task: int, follower: int, meta: bytes, arguments: Any) -> Ties | None:
         """Ties of a task that another one follows, however it ends; None now and then."""
@@ -27,7 +29,9 @@ class Follower:
             return None
         self.ledger.follow(task, follower)
         limit, priority = time_limit_word(None, 0, lost_attempts(follower)), self.rng.choice((0, 7))
-        return Ties("fuzz", "", 0, 0, (FollowUp(meta, arguments, priority, limit),))
+        return Ties(
+            "fuzz", "", 0, 0, (FollowUp(meta, arguments, priority, limit, tally=self.tally()),)
+        )
 
     def follows(self, task: int, claim: Any) -> None:
         """A follow-up is running: the task that it follows has ended."""

@@ -14,6 +14,7 @@ from tests.crash.noted import metadata_of
 from tests.crash.scene import FAR_NS, GREEN, META
 from tests.crash.states import STATES
 from tests.crash.steps import INSIDE
+from tests.rings import tally_of
 
 TOO_MUCH = loss_word(Loss.MEMORY, 2048, 2**20)
 
@@ -64,7 +65,7 @@ def put(value: Any, delay_ns: int = 0) -> Callable[[Ring, Any], object]:
         due_ns = time.time_ns() + delay_ns if delay_ns else 0
         return ring.enqueue(
             META, ring.encode(value), priority=0, due_ns=due_ns, metadata=metadata_of(value),
-            key=key_of(value),
+            key=key_of(value), tally=tally_of(ring),
         )  # fmt: skip
 
     return act

@@ -17,7 +17,7 @@ from tests.crash.keyed import key_of
 from tests.crash.noted import metadata_of
 from tests.crash.retried import compare_attempts
 from tests.crash.steps import die_in_child
-from tests.rings import ring_address
+from tests.rings import ring_address, tally_of
 
 META: Final = b"tests.tasks:noop"
 SLOT: Final = 512
@@ -130,6 +130,7 @@ class Scene:
         result_id, _ = ring.enqueue(
             META, ring.encode(arguments), priority=priority, due_ns=due_ns, metadata=metadata,
             time_limit=time_limit_word(None, 0, lost_attempts), key=key_of(arguments),
+            tally=tally_of(ring),
         )  # fmt: skip
         record = Record(arguments, READY, priority, deferred=due_ns > 0, metadata=metadata)
         self.records[result_id] = record

@@ -23,6 +23,7 @@ from tests.crash.scene import (
 )  # fmt: skip
 from tests.crash.states import STATES
 from tests.crash.steps import Steps, die_in_child, kill_everywhere
+from tests.rings import tally_of
 
 FEW: Final = 3
 
@@ -72,7 +73,7 @@ def put(ring: Ring, many: Many, now_ns: int) -> None:
     keys = [key_of(each) for each in many.calls]
     ring.bulk.put(
         META, data, priority=0, due_ns=now_ns + FAR_NS if many.deferred else 0,
-        metadata=metadata_of(many.calls[0]), keys=keys if any(keys) else (),
+        metadata=metadata_of(many.calls[0]), keys=keys if any(keys) else (), tally=tally_of(ring),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from tests.crash.operations import Operation
 from tests.crash.scene import META, SMALL, Scene
 from tests.crash.states import STATES
 from tests.crash.steps import Steps, kill_everywhere
+from tests.rings import tally_of
 
 NAME, OTHER, TIMING, BEGIN_NS, TIME_NS = 5, 6, 7, 10**18, 10**18 + 1
 FIRED = noted_value(904)
@@ -32,7 +33,9 @@ def adopt(ring: Ring) -> Due:
 def fire(ring: Ring, due: Due, arguments: Any) -> Outcome:
     """A pool fires."""
     encoded, metadata = ring.encode(arguments), metadata_of(arguments)
-    return ring.firing.fire(due, META, encoded, priority=0, time_limit=0, metadata=metadata)
+    return ring.firing.fire(
+        due, META, encoded, priority=0, time_limit=0, metadata=metadata, tally=tally_of(ring)
+    )
 
 
 # For the interruptions, too.

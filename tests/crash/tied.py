@@ -10,6 +10,7 @@ from django_tasks_local.ring import Ring
 from django_tasks_local.ring.records.listing import Listing
 from django_tasks_local.ring.records.reader import STATUSES, Found
 from django_tasks_local.ties import FollowUp, Ties
+from tests.rings import tally_of
 
 TIED: Final = b"tests.tied_tasks:work"
 THEN: Final = b"tests.tied_tasks:note_more"
@@ -22,14 +23,17 @@ FIRST: Final = 100
 def ties_of(ring: Ring, slots: int = 0) -> Ties:
     """Ties of a task that is followed, however it ends; the follow-ups need so many slots more."""
     large = ring.encode(((b"t" * (512 * slots),), {})) if slots else None
-    plan = FollowUp(THEN, large, FIRST, 7), FollowUp(FAILING, None, FIRST, 8, group="other")
+    first = FollowUp(THEN, large, FIRST, 7, tally=tally_of(ring))  # the other is not counted
+    plan = first, FollowUp(FAILING, None, FIRST, 8, group="other")
     return Ties(GROUP, "", 0, 1, plan)
 
 
 def put_tied(ring: Ring, slots: int = 0, priority: int = FIRST, due_ns: int = 0) -> str:
     """Enqueues a task that is followed."""
     arguments, ties = ring.encode(((), {})), ties_of(ring, slots)
-    return ring.enqueue(TIED, arguments, priority=priority, due_ns=due_ns, ties=ties)[0]
+    return ring.enqueue(
+        TIED, arguments, priority=priority, due_ns=due_ns, ties=ties, tally=tally_of(ring)
+    )[0]
 
 
 def following(ring: Ring, result_id: str) -> list[Found]:

@@ -23,7 +23,7 @@ def test_its_own_tests_pass() -> None:
         cwd=SITE, capture_output=True, text=True, timeout=LONG_TIMEOUT,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "Ran 12 tests" in done.stderr
+    assert "Ran 20 tests" in done.stderr
 
 
 class Browser:
@@ -57,7 +57,7 @@ class Browser:
 
 
 def test_a_running_task_is_cancelled(namespace: str) -> None:
-    """Whichever web worker gets the request, and one that waits behind it likewise."""
+    """Whichever web worker gets the request, one that waits likewise; and then it runs again."""
     with Site(
         "example_site.wsgi", workers=2, settings="example_site.settings", cwd=SITE,
         env={"EXAMPLE_NAMESPACE": namespace},
@@ -71,6 +71,10 @@ def test_a_running_task_is_cancelled(namespace: str) -> None:
             _wait_until_failed(browser, job)
             assert browser.get(job)["error"]["type"] == "TaskCancelled"
             assert browser.post(f"{job}cancel/", {})["cancelled"] is False
+        again = f"/jobs/{browser.post(f'{running}again/', {})['id']}/"
+        wait_for(lambda: browser.get(again)["status"] == "RUNNING", LONG_TIMEOUT)
+        assert browser.post(f"{again}cancel/", {})["cancelled"] is True
+        _wait_until_failed(browser, again)
 
 
 def _wait_until_failed(browser: Browser, job: str) -> None:

@@ -12,7 +12,7 @@ from tests.model.draws import interruptions, notes
 from tests.model.keying import Keying
 from tests.model.model import Record
 from tests.model.world import SECOND_NS
-from tests.rings import META
+from tests.rings import META, tally_of
 
 
 class Batching(Keying):
@@ -40,11 +40,11 @@ class Batching(Keying):
 
         def operation() -> None:
             ids, _, _ = self.ring.bulk.put(
-                META, data, priority=priority, due_ns=due_ns, metadata=bytes(noted)
+                META, data, priority=priority, due_ns=due_ns, metadata=bytes(noted), tally=tally
             )
             told.extend(format_id(*words) for words in ids)
 
-        before = list(self.model.records)
+        before, tally = list(self.model.records), tally_of(self.ring)
         try:
             interrupted = self.interrupted(fault, operation)
         except (QueueFull, PayloadTooLarge):

@@ -15,7 +15,7 @@ from django_tasks_local.store import Arguments
 from tests.model.batching import Batching
 from tests.model.draws import interruptions, sizes
 from tests.model.model import READY, RUNNING, Record
-from tests.rings import META
+from tests.rings import META, tally_of
 
 NAMES = (5, 6)
 TIMING = 1
@@ -83,7 +83,10 @@ class Firing(Batching):
     ) -> Callable[[], None]:
         def operation() -> None:
             fire = self.ring.firing.fire
-            outcomes.append(fire(due, META, data, priority=0, time_limit=0, metadata=metadata))
+            outcomes.append(fire(
+                due, META, data, priority=0, time_limit=0, metadata=metadata,
+                tally=tally_of(self.ring),
+            ))  # fmt: skip
 
         return operation
 

@@ -11,7 +11,7 @@ from django_tasks_local.store import Arguments, KeyTaken
 from tests.model.draws import interruptions, notes
 from tests.model.model import READY, RUNNING, Record
 from tests.model.retrying import Retrying
-from tests.rings import META, ring_address
+from tests.rings import META, ring_address, tally_of
 
 
 class Keying(Retrying):
@@ -45,7 +45,8 @@ class Keying(Retrying):
         def operation() -> None:
             try:
                 told.append(self.ring.enqueue(
-                    META, data, priority=0, due_ns=0, metadata=metadata, key=key
+                    META, data, priority=0, due_ns=0, metadata=metadata, key=key,
+                    tally=tally_of(self.ring),
                 )[0])  # fmt: skip
             except KeyTaken as error:
                 taken.append(error.result_id)

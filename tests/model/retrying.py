@@ -27,6 +27,7 @@ class Retrying(Cancelling):
         result_id = data.draw(st.sampled_from(list(self.claims)))
         claim, record = self.claims[result_id], self.model.records[result_id]
         error = "app.Busy", "x" * size
+        self.clock.now_ns += 1  # no two attempts of a worker begin at the same moment
         due_ns = self.clock.now_ns + delay_s * SECOND_NS if delay_s > 0 else 0
         answers: list[bool] = []
 

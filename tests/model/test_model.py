@@ -102,11 +102,11 @@ class RingMachine(Telling):
         def operation() -> None:
             result_id, _ = site.enqueue(
                 META, data, priority=priority, due_ns=due_ns, metadata=wanted.metadata,
-                time_limit=time_limit_word(None, 0, lost_attempts),
+                time_limit=time_limit_word(None, 0, lost_attempts), tally=number and tally,
             )  # fmt: skip
             told.append(result_id)
 
-        waiting = self.model.waiting()
+        waiting, tally = self.model.waiting(), peers.tally_of(site)
         try:
             interrupted = self.interrupted(fault, operation)
         except (QueueFull, PayloadTooLarge):

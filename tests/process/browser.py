@@ -103,9 +103,9 @@ class Browser:
     def be(self, *, dark: bool = False, width: int = 1280) -> None:
         """Prefer light or dark, in a window of that width; below 700 pixels: on a phone."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self._tell("Emulation.setEmulatedMedia", features=[scheme])
+        self.tell("Emulation.setEmulatedMedia", features=[scheme])
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 700}
-        self._tell("Emulation.setDeviceMetricsOverride", **size)
+        self.tell("Emulation.setDeviceMetricsOverride", **size)
 
     def violations(self, within: str = "#content") -> list[str]:
         """Return what axe says against a part of the page."""
@@ -123,7 +123,12 @@ class Browser:
         logs: list[dict[str, Any]] = self.driver.get_log("browser")
         return [each["message"] for each in logs if "favicon.ico" not in each["message"]]
 
-    def _tell(self, command: str, **parameters: Any) -> None:
+    def source(self) -> str:
+        """Return the page's HTML, also where no script may run."""
+        return str(self.driver.page_source)
+
+    def tell(self, command: str, **parameters: Any) -> None:
+        """Give the browser an order of its DevTools."""
         self.driver.execute_cdp_cmd(command, parameters)
 
 

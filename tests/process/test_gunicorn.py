@@ -3,11 +3,13 @@
 import os
 import signal
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from time import monotonic
 from uuid import uuid4
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.process.client import Client, gone, serving, worker_at, workers_at
 from tests.support import LONG_TIMEOUT, alive, kill, wait_for
@@ -18,7 +20,7 @@ LOST = "django_tasks_local.exceptions.WorkerLost"
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
     """One site for the whole module."""
-    with serving(workers=4, options={"DRAIN_TIMEOUT": 2}) as made:
+    with serving(workers=4, options={"DRAIN_TIMEOUT": 2, "METRICS": True}) as made:
         yield made
 
 
@@ -186,6 +188,67 @@ def test_a_killed_pool_is_replaced(client: Client, tmp_path: Path) -> None:
     assert gone(*workers)
     wait_for(lambda: len(client.supervisors()) == 1)
     assert client.supervisors() != [old]
+
+
+def test_every_worker_tells_the_same_metrics(client: Client, tmp_path: Path) -> None:
+    """They are the host's, whoever is killed: no count is lost, doubled, or ever goes back."""
+    client.run("add", 1, 2)
+    before = metrics_of_all(client)
+    counted = [before]
+    (web, *_), (pool,) = client.site.worker_pids(), client.supervisors()
+    for victim in (web, None, pool):
+        gate = tmp_path / f"gate-{victim}"
+        held, worker = client.hold(gate)
+        waiting = client.enqueue_many(5, "add", 1, 2)
+        kill(victim or worker)
+        if victim == web:  # with the others the task is lost
+            gate.touch()
+        client.finished(held)
+        for result_id in waiting:
+            client.value(result_id)
+        counted.append(metrics_of_all(client))
+    for earlier, later in pairwise(counted):
+        assert all(later[key] >= value for key, value in earlier.items())
+    now = counted[-1]
+    grown = {key: value - before.get(key, 0) for key, value in now.items()}
+    assert grown["enqueued", "tests.site.tasks.add"] == 15
+    assert grown["finished", "tests.site.tasks.add", "successful"] == 15
+    assert grown["started", "tests.site.tasks.hold"] == 3
+    assert grown["finished", "tests.site.tasks.hold", "lost"] == 2  # but for the web worker's
+    assert grown["finished", "tests.site.tasks.hold", "successful"] == 1
+    for task in ("tests.site.tasks.add", "tests.site.tasks.hold"):  # none of which waits or runs
+        ended = sum(value for key, value in now.items() if key[:2] == ("finished", task))
+        assert now["enqueued", task] == ended
+        assert now["started", task] == now["queue_seconds", task] == now["run_seconds", task]
+
+
+def metrics_of_all(client: Client) -> dict[tuple[str, ...], float]:
+    """The counters, of which every web worker tells the same."""
+    answers: dict[int, str] = {}
+
+    def all_asked() -> bool:
+        _, body = client.site.get("/metrics")
+        answers[body["pid"]] = body["text"]
+        return set(client.site.worker_pids()) <= set(answers)
+
+    wait_for(all_asked, LONG_TIMEOUT, message="metrics from every web worker")
+    found = [counters_in(answers[pid]) for pid in client.site.worker_pids()]
+    assert len(found) == 4
+    assert all(each == found[0] for each in found)
+    return found[0]
+
+
+def counters_in(text: str) -> dict[tuple[str, ...], float]:
+    """Counters by name, task and outcome, and the counts of the histograms."""
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            name, _, kind = sample.name.removeprefix("django_tasks_").rpartition("_")
+            if kind in ("total", "count") and "task" in sample.labels:
+                outcome = sample.labels.get("outcome")
+                key = (name, sample.labels["task"], *([outcome] if outcome else []))
+                found[key] = sample.value
+    return found
 
 
 def test_priorities_and_deferred_tasks(client: Client, tmp_path: Path) -> None:

@@ -13,5 +13,6 @@ urlpatterns = [
     path("result/<str:result_id>", views.result),
     path("aresult/<str:result_id>", views.async_result),
     path("handles", views.handles),
+    path("metrics", views.metrics),
     path("health", health),
 ]

@@ -26,6 +26,14 @@ def who_am_i(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"pid": os.getpid()})
 
 
+def metrics(request: HttpRequest) -> JsonResponse:
+    """Return the metrics, as a scrape gets them."""
+    from django_tasks_local.contrib import prometheus  # which few of the tests need
+
+    scraped = prometheus.metrics(request)
+    return JsonResponse({"pid": os.getpid(), "text": scraped.content.decode()})
+
+
 @csrf_exempt
 def enqueue(request: HttpRequest) -> JsonResponse:
     """Enqueues ``task`` with ``args`` and ``kwargs``, as often as ``count`` says.

@@ -269,8 +269,9 @@ def test_error_text_that_is_too_large(events: list[Any]) -> None:
         room = 300
 
         def finish(
-            self, claim: Any, *, successful: bool, outcome: bytes, cancelled: bool = False
-        ) -> int:
+            self, claim: Any, *, successful: bool, outcome: bytes, cancelled: bool = False,
+            timed_out: bool = False,
+        ) -> int:  # fmt: skip
             if len(outcome) > self.room:
                 raise PayloadTooLarge("return value of task t", len(outcome), self.room)
             return super().finish(claim, successful=successful, outcome=outcome)

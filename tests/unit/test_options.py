@@ -56,6 +56,7 @@ def test_defaults() -> None:
             max_task_memory=None,
             admin_arguments=False,
             schedule=EMPTY,
+            metrics=False,
         )
 
 
@@ -99,6 +100,7 @@ def test_wrong_types(name: str, value: object) -> None:
         ("NEVER", []),
         ("RETRY_LOST", True),
         ("ADMIN_ARGUMENTS", True),
+        ("METRICS", True),
     ):
         assert errors(**{name: value}) == []
         return
@@ -237,7 +239,7 @@ def test_unknown_key_without_a_guess() -> None:
         "django_tasks_local.E002 The options of ThreadPoolBackend are "
         "MAX_WORKERS, MAX_RESULTS, MAX_RESULT_BYTES, MAX_PENDING, DRAIN_TIMEOUT, TIMEOUT, "
         "TIMEOUT_GRACE, MAX_ATTEMPTS, BACKOFF, RETRY_ON, NEVER, RESULT_TTL, FAILURE_TTL, "
-        "ADMIN_ARGUMENTS."
+        "ADMIN_ARGUMENTS, METRICS."
     )
     assert "NAMESPACE" in errors(COLOUR=1)[0]
 

@@ -13,6 +13,8 @@ from django_tasks_local.exceptions import StoreUnavailable, counted
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.records.follow_ups import MOST_HANDOVER
 
+from .tallies import tally_problems
+
 if TYPE_CHECKING:
     from .records import Audit
 
@@ -49,7 +51,7 @@ def derived_problems(audit: Audit) -> list[str]:
     ]
     problems += _keys_problems(audit)
     problems += _handover_problems(audit)
-    return problems
+    return problems + tally_problems(audit)
 
 
 def _handover_problems(audit: Audit) -> list[str]:

@@ -15,6 +15,7 @@ from django_tasks_local.ring.shm.registry import Registry
 
 from .derived import derived_problems
 from .records import Audit, codes_problems, header_problems, registry_problems, used_codes
+from .tallies import repair_tallies
 
 
 def check(table: Table, registry: Registry) -> list[str]:
@@ -51,6 +52,7 @@ def repair(table: Table, registry: Registry) -> list[str]:
         problems.append(f"slot {slot} ({audit.describe(slot)}): its owner is not attached")
         _settle(table, slot)
     _count_others(audit)
+    repair_tallies(Audit(table, registry))
     return problems
 
 

@@ -81,6 +81,7 @@ _word = Head._fields.index
 S_ID_HIGH: Final = _word("id_high")
 S_ID_LOW: Final = _word("id_low")
 S_GENERATION: Final = _word("generation")
+S_ENQUEUED_AT: Final = _word("enqueued_at_ns")
 S_ORIGIN: Final = _word("origin")
 S_TIME_LIMIT: Final = _word("time_limit")
 S_META_BYTES: Final = _word("meta_bytes")
@@ -102,6 +103,8 @@ S_TIES_CHAIN: Final = _word("ties_chain")
 BLOCK_WORDS: Final = S_METADATA_CHAIN, S_HISTORY_CHAIN, S_TIES_CHAIN
 # While a record is WRITING: the batch that it belongs to, as a chained slot would name its head.
 BATCH_WORD: Final = S_FINISHED_AT
+# While it is READY or RUNNING: since when it has waited, if that is not 0 nor the name of a batch.
+SINCE_WORD: Final = S_FINISHED_AT
 
 # The words of each stage, without its CRC, which is the next one.
 HEAD: Final = Struct(f"={len(Head._fields)}Q")

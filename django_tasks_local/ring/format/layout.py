@@ -64,6 +64,9 @@ H_WORKER_MEMORY: Final = 37
 H_TASK_MEMORY: Final = 38
 H_KEYED: Final = 39  # unfinished records that have a key
 H_QUEUED: Final = 40  # not 0: a process may be waiting for the mutex
+H_TALLIED: Final = 43  # 1: some records are counted, see ``tally``
+H_COUNTED: Final = 44  # of the count that DIRTY names: as it was
+H_SUMMED: Final = 45  # of the sum that belongs to it: as it is to be
 H_HANDOVER: Final = 53  # slots that are kept for follow-ups: what the largest of them needs
 H_CODES: Final = 64  # the table of codes
 
@@ -135,7 +138,15 @@ R_ID_LOW: Final = 5
 R_SKIPPED: Final = 6  # times that came while an earlier run was not over
 R_FIRING: Final = 7  # ID_HIGH of the record that is being made READY for it; 0: none
 R_FIRING_FOR: Final = 8  # unix ns: the time for which
-COLUMNS_AT: Final = (SCHEDULE_AT + ROWS * ROW_WORDS) * 8  # in bytes
+
+# --- the tallies: the counters of each task in each queue, see ``tally`` ------------------------
+# 1 KiB each. A site has some dozens of tasks; those beyond share tally 0.
+TALLIES: Final = 128
+TALLY_BITS: Final = 7
+TALLY_WORDS: Final = 1 << TALLY_BITS
+TALLIES_AT: Final = SCHEDULE_AT + ROWS * ROW_WORDS  # as a word index
+TALLIES_END: Final = TALLIES_AT + TALLIES * TALLY_WORDS
+COLUMNS_AT: Final = TALLIES_END * 8  # in bytes
 
 # --- the commit word W -----------------------------------------------------------------------
 # Five check bits make every valid word a multiple of 31. No power of 2 is one, so no flip of a
@@ -167,8 +178,10 @@ CHAIN_GENERATION_MASK: Final = (1 << CHAIN_SLOT_SHIFT) - 1
 SLOT_BITS: Final = 24
 MAX_SLOTS: Final = 1 << SLOT_BITS
 CRC_MASK: Final = 0xFFFFFFFF
-# In an ORIGIN: the record has a key.
+# In an ORIGIN: the record has a key; and the number of its tally.
 KEYED: Final = 1 << 63
+TALLY_SHIFT: Final = 48
+QUEUE_MASK: Final = 0xFF  # priority + 100
 
 # --- chains -----------------------------------------------------------------------------------
 # A chain word: slots in the extent << 32 | its first slot. The first word-sized link to the

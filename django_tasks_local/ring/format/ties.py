@@ -8,8 +8,9 @@
   52  ON_FAILURE      likewise each other end
   56  NAMES, TASKS    how many there are
  ...  names           length, and the name in UTF-8
- ...  tasks           time limit; name, then and on failure as above; priority + 100; lengths of
-                      meta and arguments, 0: the id of the task that it follows; and these
+ ...  tasks           time limit; name, then and on failure as above; its tally << 8 | priority +
+                      100; lengths of meta and arguments, 0: the id of the task that it follows; and
+                      these
  ...  zeros           room that follow-ups need for their chains
 ```
 
@@ -26,6 +27,8 @@ from . import layout as at
 _FRONT: Final = Struct("=Q36siiiHH")
 _NAME: Final = Struct("=H")
 _TASK: Final = Struct("=QiiiIII")
+# How far what an ORIGIN has of a tally is moved down, to stand above the priority.
+_TALLY: Final = at.TALLY_SHIFT - 8
 
 
 def encode_ties(ties: Ties) -> bytes:
@@ -44,7 +47,8 @@ def encode_ties(ties: Ties) -> bytes:
         arguments = each.arguments or b""
         front = _TASK.pack(
             each.time_limit, places[each.group], each.then, each.on_failure,
-            each.priority - at.LOWEST_PRIORITY, len(each.meta), len(arguments),
+            each.tally >> _TALLY | each.priority - at.LOWEST_PRIORITY, len(each.meta),
+            len(arguments),
         )  # fmt: skip
         parts += front, each.meta, arguments
     return b"".join(parts)
@@ -68,11 +72,12 @@ def decode_ties(data: bytes) -> Ties | None:
                 FollowUp(
                     data[start : start + meta],
                     data[start + meta : place] or None,
-                    queue + at.LOWEST_PRIORITY,
+                    (queue & at.QUEUE_MASK) + at.LOWEST_PRIORITY,
                     limit,
                     following,
                     failing,
                     names[own],
+                    (queue & ~at.QUEUE_MASK) << _TALLY,
                 )
             )
         if place > len(data):

@@ -32,11 +32,14 @@ from django_tasks_local.ties import NOTHING, FollowUp, Ties
 
 from .payload import Pickled
 from .table import Room, Table
+from .tallies import Noted
 
 # Nobody pickles inside the lock: the pickle of an id's arguments in two halves, around the id.
 _BEFORE_ID, _, _BEHIND_ID = pickle.dumps((("x" * ID_LENGTH,), {}), 5).partition(b"x" * ID_LENGTH)
 # No ties have more, see ``blocks.most_bytes``; and a follow-up has its head slot besides.
 MOST_HANDOVER: Final = 65
+# Of an ORIGIN: code and site.
+_PASSED_ON: Final = (1 << at.TALLY_SHIFT) - 1 & ~at.QUEUE_MASK
 
 
 class Tied(Block):
@@ -95,16 +98,26 @@ class FollowUps:
         follows = self._next(slot, successful=successful)
         return Room.ENOUGH if follows is None else self._table.make_room(follows.slots, 0)
 
-    def end(self, slot: int, state: int, generation: int) -> None:
-        """Commit the end of a record, and make READY what follows it (dirty, with `make_room`)."""
+    def end(self, slot: int, state: int, generation: int, noted: Noted) -> None:
+        """Commit the end of a record, and make READY what follows it (dirty, with `make_room`).
+
+        Args:
+            slot: The record's.
+            state: To which it comes.
+            generation: The record's.
+            noted: What counts its end, as `Tallies` has noted it.
+        """
         words, commit = self._words, self._table.commit + slot
         follows = None
         if words[self._table.ties.word(slot)]:
             follows = self._next(slot, successful=state == at.SUCCESSFUL)
         if follows is not None and words[at.H_FREE] >= follows.slots:
             words[commit] = at.head_word(state, generation, at.DUE)
+            self._table.tallies.count(noted)
             self._publish(follows, words[self._table.offset(slot) // 8 + S_ORIGIN])
+            noted = None
         words[commit] = at.head_word(state, generation)
+        self._table.tallies.count(noted)
 
     def complete(self, slot: int, ready: list[int]) -> None:
         """Make READY what follows a record whose commit word says DUE, unless it is (rebuilding).
@@ -173,7 +186,7 @@ class FollowUps:
         high, low = new_id_words()
         sealed = seal_request(
             high, with_slot(low, slot), generation, time.time_ns(),
-            origin & ~(at.KEYED | 0xFF) | follow_up.priority - at.LOWEST_PRIORITY,
+            origin & _PASSED_ON | follow_up.tally | follow_up.priority - at.LOWEST_PRIORITY,
             follow_up.meta, arguments, chain, follow_up.time_limit,
         )  # fmt: skip
         offset = table.offset(slot)
@@ -184,7 +197,9 @@ class FollowUps:
         words[(offset + self._size - PROGRESS_BYTES) // 8] = 0
         words[table.sequence + slot] = generation
         words[table.due + slot] = 0
+        noted = table.tallies.note_enqueue(slot)
         words[table.commit + slot] = at.head_word(at.READY, generation)
+        table.tallies.count(noted)
         table.order.append(slot, *table.order.lane_of(slot))
 
     def _needed(self, ties: Ties) -> int:

@@ -71,6 +71,11 @@ def noted_loss(stop: int) -> int:
     return word if stop & _NOTE and word >> _SHIFT & 0xFF in KILLED else 0
 
 
+def reason(word: int) -> int:
+    """Return which `Loss` a `loss_word` tells; a damaged one may tell none that exists."""
+    return word >> _SHIFT & 0xFF
+
+
 def is_cancelled(word: int) -> bool:
     """Return whether a `loss_word` says that the task was cancelled."""
     return word >> _SHIFT & 0xFF == Loss.CANCELLED

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Final
 
 from django_tasks_local.ring.format import layout as at
-from django_tasks_local.ring.format.head import S_ORIGIN
+from django_tasks_local.ring.format.head import S_ORIGIN, SINCE_WORD
 from django_tasks_local.ring.shm.segment import Segment
 
 # How many deferred records one hold of the lock moves: 0.3 ms in a heap of a million.
@@ -243,6 +243,8 @@ class Order:
             slot = self._pop_heap()
             words[self._sequence + slot] = tick = words[at.H_TICK]
             words[at.H_TICK] = tick + 1
+            since = self._slots_at + slot * self._slot_words + SINCE_WORD
+            words[since] = words[self._due + slot]
             words[self._due + slot] = 0  # only now a rebuild sees it as due
             self.append(slot, *self.lane_of(slot))
         return bool(words[at.H_DEFERRED]) and self.next_due_ns() <= now_ns

@@ -5,8 +5,11 @@ the next. A death between the two leaves a record that is RUNNING, and whose own
 one of its history: the process that settles it makes the second store.
 """
 
+import time
+
 from django_tasks_local.attempts import Past
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format import tally
 from django_tasks_local.ring.format.blocks import Block
 from django_tasks_local.ring.format.head import (
     PROGRESS_BYTES,
@@ -14,6 +17,7 @@ from django_tasks_local.ring.format.head import (
     S_STARTED_AT,
     S_STOP,
     S_WORKER,
+    SINCE_WORD,
 )
 from django_tasks_local.ring.format.history import decode_past
 
@@ -53,8 +57,12 @@ def make_ready(table: Table, slot: int) -> None:
     chain = words[offset // 8 + S_OUTCOME_CHAIN]  # a result that its worker was still copying
     words[offset // 8 + S_OUTCOME_CHAIN] = 0
     table.recency.stamp(slot)
+    now_ns = time.time_ns()
+    words[offset // 8 + SINCE_WORD] = now_ns
+    counted = table.tallies.note_end(slot, tally.RETRIED, now_ns)
     generation = words[table.commit + slot] & at.GENERATION_MASK
     words[table.commit + slot] = at.head_word(at.READY, generation)
+    table.tallies.count(counted)
     words[at.H_RUNNING] -= 1
     if words[table.due + slot]:
         table.order.defer(slot)

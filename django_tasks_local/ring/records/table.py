@@ -27,6 +27,7 @@ from .order import Order
 from .recency import Recency
 from .schedule import ScheduleRows
 from .slots import Slots
+from .tallies import Tallies
 
 # 50 µs of small records; no other once they had more than twice as many slots.
 EVICTED_AT_ONCE: Final = 16
@@ -63,6 +64,7 @@ class Table:
         self.recency = Recency(segment)
         self.keys = Keys(segment)
         self.schedule = ScheduleRows(segment)
+        self.tallies = Tallies(segment)
         self._slots_at = geometry.slots_at
         self._size = geometry.slot_size
         self.commit = geometry.column("commit")

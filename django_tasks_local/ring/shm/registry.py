@@ -63,6 +63,10 @@ class Registry:
         self._tail = b""
         self._share = at.Share(0, 0)
 
+    def attached_ns(self) -> int:
+        """Return when this process was attached (Unix ns)."""
+        return self.field(self.index, at.E_SINCE)
+
     def register(self, role: Role, path: str, *, code: int = -1, pool: int = -1) -> None:
         """Take a free entry for this process (in the lock).
 

@@ -68,6 +68,14 @@ KINDS = {
             lambda size, phrase: {"phrase": phrase, "files": size * 85},
         ),
         Kind(
+            "flaky",
+            "Fail, then succeed",
+            "Tried three times",
+            tasks.succeed_at_last,
+            lambda size, _: {"limit": size * 300_000},
+            unwell=True,
+        ),
+        Kind(
             "fail",
             "Fail half-way",
             "Raises, with traceback",

@@ -29,6 +29,7 @@ def describe(result: TaskResult[..., Any]) -> dict[str, Any]:
         "run_after": _iso(result.task.run_after),
         "started_at": _iso(result.started_at),
         "finished_at": _iso(result.finished_at),
+        "attempts": result.attempts,
         "progress": _progress(result),
         "result": _outcome(result),
         "error": _error(result),

@@ -4,6 +4,8 @@ Nothing in here knows about processes, shared memory or web workers. `track` and
 are harmless outside a task, so each function can be called and tested as it is.
 """
 
+from __future__ import annotations
+
 import collections
 import logging
 import math
@@ -16,8 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from django.tasks import TaskContext
+
 from board import png
-from django_tasks_local import report_progress, track
+from django_tasks_local import fixed, policy, report_progress, track
 from django_tasks_local.typing import task  # Django's own, with types for `timedelta` and progress
 
 logger = logging.getLogger(__name__)
@@ -139,6 +143,17 @@ def _library_files(count: int) -> Iterator[Path]:
     ]
     for number in range(count):
         yield library[number % len(library)]
+
+
+@task(backend="cpu_intensive", takes_context=True)
+@policy(max_attempts=3, backoff=fixed(2))
+def succeed_at_last(context: TaskContext[..., Any], limit: int) -> dict[str, int]:
+    """Fail twice, and succeed in the third attempt, as with a service that is down for a moment."""
+    for _ in track(range(limit), message=f"attempt {context.attempt}"):
+        pass
+    if context.attempt < 3:
+        raise ConnectionError(f"Attempt {context.attempt} fails on purpose.")
+    return {"attempts": context.attempt}
 
 
 @task(backend="cpu_intensive")

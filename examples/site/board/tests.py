@@ -62,6 +62,29 @@ class BoardTests(SimpleTestCase):
         self.assertEqual(response["Content-Type"], "image/png")
         self.assertTrue(response.content.startswith(png.SIGNATURE))
 
+    def test_failing_task_is_tried_again_and_succeeds(self) -> None:
+        result_id = self.start("flaky")
+        facts = self.look(result_id)
+        self.assertEqual((facts["status"], facts["error"]["type"]), ("READY", "ConnectionError"))
+        for _ in range(2):
+            run_waiting(until=timedelta(seconds=10))
+        facts = self.look(result_id)
+        self.assertEqual((facts["status"], facts["attempts"]), ("SUCCESSFUL", 3))
+
+    def test_task_runs_again_with_the_same_arguments(self) -> None:
+        first = self.look(self.start("pi"))
+        response = self.client.post(reverse("again", args=[first["id"]]))
+        self.assertEqual(response.status_code, 201)
+        second = self.look(response.json()["id"])
+        self.assertNotEqual(second["id"], first["id"])
+        self.assertEqual(second["result"], first["result"])
+
+    def test_only_what_has_ended_runs_again(self) -> None:
+        for result_id, status in (("unknown", 404), (self.start("pi", delay_s=60), 409)):
+            with self.subTest(result_id):
+                response = self.client.post(reverse("again", args=[result_id]))
+                self.assertEqual(response.status_code, status)
+
     def test_every_kind_is_enqueued_with_the_fields_of_the_form(self) -> None:
         with captured_tasks(run=False) as captured:  # one of them would kill this process
             for slug in KINDS:
@@ -89,6 +112,49 @@ class BoardTests(SimpleTestCase):
         facts = [json.loads(line.removeprefix("data: ")) for line in lines if "data: " in line]
         states = {each["id"]: each.get("status") for each in facts}
         self.assertEqual(states, {done: "SUCCESSFUL", waiting: "READY", "unknown": None})
+
+
+@override_settings(TASKS=INLINE)
+class PageTests(SimpleTestCase):
+    """A browser without JavaScript: a form, and for each task a page that renews itself."""
+
+    def setUp(self) -> None:
+        self.enterContext(captured_tasks())
+        accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+        self.client = Client(headers={"Accept": accept})
+
+    def start(self, kind: str, **fields: Any) -> str:
+        response = self.client.post(reverse("jobs"), {"kind": kind, "size": 1, **fields})
+        self.assertEqual(response.status_code, 302)
+        return str(response["Location"])
+
+    def test_waiting_task_can_be_cancelled(self) -> None:
+        page = self.start("pi", delay_s=60)
+        self.assertContains(self.client.get(page), 'http-equiv="refresh"')
+        self.assertRedirects(self.client.post(f"{page}/cancel/"), page)
+        response = self.client.get(page)
+        self.assertContains(response, "CANCELLED")
+        self.assertNotContains(response, 'http-equiv="refresh"')
+
+    def test_failed_task_shows_its_traceback_and_runs_again(self) -> None:
+        page = self.start("fail")
+        self.assertContains(self.client.get(page), "in fail_on_purpose")
+        again = self.client.post(f"{page}/again/")["Location"]
+        self.assertNotEqual(again, page)
+        self.assertContains(self.client.get(again), "fails on purpose")
+
+    def test_picture_is_shown(self) -> None:
+        self.assertContains(self.client.get(self.start("mandelbrot")), "<img")
+
+    def test_newest_tasks_are_listed(self) -> None:
+        page = self.start("pi")
+        self.assertContains(self.client.get(reverse("index")), f'<a href="{page}">Estimate π</a>')
+
+    def test_what_is_refused_has_a_page(self) -> None:
+        response = self.client.post(reverse("jobs"), {"kind": "unknown"})
+        self.assertContains(response, "kind:", status_code=400)
+        response = self.client.get(reverse("job", args=["<b>"]))
+        self.assertContains(response, "no such task", status_code=404)
 
 
 @override_settings(TASKS=INLINE)

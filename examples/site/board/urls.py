@@ -10,6 +10,7 @@ urlpatterns = [
     # Any string at all may come in as an id; the view answers 404 for what is not one. `path:`
     # would not do here: it stops at a line break.
     re_path(r"^jobs/(?P<result_id>[\s\S]+?)/cancel/\Z", views.cancel_task, name="cancel"),
+    re_path(r"^jobs/(?P<result_id>[\s\S]+?)/again/\Z", views.run_again, name="again"),
     re_path(r"^jobs/(?P<result_id>[\s\S]+?)/?\Z", views.detail, name="job"),
     re_path(r"^pictures/(?P<result_id>[\s\S]+?)/?\Z", views.picture, name="picture"),
     path("events/", views.events, name="events"),

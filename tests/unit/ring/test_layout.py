@@ -2,13 +2,16 @@
 
 import re
 from itertools import pairwise
+from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from django_tasks_local import ring
+from django_tasks_local.ring import format as ring_format
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.format import tally
 from django_tasks_local.ring.format.head import PROGRESS_BYTES, Head
 from django_tasks_local.ring.shm import lock
 from tests.support import ROOT
@@ -186,10 +189,10 @@ TABLES = {
 }
 
 
-def offsets_in_text(title: str) -> dict[str, int]:
+def offsets_in_text(title: str, module: ModuleType = ring) -> dict[str, int]:
     """What a table of the docstring says: byte offsets by name."""
-    assert ring.__doc__
-    section = ring.__doc__.partition(f"### {title}\n")[2].partition("\n#")[0]
+    assert module.__doc__
+    section = module.__doc__.partition(f"### {title}\n")[2].partition("\n#")[0]
     return {name: int(byte) for byte, name in re.findall(r"(?m)^ *(\d+)  ([A-Z_]+) ", section)}
 
 
@@ -212,11 +215,21 @@ def test_the_docstring_has_every_word_of_a_record_at_its_place() -> None:
     assert found == {name: number * 8 for number, name in enumerate(names)}
 
 
+def test_the_docstring_has_every_word_of_a_tally_at_its_place() -> None:
+    """Likewise the words of a tally, all of which fit into it."""
+    words = {name[2:]: at_word * 8 for name, at_word in vars(tally).items() if name[:2] == "K_"}
+    assert words.pop("END") <= at.TALLY_WORDS * 8
+    assert offsets_in_text("A tally, by byte", ring_format) == words
+
+
 def test_the_drawing_has_the_right_numbers() -> None:
     """Areas, states, lock bytes and record sizes."""
     text = ring.__doc__ or ""
-    for number in (at.LANES_AT * 8, at.REGISTRY_AT * 8, at.SCHEDULE_AT * 8, at.COLUMNS_AT):
-        assert f"\n{number:,} " in text
+    starts = at.LANES_AT, at.REGISTRY_AT, at.SCHEDULE_AT, at.TALLIES_AT, at.TALLIES_END
+    for start in starts:
+        assert f"\n{start * 8:,} " in text
+    assert at.TALLIES_END * 8 == at.COLUMNS_AT
+    assert f"{at.TALLIES} tallies of {at.TALLY_WORDS * 8:,} bytes" in text
     assert f"{at.ENTRIES:,} entries of {at.ENTRY_BYTES} bytes" in text
     assert f"{at.ROWS} rows of {at.ROW_WORDS * 8} bytes" in text
     assert f"{at.LANES} lanes of {at.LANE_WORDS * 8:,} bytes" in text
@@ -237,10 +250,10 @@ def test_the_drawing_has_the_right_numbers() -> None:
 def test_the_page_is_the_docstring() -> None:
     """Whoever reads the documentation on GitHub reads what stands in the code."""
     page = (ROOT / "docs" / "explanation" / "memory-layout.md").read_text("utf-8")
-    text = (ring.__doc__ or "").partition("\n\n")[2]
-    assert page.partition("-->\n\n")[2] == text, (
-        "copy the docstring of django_tasks_local/ring/__init__.py, from its second paragraph on, "
-        "below the comment in docs/explanation/memory-layout.md"
+    texts = [(each.__doc__ or "").partition("\n\n")[2] for each in (ring, ring_format)]
+    assert page.partition("-->\n\n")[2] == "\n".join(texts), (
+        "copy the docstrings of django_tasks_local/ring/__init__.py and of ring/format/__init__.py,"
+        " from their second paragraphs on, below the comment in docs/explanation/memory-layout.md"
     )
 
 

@@ -9,11 +9,20 @@ const STATUS = {
   FAILED: "✕ Failed",
 };
 const OUTCOMES = {
+  flaky: (r) => `Successful in attempt ${number(r.attempts)}.`,
   primes: (r) => `${number(r.primes)} primes below ${number(r.below)}; the largest is ${number(r.largest)}.`,
   pi: (r) => `π ≈ ${r.pi.toFixed(6)}, off by ${r.error.toFixed(6)} after ${number(r.points)} points.`,
   search: (r) =>
     `${number(r.hits)} hits in ${number(r.files_with_hits)} of ${number(r.files)} files. ` +
     `Commonest words: ${r.commonest.join(", ")}.`,
+};
+
+// It stands still while the server cannot be reached: nobody knows how the tasks are then.
+export const clock = {
+  stoppedAt: null,
+  now() {
+    return this.stoppedAt ?? Date.now();
+  },
 };
 
 const number = (value) => value.toLocaleString("en");
@@ -32,7 +41,7 @@ function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-export function makeCard(task, { onCancel, onRemove }) {
+export function makeCard(task, { onAgain, onCancel, onRemove }) {
   const card = document.getElementById("card").content.firstElementChild.cloneNode(true);
   const title = card.querySelector("h3");
   title.textContent = task.title;
@@ -42,6 +51,9 @@ export function makeCard(task, { onCancel, onRemove }) {
   const cancel = card.querySelector(".cancel");
   cancel.setAttribute("aria-label", `Cancel ${task.title}`);
   cancel.addEventListener("click", () => onCancel(task));
+  const again = card.querySelector(".again");
+  again.setAttribute("aria-label", `Run ${task.title} again`);
+  again.addEventListener("click", () => onAgain(task));
   const remove = card.querySelector(".remove");
   remove.setAttribute("aria-label", `Remove ${task.title} from this list`);
   remove.addEventListener("click", () => onRemove(task));
@@ -53,9 +65,11 @@ export function drawCard(card, task) {
   card.dataset.status = task.isMissing ? "MISSING" : facts.status;
   write(card.querySelector(".status"), task.isMissing ? "? No longer known" : statusText(facts));
   const cancel = card.querySelector(".cancel");
+  const again = card.querySelector(".again");
   const hadFocus = document.activeElement === cancel;
   cancel.hidden = isFinished(task);
-  if (hadFocus && cancel.hidden) card.querySelector(".remove").focus();
+  again.hidden = !isFinished(task) || Boolean(task.isMissing);
+  if (hadFocus && cancel.hidden) (again.hidden ? card.querySelector(".remove") : again).focus();
   drawProgress(card, task, facts);
   drawFacts(card, task, facts);
   drawOutcome(card, task, facts);
@@ -83,14 +97,16 @@ function drawProgress(card, task, facts) {
 function waitingText(facts) {
   if (facts.status !== "READY") return "";
   const due = at(facts.run_after);
-  if (due && due > Date.now()) return `starts in ${Math.ceil((due - Date.now()) / 1000)} s`;
+  const left = due ? Math.ceil((due - clock.now()) / 1000) : 0;
+  if (left > 0) return `starts in ${left} s`;
+  if (facts.error) return `tried again after ${facts.error.type}: ${facts.error.message}`;
   return "waiting for a pool worker";
 }
 
 function drawFacts(card, task, facts) {
   const started = at(facts.started_at);
-  const ended = at(facts.finished_at) ?? (facts.status === "RUNNING" ? Date.now() : null);
-  const waitedUntil = started ?? (facts.status === "READY" && !task.isMissing ? Date.now() : null);
+  const ended = at(facts.finished_at) ?? (facts.status === "RUNNING" ? clock.now() : null);
+  const waitedUntil = started ?? (facts.status === "READY" && !task.isMissing ? clock.now() : null);
   const enqueued = at(facts.enqueued_at);
   const values = {
     enqueuer: task.enqueuer ? `web ${task.enqueuer}` : "–",
@@ -99,13 +115,18 @@ function drawFacts(card, task, facts) {
     answerers: task.answerers.length > 1 ? `one of ${task.answerers.length} so far` : "",
     waited: enqueued && waitedUntil ? seconds(waitedUntil - enqueued) : "–",
     ran: started && ended ? seconds(ended - started) : "–",
+    attempt: String(facts.attempts ?? 0),
     priority: String(facts.priority ?? 0),
   };
   for (const [name, value] of Object.entries(values)) {
     write(card.querySelector(`[data-fact="${name}"]`), value);
   }
-  card.querySelector(".extra").hidden = !facts.priority;
+  show(card, "attempt", facts.attempts > 1);
+  show(card, "priority", facts.priority);
 }
+
+const show = (card, fact, isWanted) =>
+  (card.querySelector(`[data-fact="${fact}"]`).parentElement.hidden = !isWanted);
 
 // A worker calls itself "<alias>-<pid>-<number>".
 export const poolPid = (worker) => worker.split("-").at(-2) ?? worker;

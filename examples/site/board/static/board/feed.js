@@ -39,10 +39,16 @@ export class Feed {
     const source = new EventSource(`${this.#url}?${this.#wanted}`);
     this.#source = source;
     this.#asked = this.#wanted;
-    source.onopen = () => this.#handlers.state("live");
+    source.onopen = () => {
+      this.#handlers.heard();
+      this.#handlers.state("live");
+    };
     source.onerror = () => this.#afterError(source);
     for (const name of ["task", "missing"]) {
-      source.addEventListener(name, (event) => this.#handlers[name](JSON.parse(event.data)));
+      source.addEventListener(name, (event) => {
+        this.#handlers.heard();
+        this.#handlers[name](JSON.parse(event.data));
+      });
     }
   }
 
@@ -53,7 +59,6 @@ export class Feed {
       return;
     }
     this.#close();
-    this.#handlers.state("lost");
     setTimeout(() => this.#adjust(), AFTER_REFUSAL_MS);
   }
 

@@ -1,14 +1,16 @@
 // Wire the form, the list and the feed together.
 
-import { drawCard, makeCard, poolPid } from "./cards.js";
+import { clock, drawCard, makeCard, poolPid } from "./cards.js";
 import { Feed } from "./feed.js";
-import { isFinished, load, save } from "./memory.js";
+import { isFinished, load, onChangeElsewhere, update } from "./memory.js";
 
 const TICK_MS = 500; // clocks on the cards
 const LIT_MS = 500;
 const GONE_AFTER_MS = 12_000; // of being the only one that stays silent
 const MOST_CHIPS = 8;
 const FIRST_LOOKS = 8; // questions that make most of four web workers show up
+const SILENT_MS = 1500; // then the server is asked for a sign of life
+const LOST_MS = 3500; // without one
 
 const $ = (id) => document.getElementById(id);
 const form = $("start");
@@ -16,10 +18,12 @@ const csrfToken = form.elements.csrfmiddlewaretoken.value;
 
 let tasks = load(); // newest first
 const cards = new Map();
+const HANDLERS = { onAgain: runAgain, onCancel: cancelTask, onRemove: removeTask };
 
 const feed = new Feed("events/", {
   task: learn,
   missing: ({ id }) => change(id, (task) => (task.isMissing = true)),
+  heard,
   state: showLink,
   turnEnded: askForUnfinished,
 });
@@ -39,13 +43,16 @@ function learn(facts) {
 }
 
 function change(id, edit) {
+  const before = tasks.find((one) => one.id === id)?.facts?.status;
+  tasks = update(tasks, (all) => {
+    all.filter((one) => one.id === id).forEach(edit);
+    return all;
+  });
   const task = tasks.find((one) => one.id === id);
-  if (!task) return;
-  const before = task.facts?.status;
-  edit(task);
-  const after = task.isMissing ? "no longer known" : task.facts.status.toLowerCase();
-  if (task.isMissing || task.facts.status !== before) announce(`${task.title}: ${after}`);
-  save(tasks);
+  if (task) {
+    const after = task.isMissing ? "no longer known" : task.facts.status.toLowerCase();
+    if (task.isMissing || task.facts.status !== before) announce(`${task.title}: ${after}`);
+  }
   draw();
 }
 
@@ -65,7 +72,11 @@ function announce(text) {
 
 async function start(fields) {
   const title = form.querySelector(`[name="kind"][value="${fields.get("kind")}"]`).dataset.title;
-  const response = await fetch(form.action, {
+  await post(form.action, title, fields);
+}
+
+async function post(address, title, fields) {
+  const response = await fetch(address, {
     method: "POST",
     body: fields,
     headers: { "X-CSRFToken": csrfToken },
@@ -74,12 +85,25 @@ async function start(fields) {
     throw new Error(`The server answered with status ${response.status}.`);
   }
   const answer = await response.json();
-  if (!response.ok) throw new Error(Object.values(answer.errors).flat().join(" "));
+  if (!response.ok) throw new Error(answer.error ?? Object.values(answer.errors).flat().join(" "));
   shine("web-workers", String(answer.web_pid), "web");
-  tasks.unshift({ id: answer.id, title, enqueuer: answer.web_pid, answerers: [], facts: null });
-  save(tasks);
+  heard();
+  const task = { id: answer.id, title, enqueuer: answer.web_pid, answerers: [], facts: null };
+  tasks = update(tasks, (all) => [task, ...all]);
   draw();
   askForUnfinished();
+}
+
+async function runAgain(task) {
+  const button = cards.get(task.id).querySelector(".again");
+  button.setAttribute("aria-busy", "true");
+  try {
+    await post(`jobs/${encodeURIComponent(task.id)}/again/`, task.title);
+  } catch (error) {
+    complain(error);
+  } finally {
+    button.removeAttribute("aria-busy");
+  }
 }
 
 // How the task ends comes with the events: it may be faster than this request.
@@ -110,11 +134,15 @@ async function submit(kinds) {
       await start(fields);
     }
   } catch (error) {
-    $("form-error").textContent = error.message;
-    $("form-error").hidden = false;
+    complain(error);
   } finally {
     buttons.forEach((button) => button.removeAttribute("aria-busy"));
   }
+}
+
+function complain(error) {
+  $("form-error").textContent = error.message;
+  $("form-error").hidden = false;
 }
 
 function askForUnfinished() {
@@ -132,7 +160,7 @@ function draw() {
     }
   }
   tasks.forEach((task, index) => {
-    if (!cards.has(task.id)) cards.set(task.id, makeCard(task, { onCancel: cancelTask, onRemove: removeTask }));
+    if (!cards.has(task.id)) cards.set(task.id, makeCard(task, HANDLERS));
     const card = cards.get(task.id);
     drawCard(card, task);
     if (list.children[index] !== card) list.insertBefore(card, list.children[index] ?? null);
@@ -148,16 +176,58 @@ function removeTask(task) {
 }
 
 function forget(isUnwanted) {
-  tasks = tasks.filter((task) => !isUnwanted(task));
-  save(tasks);
+  tasks = update(tasks, (all) => all.filter((task) => !isUnwanted(task)));
   draw();
   askForUnfinished();
 }
 
+// Whether the server is there. What the feed says of itself counts only while it is.
+
+let heardAt = Date.now();
+let feedState = "idle";
+let isAsking = false;
+
+function heard() {
+  heardAt = Date.now();
+  if (clock.stoppedAt !== null) showServer(true);
+}
+
 function showLink(state) {
+  feedState = state;
+  if (clock.stoppedAt === null) say(state);
+}
+
+function showServer(isThere) {
+  clock.stoppedAt = isThere ? null : heardAt;
+  $("tasks").classList.toggle("lost", !isThere);
+  say(isThere ? feedState : "lost");
+  announce(isThere ? "The server is back" : "The server cannot be reached");
+}
+
+function say(state) {
   const link = $("link");
   link.dataset.state = state;
-  link.textContent = { live: "Live", idle: "Idle", lost: "Reconnecting" }[state];
+  link.textContent = { live: "Live", idle: "Idle", lost: "Server not reachable, trying again" }[state];
+}
+
+function watchServer() {
+  if (document.hidden) {
+    heardAt = Date.now(); // a hidden tab asks nothing
+    return;
+  }
+  const silentFor = Date.now() - heardAt;
+  if (silentFor > SILENT_MS && !isAsking) {
+    isAsking = true;
+    askWho().catch(() => {}).finally(() => (isAsking = false));
+  }
+  if (silentFor > LOST_MS && clock.stoppedAt === null) showServer(false);
+}
+
+async function askWho() {
+  const response = await fetch("whoami/", { signal: AbortSignal.timeout(SILENT_MS) });
+  const { web_pid } = await response.json();
+  heard();
+  shine("web-workers", String(web_pid), "web");
 }
 
 // Light up the process that just answered or works; strike through one that seems to be gone.
@@ -181,6 +251,8 @@ function shine(rowId, pid, kind) {
 }
 
 function tick() {
+  watchServer();
+  if (clock.stoppedAt !== null) return;
   const latest = Math.max(0, ...seenAt.values());
   for (const chip of $("web-workers").children) {
     chip.toggleAttribute("data-gone", latest - (seenAt.get(chip) ?? latest) > GONE_AFTER_MS);
@@ -189,12 +261,7 @@ function tick() {
 }
 
 async function lookAround() {
-  await Promise.all(
-    Array.from({ length: FIRST_LOOKS }, async () => {
-      const { web_pid } = await (await fetch("whoami/")).json();
-      shine("web-workers", String(web_pid), "web");
-    }),
-  );
+  await Promise.all(Array.from({ length: FIRST_LOOKS }, askWho));
 }
 
 form.addEventListener("submit", (event) => {
@@ -214,8 +281,15 @@ function showPhrase() {
   $("phrase-field").hidden = new FormData(form).get("kind") !== "search";
 }
 
+for (const id of ["one-of-each", "processes", "link"]) $(id).hidden = false; // they need this script
+onChangeElsewhere((all) => {
+  tasks = all;
+  draw();
+  askForUnfinished();
+});
+
 showPhrase();
 draw();
 setInterval(tick, TICK_MS);
 askForUnfinished();
-lookAround().catch(() => showLink("lost"));
+lookAround().catch(() => {}); // `watchServer` sees it

@@ -1,4 +1,6 @@
 // The browser's own list of tasks. The server keeps none: an id is all it takes to ask again.
+//
+// All tabs share it: each change is made to the list as it is now, and the others are told.
 
 const KEY = "django-tasks-local.board";
 const MOST = 40;
@@ -12,12 +14,21 @@ export function load() {
   }
 }
 
-export function save(tasks) {
+// Returns the list that `edit` makes of the present one; `mine` where there is no storage.
+export function update(mine, edit) {
   try {
-    localStorage.setItem(KEY, JSON.stringify(tasks.slice(0, MOST)));
+    const tasks = edit(localStorage.getItem(KEY) === null ? mine : load()).slice(0, MOST);
+    localStorage.setItem(KEY, JSON.stringify(tasks));
+    return tasks;
   } catch {
-    // Without storage the list lasts as long as the page.
+    return edit(mine); // the list lasts as long as the page
   }
+}
+
+export function onChangeElsewhere(tell) {
+  window.addEventListener("storage", (event) => {
+    if (event.key === KEY || event.key === null) tell(load());
+  });
 }
 
 export const isFinished = (task) =>
