@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.core.management import call_command
@@ -187,17 +187,38 @@ def with_options(**options: Any) -> dict[str, Any]:
     return TASKS | {"process": {"BACKEND": PROCESS, "OPTIONS": backend.options | options}}
 
 
+class Loud:
+    """A value of which is noted that it was unpickled."""
+
+    heard: ClassVar[list[str]] = []
+
+    def __setstate__(self, state: object) -> None:
+        self.heard.append("unpickled")
+
+    def __getstate__(self) -> object:
+        return "state"
+
+
 def test_arguments_are_hidden(site_ring: Callable[[], Ring], client: Client) -> None:
-    """Arguments and return value show only with ADMIN_ARGUMENTS; metadata always do."""
+    """Arguments and return value show, and are unpickled, only with ADMIN_ARGUMENTS."""
     ring = site_ring()
     done = succeeded(ring, "the value", (("the argument",), {"name": "other"}))
+    loud = succeeded(ring, Loud(), ((Loud(),), {}))
+    for url in (TASKS_AT, LIST, change(loud)):
+        page(client, url)
+    assert Loud.heard == []
     hidden = page(client, change(done))
     assert "ADMIN_ARGUMENTS" in hidden
     with override_settings(TASKS=with_options(ADMIN_ARGUMENTS=True)):
         shown = text_of(page(client, change(done)))
+        page(client, change(loud))
+    assert Loud.heard == ["unpickled"] * 2
     assert "1 &#x27;the argument&#x27; name &#x27;other&#x27; Returned &#x27;the value" in shown
     for text in ("the argument", "other&", "the value"):
         assert text not in hidden
+    many = put(ring, arguments=((*range(5000),), {"last": "one"}))
+    with override_settings(TASKS=with_options(ADMIN_ARGUMENTS=True)):
+        assert "99 98 100 99 and more 4901" in text_of(page(client, change(many)))
 
 
 def test_states(site_ring: Callable[[], Ring], client: Client) -> None:

@@ -8,6 +8,7 @@ from django.contrib.messages import get_messages
 from django.tasks import task_backends
 from django.test import Client
 
+from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring import Ring
 from tests.admin_project import ALL, TASKS_AT, admin_installed, client_of, text_of, user
 from tests.unit.test_commands_list import ERROR, failed, put, succeeded
@@ -93,6 +94,24 @@ def test_retrying(ring: Ring) -> None:
     assert old in client.get(url).content.decode()  # in its metadata
     assert "only a task that has ended can be enqueued again" in refused
     assert "Task no.such.task cannot be imported" in missing
+
+
+def test_a_ring_that_cannot_be_used(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first task waits for its lock for half a minute, and no other one does after that."""
+    tried: list[str] = []
+
+    def cancel(backend: object, result_id: str) -> bool:
+        tried.append(result_id)
+        raise StoreUnavailable("process 7 is frozen")
+
+    backend: Any = task_backends["process"]
+    monkeypatch.setattr(type(backend), "cancel", cancel)
+    first, *others = [put(ring) for _ in range(3)]
+    assert act(client_of(user(*ALL)), "cancel", first, *others) == (
+        302,
+        [f"Process 7 is frozen.: {first}", "2 other tasks were left as they are."],
+    )
+    assert (tried, noted()) == ([first], [])
 
 
 def test_where_an_action_leads(ring: Ring) -> None:

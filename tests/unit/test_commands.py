@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.tasks import task_backends
+from django.tasks.exceptions import TaskResultDoesNotExist
 from django.test import override_settings
 
 from django_tasks_local.management.commands.local_tasks import Command
@@ -157,6 +158,20 @@ def test_cancel(ring: Callable[[], Ring]) -> None:
         assert made.get(result_id).cancelled
     assert run("cancel", waiting) == f"{waiting}: had ended.\n"
     assert made.upkeep.check() == []
+
+
+def test_cancel_what_is_gone_at_once(
+    ring: Callable[[], Ring], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result that is evicted before the command looks at it again was cancelled all the same."""
+    waiting = enqueue(ring())
+    backend: Any = task_backends["process"]
+
+    def gone(result_id: str) -> None:
+        raise TaskResultDoesNotExist(result_id)
+
+    monkeypatch.setattr(backend.site(), "get", gone)
+    assert run("cancel", waiting) == f"{waiting}: cancelled.\n"
 
 
 def test_cancel_what_is_unknown(ring: Callable[[], Ring]) -> None:

@@ -349,6 +349,26 @@ def test_show_what_is_unknown(site_ring: Callable[[], Ring]) -> None:
         run("show", "x\x1b")
 
 
+def test_one_ring_cannot_be_used(site_ring: Callable[[], Ring]) -> None:
+    """Another alias's tasks are there all the same; why it cannot be is said, and is an error."""
+    result_id = failed(site_ring(), ERROR)
+    backend: Any = task_backends["process"]
+    good = {"BACKEND": PROCESS, "OPTIONS": backend.options}
+    bad = {"BACKEND": PROCESS, "OPTIONS": {"MAX_WORKERS": 0}}
+    out = io.StringIO()
+    with override_settings(TASKS={"bad": bad, "process": good}):
+        with pytest.raises(CommandError, match=r"^bad: .*E004"):
+            call_command("local_tasks", "list", "--json", stdout=out, stderr=io.StringIO())
+        assert [json.loads(line)["id"] for line in out.getvalue().splitlines()] == [result_id]
+        out = io.StringIO()
+        with pytest.raises(CommandError, match=r"^bad: .*E004"):
+            call_command("local_tasks", "status", "--json", stdout=out)
+        assert json.loads(out.getvalue())["process"]["kept_results"] == 1
+        assert run("show", result_id).startswith(result_id)
+        with pytest.raises(CommandError, match="E004"):
+            run("show", "x")
+
+
 def test_what_has_expired_is_not_shown(site_ring: Callable[[], Ring], namespace: str) -> None:
     """The same as for everybody who reads: it is gone at once, though its memory is not."""
     options = {"NAMESPACE": namespace, "MAX_WORKERS": 2, "FAILURE_TTL": 0.001}

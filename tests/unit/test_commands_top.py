@@ -13,10 +13,12 @@ from django.tasks import task_backends
 from django.test import override_settings
 from textual.pilot import Pilot
 
+from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.management.commands import _top_app
 from django_tasks_local.management.commands._top_app import Top
-from django_tasks_local.management.commands._top_tables import ROWS, Tables
-from django_tasks_local.ring import Loss, Ring, Role, loss_word
+from django_tasks_local.management.commands._top_tables import ROWS, Line, Tab, Tables
+from django_tasks_local.ring import Look, Loss, Ring, Role, loss_word
+from django_tasks_local.ring.format import layout as at
 from django_tasks_local.store import time_limit_word
 from tests import rings as peers
 from tests.rings import Peer
@@ -247,6 +249,24 @@ def test_several_aliases_and_no_ring(site_ring: Callable[[], Ring]) -> None:
         drive(body, (120, 30))
         name = task_backends["process-2"].spec().name  # type: ignore[attr-defined]
         assert not [each for each in shm_objects() if name[1:] in each]
+
+
+def test_a_ring_that_is_damaged(
+    site_ring: Callable[[], Ring], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing ends the view: a state that is none is shown as such, and what fails is said."""
+    ring, tables = site_ring(), Tables([task_backends["process"]])  # type: ignore[list-item]
+    ring.attachment.become(Role.POOL)
+    ring.registry.set_field(at.E_STATE, 77)
+    assert tables.picture(Tab.RUNNING).heads[0].startswith("process: pool damaged, workers 0")
+
+    def refused(*_: object) -> None:
+        raise StoreUnavailable("it is damaged", path="/dev/shm/x")
+
+    monkeypatch.setattr(Look, "into", refused)
+    heads = tables.picture(Tab.FAILED).heads
+    assert heads == ["process: /dev/shm/x: It is damaged."]
+    assert tables.retry(Line("", "process", "", ())) == "/dev/shm/x: It is damaged."
 
 
 def test_what_it_needs(monkeypatch: pytest.MonkeyPatch, site_ring: Callable[[], Ring]) -> None:

@@ -10,7 +10,7 @@ from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 from django.utils.translation import gettext as _
 
 from django_tasks_local.again import enqueue_again
-from django_tasks_local.exceptions import LocalTasksError
+from django_tasks_local.exceptions import LocalTasksError, StoreUnavailable
 from django_tasks_local.inspection.text import harmless
 
 from .aliases import find
@@ -36,12 +36,14 @@ class Done(NamedTuple):
         says: What was done to it, or why nothing was, in a few words.
         new_id: The id of the task that was enqueued again; ``""`` for none.
         succeeded: Whether anything was done.
+        is_unusable: Whether the ring could not be used: others would have to wait for as long.
     """
 
     path: str
     says: str
     new_id: str = ""
     succeeded: bool = False
+    is_unusable: bool = False
 
 
 def act(verb: Verb, result_id: str) -> Done:
@@ -59,6 +61,8 @@ def act(verb: Verb, result_id: str) -> Done:
         return _cancel(alias, row) if verb is Verb.CANCEL else _retry(row)
     except TaskResultDoesNotExist:
         return Done(harmless(result_id), _("There is no such task, or no longer"))
+    except StoreUnavailable as error:
+        return Done(harmless(result_id), harmless(str(error)), is_unusable=True)
     except (ImproperlyConfigured, InvalidTask, LocalTasksError, ValueError) as error:
         return Done(harmless(result_id), harmless(str(error)))
 

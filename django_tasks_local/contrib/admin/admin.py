@@ -40,7 +40,6 @@ else:
 LIVE_HEADER: Final = "X-Local-Tasks-Live"
 # How many failures and running tasks the overview shows.
 _LATEST: Final = 5
-_MOST_AT_ONCE: Final = 1000
 
 
 @admin.register(Task)
@@ -173,19 +172,27 @@ class TaskAdmin(_Base):
             raise BadRequest("There is no such action.") from error
         if not self.may(request, verb):
             raise PermissionDenied
-        ids = list(dict.fromkeys(request.POST.getlist("id")))[:_MOST_AT_ONCE]
+        ids = list(dict.fromkeys(request.POST.getlist("id")))
         back = self._back(request)
         if not ids:
             self.message_user(request, _("No tasks were selected."), messages.WARNING)
             return HttpResponseRedirect(back)
         if "confirmed" not in request.POST:
             return self._question(request, verb, ids, back)
-        for result_id in ids:
+        for left, result_id in zip(reversed(range(len(ids))), ids, strict=True):
             done = act(verb, result_id)
             if done.succeeded:
                 said = f"{done.says}: {done.new_id}" if done.new_id else done.says
                 self.log_change(request, Task(result_id, done.path), said)
             self._tell(request, done)
+            if done.is_unusable and left:
+                text = ngettext(
+                    "%(count)d other task was left as it is.",
+                    "%(count)d other tasks were left as they are.",
+                    left,
+                )
+                self.message_user(request, text % {"count": left}, messages.WARNING)
+                break
         return HttpResponseRedirect(back)
 
     def _question(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from django.tasks import TaskResultStatus
 from django.tasks.base import TaskError
@@ -35,6 +35,9 @@ LABELS: Final = {
     "cancelled": gettext_lazy("Cancelled"),
     "lost": gettext_lazy("Worker lost"),
 }
+
+# How many arguments of a task are shown.
+_MOST_ARGUMENTS: Final = 100
 
 
 class ShownError(NamedTuple):
@@ -206,11 +209,13 @@ class Values(NamedTuple):
 
     Attributes:
         arguments: Names (``""`` for positional ones) and values.
+        left_out: How many more there are.
         problem: What stands in their place where they cannot be had.
         returned: What it returned; ``None`` where it has not succeeded.
     """
 
     arguments: list[tuple[str, str]]
+    left_out: int
     problem: str
     returned: str | None
 
@@ -220,8 +225,7 @@ class Values(NamedTuple):
         args, kwargs, returned = values(row.result)
         returned = None if returned is None else harmless(returned)
         if isinstance(args, str) or isinstance(kwargs, str):
-            return cls([], harmless(str(args)), returned)
-        named: list[tuple[str, Any]] = [("", each) for each in args]
-        return cls(
-            [*named, *((harmless(name), each) for name, each in kwargs.items())], "", returned
-        )
+            return cls([], 0, harmless(str(args)), returned)
+        named = [*(("", each) for each in args), *kwargs.items()]
+        first = [(harmless(name), each) for name, each in named[:_MOST_ARGUMENTS]]
+        return cls(first, len(named) - len(first), "", returned)

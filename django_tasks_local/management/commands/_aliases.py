@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
 from django.tasks import task_backends
 
 from django_tasks_local.backends.process import ProcessPoolBackend
+from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.inspection.aliases import kind_of, load
+from django_tasks_local.inspection.text import harmless
 from django_tasks_local.ring import Look, Ring, ring_exists
 
 
@@ -67,11 +70,30 @@ def ring_of(backend: ProcessPoolBackend) -> Ring | None:
     return backend.site().ring if ring_exists(backend.spec().name) else None
 
 
-def looks_into(backends: Iterable[ProcessPoolBackend]) -> dict[str, Look]:
-    """Return a look into each backend's ring by its alias, where there is a ring.
+def refuse(problems: dict[str, str]) -> None:
+    """Say what is wrong with the rings of some aliases, after all that is to be said of others.
 
     Raises:
-        StoreUnavailable: A ring cannot be used.
+        CommandError: There are any.
     """
-    looks = {each.alias: Look.into(each.spec().name, each.alias) for each in backends}
-    return {alias: look for alias, look in looks.items() if look is not None}
+    if problems:
+        said = (f"{harmless(alias)}: {harmless(each)}" for alias, each in problems.items())
+        raise CommandError("\n".join(said))
+
+
+def looks_into(backends: Iterable[ProcessPoolBackend]) -> tuple[dict[str, Look], dict[str, str]]:
+    """Return a look into each ring that there is, and what is wrong with others, by their aliases.
+
+    Args:
+        backends: Whose rings.
+    """
+    looks, problems = dict[str, Look](), dict[str, str]()
+    for each in backends:
+        try:
+            look = Look.into(each.spec().name, each.alias)
+        except (StoreUnavailable, ImproperlyConfigured) as error:
+            problems[each.alias] = str(error)
+        else:
+            if look is not None:
+                looks[each.alias] = look
+    return looks, problems

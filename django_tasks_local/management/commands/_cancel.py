@@ -52,7 +52,10 @@ def cancelled(backend: ProcessPoolBackend, result_id: str, running: bool) -> str
         TaskResultDoesNotExist: The id is not that of a result in this backend.
     """
     done = backend.cancel(result_id, running=running)
-    finished = backend.site().get(result_id).finished_at_ns
+    try:
+        finished = bool(backend.site().get(result_id).finished_at_ns)
+    except TaskResultDoesNotExist:  # it has ended, and was evicted since
+        finished = True
     if not done:
         return "had ended." if finished else "runs, and was left alone."
     return "cancelled." if finished else "runs, and was asked to stop."

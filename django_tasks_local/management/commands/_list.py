@@ -16,9 +16,8 @@ from django_tasks_local.inspection.newest import newest
 from django_tasks_local.inspection.records import Row, duration_s, error_line, latest_ns, summary
 from django_tasks_local.inspection.text import COLUMNS, clock, cut, cut_left, harmless, span, write
 from django_tasks_local.moments import unix_ns
-from django_tasks_local.ring import ring_exists
 
-from ._aliases import foreign_aliases, looks_into
+from ._aliases import foreign_aliases, looks_into, refuse
 from ._no_ring import no_ring
 
 _LIMIT: Final = 20
@@ -48,18 +47,18 @@ def run(
     """Print the tasks that are asked for; which aliases cannot be shown goes to standard error.
 
     Raises:
-        StoreUnavailable: A ring cannot be used.
-        ImproperlyConfigured: The options of an alias are wrong.
+        CommandError: Some rings cannot be used; what is in the others is printed all the same.
     """
-    looks = looks_into(backends)
+    looks, problems = looks_into(backends)
     found, more = newest(looks, status=status, queue=queue, task=task, group=group, limit=limit)
     for line in objects(found) if json else lines(found, more=more, several=len(backends) > 1):
         write(command.stdout, line)
     for backend in backends:
-        if not ring_exists(backend.spec().name):
+        if backend.alias not in looks | problems:
             write(command.stderr, f"{harmless(backend.alias)}: {no_ring(backend)}")
     for alias, kind in foreign_aliases().items():
         write(command.stderr, f"Not shown: {harmless(alias)}, {harmless(kind)}.")
+    refuse(problems)
 
 
 def lines(rows: list[Row], *, more: bool, several: bool) -> Iterator[str]:

@@ -5,11 +5,12 @@ from contextlib import suppress
 from json import dumps
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.backends.process import ProcessPoolBackend
-from django_tasks_local.exceptions import listed
+from django_tasks_local.exceptions import StoreUnavailable, listed
 from django_tasks_local.inspection.looks import look_into, row_of
 from django_tasks_local.inspection.records import (
     Row,
@@ -59,15 +60,23 @@ def find(backends: Iterable[ProcessPoolBackend], result_id: str) -> Row:
 
     Raises:
         CommandError: No backend has it.
-        StoreUnavailable: A ring cannot be used, or the record is damaged.
+        StoreUnavailable: No other has it, and a ring cannot be used; or the record is damaged.
+        ImproperlyConfigured: No other has it, and the options of an alias are wrong.
     """
     looked: list[str] = []
+    problem: Exception | None = None
     for backend in backends:
         looked.append(backend.alias)
-        look = look_into(backend)
+        try:
+            look = look_into(backend)
+        except (StoreUnavailable, ImproperlyConfigured) as error:
+            problem = error
+            continue
         if look is not None:
             with suppress(TaskResultDoesNotExist):
                 return row_of(look, backend.alias, result_id)
+    if problem is not None:
+        raise problem
     raise CommandError(
         f"{harmless(result_id)}: {listed(looked)} has no such task, or no longer: finished results "
         "are evicted beyond MAX_RESULTS, and expire (RESULT_TTL, FAILURE_TTL)."

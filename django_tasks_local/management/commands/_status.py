@@ -2,20 +2,18 @@
 
 import time
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.inspection.text import harmless
-from django_tasks_local.ring import Look, PoolState, Role
+from django_tasks_local.ring import Look
 from django_tasks_local.store import task_path
 
+from ._aliases import looks_into, refuse
 from ._facts import print_facts
 from ._no_ring import looked_for, sentences
-
-# By number: a damaged entry may have one that is no state.
-_STATES: Final = {int(state): state.name.lower() for state in PoolState}
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -27,15 +25,19 @@ def run(command: BaseCommand, backends: list[ProcessPoolBackend], **options: Any
     """Print how the rings are. It takes no lock, and leaves no trace.
 
     Raises:
-        StoreUnavailable: A ring cannot be used.
-        ImproperlyConfigured: The options of an alias are wrong.
+        CommandError: Some rings cannot be used; how the others are is printed all the same.
     """
-    described = {backend.alias: _describe(backend) for backend in backends}
+    looks, problems = looks_into(backends)
+    described = {
+        backend.alias: _describe(backend, looks.get(backend.alias))
+        for backend in backends
+        if backend.alias not in problems
+    }
     print_facts(command, described, _lines, as_json=options["json"])
+    refuse(problems)
 
 
-def _describe(backend: ProcessPoolBackend) -> dict[str, Any]:
-    look = Look.into(backend.spec().name, backend.alias)
+def _describe(backend: ProcessPoolBackend, look: Look | None) -> dict[str, Any]:
     if look is None:
         return {"ring": None, **looked_for(backend)}
     counts = look.counts()
@@ -66,7 +68,7 @@ def _describe(backend: ProcessPoolBackend) -> dict[str, Any]:
             {
                 "pid": entry.pid,
                 "role": entry.role.name.lower(),
-                "state": _STATES.get(entry.state) if entry.role is Role.POOL else None,
+                "state": entry.pool_state,
                 "since": datetime.fromtimestamp(entry.since_ns / 1e9, UTC).isoformat(),
             }
             for entry in look.attached()

@@ -31,7 +31,7 @@ from django_tasks_local.inspection.text import clock, harmless, span
 from django_tasks_local.listing import select
 from django_tasks_local.moments import unix_ns
 from django_tasks_local.pool.process_memory import resident_bytes
-from django_tasks_local.ring import Found, Look, PoolState, Role
+from django_tasks_local.ring import Found, Look, Role
 
 from . import _show
 from ._cancel import cancelled
@@ -201,7 +201,10 @@ class Tables:
 
         A process that enqueues keeps a pool alive, and starts one if need be, with its own output.
         """
-        look = Look.into(self._backends[line.alias].spec().name, line.alias)
+        try:
+            look = Look.into(self._backends[line.alias].spec().name, line.alias)
+        except StoreUnavailable as error:
+            return harmless(str(error))
         if look is None or not any(e.role is Role.SITE for e in look.attached()):
             return (
                 "No process of the site is there to have it run. `local_tasks retry` starts a pool "
@@ -229,7 +232,7 @@ class Tables:
         for entry in look.attached():
             roles[entry.role] += 1
             if entry.role is Role.POOL:
-                states.append(PoolState(entry.state).name.lower())
+                states.append(entry.pool_state or "damaged")
         pool = f"pool {' and '.join(states)}" if states else "no pool"
         counts = look.counts()
         return (

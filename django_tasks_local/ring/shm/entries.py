@@ -28,6 +28,7 @@ WAITS: Final = 1  # its task waits for another task of this ring
 RETIRING: Final = 2  # it is to be replaced
 
 ROLES: Final = {int(role): role for role in Role}
+_POOL_STATES: Final = {int(state): state.name.lower() for state in PoolState}
 
 
 @dataclass(slots=True)  # not frozen: that makes it four times as dear
@@ -65,6 +66,11 @@ class Entry:
     def waits(self) -> bool:
         """Whether this worker's task waits for another task of this ring."""
         return bool(self.state & WAITS)
+
+    @property
+    def pool_state(self) -> str | None:
+        """What a pool is doing, in a word; None for others, and where the entry is damaged."""
+        return _POOL_STATES.get(self.state) if self.role is Role.POOL else None
 
     @property
     def retires(self) -> bool:
