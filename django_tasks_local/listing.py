@@ -60,7 +60,7 @@ def results(
         ImproperlyConfigured: That backend is none of this package, or its options are wrong.
         StoreUnavailable: The store cannot be used.
         TypeError: An argument is of a wrong type.
-        ValueError: ``status`` or ``limit`` has a value that is none.
+        ValueError: ``status``, ``group`` or ``limit`` has a value that is none.
     """
     lister = own_backend(backend)
     return select(
@@ -115,7 +115,7 @@ def select(
     if queue_name is not None:
         _check_string("queue_name", queue_name)
     if group is not None:
-        _check_string("group", group)
+        _check_group(group)
     _check_limit(limit)
     wanted = _Wanted(alias, path, queue_name, text)
     accepts = wanted if path is not None or queue_name is not None or text else None
@@ -223,6 +223,12 @@ def _path(task: object) -> str | None:
 def _check_string(name: str, value: object) -> None:
     if not isinstance(value, str):
         raise TypeError(f"{name}={value!r} must be a string, not {type(value).__name__}.")
+
+
+def _check_group(name: object) -> None:
+    _check_string("group", name)
+    if not name:  # as of a result that has none
+        raise ValueError("group='' must not be empty; leave it out for the tasks of all groups.")
 
 
 def _check_limit(limit: object) -> None:

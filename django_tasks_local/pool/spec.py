@@ -74,9 +74,7 @@ def spec_of(alias: str, options: Options, run: str = "") -> PoolSpec:
         sync=options.sync,
     )
     name = ring_name(alias, namespace, directory)
-    return PoolSpec(
-        name, alias, limits, default, bool(run), options.schedule, options.metrics
-    )
+    return PoolSpec(name, alias, limits, default, bool(run), options.schedule, options.metrics)
 
 
 def directory_of_rings(options: Options) -> str:

@@ -212,6 +212,8 @@ def test_a_task_that_is_gone(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
         ({"status": 5}, TypeError, "status=5 must be a TaskResultStatus"),
         ({"queue_name": 5}, TypeError, "queue_name=5 must be a string, not int"),
         ({"task": len}, TypeError, "task=<built-in function len> must be a task"),
+        ({"group": 5}, TypeError, "group=5 must be a string, not int"),
+        ({"group": ""}, ValueError, "group='' must not be empty"),
         ({"limit": "5"}, TypeError, "limit='5' must be an int or None, not str"),
         ({"limit": True}, TypeError, "limit=True"),
         ({"limit": -1}, ValueError, "limit=-1 must be 0 or more"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import InvalidTask
 
@@ -281,6 +281,8 @@ def test_the_list_of_a_group(bench: Bench, capsys: pytest.CaptureFixture[str]) -
     text = capsys.readouterr().out
     assert shown.id in text
     assert hidden.id not in text
+    with pytest.raises(CommandError, match="a group has a name that is not empty"):
+        call_command("local_tasks", "list", "--group", "")
 
 
 @pytest.mark.parametrize("bench", ["inline"], indirect=True)

@@ -33,7 +33,7 @@ def add_arguments(parser: CommandParser) -> None:
     )  # fmt: skip
     parser.add_argument("--queue", metavar="NAME", help="only tasks of this queue")
     parser.add_argument("--task", metavar="PATH", help="only the task with this import path")
-    parser.add_argument("--group", metavar="NAME", help="only tasks of this group")
+    parser.add_argument("--group", type=_name, metavar="NAME", help="only tasks of this group")
     parser.add_argument(
         "--limit", type=_number, default=_LIMIT, metavar="N", help="how many; 0: all"
     )
@@ -101,6 +101,12 @@ def _what(row: Row, several: bool) -> str:
     if result.status == TaskResultStatus.READY and run_after is not None:
         return f"{alias}{cut_left(path, _PATH_COLUMNS)}  not before {clock(unix_ns(run_after))}"
     return f"{alias}{path}"
+
+
+def _name(text: str) -> str:
+    if not text:
+        raise ArgumentTypeError("a group has a name that is not empty")
+    return text
 
 
 def _number(text: str) -> int:
