@@ -65,6 +65,11 @@ class Terminal:
             raise
         return found
 
+    def ended(self) -> str:
+        """The exit status of the program, "" while it runs."""
+        # tmux writes it on the screen, too, but what the program wrote last may come after that.
+        return self._tmux("display-message", "-p", "#{pane_dead_status}").strip()
+
     def close(self) -> None:
         """Ends it with the program in it."""
         self._tmux("kill-server")
@@ -117,5 +122,5 @@ def test_a_terminal_beside_a_site(tmp_path: Path) -> None:
             top.press("Enter")
             top.shows("3 Failed 3")
             top.press("q")
-            top.shows("Pane is dead (status 0")
+            wait_for(lambda: top.ended() == "0", LONG_TIMEOUT)
             assert Role.VISITOR not in {entry.role for entry in look.attached()}
