@@ -171,11 +171,9 @@ class Look:
         self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None,
         group: str = "",
     ) -> Iterator[Found]:  # fmt: skip
-        """Yield the records of these statuses, as `Ring.listed` does."""
-        states = [state for state, status in STATUSES.items() if status in statuses]
-        for found in Listing(self._table, self._reader).records(states, accepts, group):
-            if not self._lifetimes.is_over(found):
-                yield found
+        """Return the records of these statuses, as `Ring.listed` does."""
+        listing = Listing(self._table, self._reader)
+        return self._lifetimes.without_expired(listing.of_status(statuses, accepts, group))
 
     def waiting(self) -> Iterator[tuple[int, Found]]:
         """Yield the tasks that are due, each with since when it may have been, Unix ns.

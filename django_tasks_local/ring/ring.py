@@ -28,7 +28,7 @@ from django_tasks_local.ring.records.listing import Listing
 from django_tasks_local.ring.records.loss import EXIT_DETACHED, STOP_ASKED
 from django_tasks_local.ring.records.order import JUDGED_WAITING
 from django_tasks_local.ring.records.payload import NO_ARGUMENTS, Pickled, encode
-from django_tasks_local.ring.records.reader import STATUSES, Found
+from django_tasks_local.ring.records.reader import Found
 from django_tasks_local.ring.records.workforce import Workforce
 from django_tasks_local.ring.shm.entries import WAITS, Role
 from django_tasks_local.ring.shm.leadership import Leadership
@@ -61,10 +61,8 @@ class Ring:
     """The store of ProcessPoolBackend, as one attached process uses it.
 
     Attributes:
-        name: The common part of the objects' names.
-        alias: The alias of the backend, for texts and worker ids.
-        attachment: This process's place in the ring.
-        upkeep: What keeps the ring in order.
+        name, alias: The common part of the objects' names; the alias of the backend, for texts.
+        attachment, upkeep: This process's place in the ring, and what keeps that in order.
         segment, words: The memory, and the memory as words.
         registry, codes: Who is attached, whose tasks are in the ring.
         workforce: How pools share MAX_WORKERS.
@@ -231,18 +229,12 @@ class Ring:
         group: str = "",
     ) -> Iterator[Found]:  # fmt: skip
         """Return the records of these statuses, read without the lock and without a trace."""
-        states = [state for state, status in STATUSES.items() if status in statuses]
-        found = Listing(self._table, self._reader).records(states, accepts, group)
-        if not any(self.words[which] for which in TTL_OF.values()):
-            return found
-        return (each for each in found if not self.expiry.is_over(each))
+        listing = Listing(self._table, self._reader)
+        return self.expiry.without_expired(listing.of_status(statuses, accepts, group))
 
     def unfinished_in(self, group: str) -> list[str]:
         """Return the ids of a group's tasks that wait or run; see ``store.StoreClient``."""
-        groups = Groups(self._table, self._reader)
-        while (found := groups.unfinished(group, self._mutex.run(groups.column))) is None:
-            pass
-        return found
+        return Groups(self._table, self._reader).unfinished(group, self._mutex.run)
 
     def cancel(self, result_id: str, *, running: bool) -> tuple[bool, Found | None]:
         """Take a READY task out, or ask a RUNNING one to stop; see `Stops.cancel`.

@@ -39,7 +39,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def client() -> Client:
-    """A browser of an operator who may do everything."""
+    """A browser of an operator who may do everything; other tests have left no task in threads."""
+    for alias in ("default", "thread"):
+        backend: Any = task_backends[alias]
+        backend.close()
     return client_of(user(*ALL))
 
 

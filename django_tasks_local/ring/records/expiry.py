@@ -9,6 +9,7 @@ and 0.2 µs more for each finished record.
 """
 
 import time
+from collections.abc import Iterator
 from time import sleep
 from typing import Final
 
@@ -49,6 +50,12 @@ class Lifetimes:
         ttl_ms = shared_optional(self._words, which) if which else 0
         ended_ns = found.head.finished_at_ns
         return bool(ttl_ms) and ended_ns + ttl_ms * _NS_PER_MS <= time.time_ns()
+
+    def without_expired(self, records: Iterator[Found]) -> Iterator[Found]:
+        """Yield those of some records that have not expired."""
+        if not any(self._words[which] for which in TTL_OF.values()):
+            return records
+        return (each for each in records if not self.is_over(each))
 
     def refuse_expired(self, found: Found) -> None:
         """Refuse to show a finished record that has expired.

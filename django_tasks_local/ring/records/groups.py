@@ -1,6 +1,7 @@
 """Which records are in a group. Their names are compared only where their digests are the same."""
 
 import sys
+from collections.abc import Callable
 from itertools import compress
 from typing import Final
 
@@ -48,12 +49,19 @@ class Groups:
         start = table.commit * 8
         return bytes(table.bytes[start : start + table.slots.reserved() * 8])
 
-    def unfinished(self, group: str, column: bytes) -> list[str] | None:
-        """Return the ids of a group's records that were READY or RUNNING when `column` was copied.
+    def unfinished(self, group: str, run: Callable[[Callable[[], bytes]], bytes]) -> list[str]:
+        """Return the ids of a group's records that were READY or RUNNING at one moment.
 
-        Returns:
-            None where one of them may have been recycled since.
+        Args:
+            group: Its name.
+            run: Calls a function in the lock.
         """
+        while (found := self._unfinished(group, run(self.column))) is None:
+            pass
+        return found
+
+    def _unfinished(self, group: str, column: bytes) -> list[str] | None:
+        """Return those of when `column` was copied; None where one may be recycled since."""
         digest, table = group_digest(group), self._table
         words = memoryview(column).cast("Q")
         wanted = bytes(top >> TOP_SHIFT in _WAITS_OR_RUNS for top in range(256))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from itertools import chain, compress
 from typing import Final
 
+from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.exceptions import StoreUnavailable
@@ -28,7 +29,7 @@ from django_tasks_local.ring.format.head import (
 from django_tasks_local.ties import group_digest
 
 from .groups import TOP_BYTE, TOP_SHIFT, Groups
-from .reader import Found, Reader
+from .reader import STATUSES, Found, Reader
 from .table import Table
 
 # Above so many records a whole column is read at once.
@@ -46,6 +47,14 @@ class Listing:
         self._slots_at, self._step = geometry.slots_at // 8, geometry.slot_size // 8
         self._reserved = table.slots.reserved()
         self._groups = Groups(table, reader)
+
+    def of_status(
+        self, statuses: Collection[TaskResultStatus], accepts: Callable[[bytes], bool] | None,
+        group: str = "",
+    ) -> Iterator[Found]:  # fmt: skip
+        """Yield the records of these statuses, as `records` does."""
+        states = [state for state, status in STATUSES.items() if status in statuses]
+        return self.records(states, accepts, group)
 
     def records(
         self, states: Collection[int], accepts: Callable[[bytes], bool] | None = None,
