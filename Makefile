@@ -26,7 +26,7 @@ help:  ## this list
 
 test: lint types docs pytest  ## lint, types, documentation and all tests: 18 minutes
 
-quick: lint types venv-test  ## lint, types and the tests without processes around them: 4 minutes
+quick: lint types venv-test  ## lint, types and the tests without processes around them: 3 minutes
 	$(RUN) -m pytest tests/unit
 	$(RUN) -m pytest $(PARALLEL) 2 tests/contract tests/docs
 
