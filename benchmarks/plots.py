@@ -25,7 +25,7 @@ STYLE = {
     "font.family": "sans-serif",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    "axes.prop_cycle": f"cycler('color', {COLOURS})",
     "figure.constrained_layout.use": True,
 }
 
