@@ -15,7 +15,6 @@ import select
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -141,31 +140,18 @@ class Round:
     def _bear(self, place: int) -> None:
         self.births += 1
         seed = f"{self.seed} {self.births}"
-        self.pids[place] = _fork(
-            lambda: live(self.name, self.ledger, place, seed, self.until + 60), self.ledger
+        self.pids[place] = self.ledger.fork(
+            lambda: live(self.name, self.ledger, place, seed, self.until + 60), f"place {place}"
         )
 
     def _in_child(self, body: Callable[[], object], what: str) -> None:
-        pid = _fork(body, self.ledger)
+        pid = self.ledger.fork(body, what)
         # A ring that hangs the survivor must not hang the fuzzer.
         flags = os.WEXITED | os.WNOWAIT | os.WNOHANG
         wait_for(lambda: os.waitid(os.P_PID, pid, flags), LONG_TIMEOUT, what)
         _, status = os.waitpid(pid, 0)
         if status:
             self.ledger.violation(f"{what} ended with status {status}")
-
-
-def _fork(body: Callable[[], object], ledger: Ledger) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        body()
-        os._exit(0)
-    except BaseException:
-        ledger.violation(traceback.format_exc())
-    finally:
-        os._exit(1)
 
 
 class Verdict:

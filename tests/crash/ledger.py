@@ -7,6 +7,8 @@ new value, never a mixture.
 import mmap
 import os
 import tempfile
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -85,6 +87,19 @@ class Ledger:
     def violations(self) -> list[str]:
         """All that was noted."""
         return Path(self._log_path).read_text().splitlines()
+
+    def fork(self, body: Callable[[], object], what: str) -> int:
+        """Calls `body` in a child, and notes what it raises; the child's pid."""
+        pid = os.fork()
+        if pid:
+            return pid
+        try:
+            body()
+            os._exit(0)
+        except BaseException:
+            self.violation(f"{what}: {traceback.format_exc()}")
+        finally:
+            os._exit(1)
 
     # --- places ---------------------------------------------------------------------------
 

@@ -21,9 +21,8 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -126,10 +125,10 @@ class Power:
         """Cuts the power so often; all violations."""
         try:
             disk = self._make()
-            self.pids = [self._fork(partial(self._live, n), f"{n}") for n in range(ACTORS)]
+            self.pids = [self.ledger.fork(partial(self._live, n), f"{n}") for n in range(ACTORS)]
             kernel = f"{self.seed} kernel"
             path = segment_path(self.name)
-            self.pids.append(self._fork(partial(write_back, disk, path, kernel), "kernel"))
+            self.pids.append(self.ledger.fork(partial(write_back, disk, path, kernel), "kernel"))
             for number in range(cuts):
                 select.select([], [], [], self.rng.expovariate(1 / BETWEEN_CUTS_S))
                 if self.rng.random() < KILLS_PER_SECOND * BETWEEN_CUTS_S:
@@ -146,30 +145,18 @@ class Power:
         return self.ledger.violations()
 
     def _make(self) -> Disk:
-        pid = self._fork(lambda: Ring(self.name, "fuzz", self.limits, Role.SITE), "the first")
+        pid = self.ledger.fork(lambda: Ring(self.name, "fuzz", self.limits, Role.SITE), "the first")
         assert os.waitpid(pid, 0)[1] == 0
         made = Path(segment_path(self.name)).read_bytes()  # who makes a ring waits for the disk
         self.disk = Disk(len(made))
         self.disk.write(made, 0, len(made))
         return self.disk
 
-    def _fork(self, body: Callable[[], object], what: str) -> int:
-        pid = os.fork()
-        if pid:
-            return pid
-        try:
-            body()
-            os._exit(0)
-        except BaseException:
-            self.ledger.violation(f"{what}: {traceback.format_exc()}")
-        finally:
-            os._exit(1)
-
     def _replace(self, place: int) -> None:
         os.kill(self.pids[place], signal.SIGKILL)
         os.waitpid(self.pids[place], 0)
         self.births += 1
-        self.pids[place] = self._fork(lambda: self._live(place), f"{place}")
+        self.pids[place] = self.ledger.fork(lambda: self._live(place), f"{place}")
 
     def _live(self, place: int) -> None:
         """The life of an actor; it ends by a kill."""
@@ -214,7 +201,7 @@ class Power:
             file.write(self.disk.cut())
         restart(self.copy)
         look = lambda: Verdict(self, latest, accepted, started).reach()  # noqa: E731
-        pid = self._fork(look, f"cut {number}")
+        pid = self.ledger.fork(look, f"cut {number}")
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         self.counts[f"exit {status}"] += 1
         if status < 0:
