@@ -13,7 +13,7 @@ from django.tasks import task
 from django.test import override_settings
 from django.utils import timezone
 
-from django_tasks_local.management.commands import _health
+from django_tasks_local.inspection import health as examined
 from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.ring import Ring, Role, ring_name
 from django_tasks_local.ring.format import layout as at
@@ -140,7 +140,7 @@ def test_a_process_that_keeps_the_lock(
     site_ring: Callable[[], Ring], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Status 2: nobody can enqueue. It is named, and waited for only a moment."""
-    monkeypatch.setattr(_health, "STUCK_S", 0.05)
+    monkeypatch.setattr(examined, "STUCK_S", 0.05)
     ring = site_ring()
     stopped = os.fork()
     if not stopped:

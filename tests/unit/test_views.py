@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.test import RequestFactory, override_settings
 
 from django_tasks_local.ring import Ring
@@ -41,6 +42,13 @@ def test_health_for_load_balancers(site_ring: Callable[[], Ring]) -> None:
 
     in_child(look)
     assert bytes(ring.segment.bytes) == before
+
+
+@pytest.mark.parametrize("value", [-1, float("nan")])
+def test_a_wrong_time(value: float) -> None:
+    """It stands in the project's URLs."""
+    with pytest.raises(ImproperlyConfigured, match=f"max_wait {value} must be 0 or more seconds"):
+        get(max_wait=value)
 
 
 def test_a_ring_that_cannot_be_used(

@@ -37,21 +37,6 @@ def process_backends(alias: str | None) -> list[ProcessPoolBackend]:
     return found
 
 
-def all_process_backends() -> list[ProcessPoolBackend]:
-    """Return the process backends in ``TASKS``; there may be none."""
-    return [each for each in map(load, task_backends) if isinstance(each, ProcessPoolBackend)]
-
-
-def foreign_aliases() -> dict[str, str]:
-    """Return the aliases whose tasks are not in shared memory, each with what its backend is."""
-    loaded = {name: load(name) for name in task_backends}
-    return {
-        name: kind_of(backend)
-        for name, backend in loaded.items()
-        if not isinstance(backend, ProcessPoolBackend)
-    }
-
-
 def process_backend(alias: str | None) -> ProcessPoolBackend:
     """Return the process backend that ``alias`` names, or the only one.
 

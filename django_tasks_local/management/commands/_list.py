@@ -12,12 +12,13 @@ from django.utils import timezone
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import counted
+from django_tasks_local.inspection.aliases import foreign_aliases
 from django_tasks_local.inspection.newest import newest
 from django_tasks_local.inspection.records import Row, duration_s, error_line, latest_ns, summary
 from django_tasks_local.inspection.text import COLUMNS, clock, cut, cut_left, harmless, span, write
 from django_tasks_local.moments import unix_ns
 
-from ._aliases import foreign_aliases, looks_into, refuse
+from ._aliases import looks_into, refuse
 from ._no_ring import no_ring
 
 _LIMIT: Final = 20
