@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from django_tasks_local import under_test
 from django_tasks_local.ring import PoolState, Ring, Role, format_id
@@ -27,9 +27,6 @@ from .serving import is_server
 from .spec import PoolSpec
 from .starts import Starts
 from .step import TICK_S, until_tick_s
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger("django_tasks_local")
 
