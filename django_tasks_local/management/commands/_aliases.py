@@ -1,6 +1,6 @@
 """Which aliases a command handles."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
@@ -50,11 +50,6 @@ def process_backend(alias: str | None) -> ProcessPoolBackend:
     return found[0]
 
 
-def ring_of(backend: ProcessPoolBackend) -> Ring | None:
-    """Return the backend's ring, None where there is none: looking must not make one."""
-    return backend.site().ring if ring_exists(backend.spec().name) else None
-
-
 def refuse(problems: dict[str, str]) -> None:
     """Say what is wrong with the rings of some aliases, after all that is to be said of others.
 
@@ -72,13 +67,31 @@ def looks_into(backends: Iterable[ProcessPoolBackend]) -> tuple[dict[str, Look],
     Args:
         backends: Whose rings.
     """
-    looks, problems = dict[str, Look](), dict[str, str]()
+    return _of_each(backends, lambda each: Look.into(each.spec().name, each.alias))
+
+
+def rings_of(backends: Iterable[ProcessPoolBackend]) -> tuple[dict[str, Ring], dict[str, str]]:
+    """Do the same with rings to which this process is attached.
+
+    Args:
+        backends: Whose rings.
+    """
+    return _of_each(
+        backends,
+        lambda each: each.site().ring if ring_exists(each.spec().name) else None,  # and make none
+    )
+
+
+def _of_each[T](
+    backends: Iterable[ProcessPoolBackend], find: Callable[[ProcessPoolBackend], T | None]
+) -> tuple[dict[str, T], dict[str, str]]:
+    found, problems = dict[str, T](), dict[str, str]()
     for each in backends:
         try:
-            look = Look.into(each.spec().name, each.alias)
+            value = find(each)
         except (StoreUnavailable, ImproperlyConfigured) as error:
             problems[each.alias] = str(error)
         else:
-            if look is not None:
-                looks[each.alias] = look
-    return looks, problems
+            if value is not None:
+                found[each.alias] = value
+    return found, problems
