@@ -3,52 +3,23 @@
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from threading import Event
 from typing import Any
 
 import pytest
 
 from django_tasks_local import under_test
-from django_tasks_local.pool import attaching, connections, serving, starts
-from django_tasks_local.pool.site import Site
-from django_tasks_local.pool.spec import PoolSpec
+from django_tasks_local.pool import attaching, connections, serving
 from django_tasks_local.ring import Entry, PoolState, Ring, Role
 from django_tasks_local.schedules import EMPTY, Schedule, read
 from tests.children import in_a_child
-from tests.rings import LIMITS, Rings
 from tests.support import wait_for
-from tests.unit.test_site import enqueue, finish_all, watchers
+from tests.unit.test_site import Make, enqueue, finish_all, make, started, watchers
+
+__all__ = ["make", "started"]
 
 SCHEDULE = read({"job": {"task": "tests.tasks.noop", "every": 60}})
 OTHER = read({"job": {"task": "tests.tasks.noop", "every": 61}})
-
-type Make = Callable[[Schedule], Site]
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Instead of starting pools: what each would have been told."""
-    calls: list[Any] = []
-    monkeypatch.setattr(starts, "start_pool", lambda ring, preparation: calls.append(preparation))
-    return calls
-
-
-@pytest.fixture
-def make(rings: Rings, started: list[Any], wake: Event) -> Iterator[Make]:
-    """Makes sites of a ring of the test's own."""
-    made: list[Site] = []
-
-    def site(schedule: Schedule = SCHEDULE) -> Site:
-        made.append(Site(PoolSpec(rings.name, "alias", LIMITS, "namespace", False, schedule)))
-        return made[-1]
-
-    yield site
-    for each in made:
-        each.close()
-    wake.set()
-    wait_for(lambda: watchers() == 0, message="the end of the sites' threads")
 
 
 def entry_of(ring: Ring) -> Entry:
@@ -62,7 +33,7 @@ def entry_of(ring: Ring) -> Entry:
 
 def test_a_server_with_a_schedule_starts_a_pool(make: Make, started: list[Any]) -> None:
     """Nobody has enqueued anything, and no request has come."""
-    site = make(SCHEDULE)
+    site = make(schedule=SCHEDULE)
     site.keep_pool()
     assert entry_of(site.ring).state == PoolState.SERVING
     assert watchers() == 1
@@ -72,7 +43,7 @@ def test_a_server_with_a_schedule_starts_a_pool(make: Make, started: list[Any]) 
 
 def test_a_server_without_one_does_not(make: Make, started: list[Any]) -> None:
     """It starts a pool for what waits."""
-    site = make(EMPTY)
+    site = make()
     site.keep_pool()
     site.tick()
     assert started == []
@@ -80,7 +51,7 @@ def test_a_server_without_one_does_not(make: Make, started: list[Any]) -> None:
 
 def test_a_script_with_a_schedule_does_not(make: Make, started: list[Any]) -> None:
     """A pool that runs its own tasks is all that it asks for."""
-    site = make(SCHEDULE)
+    site = make(schedule=SCHEDULE)
     enqueue(site)
     assert len(started) == 1
     finish_all(site.ring)
@@ -93,7 +64,7 @@ def test_where_the_ring_is_busy_the_ticks_go_on(
     make: Make, started: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process was inside for long when the server started."""
-    site = make(SCHEDULE)
+    site = make(schedule=SCHEDULE)
     with monkeypatch.context() as patch:
         patch.setattr(site.ring.attachment, "become", lambda role, needed: False)
         site.keep_pool()
@@ -107,7 +78,7 @@ def test_where_the_ring_is_busy_the_ticks_go_on(
 
 def test_others_see_which_schedule_a_site_has(make: Make) -> None:
     """Before they see that it is one, after it was taken for dead, and when it has changed."""
-    site = make(SCHEDULE)
+    site = make(schedule=SCHEDULE)
     assert entry_of(site.ring).schedule == SCHEDULE.digest
     site.keep_pool()
     assert entry_of(site.ring).schedule == SCHEDULE.digest
