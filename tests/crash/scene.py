@@ -1,7 +1,7 @@
 """A ring for the crash tests, what is known of its tasks, and what must hold whatever died."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from uuid import uuid4
@@ -11,6 +11,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from django_tasks_local.exceptions import ArgumentsDropped
 from django_tasks_local.ring import Limits, Ring, Role, ring_name, unlink_objects
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm.objects import MUTEX, open_semaphore
 from django_tasks_local.store import time_limit_word
 from tests.crash.derived import derived
 from tests.crash.keyed import key_of
@@ -115,9 +116,33 @@ class Scene:
         registry = self.ring.registry
         registry.commit = registry.field(registry.index, at.E_COMMIT)  # it was ours then, too
         self.ring.upkeep.renew_semaphores()
-        while self.ring._mutex.semaphore.value:
-            self.ring._mutex.semaphore.acquire(0)
+        self.set_wake_ups(MUTEX, 0)
         self.ring.words[at.H_QUEUED] = 0
+
+    def put_in_place(self, content: bytes | bytearray, semaphores: Mapping[str, int]) -> None:
+        """Puts bytes there to which the saved ones have led, and the wake-ups of semaphores."""
+        self.restore()
+        self.ring.segment.bytes[:] = content
+        for letters, number in semaphores.items():
+            self.set_wake_ups(letters, number)
+
+    def wake_ups(self, letters: str) -> int:
+        """How many wake-ups a semaphore has."""
+        return int(self._semaphore(letters).value)
+
+    def set_wake_ups(self, letters: str, number: int) -> None:
+        """Gives a semaphore so many, while nobody waits for one."""
+        semaphore = self._semaphore(letters)
+        while semaphore.value > number:
+            semaphore.acquire(0)
+        while semaphore.value < number:
+            semaphore.release()
+
+    def _semaphore(self, letters: str) -> Any:
+        held = self.ring.segment.semaphores
+        if letters not in held:
+            held[letters] = open_semaphore(self.ring.segment.semaphore_name + letters)
+        return held[letters]
 
     # --- making a state -------------------------------------------------------------------
 
