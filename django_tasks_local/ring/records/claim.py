@@ -66,6 +66,8 @@ class RingClaim(Found):
         """Whether it was asked to stop."""
         table = self._table
         word = table.words[table.offset(self.slot) // 8 + S_STOP]
+        if not word:  # as in most
+            return False
         # The task may have ended in another thread, and the slot be another's.
         asked = is_cancelled(noted_loss(word))
         return asked and self.is_open and table.words[table.commit + self.slot] == self.word
