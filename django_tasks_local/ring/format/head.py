@@ -139,11 +139,12 @@ _CLAIM_PART: Final = slice(CLAIM_AT, CLAIM_AT + CLAIM.size)
 _OUTCOME_PART: Final = slice(OUTCOME_AT, OUTCOME_AT + OUTCOME.size)
 _CRC_MASK: Final = at.CRC_MASK
 
-# Whatever may name a chain.
+# Whatever may name a chain, from `ARGUMENTS_CHAIN` on.
 _words_of_chains = Struct(
-    f"={S_ARGUMENTS_CHAIN * 8}xQ{(S_OUTCOME_CHAIN - S_ARGUMENTS_CHAIN - 1) * 8}x"
+    f"=Q{(S_OUTCOME_CHAIN - S_ARGUMENTS_CHAIN - 1) * 8}x"
     f"Q{(S_METADATA_CHAIN - S_OUTCOME_CHAIN - 1) * 8}x{len(BLOCK_WORDS)}Q"
 ).unpack_from
+_CHAINS_AT: Final = S_ARGUMENTS_CHAIN * 8
 _NO_CHAINS: Final = (0, 0, 0, 0, 0)
 
 _unpack = HEAD.unpack_from
@@ -159,7 +160,7 @@ def make_head(raw: bytes | memoryview) -> Head:
 
 def has_chains(view: memoryview, offset: int) -> bool:
     """Return whether the record of a head slot that begins there has anything in other slots."""
-    return _words_of_chains(view, offset) != _NO_CHAINS
+    return _words_of_chains(view[offset + _CHAINS_AT : offset + HEAD_BYTES]) != _NO_CHAINS
 
 
 def inline_bytes(slot_size: int) -> int:

@@ -18,7 +18,8 @@ PROMOTED_AT_ONCE: Final = 16
 
 _WORD = at.WORD_BITS
 # The words of a lane's bitmap, lowest priority first.
-_bitmap = Struct(f"={at.L_BITMAP * 8}x4Q").unpack_from
+_bitmap = Struct("=4Q").unpack
+_PRIORITY_BITS: Final = (1 << at.PRIORITIES) - 1
 _LANES: Final = range(at.LANES_AT, at.HEADER_BYTES // 8, at.LANE_WORDS)
 # By code: its judged lane, the other one's count, and the word up to where it was judged.
 _JUDGED: Final = tuple(_LANES[::2])
@@ -298,12 +299,11 @@ class Order:
         words[back + slot] = place
 
     def _head(self, lane: int) -> Place:
-        low, middle, high, highest = _bitmap(self._bytes, lane * 8)
+        start = (lane + at.L_BITMAP) * 8
+        low, middle, high, highest = _bitmap(self._bytes[start : start + 32])
         bits = highest << 3 * _WORD | high << 2 * _WORD | middle << _WORD | low
-        queue = bits.bit_length() - 1
-        if 0 <= queue < at.PRIORITIES:
-            return self._words[lane + at.L_HEAD + queue], lane, queue
-        return 0, lane, 0
+        queue = (bits & _PRIORITY_BITS).bit_length() - 1
+        return (self._words[lane + at.L_HEAD + queue], lane, queue) if queue >= 0 else (0, lane, 0)
 
     def _allowed(self, share: at.Share) -> list[Place]:
         """Return the first records of all lanes that a share allows, if they are allowed too."""

@@ -158,24 +158,30 @@ class Table:
     def evict_oldest(self) -> int:
         """Recycle the least recently used finished record, and return how many slots it had."""
         words = self.words
-        words[at.H_DIRTY] = 1
         slot = words[at.H_OLDEST]
         if slot >= self.segment.limit:
             self.segment.must_hold(slot)
         if not slot or words[self.commit + slot] >> at.STATE_SHIFT not in at.FINISHED:
+            words[at.H_DIRTY] = 1
             raise inconsistent(self.segment.path)
+        count = self.evict(slot)
         words[at.H_EVICTED] += 1
-        return self.evict(slot)
+        return count
 
     def evict(self, slot: int) -> int:
         """Recycle a finished record and return how many slots it had; the caller counts it."""
         words = self.words
         words[at.H_DIRTY] = 1
         self.recency.remove(slot)
-        count = self.slots_of(slot)
+        chained = has_chains(self.bytes, self._slots_at + slot * self._size)
+        count = self.slots_of(slot) if chained else 1
         words[at.H_FINISHED_SLOTS] -= count
         words[at.H_FINISHED] -= 1
-        self.free(slot)
+        if chained:
+            self.free(slot)
+        else:  # as most are
+            words[self.commit + slot] = 0
+            self.slots.give_back(slot)
         return count
 
     def kept(self, handover: int = 0) -> int:
