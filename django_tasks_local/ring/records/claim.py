@@ -35,11 +35,11 @@ class RingClaim(Found):
     __slots__ = ("_lock", "_table", "is_open", "pid")
 
     def __init__(
-        self, reader: Reader, table: Table, slot: int, word: int, head: Head, raw: bytes
+        self, reader: Reader, table: Table, slot: int, word: int, head: Head, raw: bytes, pid: int
     ) -> None:
         super().__init__(reader, format_id(head.id_high, head.id_low), slot, word, head, raw)
         self._table = table
-        self.pid = os.getpid()
+        self.pid = pid
         self._lock = threading.Lock()
         self.is_open = True
 
