@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.tasks import TaskResultStatus, signals
 
+from django_tasks_local.log_lines import is_written
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -55,7 +57,7 @@ def is_heard(signal: Signal) -> bool:
     if len(receivers) != 1 or signal not in _OWN:
         return True
     key, _, level = _OWN[signal]
-    return receivers[0][0] != key or level is None or signals.logger.isEnabledFor(level)
+    return receivers[0][0] != key or level is None or is_written(signals.logger, level)
 
 
 def announce(signal: Signal, sender: type, result: LocalTaskResult) -> None:
@@ -64,7 +66,7 @@ def announce(signal: Signal, sender: type, result: LocalTaskResult) -> None:
     if len(receivers) == 1 and signal in _OWN:
         key, function, level = _OWN[signal]
         if receivers[0][0] == key:
-            if level and not signals.logger.isEnabledFor(level) and not _has_failed(result):
+            if level and not is_written(signals.logger, level) and not _has_failed(result):
                 return
             try:
                 function(sender, result)
