@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django_tasks_local")
 
+_FAILED: Final = TaskResultStatus.FAILED
+
 # Django's receivers in 6.0 and 6.1, by the names that their code uses, and the level at which each
 # logs what has not failed. They do nothing else: one whose line nobody would write is not called.
 # Of a later Django they may do more.
@@ -53,29 +55,24 @@ _OWN: Final[dict[Signal, tuple[tuple[int, int], Callable[..., Any], int | None]]
 
 def is_heard(signal: Signal) -> bool:
     """Return whether anything comes of sending ``signal``: a receiver, or a line in a log."""
-    receivers = signal.receivers
-    if len(receivers) != 1 or signal not in _OWN:
+    receivers, own = signal.receivers, _OWN.get(signal)
+    if own is None or len(receivers) != 1 or receivers[0][0] != own[0]:
         return True
-    key, _, level = _OWN[signal]
-    return receivers[0][0] != key or level is None or is_written(signals.logger, level)
+    level = own[2]
+    return level is None or is_written(signals.logger, level)
 
 
 def announce(signal: Signal, sender: type, result: LocalTaskResult) -> None:
     """Send ``signal`` with ``result``, whatever exceptions its receivers raise."""
-    receivers = signal.receivers
-    if len(receivers) == 1 and signal in _OWN:
-        key, function, level = _OWN[signal]
-        if receivers[0][0] == key:
-            if level and not is_written(signals.logger, level) and not _has_failed(result):
-                return
-            try:
-                function(sender, result)
-            except Exception:
-                logger.exception("Task id=%s: a signal receiver raised", result.id)
-            return
-    signal.send_robust(sender, task_result=result)
-
-
-def _has_failed(result: LocalTaskResult) -> bool:
-    """Return whether Django logs the end of a task as an error."""
-    return bool(result.status == TaskResultStatus.FAILED)
+    receivers, own = signal.receivers, _OWN.get(signal)
+    if own is None or len(receivers) != 1 or receivers[0][0] != own[0]:
+        signal.send_robust(sender, task_result=result)
+        return
+    _, function, level = own
+    # The end of a task that has failed is an error.
+    if level and not is_written(signals.logger, level) and result.status != _FAILED:
+        return
+    try:
+        function(sender, result)
+    except Exception:
+        logger.exception("Task id=%s: a signal receiver raised", result.id)
