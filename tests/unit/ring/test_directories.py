@@ -2,7 +2,6 @@
 
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ from django_tasks_local.ring.shm import directories, lock, places
 from tests import mounts
 from tests import rings as peers
 from tests.children import in_a_child
-from tests.rings import LIMITS, Rings, descriptors_of, path_of, put, run
+from tests.reboots import RingsOnDisk
+from tests.rings import LIMITS, descriptors_of, path_of, put, run
 
 BIG = replace(LIMITS, max_pending=100_000, shm_size=64 * 2**20)
 MOUNTS = """
@@ -37,15 +37,6 @@ MOUNTS = """
 """.strip().splitlines()
 
 
-@pytest.fixture
-def rings(tmp_path: Path) -> Iterator[Rings]:
-    """A ring of the test's own in a directory of its own."""
-    made = Rings()
-    made.name = ring_name("unit", uuid4().hex, str(tmp_path))
-    yield made
-    made.close()
-
-
 def refusal(directory: Path | str) -> StoreUnavailable:
     """The error of an attachment in a directory that is refused, which says what to do."""
     with pytest.raises(StoreUnavailable) as caught:
@@ -55,10 +46,10 @@ def refusal(directory: Path | str) -> StoreUnavailable:
     return caught.value
 
 
-def test_the_segment_lies_in_the_directory(rings: Rings, tmp_path: Path) -> None:
+def test_the_segment_lies_in_the_directory(on_disk: RingsOnDisk, tmp_path: Path) -> None:
     """For this user alone; the semaphores lie in memory, and all are gone with the ring."""
-    ring = rings.attach()
-    path = path_of(rings)
+    ring = on_disk.attach()
+    path = path_of(on_disk)
     assert [path] == list(tmp_path.iterdir())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert ring.segment.path == str(path)
@@ -66,27 +57,27 @@ def test_the_segment_lies_in_the_directory(rings: Rings, tmp_path: Path) -> None
     semaphores = [Path(places.semaphore_path(name + letters)) for letters in ("m", "w0")]
     assert all(each.exists() for each in semaphores)
     assert not any(map(os.get_inheritable, descriptors_of(path)))
-    unlink_objects(rings.name)
+    unlink_objects(on_disk.name)
     assert not any(each.exists() for each in (path, *semaphores))
 
 
-def test_processes_share_it(rings: Rings) -> None:
+def test_processes_share_it(on_disk: RingsOnDisk) -> None:
     """One enqueues, another runs the task, and the first reads the result."""
-    worker = rings.peer()
-    ring = rings.attach()
+    worker = on_disk.peer()
+    ring = on_disk.attach()
     result_id = put(ring, ((b"x" * 2**18,), {}))
     assert worker.do(peers.claim) == result_id
     worker.do(peers.finish, result_id, b"y" * 2**18)
     assert ring.get(result_id).outcome() == b"y" * 2**18
-    look = Look.into(rings.name, "unit")
+    look = Look.into(on_disk.name, "unit")
     assert look is not None
     assert look.counts().kept == 1
 
 
-def test_names_of_its_semaphores_are_its_own(rings: Rings) -> None:
+def test_names_of_its_semaphores_are_its_own(on_disk: RingsOnDisk) -> None:
     """The same alias may have a ring in memory, and in other directories."""
-    name = places.base_name(rings.name)
-    found = {places.semaphore_name(each) for each in (name, rings.name, f"/srv{name}")}
+    name = places.base_name(on_disk.name)
+    found = {places.semaphore_name(each) for each in (name, on_disk.name, f"/srv{name}")}
     assert len(found) == 3
     assert name in found
     assert all(len(each) <= 30 and "/" not in each[1:] for each in found)
