@@ -26,7 +26,7 @@ from tests.children import in_a_child
 from tests.reboots import RingsOnDisk
 from tests.rings import LIMITS, descriptors_of, path_of, put, run
 
-BIG = replace(LIMITS, max_pending=100_000, shm_size=64 * 2**20)
+BIG = replace(LIMITS, max_pending=100_000, shm_size=64 * 2**20, sync=True)
 MOUNTS = """
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 23 22 0:20 / /srv\\040x rw - xfs /dev/vdb rw
@@ -126,15 +126,22 @@ def test_a_directory_of_another_user_is_refused(
         directories.must_hold_rings(str(tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["nfs4", "9p", "fuse.sshfs", "virtiofs"])
+@pytest.mark.parametrize("kind", ["nfs4", "9p", "fuse.sshfs", "virtiofs", *mounts.served()])
 def test_what_others_serve_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """With the type of the file system, and the way out."""
-    monkeypatch.setattr(directories, "file_system_of", lambda directory: kind)
-    error = refusal(tmp_path)
-    assert kind in error.what
-    assert "DIRECTORY" in str(error.fix)
+    """With the type of the file system, and the way out; on a real mount where there can be one."""
+
+    def be_refused(place: Path) -> None:
+        error = refusal(place)
+        assert kind in error.what
+        assert "DIRECTORY" in str(error.fix)
+
+    if kind in mounts.served():
+        mounts.on(kind, tmp_path, be_refused)
+    else:
+        monkeypatch.setattr(directories, "file_system_of", lambda directory: kind)
+        be_refused(tmp_path)
 
 
 def test_no_record_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
