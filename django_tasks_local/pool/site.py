@@ -283,6 +283,7 @@ class Site(PassedOn):
                 spec.name, spec.alias, spec.limits, Role.VISITOR,
                 path=path, digest=digest_of(path), temporary=spec.temporary,
             )  # fmt: skip
+            ring.codes.module = project.settings_module()
             if ring.segment.intact():  # nobody removed or replaced it before we were registered
                 ring.registry.set_schedule(spec.schedule.digest)
                 return ring
