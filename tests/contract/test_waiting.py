@@ -160,6 +160,13 @@ def test_the_only_worker_may_not_wait(bench: Bench) -> None:
     assert "a deadlock" in error.traceback
 
 
+def test_the_only_worker_may_look(bench: Bench) -> None:
+    """Without time to wait, that is no deadlock."""
+    bench.set_workers(1)
+    error = bench.run(tasks.wait_for_another, bench.alias, 0).errors[0]
+    assert error.exception_class is TimeoutError
+
+
 @INLINE_TOO
 def test_inside_a_task_with_another_worker(bench: Bench) -> None:
     """Where another worker does not wait, a task may wait for another of its backend."""
