@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.tasks import task_backends
+from django.tasks.exceptions import InvalidTaskBackend
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -116,13 +117,13 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 def _look_at(alias: str) -> _Seen | None:
     """Return what is to be seen of an alias, ``None`` where another package's backend has it."""
-    backend: Any = task_backends[alias]
     try:
+        backend: Any = task_backends[alias]
         if isinstance(backend, ThreadPoolBackend):
             return _look_at_threads(backend)
         if getattr(backend, "kind", None) == "process" and hasattr(backend, "spec"):
             return _look_at_ring(backend)
-    except (StoreUnavailable, ImproperlyConfigured) as error:
+    except (StoreUnavailable, ImproperlyConfigured, InvalidTaskBackend) as error:
         logger.error("alias=%s its metrics cannot be collected: %s", alias, error)
         return _Seen({"django_tasks_up": 0}, [])
     return None
