@@ -79,12 +79,10 @@ def wait_group(
     while wait.goes_on():
         if wait.result is None:
             time.sleep(_PAUSE_S)
-            check_cancelled()
-            continue
-        try:
-            wait_finished(wait.result, wait.left_s())
-        except (TaskResultDoesNotExist, TimeoutError):
-            pass  # it has ended, and was evicted; or the next look tells
+        else:
+            with suppress(TaskResultDoesNotExist, TimeoutError):  # which the next look tells
+                wait_finished(wait.result, wait.left_s())
+        check_cancelled()  # a task's own time limit is a TimeoutError, too
     return results(backend, group=name, limit=None)
 
 
@@ -96,12 +94,10 @@ async def await_group(
     while await asyncio.to_thread(wait.goes_on):
         if wait.result is None:
             await asyncio.sleep(_PAUSE_S)
-            check_cancelled()
-            continue
-        try:
-            await await_finished(wait.result, wait.left_s())
-        except (TaskResultDoesNotExist, TimeoutError):
-            pass  # likewise
+        else:
+            with suppress(TaskResultDoesNotExist, TimeoutError):
+                await await_finished(wait.result, wait.left_s())
+        check_cancelled()
     return await asyncio.to_thread(results, backend, group=name, limit=None)
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.tasks import task_backends
-from django.tasks.exceptions import InvalidTaskBackend
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -123,7 +122,7 @@ def _look_at(alias: str) -> _Seen | None:
             return _look_at_threads(backend)
         if getattr(backend, "kind", None) == "process" and hasattr(backend, "spec"):
             return _look_at_ring(backend)
-    except (StoreUnavailable, ImproperlyConfigured, InvalidTaskBackend) as error:
+    except (StoreUnavailable, ImproperlyConfigured) as error:
         logger.error("alias=%s its metrics cannot be collected: %s", alias, error)
         return _Seen({"django_tasks_up": 0}, [])
     return None
