@@ -111,14 +111,14 @@ def checked_exceptions(value: object) -> tuple[type[BaseException], ...]:
     """Return one exception class or several as a tuple.
 
     Raises:
-        ValueError: Something is no exception class; the text says what is wanted.
+        ValueError: Something is not an exception class; the text says what is wanted.
     """
     several = tuple(value) if isinstance(value, tuple | list) else (value,)
     for each in several:
         if not isinstance(each, type) or not issubclass(each, BaseException):
             raise ValueError(
                 f"it must be an exception class or a tuple of some, and {each!r}, of type "
-                f"{type(each).__name__}, is no exception class"
+                f"{type(each).__name__}, is not an exception class"
             )
     return several
 

@@ -32,7 +32,9 @@ def process_backends(alias: str | None) -> list[ProcessPoolBackend]:
     if not found:
         backend = "django_tasks_local.ProcessPoolBackend"
         if alias is None:
-            raise CommandError(f"There is no {backend} in TASKS.")
+            raise CommandError(
+                f"No alias of TASKS has {backend} as its BACKEND, so there is no shared memory."
+            )
         raise CommandError(f"TASKS[{alias!r}] is not a {backend} but {kind_of(loaded[alias])}.")
     return found
 
