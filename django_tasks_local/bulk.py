@@ -41,8 +41,8 @@ def enqueue_many(task: AnyTask, calls: Iterable[Call]) -> list[TaskResult[..., A
     Raises:
         TypeError: ``task`` is not a task, or one of ``calls`` is not such a pair.
         InvalidTask: Its backend cannot run it.
-        ValueError: Some arguments cannot be pickled (ProcessPoolBackend), or no key be made of
-            those of a unique task.
+        ValueError: Some arguments cannot be pickled (ProcessPoolBackend), or the task is unique
+            and the key of some cannot be made.
         AlreadyEnqueued: One of these unique tasks waits or runs, or two of the calls are the same,
             and its policy says "raise".
         PayloadTooLarge: Some arguments or the metadata do not fit the store.
