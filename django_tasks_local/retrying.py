@@ -102,7 +102,7 @@ def checked_backoff(value: object) -> Backoff:
     if isinstance(value, type) or any(map(iscoroutinefunction, (value, type(value).__call__))):
         raise ValueError(f"{wanted}; {'a class' if isinstance(value, type) else 'async'} is not")
     if value in (exponential, fixed):  # they are what makes one
-        raise ValueError(f"{wanted}; without its arguments it is none")
+        raise ValueError(f"{wanted}; call it with its arguments")
     backoff: Backoff = value
     return backoff
 
