@@ -15,7 +15,10 @@ from django_tasks_local.ring import Look, Ring, ring_exists
 
 def add_alias_argument(parser: CommandParser) -> None:
     """Add ``--alias``."""
-    parser.add_argument("--alias", help="Key in TASKS. Default: the ProcessPoolBackend there.")
+    parser.add_argument(
+        "--alias",
+        help="key in TASKS; by default every ProcessPoolBackend, for local_worker the only one",
+    )
 
 
 def process_backends(alias: str | None) -> list[ProcessPoolBackend]:
