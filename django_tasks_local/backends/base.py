@@ -147,19 +147,20 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
             task: As validated by `validate_task`; a timedelta in ``run_after`` counts from now.
             args: Positional arguments, a list or tuple.
             kwargs: Keyword arguments; ``None``: none.
-            encoded: Both, as the store has encoded them already; ``None``: it has not.
+            encoded: For this package's own calls, as ``metadata`` and ``ties``: leave them out.
+                The arguments, as the store has encoded them already; ``None``: it has not.
             metadata: The task's, as JSON; ``None``: as it is now.
-            ties: Its ties to other tasks, `NO_TIES` for none; ``None``: what its policy and
+            ties: Its ties to other tasks, ``NO_TIES`` for none; ``None``: what its policy and
                 `in_group` say.
 
         Raises:
             InvalidTask: This backend cannot run ``task`` or what follows it, or its path does not
                 lead to it.
-            ValueError: The arguments cannot be pickled (ProcessPoolBackend), or no key be made of
-                those of a unique task.
+            ValueError: The arguments cannot be pickled (ProcessPoolBackend), or the task is unique
+                and its key cannot be made.
             AlreadyEnqueued: The same unique task waits or runs, and its policy says "raise".
             PayloadTooLarge: The arguments or the metadata do not fit the store.
-            QueueFull: MAX_PENDING tasks are waiting.
+            QueueFull: MAX_PENDING tasks are waiting, or what waits and runs fills SHM_SIZE.
             StoreUnavailable: The store cannot be used.
             ImproperlyConfigured: The options are wrong.
         """
@@ -291,7 +292,9 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
         return self.get_result(result_id)
 
     def cancel(self, result_id: object, *, running: bool = True) -> bool:
-        """Take a task out that waits, or ask it to stop if it runs; see `cancelling.cancel`.
+        """Take a task out that waits, or ask it to stop if it runs.
+
+        It does not wait for the end of a task that runs.
 
         Args:
             result_id: As for `get_result`.
@@ -336,7 +339,7 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
             metadata: All of it, reserved keys included.
 
         Raises:
-            TypeError: It is no dict, or has no form in JSON; likewise ``ValueError``.
+            TypeError: It is not a dict, or cannot be stored as JSON; likewise ``ValueError``.
             TaskResultDoesNotExist: The result was evicted, or has expired.
             PayloadTooLarge: There is no room for it.
             StoreUnavailable: The store cannot be used.
