@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from django_tasks_local import under_test
 from django_tasks_local.ring import PoolState, Ring, Role, format_id
@@ -27,9 +27,6 @@ from .serving import is_server
 from .spec import PoolSpec
 from .starts import Starts
 from .step import TICK_S, until_tick_s
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -135,9 +132,10 @@ class Site(PassedOn):
             if self._own is not None:
                 self._own.add(ring, id_words, due_ns)
             # Not for each task of a burst: the tick sees what changes meanwhile.
-            if due_ns <= now_ns + TICK_NS and not 0 <= now_ns - self._seen_alive_ns < BURST_NS:
-                self._look_for_pool(now_ns)
-            self._tick_if_late()
+            if not 0 <= now_ns - self._seen_alive_ns < BURST_NS:
+                if due_ns <= now_ns + TICK_NS:
+                    self._look_for_pool(now_ns)
+                self._tick_if_late()
         except Exception:
             # The task is in the ring, and its caller must get its id. The tick looks again.
             logger.exception("alias=%s looking after a task failed", self.spec.alias)
@@ -285,6 +283,7 @@ class Site(PassedOn):
                 spec.name, spec.alias, spec.limits, Role.VISITOR,
                 path=path, digest=digest_of(path), temporary=spec.temporary,
             )  # fmt: skip
+            ring.codes.module = project.settings_module()
             if ring.segment.intact():  # nobody removed or replaced it before we were registered
                 ring.registry.set_schedule(spec.schedule.digest)
                 return ring

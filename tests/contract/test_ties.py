@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.tasks import TaskResultStatus
-from django.tasks.exceptions import InvalidTask
+from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 
 from django_tasks_local import (
     achain,
@@ -77,7 +77,14 @@ def test_a_group(bench: Bench) -> None:
     assert finished(again).group == "import-7"
 
 
-def test_a_group_that_takes_too_long(bench: Bench, tmp_path: Path) -> None:
+def does_not_import(*args: object) -> None:
+    """In place of `get_result`, as in a process without the code of a task."""
+    raise TaskResultDoesNotExist
+
+
+def test_a_group_that_takes_too_long(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The text names the group and how many of it have not ended; async it is the same."""
     gate = tmp_path / "gate"
     with in_group("slow"):
@@ -85,6 +92,13 @@ def test_a_group_that_takes_too_long(bench: Bench, tmp_path: Path) -> None:
         waiting = bench.on(tied.idle, run_after=timedelta(hours=1)).enqueue()
     with pytest.raises(TimeoutError, match=r"Group 'slow': 2 of its tasks .* after 0\.2 s"):
         wait_group("slow", bench.alias, timeout=0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(bench.backend), "get_result", does_not_import)
+        with pytest.raises(TimeoutError, match="Group 'slow'"):
+            wait_group("slow", bench.alias, timeout=0.2)
+        # Cancelled: it leaves no thread behind that waits on, and that the loop's end waits for.
+        with pytest.raises(TimeoutError):
+            asyncio.run(asyncio.wait_for(await_group("slow", bench.alias), 0.1))
     assert waiting.cancel()
     gate.touch()
     ended = asyncio.run(await_group("slow", bench.alias, timeout=LONG_TIMEOUT))
@@ -185,7 +199,7 @@ def to_no_task() -> None:
     ("function", "text"),
     [
         (to_nothing, r"tests\.tied_tasks\.nothing cannot be imported: ImportError"),
-        (to_no_task, r"tests\.tied_tasks\.Path is no task, but of type"),
+        (to_no_task, r"tests\.tied_tasks\.Path is not a task but of type"),
     ],
 )
 def test_what_cannot_follow(bench: Bench, function: Callable[..., Any], text: str) -> None:
@@ -248,7 +262,7 @@ def test_what_is_no_chain(bench: Bench) -> None:
     begin, before = bench.on(tied.begin), ids(bench)
     with pytest.raises(TypeError, match="at least one step"):
         chain()
-    with pytest.raises(TypeError, match="is no task but of type"):
+    with pytest.raises(TypeError, match="is not a task but of type"):
         chain(step(begin, 1), len)  # type: ignore[arg-type]
     late = begin.using(run_after=timedelta(seconds=1))
     with pytest.raises(InvalidTask, match="has run_after, and cannot follow"):

@@ -28,6 +28,7 @@ SMALL: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 63_096)
 GROWING: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 657_656)
 # The settings of another release.
 GREEN: Final = "/green/settings.py"
+MODULE: Final = "green.settings"
 EVERY_CODE: Final = at.Share(0, 0, 2**at.CODES - 1)
 FAR_NS: Final = 3_600_000_000_000  # never due while a test runs
 # How soon somebody must be inside after the holder of the lock was killed: typically after 6 ms.
@@ -242,6 +243,9 @@ class Scene:
     def assert_sound(self) -> None:
         """The ring's own audit finds nothing, and rebuilding what is derived changes nothing."""
         assert self.ring.upkeep.check() == []
+        start = at.H_MODULE * 8 + 8
+        noted = self.ring.segment.bytes[start : start + self.ring.words[at.H_MODULE]]
+        assert noted in (b"", MODULE.encode())
         losses = self.ring.upkeep.losses
         assert losses.may_be_there(EVERY_CODE) or not losses._untold_slots()
         while self.ring.words[at.H_DISCARDED]:  # a rebuild would free the rest as well

@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 import pytest
 from axe_selenium_python import Axe
 from selenium import webdriver
+from selenium.common import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -97,8 +98,15 @@ class Browser:
         return self.run("return document.activeElement.getAttribute(arguments[0])", attribute)
 
     def wait_for(self, condition: Callable[[], Any], message: str) -> Any:
-        """Wait for something on the page."""
-        return wait_for(condition, SHORT_TIMEOUT, message=message)
+        """Wait for something on the page, which may meanwhile give way to another."""
+
+        def look() -> Any:
+            try:
+                return condition()
+            except WebDriverException:  # what the condition looks at is gone
+                return None
+
+        return wait_for(look, SHORT_TIMEOUT, message=message)
 
     def be(self, *, dark: bool = False, width: int = 1280) -> None:
         """Prefer light or dark, in a window of that width; below 700 pixels: on a phone."""

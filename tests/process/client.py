@@ -93,6 +93,12 @@ class Client:
         result_id = self.enqueue("hold", str(gate))
         return result_id, worker_at(gate)
 
+    def hold_all(self, gate: Path, workers: int = 4) -> tuple[list[str], list[int]]:
+        """Do so in each worker; return the ids, and the workers in no order of theirs."""
+        ids = self.enqueue_many(workers, "hold", str(gate))
+        wait_for(lambda: len(workers_at(gate)) == workers, LONG_TIMEOUT, f"all workers at {gate}")
+        return ids, workers_at(gate)
+
     def every_answer(self, result_id: str) -> dict[int, dict[str, Any]]:
         """Asks until every web worker has answered; the last answer of each by its pid."""
         answers: dict[int, dict[str, Any]] = {}

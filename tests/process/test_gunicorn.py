@@ -27,8 +27,7 @@ def client() -> Iterator[Client]:
 def test_every_worker_answers_for_every_id(client: Client, tmp_path: Path) -> None:
     """READY, RUNNING, the result: each of the four web workers knows each id at each moment."""
     gate = tmp_path / "gate"
-    holding = [client.enqueue("hold", str(gate)) for _ in range(4)]
-    wait_for(lambda: len(workers_at(gate)) == 4, LONG_TIMEOUT)
+    holding, _ = client.hold_all(gate)
     waiting = client.enqueue("add", 20, 22)
     assert {a["status"] for a in client.every_answer(waiting).values()} == {"READY"}
     for result_id in holding:
@@ -172,8 +171,7 @@ def test_workers_ignore_what_is_meant_for_the_pool(client: Client, tmp_path: Pat
 def test_a_killed_pool_is_replaced(client: Client, tmp_path: Path) -> None:
     """What ran in it is WorkerLost, what waited is run by the next pool, each exactly once."""
     gate, log = tmp_path / "gate", tmp_path / "log"
-    holding = [client.enqueue("hold", str(gate)) for _ in range(4)]
-    wait_for(lambda: len(workers_at(gate)) == 4, LONG_TIMEOUT)
+    holding, _ = client.hold_all(gate)
     waiting = client.enqueue_many(20, "note", str(log))
     (old,) = client.supervisors()
     workers = client.workers()
@@ -198,12 +196,13 @@ def test_every_worker_tells_the_same_metrics(client: Client, tmp_path: Path) -> 
     (web, *_), (pool,) = client.site.worker_pids(), client.supervisors()
     for victim in (web, None, pool):
         gate = tmp_path / f"gate-{victim}"
-        held, worker = client.hold(gate)
+        held, (worker, *_) = client.hold_all(gate)
         waiting = client.enqueue_many(5, "add", 1, 2)
         kill(victim or worker)
-        if victim == web:  # with the others the task is lost
+        if victim != pool:  # whose workers die with it
             gate.touch()
-        client.finished(held)
+        for result_id in held:
+            client.finished(result_id)
         for result_id in waiting:
             client.value(result_id)
         counted.append(metrics_of_all(client))
@@ -213,9 +212,9 @@ def test_every_worker_tells_the_same_metrics(client: Client, tmp_path: Path) -> 
     grown = {key: value - before.get(key, 0) for key, value in now.items()}
     assert grown["enqueued", "tests.site.tasks.add"] == 15
     assert grown["finished", "tests.site.tasks.add", "successful"] == 15
-    assert grown["started", "tests.site.tasks.hold"] == 3
-    assert grown["finished", "tests.site.tasks.hold", "lost"] == 2  # but for the web worker's
-    assert grown["finished", "tests.site.tasks.hold", "successful"] == 1
+    assert grown["started", "tests.site.tasks.hold"] == 12
+    assert grown["finished", "tests.site.tasks.hold", "lost"] == 5  # one worker's, then the pool's
+    assert grown["finished", "tests.site.tasks.hold", "successful"] == 7
     for task in ("tests.site.tasks.add", "tests.site.tasks.hold"):  # none of which waits or runs
         ended = sum(value for key, value in now.items() if key[:2] == ("finished", task))
         assert now["enqueued", task] == ended
@@ -254,8 +253,7 @@ def counters_in(text: str) -> dict[tuple[str, ...], float]:
 def test_priorities_and_deferred_tasks(client: Client, tmp_path: Path) -> None:
     """With one worker free: higher first, equal ones in order; a deferred one at its time."""
     gate, log = tmp_path / "gate", tmp_path / "log"
-    holding = [client.enqueue("hold", str(gate)) for _ in range(4)]
-    wait_for(lambda: len(workers_at(gate)) == 4, LONG_TIMEOUT)
+    holding, _ = client.hold_all(gate)
     busy = client.enqueue("note", str(log), "late", using={"run_after_s": 3600})
     soon = client.enqueue("note", str(log), "deferred", using={"priority": 50, "run_after_s": 0.3})
     names = ["low", "one", "two", "high"]

@@ -1,7 +1,7 @@
 """What the tests of the ring's rooms and of the commands share."""
 
 from collections.abc import Callable, Iterator
-from threading import Event
+from threading import TIMEOUT_MAX, Event
 from typing import Any
 
 import pytest
@@ -29,8 +29,9 @@ def ring(rings: Rings) -> Ring:
 
 @pytest.fixture
 def wake(monkeypatch: pytest.MonkeyPatch) -> Event:
-    """Set, it wakes threads that sleep until a tick, so that a test need not wait for their end."""
+    """Set, it wakes the threads that look after rings, which until then never tick."""
     event = Event()
+    monkeypatch.setattr("django_tasks_local.pool.site.until_tick_s", lambda: TIMEOUT_MAX)
     monkeypatch.setattr("time.sleep", event.wait)
     return event
 

@@ -3,52 +3,23 @@
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from threading import Event
 from typing import Any
 
 import pytest
 
 from django_tasks_local import under_test
-from django_tasks_local.pool import attaching, connections, serving, starts
-from django_tasks_local.pool.site import Site
-from django_tasks_local.pool.spec import PoolSpec
+from django_tasks_local.pool import attaching, connections, serving
 from django_tasks_local.ring import Entry, PoolState, Ring, Role
 from django_tasks_local.schedules import EMPTY, Schedule, read
 from tests.children import in_a_child
-from tests.rings import LIMITS, Rings
 from tests.support import wait_for
-from tests.unit.test_site import enqueue, finish_all, watchers
+from tests.unit.test_site import Make, enqueue, finish_all, make, started, watchers
+
+__all__ = ["make", "started"]
 
 SCHEDULE = read({"job": {"task": "tests.tasks.noop", "every": 60}})
 OTHER = read({"job": {"task": "tests.tasks.noop", "every": 61}})
-
-type Make = Callable[[Schedule], Site]
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Instead of starting pools: what each would have been told."""
-    calls: list[Any] = []
-    monkeypatch.setattr(starts, "start_pool", lambda ring, preparation: calls.append(preparation))
-    return calls
-
-
-@pytest.fixture
-def make(rings: Rings, started: list[Any], wake: Event) -> Iterator[Make]:
-    """Makes sites of a ring of the test's own."""
-    made: list[Site] = []
-
-    def site(schedule: Schedule = SCHEDULE) -> Site:
-        made.append(Site(PoolSpec(rings.name, "alias", LIMITS, "namespace", False, schedule)))
-        return made[-1]
-
-    yield site
-    for each in made:
-        each.close()
-    wake.set()
-    wait_for(lambda: watchers() == 0, message="the end of the sites' threads")
 
 
 def entry_of(ring: Ring) -> Entry:
@@ -62,7 +33,7 @@ def entry_of(ring: Ring) -> Entry:
 
 def test_a_server_with_a_schedule_starts_a_pool(make: Make, started: list[Any]) -> None:
     """Nobody has enqueued anything, and no request has come."""
-    site = make(SCHEDULE)
+    site = make(schedule=SCHEDULE)
     site.keep_pool()
     assert entry_of(site.ring).state == PoolState.SERVING
     assert watchers() == 1
@@ -72,7 +43,7 @@ def test_a_server_with_a_schedule_starts_a_pool(make: Make, started: list[Any]) 
 
 def test_a_server_without_one_does_not(make: Make, started: list[Any]) -> None:
     """It starts a pool for what waits."""
-    site = make(EMPTY)
+    site = make()
     site.keep_pool()
     site.tick()
     assert started == []
@@ -80,7 +51,7 @@ def test_a_server_without_one_does_not(make: Make, started: list[Any]) -> None:
 
 def test_a_script_with_a_schedule_does_not(make: Make, started: list[Any]) -> None:
     """A pool that runs its own tasks is all that it asks for."""
-    site = make(SCHEDULE)
+    site = make(schedule=SCHEDULE)
     enqueue(site)
     assert len(started) == 1
     finish_all(site.ring)
@@ -93,7 +64,7 @@ def test_where_the_ring_is_busy_the_ticks_go_on(
     make: Make, started: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process was inside for long when the server started."""
-    site = make(SCHEDULE)
+    site = make(schedule=SCHEDULE)
     with monkeypatch.context() as patch:
         patch.setattr(site.ring.attachment, "become", lambda role, needed: False)
         site.keep_pool()
@@ -107,7 +78,7 @@ def test_where_the_ring_is_busy_the_ticks_go_on(
 
 def test_others_see_which_schedule_a_site_has(make: Make) -> None:
     """Before they see that it is one, after it was taken for dead, and when it has changed."""
-    site = make(SCHEDULE)
+    site = make(schedule=SCHEDULE)
     assert entry_of(site.ring).schedule == SCHEDULE.digest
     site.keep_pool()
     assert entry_of(site.ring).schedule == SCHEDULE.digest
@@ -127,13 +98,17 @@ class Backend:
     def __init__(self, schedule: Schedule) -> None:
         self.alias = "alias"
         self.checked_options = types.SimpleNamespace(schedule=schedule)
+        self.upkeep = types.SimpleNamespace(has_unfinished=lambda: True, has_work=lambda: False)
         self.kept: list[int] = []
 
     def spec(self) -> Any:
         return types.SimpleNamespace(name="/dtl-nobody-000000000000")
 
     def site(self) -> Any:
-        return types.SimpleNamespace(keep_pool=lambda: self.kept.append(os.getpid()))
+        return types.SimpleNamespace(
+            keep_pool=lambda: self.kept.append(os.getpid()),
+            ring=types.SimpleNamespace(upkeep=self.upkeep),
+        )
 
 
 @pytest.fixture
@@ -147,21 +122,23 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
 
 
 @pytest.mark.parametrize(
-    ("server", "in_master", "schedule", "kept"),
+    ("server", "in_master", "schedule", "unfinished", "kept"),
     [
-        (True, False, SCHEDULE, True),
-        (True, False, EMPTY, False),
-        (True, True, SCHEDULE, False),
-        (False, False, SCHEDULE, False),
+        (True, False, SCHEDULE, False, True),
+        (True, False, EMPTY, True, True),
+        (True, False, EMPTY, False, False),
+        (True, True, SCHEDULE, True, False),
+        (False, False, SCHEDULE, True, False),
     ],
-    ids=["server", "no schedule", "master", "script"],
+    ids=["schedule", "deferred task", "nothing to do", "master", "script"],
 )
 def test_who_begins_at_once(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, server: bool, in_master: bool,
-    schedule: Schedule, kept: bool,
+    schedule: Schedule, unfinished: bool, kept: bool,
 ) -> None:  # fmt: skip
-    """A process that serves and has a schedule; not a master, nor a script with an application."""
+    """A process that serves and has something to do; no master, and no script."""
     backend.checked_options.schedule = schedule
+    monkeypatch.setattr(attaching, "ring_exists", lambda name: unfinished)
     monkeypatch.setattr(attaching, "is_server", lambda: server)
     monkeypatch.setattr(attaching, "makes_workers", lambda: in_master)
     attaching.attach_at_start()

@@ -365,8 +365,17 @@ def test_one_ring_cannot_be_used(site_ring: Callable[[], Ring]) -> None:
             call_command("local_tasks", "status", "--json", stdout=out)
         assert json.loads(out.getvalue())["process"]["kept_results"] == 1
         assert run("show", result_id).startswith(result_id)
-        with pytest.raises(CommandError, match="E004"):
-            run("show", "x")
+        assert run("cancel", result_id) == f"{result_id}: had ended.\n"
+        for arguments in (["show", "x"], ["cancel", "x"], ["schedule", "--run", "x"]):
+            with pytest.raises(CommandError, match="E004"):
+                run(*arguments)
+        for action, said in (
+            ("check", "process: every invariant holds"), ("schedule", "process\n  no SCHEDULE"),
+        ):  # fmt: skip
+            out = io.StringIO()
+            with pytest.raises(CommandError, match=r"^bad: .*E004"):
+                call_command("local_tasks", action, stdout=out)
+            assert said in out.getvalue()
 
 
 def test_what_has_expired_is_not_shown(site_ring: Callable[[], Ring], namespace: str) -> None:

@@ -22,6 +22,7 @@ from django_tasks_local.pool.spec import PoolSpec
 from django_tasks_local.pool.temporary import remove
 from django_tasks_local.ring import Ring, Role, ring_exists
 from django_tasks_local.ring.format.ids import parse_id
+from django_tasks_local.schedules import EMPTY, Schedule
 from tests.rings import LIMITS, Rings
 from tests.support import wait_for
 
@@ -41,8 +42,8 @@ def make(rings: Rings, started: list[Any], wake: Event) -> Iterator[Make]:
     """Makes sites of a ring of the test's own."""
     made: list[Site] = []
 
-    def site(*, temporary: bool = False, **more: Any) -> Site:
-        spec = PoolSpec(rings.name, "alias", LIMITS, "namespace", temporary)
+    def site(*, temporary: bool = False, schedule: Schedule = EMPTY, **more: Any) -> Site:
+        spec = PoolSpec(rings.name, "alias", LIMITS, "namespace", temporary, schedule)
         made.append(Site(spec, **more))
         return made[-1]
 
@@ -322,7 +323,7 @@ def test_what_is_wrong_is_logged(
     monkeypatch.setattr(launcher, "collect_ended_pools", lambda: ended)
     site.tick()
     assert "the pool (pid 4711) ended with status 1" in caplog.text
-    assert "the pool (pid 4713) was killed by signal 9" in caplog.text
+    assert "the pool (pid 4713) was killed by signal 9 (Killed)" in caplog.text
     assert "4712" not in caplog.text
 
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from django_tasks_local import chains
 from django_tasks_local.groups import in_group, wait_group
+from django_tasks_local.stopping import check_cancelled
 
 from .options import OPTIONS, split, warn_once
 from .paths import path_of
@@ -24,7 +25,7 @@ _NOT_FOR_STEPS: Final = "Leave it out; what a hook does can be a further call of
 def async_chain(
     chain: Iterable[Any], group: str | None = None, sync: bool | None = None, **without: Any
 ) -> str:
-    """Enqueue the first of several calls; each further one is enqueued when that before succeeds.
+    """Enqueue the first of several calls; each further one when the one before succeeds.
 
     When one fails, the rest is dropped.
 
@@ -39,10 +40,10 @@ def async_chain(
         The label, for `result_group`.
 
     Raises:
-        TypeError: There is no call, or an option that django-q has not.
+        TypeError: There is no call, or an option that django-q does not have.
         InvalidTask: One cannot be found by its import path.
-        ValueError, ImproperlyConfigured, QueueFull, PayloadTooLarge, StoreUnavailable: As
-            `async_task`.
+        ValueError, ImproperlyConfigured: As `async_task`.
+        QueueFull, PayloadTooLarge, StoreUnavailable: As `async_task`.
     """
     _, unknown = split({}, without, None)
     if unknown:
@@ -123,4 +124,5 @@ class Chain:
             return []
         with suppress(TimeoutError):
             wait_group(self.group, q_alias(), timeout=wait / 1000 if wait > 0 else None)
+        check_cancelled()  # a task's own time limit is a TimeoutError, too
         return fetch_group(self.group, failures)

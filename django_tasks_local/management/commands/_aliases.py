@@ -1,6 +1,6 @@
 """Which aliases a command handles."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
@@ -15,7 +15,10 @@ from django_tasks_local.ring import Look, Ring, ring_exists
 
 def add_alias_argument(parser: CommandParser) -> None:
     """Add ``--alias``."""
-    parser.add_argument("--alias", help="Key in TASKS. Default: the ProcessPoolBackend there.")
+    parser.add_argument(
+        "--alias",
+        help="key in TASKS; by default every ProcessPoolBackend, for local_worker the only one",
+    )
 
 
 def process_backends(alias: str | None) -> list[ProcessPoolBackend]:
@@ -32,7 +35,9 @@ def process_backends(alias: str | None) -> list[ProcessPoolBackend]:
     if not found:
         backend = "django_tasks_local.ProcessPoolBackend"
         if alias is None:
-            raise CommandError(f"There is no {backend} in TASKS.")
+            raise CommandError(
+                f"No alias of TASKS has {backend} as its BACKEND, so there is no shared memory."
+            )
         raise CommandError(f"TASKS[{alias!r}] is not a {backend} but {kind_of(loaded[alias])}.")
     return found
 
@@ -48,11 +53,6 @@ def process_backend(alias: str | None) -> ProcessPoolBackend:
         names = ", ".join(backend.alias for backend in found)
         raise CommandError(f"TASKS has several process backends ({names}): choose with --alias.")
     return found[0]
-
-
-def ring_of(backend: ProcessPoolBackend) -> Ring | None:
-    """Return the backend's ring, None where there is none: looking must not make one."""
-    return backend.site().ring if ring_exists(backend.spec().name) else None
 
 
 def refuse(problems: dict[str, str]) -> None:
@@ -72,13 +72,31 @@ def looks_into(backends: Iterable[ProcessPoolBackend]) -> tuple[dict[str, Look],
     Args:
         backends: Whose rings.
     """
-    looks, problems = dict[str, Look](), dict[str, str]()
+    return _of_each(backends, lambda each: Look.into(each.spec().name, each.alias))
+
+
+def rings_of(backends: Iterable[ProcessPoolBackend]) -> tuple[dict[str, Ring], dict[str, str]]:
+    """Do the same with rings to which this process is attached.
+
+    Args:
+        backends: Whose rings.
+    """
+    return _of_each(
+        backends,
+        lambda each: each.site().ring if ring_exists(each.spec().name) else None,  # and make none
+    )
+
+
+def _of_each[T](
+    backends: Iterable[ProcessPoolBackend], find: Callable[[ProcessPoolBackend], T | None]
+) -> tuple[dict[str, T], dict[str, str]]:
+    found, problems = dict[str, T](), dict[str, str]()
     for each in backends:
         try:
-            look = Look.into(each.spec().name, each.alias)
+            value = find(each)
         except (StoreUnavailable, ImproperlyConfigured) as error:
             problems[each.alias] = str(error)
         else:
-            if look is not None:
-                looks[each.alias] = look
-    return looks, problems
+            if value is not None:
+                found[each.alias] = value
+    return found, problems

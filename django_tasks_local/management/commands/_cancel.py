@@ -10,7 +10,7 @@ from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import counted, listed
 from django_tasks_local.inspection.text import harmless
 
-from ._aliases import ring_of
+from ._aliases import refuse, rings_of
 
 
 def add_arguments(parser: CommandParser) -> None:
@@ -26,12 +26,16 @@ def run(
     """Cancel each task, and print what that has done.
 
     Raises:
-        CommandError: Some ids are unknown; the other tasks are cancelled all the same.
-        StoreUnavailable: A ring cannot be used.
+        CommandError: Some ids are unknown, or some rings cannot be used; the other tasks are
+            cancelled all the same.
+        StoreUnavailable: A ring could not be used any more.
     """
+    rings, unusable = rings_of(backends)
     unknown = 0
     for result_id in ids:
-        for backend in filter(ring_of, backends):
+        for backend in backends:
+            if backend.alias not in rings:
+                continue
             with suppress(TaskResultDoesNotExist):
                 done = cancelled(backend, result_id, not waiting)
                 command.stdout.write(f"{result_id}: {done}")
@@ -40,6 +44,7 @@ def run(
             unknown += 1
             command.stderr.write(f"{harmless(result_id)}: there is no such task, or no longer.")
     if unknown:
+        refuse(unusable)
         raise CommandError(
             f"{counted(unknown, 'id')} unknown to {listed([each.alias for each in backends])}."
         )

@@ -6,7 +6,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 
-from ._aliases import ring_of
+from ._aliases import refuse, rings_of
 from ._no_ring import no_ring
 
 
@@ -19,12 +19,16 @@ def run(command: BaseCommand, backends: list[ProcessPoolBackend], *, fix: bool, 
     """Print what is broken, repaired first if ``fix`` says so.
 
     Raises:
-        CommandError: Something is broken.
-        StoreUnavailable: A ring cannot be used.
+        CommandError: Something is broken, or some rings cannot be used; the others are checked
+            all the same.
+        StoreUnavailable: A ring could not be used any more.
     """
     broken = 0
+    rings, unusable = rings_of(backends)
     for backend in backends:
-        ring = ring_of(backend)
+        if backend.alias in unusable:
+            continue
+        ring = rings.get(backend.alias)
         if ring is None:
             command.stdout.write(f"{backend.alias}: {no_ring(backend)}")
             continue
@@ -36,5 +40,6 @@ def run(command: BaseCommand, backends: list[ProcessPoolBackend], *, fix: bool, 
         if not left:
             holds = f"{backend.alias}: every invariant holds."
             command.stdout.write(command.style.SUCCESS(holds))
+    refuse(unusable)
     if broken:
         raise CommandError("The ring is damaged. `local_tasks check --fix` repairs it.")

@@ -10,6 +10,7 @@ from django_tasks_local.inspection.schedule import Periodic, schedule_of
 from django_tasks_local.periodic import find
 from django_tasks_local.ring import Look
 
+from ._aliases import looks_into, refuse
 from ._facts import print_facts
 
 
@@ -23,20 +24,22 @@ def run(command: BaseCommand, backends: list[ProcessPoolBackend], **options: Any
     """Print the schedules, or enqueue the task of an entry.
 
     Raises:
-        CommandError: There is no such entry, or it has no task.
-        StoreUnavailable: A ring cannot be used.
-        ImproperlyConfigured: The options of an alias are wrong.
+        CommandError: There is no such entry, or it has no task; or some rings cannot be used, and
+            the schedules of the others are printed all the same.
+        StoreUnavailable: The ring of the entry cannot be used.
     """
+    looks, unusable = looks_into(backends)
+    usable = [each for each in backends if each.alias not in unusable]
     if options["run"] is not None:
-        command.stdout.write(_enqueue(backends, options["run"]))
+        command.stdout.write(_enqueue(usable, options["run"], unusable))
         return
-    described = {backend.alias: _described(backend) for backend in backends}
+    described = {each.alias: _described(each, looks.get(each.alias)) for each in usable}
     print_facts(command, described, _lines, as_json=options["json"])
+    refuse(unusable)
 
 
-def _described(backend: ProcessPoolBackend) -> dict[str, dict[str, Any]]:
-    """Return the facts of each entry of a backend's SCHEDULE, by name. It makes no ring."""
-    look = Look.into(backend.spec().name, backend.alias)
+def _described(backend: ProcessPoolBackend, look: Look | None) -> dict[str, dict[str, Any]]:
+    """Return the facts of each entry of a backend's SCHEDULE, by name."""
     return {each.entry.name: _facts(each) for each in schedule_of(backend, look)}
 
 
@@ -56,11 +59,12 @@ def _lines(facts: dict[str, dict[str, Any]]) -> list[str]:
     return found
 
 
-def _enqueue(backends: list[ProcessPoolBackend], name: str) -> str:
+def _enqueue(backends: list[ProcessPoolBackend], name: str, unusable: dict[str, str]) -> str:
     """Enqueue the task of an entry now, with its arguments, and return the result's id.
 
     Raises:
-        CommandError: Not exactly one backend has such an entry, or it has no task.
+        CommandError: Not exactly one backend has such an entry, or it has no task; or none has it,
+            and there are some that cannot be used.
     """
     found = [
         (backend.alias, entry)
@@ -69,6 +73,7 @@ def _enqueue(backends: list[ProcessPoolBackend], name: str) -> str:
         if entry.name == name
     ]
     if not found:
+        refuse(unusable)
         names = sorted({e.name for b in backends for e in b.checked_options.schedule.entries})
         raise CommandError(
             f"No SCHEDULE has an entry {name!r}; there are {', '.join(names) or 'none'}."
