@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from .listing import own_backend, results
+from .stopping import check_cancelled
 from .ties import checked_group
 from .waiting import await_finished, seconds_of, wait_finished
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 # The group of what is enqueued here, "" for none.
 current_group: Final[ContextVar[str]] = ContextVar("django_tasks_local_current_group", default="")
 
-# Between two looks at tasks that do not import in this process.
+# Between two looks where no task imports in this process.
 _PAUSE_S: Final = 0.5
 
 
@@ -75,13 +76,13 @@ def wait_group(
         StoreUnavailable: The store cannot be used.
     """
     wait = _Wait(name, backend, timeout)
-    while (result := wait.next()) is not None:
-        try:
-            wait_finished(result, wait.left_s())
-        except TaskResultDoesNotExist:
-            continue  # it has ended, and was evicted
-        except TimeoutError:
-            pass  # which the next look tells
+    while wait.goes_on():
+        if wait.result is None:
+            time.sleep(_PAUSE_S)
+        else:
+            with suppress(TaskResultDoesNotExist, TimeoutError):  # which the next look tells
+                wait_finished(wait.result, wait.left_s())
+        check_cancelled()  # a task's own time limit is a TimeoutError, too
     return results(backend, group=name, limit=None)
 
 
@@ -90,18 +91,24 @@ async def await_group(
 ) -> list[LocalTaskResult]:
     """Do what `wait_group` does, for an event loop, which goes on with other work meanwhile."""
     wait = _Wait(name, backend, timeout)
-    while (result := await asyncio.to_thread(wait.next)) is not None:
-        try:
-            await await_finished(result, wait.left_s())
-        except TaskResultDoesNotExist:
-            continue
-        except TimeoutError:
-            pass  # which the next look tells
+    while await asyncio.to_thread(wait.goes_on):
+        if wait.result is None:
+            await asyncio.sleep(_PAUSE_S)
+        else:
+            with suppress(TaskResultDoesNotExist, TimeoutError):
+                await await_finished(wait.result, wait.left_s())
+        check_cancelled()
     return await asyncio.to_thread(results, backend, group=name, limit=None)
 
 
 class _Wait:
-    """One wait for a group."""
+    """One wait for a group.
+
+    Attributes:
+        result: A task of it that has not ended; ``None`` where none of them imports here.
+    """
+
+    result: LocalTaskResult | None
 
     def __init__(self, name: str, alias: str, timeout: object) -> None:
         try:
@@ -113,27 +120,24 @@ class _Wait:
         self._limit_s = seconds_of(timeout)
         self._began = time.monotonic()
 
-    def next(self) -> LocalTaskResult | None:
-        """Return a task of the group that has not ended; ``None`` where there is none.
+    def goes_on(self) -> bool:
+        """Return whether a task of the group has not ended; `result` is then one of these.
 
         Raises:
             TimeoutError: There is one, and the time is up.
         """
-        while ids := self._backend.unfinished_in(self._name):
-            if self.left_s() == 0:
-                raise TimeoutError(
-                    f"Group {self._name!r}: {len(ids)} of its tasks in backend {self._alias!r} "
-                    f"have not ended after {self._limit_s:g} s, the timeout of this wait. They go "
-                    "on."
-                )
-            for result_id in ids:
-                try:
-                    result: LocalTaskResult = self._backend.get_result(result_id)
-                except TaskResultDoesNotExist:
-                    continue
-                return result
-            time.sleep(_PAUSE_S)  # their tasks do not import here
-        return None
+        ids = self._backend.unfinished_in(self._name)
+        if ids and self.left_s() == 0:
+            raise TimeoutError(
+                f"Group {self._name!r}: {len(ids)} of its tasks in backend {self._alias!r} have "
+                f"not ended after {self._limit_s:g} s, the timeout of this wait. They go on."
+            )
+        self.result = None
+        for result_id in ids:
+            with suppress(TaskResultDoesNotExist):
+                self.result = self._backend.get_result(result_id)
+                break
+        return bool(ids)
 
     def left_s(self) -> float | None:
         """Return how many seconds are left; ``None``: any number."""

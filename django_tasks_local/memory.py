@@ -9,7 +9,7 @@ Invariants, whenever the lock is free and ``_torn`` is false:
 - once the store is closed, ``_records`` holds what is RUNNING and nothing else is held;
 - a record is in ``_order`` if and only if it is READY, in ``_finished`` if and only if it is
   SUCCESSFUL or FAILED;
-- ``waiting == len(_order) + _promised``, and at most ``max_pending`` but for retries;
+- ``len(_order)`` and what is left of ``_batches`` is at most ``max_pending``, but for retries;
 - no record has a ``follow_up``: it is among the records when its predecessor has ended;
 - ``_keys`` has the records with a key that are READY or RUNNING, each under its own;
 - ``len(_finished) <= max_results``;
@@ -28,13 +28,14 @@ import threading
 import time
 from collections import Counter
 from typing import Any
+from weakref import WeakSet
 
 from django.tasks import TaskResultStatus
 
 from django_tasks_local.attempts import TaskErrorText
 from django_tasks_local.exceptions import CANCELLED, QueueFull, TaskCancelled
 from django_tasks_local.lifetimes import Lifetimes
-from django_tasks_local.memory_bulk import BulkEnqueue
+from django_tasks_local.memory_bulk import Batch, BulkEnqueue
 from django_tasks_local.memory_finished import Finished
 from django_tasks_local.memory_listing import Lists
 from django_tasks_local.memory_order import Order
@@ -76,7 +77,7 @@ class MemoryStore(BulkEnqueue, Lists, Tied, Waits):
         self._quiet = threading.Condition(self._lock)
         self._records: dict[str, Record] = {}
         self._keys: dict[bytes, Record] = {}
-        self._promised = 0  # accepted, and on their way to the others
+        self._batches = WeakSet[Batch]()  # of what was accepted, and is on its way to the others
         self._waiting: Counter[str] = Counter()  # how often each running task waits for others
         self._order = Order()
         self._lifetimes = Lifetimes[Record](result_ttl_s, failure_ttl_s)
@@ -87,7 +88,13 @@ class MemoryStore(BulkEnqueue, Lists, Tied, Waits):
     @property
     def waiting(self) -> int:
         """Tasks that are READY, deferred ones included."""
-        return len(self._order) + self._promised
+        return len(self._order)
+
+    @property
+    def _accepted(self) -> int:
+        """Tasks that are READY, or on their way to that. The lock must be held."""
+        waiting = len(self._order)
+        return waiting + sum(each.left for each in self._batches) if self._batches else waiting
 
     @property
     def deferred(self) -> int:
@@ -118,8 +125,8 @@ class MemoryStore(BulkEnqueue, Lists, Tied, Waits):
                 self._drop_expired(expired)
             if key in self._keys:
                 raise KeyTaken(self._keys[key].result_id)
-            if self.waiting >= self.max_pending:
-                raise QueueFull(self.alias, self.waiting, self.max_pending)
+            if (accepted := self._accepted) >= self.max_pending:
+                raise QueueFull(self.alias, accepted, self.max_pending)
             self._put(record, due_ns)
         return record.result_id, record.enqueued_at_ns
 

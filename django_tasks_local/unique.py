@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
@@ -28,8 +28,7 @@ type Unique = bool | tuple[str, ...] | Callable[..., Any]
 
 EXISTING: Final = "existing"
 RAISE: Final = "raise"
-DIGEST_BYTES: Final = 16
-_VARIADIC = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +151,10 @@ def _signature(function: Callable[..., Any], takes_context: bool) -> inspect.Sig
 
 
 def _form(value: object) -> str:
-    """Return text that is the same for equal values of the same type, and for no others."""
+    """Return text that is the same for equal values of the same type, and for no others.
+
+    Only a `Decimal` counts with its zeros, and a zero with its sign.
+    """
     for types, form in _FORMS:
         if isinstance(value, types):
             return form(value)
@@ -164,6 +166,12 @@ def _form(value: object) -> str:
 
 def _form_of_dict(value: dict[Any, Any]) -> str:
     return f"{{{', '.join(sorted(f'{_form(key)}: {_form(each)}' for key, each in value.items()))}}}"
+
+
+def _form_of_datetime(value: datetime) -> str:
+    # Of an aware one the moment counts: the database returns UTC, and `localtime` another zone.
+    moment = value.isoformat() if value.utcoffset() is None else str(value - _EPOCH)
+    return f"{type(value).__name__}({moment})"
 
 
 # What counts of a value, by its type. The methods are those of the types themselves: a subclass,
@@ -178,6 +186,7 @@ _FORMS: Final[tuple[tuple[Any, Callable[[Any], str]], ...]] = (
     ((list, tuple), lambda value: f"[{', '.join(map(_form, value))}]"),
     (dict, _form_of_dict),
     ((set, frozenset), lambda value: f"set({', '.join(sorted(map(_form, value)))})"),
+    (datetime, _form_of_datetime),
     ((date, time), lambda value: f"{type(value).__name__}({value.isoformat()})"),
     ((timedelta, Decimal, UUID, PurePath), lambda value: f"{type(value).__name__}({str(value)!r})"),
 )

@@ -105,7 +105,7 @@ class _Wait:
             self._prepare()
 
     def __enter__(self) -> Self:
-        if self._is_ours:
+        if self._is_ours and self._left_s() > 0:  # one look is no wait
             self._task_id = self._backend.begin_waiting(self._result)
         return self
 

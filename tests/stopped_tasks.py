@@ -19,11 +19,13 @@ from django.tasks import task
 from django_tasks_local import (
     await_finished,
     check_cancelled,
+    in_group,
     is_cancel_requested,
     policy,
     report_progress,
     track,
     wait_finished,
+    wait_group,
 )
 from django_tasks_local.exceptions import TaskCancelled
 from tests.tasks import GATE_LIMIT_S, hold
@@ -141,6 +143,15 @@ def wait_until_cancelled(path: str, gate: str, alias: str) -> str:
 def wait_beyond_its_limit(path: str, gate: str, alias: str) -> str:
     """Waits for a task that holds at a gate."""
     return wait_until_cancelled.func(path, gate, alias)
+
+
+@task
+@policy(timeout=0.2)
+def wait_for_a_group_beyond_its_limit(path: str, gate: str, alias: str) -> str:
+    """Does so as one of a group."""
+    with in_group(gate):
+        hold.using(backend=alias).enqueue(gate)
+    return _noting(path, partial(wait_group, gate, alias, GATE_LIMIT_S))
 
 
 @task

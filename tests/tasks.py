@@ -300,9 +300,9 @@ def enqueue_another(alias: str, value: int) -> str:
 
 
 @task
-def wait_for_another(alias: str) -> float:
+def wait_for_another(alias: str, limit_s: float = GATE_LIMIT_S) -> float:
     """Enqueues there, waits for the end, and returns what came of it."""
-    value: float = wait_finished(add.using(backend=alias).enqueue(1, 2), GATE_LIMIT_S).return_value
+    value: float = wait_finished(add.using(backend=alias).enqueue(1, 2), limit_s).return_value
     return value
 
 

@@ -29,11 +29,12 @@ from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.options import Options, check, check_app
 from django_tasks_local.policies import NO_POLICY, policy_of, time_limit_of
 from django_tasks_local.result import LocalTaskResult
-from django_tasks_local.store import BulkStore, KeyTaken, PlainSnapshot, Snapshot
+from django_tasks_local.store import BulkStore, KeyTaken, Snapshot
 from django_tasks_local.ties import NO_TIES, NOTHING, Ties
 from django_tasks_local.tracing import encode_traced
 from django_tasks_local.unique import RAISE, key_of
 
+from .enqueued import Enqueued
 from .many import Many
 from .preparing import encode_arguments, moment_after, text_of, with_due_time
 from .task_class import TASK_CLASS
@@ -178,11 +179,12 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
         if ties is None and (own is not NO_POLICY or current_group.get()):
             ties = self._ties(task, own)
         key = None if own.unique is None else key_of(task, own.unique, *arguments)
+        limit = self._default_time_limit if own is NO_POLICY else self._time_limit(task)
         while True:
             try:
                 result_id, enqueued_at_ns = store.enqueue(
                     meta, encoded, priority=int(task.priority), due_ns=due_ns,
-                    time_limit=self._time_limit(task), metadata=metadata,
+                    time_limit=limit, metadata=metadata,
                     key=key.digest if key else b"", ties=None if ties is NO_TIES else ties,
                 )  # fmt: skip
                 break
@@ -196,11 +198,7 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
                     continue  # it has ended since, and was evicted
                 return LocalTaskResult.from_snapshot(found, self.alias)
         self._enqueued(due_ns)
-        ready = TaskResultStatus.READY
-        snapshot = PlainSnapshot(
-            result_id, ready, meta, enqueued_at_ns, 0, 0, "", None, lambda: arguments,
-            lambda: None, metadata=metadata, ties=ties or NO_TIES,
-        )  # fmt: skip
+        snapshot = Enqueued(result_id, meta, enqueued_at_ns, arguments, metadata, ties or NO_TIES)
         result = LocalTaskResult.from_record(snapshot, self.alias, task)
         # Robust: the task is on its way, and its caller must get the id whatever a receiver does.
         announce(task_enqueued, type(self), result)
@@ -257,8 +255,6 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
         return self.enqueue(task, args, kwargs, encoded=encoded, metadata=metadata, ties=ties)
 
     def _time_limit(self, task: AnyTask) -> int:
-        if policy_of(task.func) is NO_POLICY:  # as most are
-            return self._default_time_limit
         return time_limit_of(task.func, self.checked_options)
 
     @cached_property

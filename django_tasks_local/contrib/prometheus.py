@@ -116,8 +116,8 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 def _look_at(alias: str) -> _Seen | None:
     """Return what is to be seen of an alias, ``None`` where another package's backend has it."""
-    backend: Any = task_backends[alias]
     try:
+        backend: Any = task_backends[alias]
         if isinstance(backend, ThreadPoolBackend):
             return _look_at_threads(backend)
         if getattr(backend, "kind", None) == "process" and hasattr(backend, "spec"):

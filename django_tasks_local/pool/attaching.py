@@ -11,7 +11,7 @@ from typing import Any
 from django.core.signals import request_finished, request_started
 
 from django_tasks_local import under_test
-from django_tasks_local.ring import MEMORY, directory_of, ring_exists
+from django_tasks_local.ring import ring_exists
 
 from . import connections, project
 from .connections import PoolBackend
@@ -42,11 +42,9 @@ def _attach_at_first_request(sender: object = None, **kwargs: Any) -> None:
 
 
 def attach_at_start() -> None:
-    """Attach a server that starts up, before its first request.
+    """Attach a server that starts up, before its first request, which may come late.
 
-    It does where tasks wait or run: after a reload that request may come late, when DRAIN_TIMEOUT
-    has already ended what ran. It starts a pool where there is a SCHEDULE, which waits for no
-    request, and for tasks that were there before a restart of the host.
+    It does where there are tasks that have not ended, or a SCHEDULE, and starts a pool for them.
     """
     if under_test.under_test() or project.in_pool():
         return
@@ -56,19 +54,20 @@ def attach_at_start() -> None:
 
 
 def _attach_where_needed(backend: PoolBackend) -> None:
-    if os.getpid() not in _masters and is_server() and _waits_for_no_request(backend):
-        backend.site().keep_pool()
+    if os.getpid() not in _masters and is_server():
+        _keep_pool_where_needed(backend)
     elif ring_exists(backend.spec().name) and backend.site().ring.upkeep.has_work():
+        # DRAIN_TIMEOUT would end what runs, if the first request comes after that.
         backend.site().expect_requests()
 
 
-def _waits_for_no_request(backend: PoolBackend) -> bool:
-    """Whether a pool is needed: by a schedule, or by tasks in a ring that outlives its host."""
-    name = backend.spec().name
-    if backend.checked_options.schedule.entries:
-        return True
-    left = directory_of(name) != MEMORY and ring_exists(name)
-    return left and backend.site().ring.upkeep.has_unfinished()
+def _keep_pool_where_needed(backend: PoolBackend) -> None:
+    if backend.checked_options.schedule.entries or _has_unfinished(backend):
+        backend.site().keep_pool()
+
+
+def _has_unfinished(backend: PoolBackend) -> bool:
+    return ring_exists(backend.spec().name) and backend.site().ring.upkeep.has_unfinished()
 
 
 # --- servers that load the application first, and fork then (`gunicorn --preload`) ----------------
@@ -85,9 +84,7 @@ def _begin_in_worker() -> None:
 
 def _keep_pools() -> None:
     time.sleep(TICK_S)
-    connections.for_each_backend(
-        lambda backend: backend.site().keep_pool() if _waits_for_no_request(backend) else None
-    )
+    connections.for_each_backend(_keep_pool_where_needed)
 
 
 os.register_at_fork(after_in_child=_begin_in_worker)

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.tasks import Task
+from django.test import override_settings
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 
@@ -116,6 +118,16 @@ def compare_with_table(bench: Bench) -> None:
 def full_name(family: Metric) -> str:
     """The name in the table."""
     return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+@pytest.mark.parametrize("bench", ["thread"], indirect=True)
+def test_a_backend_that_cannot_be_imported(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """It is down by name, and the others are told of."""
+    aliases = {bench.alias: settings.TASKS[bench.alias], "gone": {"BACKEND": "no.such.Backend"}}
+    with override_settings(TASKS=aliases):
+        up = next(iter(TaskCollector().collect()))
+    assert {each.labels["alias"]: each.value for each in up.samples} == {bench.alias: 1, "gone": 0}
+    assert "alias=gone its metrics cannot be collected" in caplog.text
 
 
 @pytest.mark.parametrize("bench", ["thread"], indirect=True)

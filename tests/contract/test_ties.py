@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.tasks import TaskResultStatus
-from django.tasks.exceptions import InvalidTask
+from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 
 from django_tasks_local import (
     achain,
@@ -77,7 +77,14 @@ def test_a_group(bench: Bench) -> None:
     assert finished(again).group == "import-7"
 
 
-def test_a_group_that_takes_too_long(bench: Bench, tmp_path: Path) -> None:
+def does_not_import(*args: object) -> None:
+    """In place of `get_result`, as in a process without the code of a task."""
+    raise TaskResultDoesNotExist
+
+
+def test_a_group_that_takes_too_long(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The text names the group and how many of it have not ended; async it is the same."""
     gate = tmp_path / "gate"
     with in_group("slow"):
@@ -85,6 +92,13 @@ def test_a_group_that_takes_too_long(bench: Bench, tmp_path: Path) -> None:
         waiting = bench.on(tied.idle, run_after=timedelta(hours=1)).enqueue()
     with pytest.raises(TimeoutError, match=r"Group 'slow': 2 of its tasks .* after 0\.2 s"):
         wait_group("slow", bench.alias, timeout=0.2)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(bench.backend), "get_result", does_not_import)
+        with pytest.raises(TimeoutError, match="Group 'slow'"):
+            wait_group("slow", bench.alias, timeout=0.2)
+        # Cancelled: it leaves no thread behind that waits on, and that the loop's end waits for.
+        with pytest.raises(TimeoutError):
+            asyncio.run(asyncio.wait_for(await_group("slow", bench.alias), 0.1))
     assert waiting.cancel()
     gate.touch()
     ended = asyncio.run(await_group("slow", bench.alias, timeout=LONG_TIMEOUT))

@@ -11,7 +11,7 @@ import pytest
 from django.tasks import TaskResultStatus
 from django.tasks.exceptions import TaskResultDoesNotExist
 
-from django_tasks_local import await_finished, wait_finished, waiting
+from django_tasks_local import await_finished, results, wait_finished, waiting
 from django_tasks_local.exceptions import TaskCancelled, TaskTimeout
 from tests import stopped_tasks, tasks
 from tests.contract.conftest import INLINE_TOO, Bench, finished
@@ -21,10 +21,16 @@ from tests.support import LONG_TIMEOUT, SHORT_TIMEOUT, wait_for
 def test_a_task_that_waits_is_stopped(bench: Bench) -> None:
     """By its limit or when it is cancelled, while what it waits for goes on."""
     gate, note = bench.gates / "gate", bench.gates / "note"
-    late = bench.run(stopped_tasks.wait_beyond_its_limit, str(note), str(gate), bench.alias)
-    assert late.errors[0].exception_class is TaskTimeout
-    assert note.read_text() == "TaskTimeout"
-    gate.touch()
+    for task in (
+        stopped_tasks.wait_beyond_its_limit, stopped_tasks.wait_for_a_group_beyond_its_limit,
+    ):  # fmt: skip
+        late = bench.run(task, str(note), str(gate), bench.alias)
+        assert late.errors[0].exception_class is TaskTimeout
+        assert note.read_text() == "TaskTimeout"
+        note.unlink()
+        gate.touch()
+        wait_for(lambda: not results(bench.alias, status=TaskResultStatus.RUNNING))
+        gate.unlink()
     slow: list[Any] = [stopped_tasks.wait_until_cancelled, stopped_tasks.async_wait_until_cancelled]
     for number, each in enumerate(slow):
         gate, note = bench.gates / f"gate {number}", bench.gates / f"note {number}"
@@ -158,6 +164,13 @@ def test_the_only_worker_may_not_wait(bench: Bench) -> None:
     assert error.exception_class is RuntimeError
     assert "tests.tasks.wait_for_another" in error.traceback
     assert "a deadlock" in error.traceback
+
+
+def test_the_only_worker_may_look(bench: Bench) -> None:
+    """Without time to wait, that is no deadlock."""
+    bench.set_workers(1)
+    error = bench.run(tasks.wait_for_another, bench.alias, 0).errors[0]
+    assert error.exception_class is TimeoutError
 
 
 @INLINE_TOO

@@ -29,6 +29,7 @@ def test_a_reload_brings_new_code(tmp_path: Path) -> None:
         project.change("two")
         assert client.run(VERSION) == "one"  # nobody was told to reload
         reload(client)
+        wait_for(lambda: len(client.supervisors()) == 2, LONG_TIMEOUT)  # without any request
         assert client.run(VERSION) == "two"
         assert client.run(LATE) == "two"
         assert alive(worker)

@@ -85,6 +85,15 @@ def test_the_failures_of_last_night(site_ring: Callable[[], Ring], client: Clien
     assert "Traceback (most recent call last):\n  x\nValueError: no 13</pre>" in detail
 
 
+def test_an_error_of_many_megabytes(site_ring: Callable[[], Ring], client: Client) -> None:
+    """Its page shows where it came from and how it ends."""
+    text = f"ValueError: no {'13 ' * 2**20}"
+    detail = page(client, change(failed(site_ring(), (ERROR[0], f"Traceback\n  x\n{text}\n"))))
+    assert len(detail) < 100_000
+    assert "Traceback\n  x\nValueError: no 13" in detail
+    assert "\n  [...]\n" in detail
+
+
 def test_looking_leaves_no_trace(site_ring: Callable[[], Ring], client: Client) -> None:
     """No word of the ring changes, the order of use included, and nothing attaches or is opened."""
     ring = site_ring()

@@ -98,13 +98,17 @@ class Backend:
     def __init__(self, schedule: Schedule) -> None:
         self.alias = "alias"
         self.checked_options = types.SimpleNamespace(schedule=schedule)
+        self.upkeep = types.SimpleNamespace(has_unfinished=lambda: True, has_work=lambda: False)
         self.kept: list[int] = []
 
     def spec(self) -> Any:
         return types.SimpleNamespace(name="/dtl-nobody-000000000000")
 
     def site(self) -> Any:
-        return types.SimpleNamespace(keep_pool=lambda: self.kept.append(os.getpid()))
+        return types.SimpleNamespace(
+            keep_pool=lambda: self.kept.append(os.getpid()),
+            ring=types.SimpleNamespace(upkeep=self.upkeep),
+        )
 
 
 @pytest.fixture
@@ -118,21 +122,23 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
 
 
 @pytest.mark.parametrize(
-    ("server", "in_master", "schedule", "kept"),
+    ("server", "in_master", "schedule", "unfinished", "kept"),
     [
-        (True, False, SCHEDULE, True),
-        (True, False, EMPTY, False),
-        (True, True, SCHEDULE, False),
-        (False, False, SCHEDULE, False),
+        (True, False, SCHEDULE, False, True),
+        (True, False, EMPTY, True, True),
+        (True, False, EMPTY, False, False),
+        (True, True, SCHEDULE, True, False),
+        (False, False, SCHEDULE, True, False),
     ],
-    ids=["server", "no schedule", "master", "script"],
+    ids=["schedule", "deferred task", "nothing to do", "master", "script"],
 )
 def test_who_begins_at_once(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, server: bool, in_master: bool,
-    schedule: Schedule, kept: bool,
+    schedule: Schedule, unfinished: bool, kept: bool,
 ) -> None:  # fmt: skip
-    """A process that serves and has a schedule; not a master, nor a script with an application."""
+    """A process that serves and has something to do; no master, and no script."""
     backend.checked_options.schedule = schedule
+    monkeypatch.setattr(attaching, "ring_exists", lambda name: unfinished)
     monkeypatch.setattr(attaching, "is_server", lambda: server)
     monkeypatch.setattr(attaching, "makes_workers", lambda: in_master)
     attaching.attach_at_start()

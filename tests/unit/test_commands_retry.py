@@ -10,6 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.tasks import task, task_backends
 
+from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring import Ring, Role
 from tests.rings import retry
 
@@ -85,6 +86,26 @@ def test_what_is_not_enqueued_again(ring: Ring) -> None:
     assert lines[1].startswith(r"x\x1b: process has no such task")
     assert lines[2].startswith(f"{waiting}: Task {__name__}.job, id={waiting}, is READY: only ")
     assert lines[3] == "3 tasks of 4 not enqueued again."
+
+
+def test_where_the_ring_is_stuck(ring: Ring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not wait for half a minute for each of them."""
+    calls: list[object] = []
+
+    def stuck(*args: object, **kwargs: object) -> None:
+        calls.append(args)
+        raise StoreUnavailable("process 7 has the lock and does not let go")
+
+    backend: Any = task_backends["process"]
+    monkeypatch.setattr(backend.site(), "enqueue", stuck)
+    first, *others = (failed(ring) for _ in range(3))
+    out, err = run("retry", "gone", first, *others)
+    assert (out, len(calls)) == ("", 1)
+    assert err.splitlines()[1:] == [
+        f"{first}: Process 7 has the lock and does not let go.",
+        "2 other tasks: not looked at.",
+        "4 tasks of 4 not enqueued again.",
+    ]
 
 
 def test_a_task_that_is_to_be_tried_again(ring: Ring) -> None:

@@ -24,6 +24,14 @@ def put(store: MemoryStore, due_ns: int = 0, priority: int = 0) -> str:
     return store.enqueue(b"m:f", ((1,), {}), priority=priority, due_ns=due_ns)[0]
 
 
+def put_many(store: MemoryStore) -> list[str]:
+    """Enqueues several that are unique, one of which is there; the ids."""
+    keys = [b"a" * 16, b"b" * 16, b""]
+    store.enqueue(b"m:f", ((1,), {}), priority=0, due_ns=0, key=keys[0])
+    arguments: list[Any] = [((n,), {}) for n in range(len(keys))]
+    return store.enqueue_many(b"m:f", arguments, priority=0, due_ns=0, keys=keys)[0]
+
+
 def put_tied(store: MemoryStore) -> str:
     """Enqueues what is next, and is followed by another one; the id."""
     plan = (FollowUp(b"m:after", None, 9, 0),)
@@ -74,7 +82,7 @@ def sound(store: MemoryStore) -> None:
     waiting = {key for key, record in records.items() if record.status is READY}
     items = [*store._order.ready.items(), *store._order.deferred.items()]
     assert sorted(item.result_id for item in items) == sorted(waiting)
-    assert store.waiting == len(waiting)
+    assert store.waiting == store._accepted == len(waiting)
     for item in items:
         assert item.heap is not None
         assert item.follow_up is None
@@ -96,6 +104,7 @@ def sound(store: MemoryStore) -> None:
 OPERATIONS: dict[str, Callable[[Filled], Any]] = {
     "enqueue": lambda it: put(it.store),
     "enqueue_deferred": lambda it: put(it.store, FAR_NS),
+    "enqueue_many": lambda it: put_many(it.store),
     "get": lambda it: it.store.get(it.ended[0]),
     "save": lambda it: it.store.save_metadata(it.ended[0], b"{}"),
     "save_much": lambda it: it.store.save_metadata(it.ended[1], b" " * 2**20),

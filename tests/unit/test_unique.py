@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.tasks import task
@@ -108,6 +109,14 @@ def test_order_and_kind_of_containers_do_not_count() -> None:
     assert digest({"a": 1, "b": {2, 3}}) == digest(OrderedDict(b=frozenset({3, 2}), a=1))
     assert digest([1, (2,)]) == digest((1, [2]))
     assert digest(SafeString("x")) == digest("x")
+
+
+def test_of_an_aware_datetime_the_moment_counts() -> None:
+    """A form gives one in the visitor's time zone, the database in UTC."""
+    here = datetime(2026, 1, 2, 12, tzinfo=ZoneInfo("Europe/Berlin"))
+    assert digest(here) == digest(here.astimezone(UTC))
+    assert digest(here) != digest(here.replace(tzinfo=None))
+    assert digest(datetime.max.replace(tzinfo=UTC)) != digest(datetime.max)
 
 
 @given(

@@ -11,6 +11,7 @@ from django.tasks.base import TaskError
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from django_tasks_local.attempts import cut
 from django_tasks_local.inspection.records import (
     Row,
     duration_s,
@@ -36,8 +37,9 @@ LABELS: Final = {
     "lost": gettext_lazy("Worker lost"),
 }
 
-# How many arguments of a task are shown.
+# How many arguments of a task are shown, and how much of a traceback: a page is renewed often.
 _MOST_ARGUMENTS: Final = 100
+_MOST_CHARACTERS: Final = 50_000
 
 
 class ShownError(NamedTuple):
@@ -46,7 +48,8 @@ class ShownError(NamedTuple):
     Attributes:
         line: The exception and its message.
         path: The exception's import path.
-        traceback: ``""`` where there is no more to it than the line.
+        traceback: ``""`` where there is no more to it than the line; without its middle where it is
+            very long.
     """
 
     line: str
@@ -56,7 +59,7 @@ class ShownError(NamedTuple):
     @classmethod
     def of(cls, error: TaskError) -> ShownError:
         """Return what is shown of an error."""
-        lines = harmless_lines(error.traceback)
+        lines = harmless_lines(cut(error.traceback, _MOST_CHARACTERS))
         text = "\n".join(lines) if len(lines) > 1 else ""
         return cls(line_of(error), harmless(error.exception_class_path), text)
 

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from django_tasks_local import chains
 from django_tasks_local.groups import in_group, wait_group
+from django_tasks_local.stopping import check_cancelled
 
 from .options import OPTIONS, split, warn_once
 from .paths import path_of
@@ -123,4 +124,5 @@ class Chain:
             return []
         with suppress(TimeoutError):
             wait_group(self.group, q_alias(), timeout=wait / 1000 if wait > 0 else None)
+        check_cancelled()  # a task's own time limit is a TimeoutError, too
         return fetch_group(self.group, failures)

@@ -67,6 +67,7 @@ def fetch(task_id: str | UUID, wait: float = 0, cached: object = None) -> Task |
         for each in parts:
             each.wait_finished(deadline.left_s())
     except (TimeoutError, TaskResultDoesNotExist):
+        check_cancelled()  # a task's own time limit is a TimeoutError, too
         return None
     if as_one:
         return Collated(name, parts)
@@ -111,13 +112,13 @@ def fetch_group(
         if len(ended) >= (count or 1) or left_s == 0:
             break
         pause_s = CHUNK_S if left_s is None else min(left_s, CHUNK_S)
-        check_cancelled()
         ahead = next((each for each in found if not each.is_finished), None)
         if ahead is None:
             time.sleep(min(pause_s, PAUSE_S))
         else:
             with suppress(TimeoutError, TaskResultDoesNotExist):
                 ahead.wait_finished(pause_s)
+        check_cancelled()
     tasks = [Task(each) for each in reversed(ended)]
     return [each for each in tasks if failures or each.success]
 

@@ -8,7 +8,7 @@ from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 
 from django_tasks_local.again import enqueue_again
 from django_tasks_local.backends.process import ProcessPoolBackend
-from django_tasks_local.exceptions import LocalTasksError, counted
+from django_tasks_local.exceptions import LocalTasksError, StoreUnavailable, counted
 from django_tasks_local.inspection.text import harmless, write
 
 from . import _show
@@ -28,12 +28,15 @@ def run(
     tasks at its end if no other site is attached.
 
     Raises:
-        CommandError: For some it was not possible; the others are enqueued all the same.
+        CommandError: For some it was not possible. The others are enqueued all the same, unless
+            the ring could not be used any more.
     """
     refused = 0
-    for result_id in ids:
+    for left, result_id in zip(reversed(range(len(ids))), ids, strict=True):
+        result = None
         try:
-            again = enqueue_again(_show.find(backends, result_id).result)
+            result = _show.find(backends, result_id).result
+            again = enqueue_again(result)
         except (
             CommandError, ImproperlyConfigured, InvalidTask, LocalTasksError,
             TaskResultDoesNotExist, ValueError,
@@ -42,6 +45,11 @@ def run(
             text = harmless(str(error))
             start = "" if isinstance(error, CommandError) else f"{harmless(result_id)}: "
             write(command.stderr, f"{start}{text}")
+            if left and result is not None and isinstance(error, StoreUnavailable):
+                refused += left
+                # A process is stopped with the lock, say: each would wait for it as long.
+                write(command.stderr, f"{counted(left, 'other task')}: not looked at.")
+                break
         else:
             write(command.stdout, f"{result_id}: enqueued again as {again.id}.")
     command.stdout.flush()  # before this process waits for them

@@ -50,11 +50,11 @@ def derived_problems(audit: Audit) -> list[str]:
         for index in audit.table.schedule.firing()
     ]
     problems += _keys_problems(audit)
-    problems += _handover_problems(audit)
+    problems += _handover_problems(audit, len(discarded))
     return problems + tally_problems(audit)
 
 
-def _handover_problems(audit: Audit) -> list[str]:
+def _handover_problems(audit: Audit, discarded: int) -> list[str]:
     tied = [
         slot
         for state in at.UNFINISHED
@@ -62,9 +62,14 @@ def _handover_problems(audit: Audit) -> list[str]:
         if audit.words[audit.table.ties.word(slot)]
     ]
     handover, needed = audit.words[at.H_HANDOVER], audit.follow_ups.largest_handover(tied)
-    if needed <= handover <= MOST_HANDOVER:
-        return []
-    return [f"HANDOVER is {handover}, and follow-ups need {needed} to {MOST_HANDOVER} slots"]
+    spare = audit.words[at.H_FREE] + audit.words[at.H_FINISHED_SLOTS] + discarded
+    problems = []
+    if not needed <= handover <= MOST_HANDOVER:
+        wanted = f"{needed} to {MOST_HANDOVER} slots"
+        problems.append(f"HANDOVER is {handover}, and follow-ups need {wanted}")
+    if spare < needed:  # one would be dropped, see `FollowUps.end`
+        problems.append(f"{spare} slots can be made free, and follow-ups need {needed}")
+    return problems
 
 
 def _sequence_problems(audit: Audit) -> list[str]:

@@ -120,6 +120,7 @@ class FollowUps:
         follows = None
         if words[self._table.ties.word(slot)]:
             follows = self._next(slot, successful=state == at.SUCCESSFUL)
+        # Less room than that is damage, which the audit names; the task must end all the same.
         if follows is not None and words[at.H_FREE] >= follows.slots:
             words[commit] = at.head_word(state, generation, at.DUE)
             self._table.tallies.count(noted)

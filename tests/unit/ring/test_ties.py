@@ -263,6 +263,8 @@ def test_damaged_room(ring: Ring, handover: int) -> None:
     assert before == 2
     ring.words[at.H_HANDOVER] = handover
     assert any("HANDOVER" in problem for problem in ring.upkeep.check())
+    ring.words[at.H_FREE] = 1
+    assert "1 slots can be made free, and follow-ups need 2" in ring.upkeep.check()
     ring.upkeep.rebuild()
     assert ring.words[at.H_HANDOVER] == before
     assert ring.upkeep.check() == []
