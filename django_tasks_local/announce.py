@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.tasks import signals
 
+from django_tasks_local.exceptions import from_a_signal_handler
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -41,14 +43,22 @@ def is_heard(signal: Signal) -> bool:
 
 
 def announce(signal: Signal, sender: type, result: LocalTaskResult) -> None:
-    """Send ``signal`` with ``result``, whatever exceptions its receivers raise."""
+    """Send ``signal`` with ``result``, whatever exceptions its receivers raise.
+
+    Only what a signal handler of the process has raised in the middle of one, as at the time limit
+    of the task that enqueues, goes on to the caller.
+    """
     receivers = signal.receivers
     if len(receivers) == 1 and signal in _OWN:
         key, function = _OWN[signal]
         if receivers[0][0] == key:
             try:
                 function(sender, result)
-            except Exception:
+            except Exception as error:
+                if from_a_signal_handler(error):
+                    raise
                 logger.exception("Task id=%s: a signal receiver raised", result.id)
             return
-    signal.send_robust(sender, task_result=result)
+    for _receiver, answer in signal.send_robust(sender, task_result=result):
+        if isinstance(answer, Exception) and from_a_signal_handler(answer):
+            raise answer

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any, Final
 
 from django_tasks_local import under_test
+from django_tasks_local.exceptions import from_a_signal_handler
 from django_tasks_local.ring import PoolState, Ring, Role, format_id
 from django_tasks_local.store import task_path
 from django_tasks_local.streams import say
@@ -135,7 +136,9 @@ class Site(PassedOn):
             if due_ns <= now_ns + TICK_NS and not 0 <= now_ns - self._seen_alive_ns < BURST_NS:
                 self._look_for_pool(now_ns)
             self._tick_if_late()
-        except Exception:
+        except Exception as error:
+            if from_a_signal_handler(error):
+                raise  # the time limit of the task that enqueues, say
             # The task is in the ring, and its caller must get its id. The tick looks again.
             logger.exception("alias=%s looking after a task failed", self.spec.alias)
         if _ending:
