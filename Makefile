@@ -10,6 +10,8 @@ VENV := .venv$(if $(DJANGO),-$(DJANGO))
 RUN := $(VENV)/bin/python
 PARALLEL := --dist loadscope --numprocesses
 comma := ,
+# Hundreds of processes would compile the package, each for itself.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL = @.ci/venv.sh "$(VENV)" "$(1)" "$(DJANGO)" "$(PYTHON)"
 
 # Two targets at a time would install into one environment at a time.

@@ -1,9 +1,10 @@
 """A ring in a directory on a disk: what it costs, also with SYNC, beside queues on SQLite.
 
 All run side by side in one set of interleaved rounds, two workers each, on the same disk. Both
-queues run as their documentation advises: huey by its defaults, which do not wait for the disk;
-django-tasks-db with a write-ahead log that does so now and then. In the second table the kernel is
-made to write everything back all the time, which by itself it does every five seconds.
+queues run as their documentation advises: huey by its defaults, with which SQLite waits for the
+disk at each commit; django-tasks-db with a write-ahead log that does so now and then. In the second
+table the kernel is made to write everything back all the time, which by itself it does every five
+seconds.
 """
 
 import os
@@ -20,6 +21,10 @@ from rivals import WORKERS, Rival, django, on_database, on_huey
 from venvs import Venv
 
 MEMORY = "/dev/shm"
+DISK = "a directory"
+SYNCED = "a directory, SYNC"
+HUEY = "huey on SQLite"
+BUSY = "the same while the kernel writes back"
 PAUSE_S = 0.05  # between two ends of writing back
 
 
@@ -43,8 +48,7 @@ def main() -> None:
                 Case({"where": each.name}, busily(each, args.tasks, name), error=each.error)
                 for each in ours
             ]
-            title = "the same while the kernel writes back"
-            bench.run(title, cases, baseline={"where": MEMORY})
+            bench.run(BUSY, cases, baseline={"where": MEMORY})
         finally:
             for rival in (*ours, *others):
                 rival.stop()
@@ -57,8 +61,8 @@ def our_rivals(folder: Path) -> list[Rival]:
     options = {"max_workers": WORKERS, "max_results": 10_000}
     places: dict[str, dict[str, Any]] = {
         MEMORY: {},
-        "a directory": {"directory": str(folder)},
-        "a directory, SYNC": {"directory": str(folder), "sync": True},
+        DISK: {"directory": str(folder)},
+        SYNCED: {"directory": str(folder), "sync": True},
     }
     return [
         django(name, process_pool(namespace=f"{NAMESPACE}-{number}", **options, **more))
@@ -69,7 +73,7 @@ def our_rivals(folder: Path) -> list[Rival]:
 def other_rivals(folder: Path) -> list[Rival]:
     """Return the queues on SQLite; those that cannot run carry the reason."""
     venv = Venv("others", ["django-tasks-db", "huey"])
-    found = [on_database(folder, venv), on_huey("huey on SQLite", str(folder / "huey.db"), venv)]
+    found = [on_database(folder, venv), on_huey(HUEY, str(folder / "huey.db"), venv)]
     for rival in found:
         rival.error = venv.missing.get(rival.needs, "")
     return found

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
 
+from directory import BUSY, DISK, HUEY, MEMORY, SYNCED
 from harness import text
 from results import rows
 from rivals import OURS, OURS_UNLOGGED, POOL
@@ -39,13 +40,14 @@ def value(document: Document, table: str, column: str = "median", **wanted: Any)
 
 
 def against(
-    table: str, metric: str, ours: str, theirs: str, *, more: bool = False, **wanted: Any
-) -> Callable[[Document], str]:
-    """Return ours and theirs from `compare`, and the ratio between them within the rounds."""
+    table: str, metric: str, ours: str, theirs: str, *, more: bool = False,
+    among: str = "backend", **wanted: Any,
+) -> Callable[[Document], str]:  # fmt: skip
+    """Return ours and theirs, which differ in a column, and their ratio within the rounds."""
 
     def figure(document: Document) -> str:
-        mine = rows(document, table, metric=metric, backend=ours, **wanted)[0]
-        other = rows(document, table, metric=metric, backend=theirs, **wanted)[0]
+        mine = rows(document, table, metric=metric, **{among: ours}, **wanted)[0]
+        other = rows(document, table, metric=metric, **{among: theirs}, **wanted)[0]
         ratio = median(a / b for a, b in zip(mine["rounds"], other["rounds"], strict=False))
         times = f"{ratio:.1f} ×" if more else f"{ratio:.2f} ×"
         return f"{times} ({text(mine['median'])} to {text(other['median'])})"
@@ -78,6 +80,12 @@ def idle_cpu(document: Document) -> str:
     bare = value(document, "a site of", backend="ImmediateBackend", **metric)
     ours = value(document, "a site of", backend=OURS, max_workers=4, kept=0, **metric)
     return f"{ours:.2f} % of a core; {bare:.2f} % of it are gunicorn's own"
+
+
+def slowest_on_disk(document: Document) -> str:
+    """Return what all but one of a hundred `enqueue` take while the kernel writes back."""
+    spent_us = value(document, BUSY, "p99", where=DISK, metric="enqueue_us")
+    return f"{text(spent_us / 1e3)} ms"
 
 
 def milliseconds(table: str, column: str = "median", **wanted: Any) -> Callable[[Document], str]:
@@ -197,5 +205,23 @@ FIGURES: list[tuple[str, str, str, Callable[[Document], str]]] = [
         "≤ 2,000 ms",
         "recovery",
         milliseconds("processes", killed="pool", metric="new_worker_answers_ms"),
+    ),
+    (
+        "No-ops per second with the ring in a directory, to `/dev/shm`",
+        "≥ 0.7 ×",
+        "directory",
+        against(RUN, "tasks_per_s", DISK, MEMORY, among="where"),
+    ),
+    (
+        "the same with `SYNC`, to huey on SQLite with its default durability",
+        "≥ 3 ×",
+        "directory",
+        against(RUN, "tasks_per_s", SYNCED, HUEY, more=True, among="where"),
+    ),
+    (
+        "`enqueue` in a directory while the kernel writes back (99 %)",
+        "< 5 ms",
+        "directory",
+        slowest_on_disk,
     ),
 ]

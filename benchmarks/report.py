@@ -70,7 +70,8 @@ def docstring(script: str) -> str:
 def head(document: dict[str, Any]) -> Iterator[str]:
     """Return on what, with what, and how to do it again."""
     facts = document["head"]
-    yield f"`{facts['command'].replace('python ', 'python benchmarks/', 1)}`"
+    command = facts["command"].replace("benchmarks/", "")  # whatever it was run from
+    yield f"`{command.replace('python ', 'python benchmarks/', 1)}`"
     yield f"at {facts['commit']}, {facts['date']}, on {facts['machine']},"
     yield f"{facts['system']}, with {facts['versions']}."
     yield f"Load {facts['load'].split()[0]} before, {facts['load at end'].split()[0]} after."

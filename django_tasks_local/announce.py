@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from django.tasks import signals
+from django.tasks import TaskResultStatus, signals
 
 from django_tasks_local.exceptions import from_a_signal_handler
+from django_tasks_local.log_lines import is_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,10 +23,28 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django_tasks_local")
 
-# Django's own receiver of each signal, and the key under which Django connects it, to any sender.
-# The dict holds the functions, so their ids stay theirs.
-_OWN: Final[dict[Signal, tuple[tuple[int, int], Callable[..., Any]]]] = {
-    signal: ((id(function), id(None)), function)
+_FAILED: Final = TaskResultStatus.FAILED
+
+# Django's receivers in 6.0 and 6.1, by the names that their code uses, and the level at which each
+# logs what has not failed. They do nothing else: one whose line nobody would write is not called.
+# Of a later Django they may do more.
+_LEVELS: Final = {
+    ("logger", "debug", "id", "task", "module_path", "backend"): logging.DEBUG,
+    ("logger", "info", "id", "task", "module_path", "status"): logging.INFO,
+    ("sys", "exc_info", "logger", "log", "status", "TaskResultStatus", "FAILED", "logging", "ERROR",
+     "INFO", "id", "task", "module_path"): logging.INFO,
+}  # fmt: skip
+
+
+def _level_of(function: Any) -> int | None:
+    """Return the level at which a receiver of Django's logs, None where that is not all it does."""
+    return _LEVELS.get(function.__code__.co_names)
+
+
+# Django's own receiver of each signal, the key under which Django connects it, to any sender, and
+# its level. The dict holds the functions, so their ids stay theirs.
+_OWN: Final[dict[Signal, tuple[tuple[int, int], Callable[..., Any], int | None]]] = {
+    signal: ((id(function), id(None)), function, _level_of(function))
     for signal, name in (
         (signals.task_enqueued, "log_task_enqueued"),
         (signals.task_started, "log_task_started"),
@@ -37,9 +56,11 @@ _OWN: Final[dict[Signal, tuple[tuple[int, int], Callable[..., Any]]]] = {
 
 def is_heard(signal: Signal) -> bool:
     """Return whether anything comes of sending ``signal``: a receiver, or a line in a log."""
-    receivers = signal.receivers
-    own = len(receivers) == 1 and signal in _OWN and receivers[0][0] == _OWN[signal][0]
-    return not own or signals.logger.isEnabledFor(logging.DEBUG)
+    receivers, own = signal.receivers, _OWN.get(signal)
+    if own is None or len(receivers) != 1 or receivers[0][0] != own[0]:
+        return True
+    level = own[2]
+    return level is None or is_written(signals.logger, level)
 
 
 def announce(signal: Signal, sender: type, result: LocalTaskResult) -> None:
@@ -48,17 +69,19 @@ def announce(signal: Signal, sender: type, result: LocalTaskResult) -> None:
     Only what a signal handler of the process has raised in the middle of one, as at the time limit
     of the task that enqueues, goes on to the caller.
     """
-    receivers = signal.receivers
-    if len(receivers) == 1 and signal in _OWN:
-        key, function = _OWN[signal]
-        if receivers[0][0] == key:
-            try:
-                function(sender, result)
-            except Exception as error:
-                if from_a_signal_handler(error):
-                    raise
-                logger.exception("Task id=%s: a signal receiver raised", result.id)
-            return
-    for _receiver, answer in signal.send_robust(sender, task_result=result):
-        if isinstance(answer, Exception) and from_a_signal_handler(answer):
-            raise answer
+    receivers, own = signal.receivers, _OWN.get(signal)
+    if own is None or len(receivers) != 1 or receivers[0][0] != own[0]:
+        for _receiver, answer in signal.send_robust(sender, task_result=result):
+            if isinstance(answer, Exception) and from_a_signal_handler(answer):
+                raise answer
+        return
+    _, function, level = own
+    # The end of a task that has failed is an error.
+    if level and not is_written(signals.logger, level) and result.status != _FAILED:
+        return
+    try:
+        function(sender, result)
+    except Exception as error:
+        if from_a_signal_handler(error):
+            raise
+        logger.exception("Task id=%s: a signal receiver raised", result.id)

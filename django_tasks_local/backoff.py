@@ -55,7 +55,7 @@ def exponential(
 
     Args:
         base: Seconds to wait after the first attempt, or a ``timedelta``.
-        maximum: Never more than so long.
+        maximum: The longest wait, in seconds or as a ``timedelta``.
         jitter: Whether to wait for a random part of that, between one half and all of it: what
             failed together is then not tried again at the same moment.
 

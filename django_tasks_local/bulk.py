@@ -39,10 +39,10 @@ def enqueue_many(task: AnyTask, calls: Iterable[Call]) -> list[TaskResult[..., A
         The results, in the order of the calls.
 
     Raises:
-        TypeError: ``task`` is no task, or one of ``calls`` no such pair.
+        TypeError: ``task`` is not a task, or one of ``calls`` is not such a pair.
         InvalidTask: Its backend cannot run it.
-        ValueError: Some arguments cannot be pickled (ProcessPoolBackend), or no key be made of
-            those of a unique task.
+        ValueError: Some arguments cannot be pickled (ProcessPoolBackend), or the task is unique
+            and the key of some cannot be made.
         AlreadyEnqueued: One of these unique tasks waits or runs, or two of the calls are the same,
             and its policy says "raise".
         PayloadTooLarge: Some arguments or the metadata do not fit the store.
@@ -51,7 +51,7 @@ def enqueue_many(task: AnyTask, calls: Iterable[Call]) -> list[TaskResult[..., A
     """
     if not isinstance(task, Task):
         raise TypeError(
-            f"{task!r} is no task but of type {type(task).__name__}. "
+            f"{task!r} is not a task but of type {type(task).__name__}. "
             "Decorate the function with @task of django.tasks."
         )
     pairs = [_checked(number, call) for number, call in enumerate(calls)]

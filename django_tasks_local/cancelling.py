@@ -48,7 +48,8 @@ def cancel(
         return False
     kind = type(task_backends[result.backend]).__name__
     raise NotImplementedError(
-        f"Task backend {result.backend!r} is a {kind}, whose tasks cannot be cancelled."
+        f"Task backend {result.backend!r} is a {kind}, whose tasks cannot be cancelled: only "
+        "backends of django_tasks_local can do that."
     )
 
 

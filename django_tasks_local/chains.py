@@ -35,7 +35,7 @@ def step(task: AnyTask, /, *args: Any, **kwargs: Any) -> Step:
     """Return a step of a `chain`: the task, and the arguments that it will be called with."""
     if not isinstance(task, Task):
         raise TypeError(
-            f"{task!r} is no task but of type {type(task).__name__}. "
+            f"{task!r} is not a task but of type {type(task).__name__}. "
             "Decorate the function with @task of django.tasks."
         )
     return Step(task, args, kwargs)
@@ -66,7 +66,7 @@ def chain(*steps: Step | AnyTask) -> TaskResult[..., Any]:
         The result of the first step.
 
     Raises:
-        TypeError: There is no step, or one is no task.
+        TypeError: There is no step, or one is not a task.
         InvalidTask: The backend cannot run a step, or it cannot follow another.
         ValueError: Some arguments cannot be pickled (ProcessPoolBackend).
         QueueFull, PayloadTooLarge, StoreUnavailable: As ``enqueue``.

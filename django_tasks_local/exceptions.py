@@ -20,7 +20,7 @@ class LocalTasksError(Exception):
 
 
 class QueueFull(LocalTasksError):
-    """As many tasks are waiting as the backend accepts.
+    """As many tasks are waiting as the backend accepts. Nothing was stored.
 
     Attributes:
         alias: The backend's key in ``TASKS``.
@@ -48,6 +48,8 @@ class QueueFull(LocalTasksError):
 
 class AlreadyEnqueued(LocalTasksError):
     """The same unique task waits or runs already, and its policy says ``on_conflict="raise"``.
+
+    Nothing was stored.
 
     Attributes:
         path: The task's import path.
@@ -197,7 +199,7 @@ class TaskTimeout(LocalTasksError, TimeoutError):
     Raised inside the task at its limit; the error of the task in any case.
 
     Attributes:
-        timeout_s: How long it may run.
+        timeout_s: Seconds that it may run.
         ran_s: Seconds that it had been running.
         killed: Whether its worker process had to be killed.
     """
@@ -206,7 +208,10 @@ class TaskTimeout(LocalTasksError, TimeoutError):
         self.timeout_s = timeout_s
         self.ran_s = ran_s
         self.killed = killed
-        text = f"The task ran for {ran_s:.1f} s, and its time limit is {timeout_s:g} s."
+        text = (
+            f"The task ran for {ran_s:.1f} s, and its time limit is {timeout_s:g} s, by its "
+            "policy(timeout=...) or the option TIMEOUT."
+        )
         if killed:
             text += (
                 " It went on beyond TIMEOUT_GRACE, so its worker process was killed: part of its "

@@ -25,13 +25,13 @@ from functools import lru_cache
 from inspect import iscoroutinefunction
 from itertools import dropwhile
 from pathlib import Path
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 import asgiref.sync
 import django.tasks.base
 from django.dispatch import Signal
-from django.tasks import TaskResultStatus
+from django.tasks import Task, TaskResultStatus
 from django.tasks.signals import task_finished, task_started
 
 from django_tasks_local import stopping, tracing
@@ -55,13 +55,25 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django_tasks_local")
 
+
 # The id of the result of the task that is running here; unset outside a task.
 current_result_id: ContextVar[str] = ContextVar("django_tasks_local_current_result_id")
 
-# Task.call as in Django 6.0 and 6.1. A tracing library that wraps it, or rewrites its code, makes
-# it use other names, whether before our import or after it.
+# Task.call as in Django 6.0 and 6.1. A tracing library that wraps it, or rewrites its code, before
+# our import makes it use other names; afterwards, its code is another.
 _DJANGOS_FILE = django.tasks.base.__file__
 _CALL_NAMES = ("iscoroutinefunction", "func", "async_to_sync")
+
+
+def _code_without_wrapper(call: object) -> CodeType | None:
+    """Return the code of Django's Task.call if there is nothing around it: it may be skipped."""
+    if type(call) is not FunctionType:  # a wrapper that passes for the function
+        return None
+    code = call.__code__
+    return code if code.co_names == _CALL_NAMES and code.co_filename == _DJANGOS_FILE else None
+
+
+_DJANGOS_CALL = _code_without_wrapper(Task.call)
 
 # How many characters of an error are logged: its traceback is in the result.
 _LOGGED = 1000
@@ -172,15 +184,17 @@ class _Run:
         self._send(task_finished, result)
 
     def _call(self, task: AnyTask, result: LocalTaskResult) -> Any:
-        pid = os.getpid()
         attempt = self.attempt_class(self.claim)
         report_to(self.claim.report, attempt.check)
-        call: Any = task.call
-        if _is_djangos_own(type(task).call):
+        call: Any = type(task).call
+        if type(call) is FunctionType and call.__code__ is _DJANGOS_CALL:
             # Task.call checks each time whether the function is async, for 1.5 µs.
             call = attempt.in_loop(task.func) if _is_async(task.func) else task.func
+        else:
+            call = task.call
+        pid = os.getpid()
         try:
-            args, kwargs = result.args, result.kwargs
+            args, kwargs = result._load_arguments()
             if task.takes_context:
                 context = LocalTaskContext(task_result=result)
                 try:
@@ -304,14 +318,6 @@ def _save_metadata(context: LocalTaskContext) -> None:
         if not isinstance(ended_with, TaskTimeout | TaskCancelled):
             raise
         ended_with.add_note(f"Its changes of metadata could not be saved: {describe(error)}")
-
-
-def _is_djangos_own(call: object) -> bool:
-    """Return whether this is Django's Task.call with nothing around it: it may then be skipped."""
-    if type(call) is not FunctionType:  # a wrapper that passes for the function
-        return False
-    code = call.__code__
-    return code.co_names == _CALL_NAMES and code.co_filename == _DJANGOS_FILE
 
 
 def _named(error: BaseException) -> tuple[str, str]:

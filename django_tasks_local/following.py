@@ -122,7 +122,7 @@ def find_follow_up(path: str, alias: str, home: str = "") -> AnyTask:
     except Exception as error:
         raise InvalidTask(f"{path} cannot be imported: {describe(error)}.") from error
     if not isinstance(task, Task):
-        raise InvalidTask(f"{path} is no task, but of type {type(task).__name__}.")
+        raise InvalidTask(f"{path} is not a task but of type {type(task).__name__}.")
     found: AnyTask = copy_task(task, backend=alias) if task.backend == home else task
     check_follow_up(found, alias)
     return found
@@ -138,15 +138,18 @@ def check_follow_up(task: AnyTask, alias: str) -> None:
     if task.backend != alias:
         raise InvalidTask(
             f"{path} belongs to backend {task.backend!r}, and cannot follow a task of {alias!r}: "
-            "both must be in one store."
+            "give it the same backend."
         )
     if task.run_after is not None:
-        raise InvalidTask(f"{path} has run_after, and cannot follow: that is enqueued at once.")
+        raise InvalidTask(
+            f"{path} has run_after, and cannot follow another task: what follows is due at once."
+        )
     if getattr(task, "metadata", None):
         raise InvalidTask(f"{path} has metadata of its own, and cannot follow another task.")
     if policy_of(task.func).unique not in (None, False):
         raise InvalidTask(
-            f"{path} is unique, and cannot follow another task: both would stand for it."
+            f"{path} is unique, and cannot follow another task: where the same task waits or runs "
+            "already, nothing would follow."
         )
     task_backends[alias].validate_task(task)
 

@@ -41,7 +41,7 @@ def in_group(name: str) -> Iterator[None]:
         name: Not empty, and at most 200 bytes long as UTF-8.
 
     Raises:
-        ValueError: It is no such name.
+        ValueError: The name is empty or too long.
     """
     try:
         name = checked_group(name)
@@ -72,7 +72,7 @@ def wait_group(
         TimeoutError: Some have not ended in time. They go on.
         RuntimeError: Called inside a task of the same backend, as by `wait_finished`.
         ImproperlyConfigured: That backend is none of this package, or its options are wrong.
-        InvalidTaskBackend: ``backend`` is no key of ``TASKS``.
+        InvalidTaskBackend: ``backend`` is not a key of ``TASKS``.
         StoreUnavailable: The store cannot be used.
     """
     wait = _Wait(name, backend, timeout)

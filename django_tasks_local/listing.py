@@ -56,11 +56,11 @@ def results(
         limit: How many at most; ``None``: all there are.
 
     Raises:
-        InvalidTaskBackend: ``backend`` is no key of ``TASKS``.
+        InvalidTaskBackend: ``backend`` is not a key of ``TASKS``.
         ImproperlyConfigured: That backend is none of this package, or its options are wrong.
         StoreUnavailable: The store cannot be used.
         TypeError: An argument is of a wrong type.
-        ValueError: ``status``, ``group`` or ``limit`` has a value that is none.
+        ValueError: ``status``, ``group`` or ``limit`` has an impossible value.
     """
     lister = own_backend(backend)
     return select(
@@ -170,7 +170,7 @@ def own_backend(alias: str) -> OwnBackend:
         backend: Any = task_backends[alias]
     except InvalidTaskBackend as error:
         raise InvalidTaskBackend(
-            f"backend={alias!r} is no key of TASKS, which has {_named(task_backends)}."
+            f"backend={alias!r} is not a key of TASKS, which has {_named(task_backends)}."
         ) from error
     if not isinstance(backend, OwnBackend):
         able = [each for each in task_backends if _can_list(each)]

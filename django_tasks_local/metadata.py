@@ -165,7 +165,7 @@ def with_metadata[T: Task[..., Any]](task: T, metadata: dict[str, Any]) -> T:
     metadata, such as ``ImmediateBackend`` in tests with Django 6.1, is returned as it is.
 
     Raises:
-        InvalidTask: The metadata is no dict with string keys that can be made JSON.
+        InvalidTask: The metadata is not a dict with string keys, or cannot be stored as JSON.
     """
     if not _supports_metadata(task):
         _encode_for(task, metadata)  # what is wrong there is wrong here

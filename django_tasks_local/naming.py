@@ -109,7 +109,7 @@ def load_task(meta: bytes) -> AnyTask:
             return found
         return _build(task_class or type(found), _values(found) | changes)
     if task_class is None or not callable(found):
-        raise ImportError(f"{task_path(meta)} is no longer a task but {found!r}.")
+        raise ImportError(f"{task_path(meta)} is not a task any more but {found!r}.")
     return _build(task_class, {**changes, "func": found})
 
 

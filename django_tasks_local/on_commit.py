@@ -36,7 +36,7 @@ def enqueue_on_commit(
         kwargs: Its keyword arguments.
 
     Raises:
-        TypeError: ``task`` is no task.
+        TypeError: ``task`` is not a task.
         InvalidTask: Its backend cannot run it.
         ValueError: The arguments cannot be pickled (ProcessPoolBackend).
         StoreUnavailable: The store of this package's backend cannot be used.
@@ -47,7 +47,7 @@ def enqueue_on_commit(
     """
     if not isinstance(task, Task):
         raise TypeError(
-            f"{task!r} is no task but of type {type(task).__name__}. "
+            f"{task!r} is not a task but of type {type(task).__name__}. "
             "Decorate the function with @task of django.tasks."
         )
     backend: Any = task.get_backend()

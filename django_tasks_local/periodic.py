@@ -79,7 +79,7 @@ def find(entry: ScheduleEntry, alias: str) -> Periodic:
     except Exception as error:
         raise ImproperlyConfigured(f"{entry.task} cannot be imported: {describe(error)}") from error
     if not isinstance(task, Task):
-        raise ImproperlyConfigured(f"{entry.task} is no task, but of type {type(task).__name__}")
+        raise ImproperlyConfigured(f"{entry.task} is not a task but of type {type(task).__name__}")
     if task.backend != alias:
         kind = type(task_backends[task.backend]).__name__
         raise ImproperlyConfigured(f"{entry.task} belongs to alias {task.backend!r}, a {kind}")

@@ -263,7 +263,7 @@ def _decorator[F: Callable[..., Any]](words: dict[str, Any]) -> Callable[[F], F]
                 f"Task {function.module_path}: @policy stands above @task; it must stand below it."
             )
         if not hasattr(function, "__dict__"):
-            raise InvalidTask(f"@policy is for functions, and {function!r} is none.")
+            raise InvalidTask(f"@policy is for functions of Python, and {function!r} is not one.")
         set_policy(function, words)
         return function
 

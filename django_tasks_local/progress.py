@@ -40,7 +40,7 @@ class Progress:
 
     @property
     def fraction(self) -> float | None:
-        """``done / total`` between 0.0 and 1.0; ``None`` without a total, 1.0 of a total of 0."""
+        """``done / total`` between 0.0 and 1.0; ``None`` without a total, 1.0 for a total of 0."""
         if self.total is None:
             return None
         if self.total <= 0:

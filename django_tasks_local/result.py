@@ -189,7 +189,7 @@ class LocalTaskResult(_TaskResult):
 
     @_settable
     def raw_metadata(self) -> dict[str, Any]:
-        """The metadata, with the reserved keys: those that begin with ``_``."""
+        """The metadata, with the reserved keys, which begin with ``_``."""
         if self._read[3] is None:
             self._read[3] = decode(self._snapshot.metadata)
         metadata: dict[str, Any] = self._read[3]
@@ -237,7 +237,7 @@ class LocalTaskResult(_TaskResult):
 
     @_computed
     def errors(self) -> list[TaskError]:
-        """How its attempts failed: of more than ten the first one and the last nine."""
+        """One for each attempt that failed; of more than ten the first one and the last nine."""
         if self._read[2] is None:
             self._read[2] = self._load_errors()
         errors: list[TaskError] = self._read[2]
@@ -292,7 +292,9 @@ class LocalTaskResult(_TaskResult):
         return f"<{type(self).__name__} id={self.id} task={path} status={self.status}>"
 
     def cancel(self, *, running: bool = True) -> bool:
-        """Take the task out if it waits, or ask it to stop if it runs; see `cancelling.cancel`.
+        """Take the task out if it waits, or ask it to stop if it runs.
+
+        It does not wait for the end of a task that runs.
 
         Args:
             running: ``False`` to leave it alone once it runs.
@@ -301,7 +303,8 @@ class LocalTaskResult(_TaskResult):
             Whether it will be FAILED with `TaskCancelled`.
 
         Raises:
-            TaskResultDoesNotExist: The result has been evicted.
+            TaskResultDoesNotExist: The result was evicted, or has expired.
+            StoreUnavailable: The store cannot be used.
         """
         return self._own_backend().cancel(self.id, running=running)
 
@@ -319,7 +322,9 @@ class LocalTaskResult(_TaskResult):
         """Show the record as it is now, ``progress`` included; the arguments stay.
 
         Raises:
-            TaskResultDoesNotExist: The result has been evicted, or its task no longer imports.
+            TaskResultDoesNotExist: The result was evicted or has expired, or its task no longer
+                imports.
+            StoreUnavailable: The store cannot be used.
         """
         # This result's alias, where Django takes the task's: they differ when a task was passed
         # directly to the enqueue() of another backend.

@@ -102,7 +102,7 @@ def checked_backoff(value: object) -> Backoff:
     if isinstance(value, type) or any(map(iscoroutinefunction, (value, type(value).__call__))):
         raise ValueError(f"{wanted}; {'a class' if isinstance(value, type) else 'async'} is not")
     if value in (exponential, fixed):  # they are what makes one
-        raise ValueError(f"{wanted}; without its arguments it is none")
+        raise ValueError(f"{wanted}; call it with its arguments")
     backoff: Backoff = value
     return backoff
 
@@ -111,14 +111,14 @@ def checked_exceptions(value: object) -> tuple[type[BaseException], ...]:
     """Return one exception class or several as a tuple.
 
     Raises:
-        ValueError: Something is no exception class; the text says what is wanted.
+        ValueError: Something is not an exception class; the text says what is wanted.
     """
     several = tuple(value) if isinstance(value, tuple | list) else (value,)
     for each in several:
         if not isinstance(each, type) or not issubclass(each, BaseException):
             raise ValueError(
                 f"it must be an exception class or a tuple of some, and {each!r}, of type "
-                f"{type(each).__name__}, is no exception class"
+                f"{type(each).__name__}, is not an exception class"
             )
     return several
 

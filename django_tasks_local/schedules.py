@@ -138,7 +138,7 @@ def problems(value: Mapping[Any, Any], where: str) -> Iterator[Problem]:
 def _entry_problems(name: object, entry: object, where: str) -> Iterator[Problem]:
     if not isinstance(name, str) or not name.strip():
         yield Problem(
-            11, f"{where}: the name {name!r} is not a string with something in it.",
+            11, f"{where}: the name {name!r} must be a string that is not empty.",
             "Name each entry, as in {'nightly-report': {'task': ...}}.",
         )  # fmt: skip
     if not isinstance(entry, dict):
@@ -187,7 +187,7 @@ def _timing_problems(entry: dict[str, Any], where: str) -> Iterator[Problem]:
         zone = _zone(entry)
         if not _is_zone(zone):
             yield Problem(
-                13, f"{where}['timezone'] is {zone!r}, which is no time zone here.",
+                13, f"{where}['timezone'] is {zone!r}, which is not a time zone here.",
                 "Write it as in 'Europe/Berlin'; the names are those of zoneinfo.",
             )  # fmt: skip
             zone = "UTC"
@@ -203,16 +203,16 @@ def _cron_problems(cron: object, zone: str, where: str) -> Iterator[Problem]:
             "pip install 'django-tasks-local[schedule]', or use every.",
         )  # fmt: skip
         return
-    reason = "of a wrong type"
+    reason = f"it is of type {type(cron).__name__}"
     if isinstance(cron, str):
         try:
             if Cron(cron, zone).after(0) != NEVER_NS:
                 return
-            reason = "never: it has no such day"
+            reason = "there is no such day"
         except CronSimError as error:
             reason = str(error)
     yield Problem(
-        13, f"{where}['cron'] is {cron!r}, which is no cron expression ({reason}).",
+        13, f"{where}['cron'] is {cron!r}, which is not a cron expression ({reason}).",
         "Write minute, hour, day of the month, month and day of the week: '15 3 * * mon-fri'.",
     )  # fmt: skip
 

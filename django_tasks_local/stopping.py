@@ -63,11 +63,12 @@ def check_cancelled() -> None:
 class Attempt:
     """One run of one task, which is stopped where it asks."""
 
+    _began_s = 0.0
+    _open = False
+
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
         self._limit_s = limit_s(claim.time_limit)
-        self._began_s = 0.0
-        self._open = False
 
     @property
     def asked(self) -> bool:
@@ -127,17 +128,13 @@ class Attempt:
 class SignalledAttempt(Attempt):
     """One run of one task in the main thread of a worker process."""
 
-    def __init__(self, claim: Claim) -> None:
-        super().__init__(claim)
-        self._armed = self._raised = False
-        self._frame: FrameType | None = None
-        self._raised_in: FrameType | None = None
-        self._code: object = None
-        self._pid = os.getpid()
-        self._thread = threading.get_ident()
-        self._is_async = False
-        self._coroutine: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
-        self._stop: TaskTimeout | TaskCancelled | None = None
+    # What is the same at the beginning of each stands here: one is made for each task.
+    _armed = _raised = _is_async = False
+    _frame: FrameType | None = None
+    _raised_in: FrameType | None = None
+    _code: object = None
+    _coroutine: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+    _stop: TaskTimeout | TaskCancelled | None = None
 
     def in_loop(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return what calls an async function from here; a signal cancels its coroutine."""
@@ -206,7 +203,7 @@ class SignalledAttempt(Attempt):
 
         Where that cannot be done yet the signal comes again.
         """
-        if not self._armed or self._raised or os.getpid() != self._pid:
+        if not self._armed or self._raised or os.getpid() != _listener.pid:
             return
         coroutine = self._coroutine  # read once: its loop may be in another thread
         if coroutine is None if self._is_async else not self._runs_in(frame):
@@ -237,7 +234,7 @@ class SignalledAttempt(Attempt):
     def _is_called_here(self) -> bool:
         """Whether what is raised here comes to the task itself, and not to a thread of its own."""
         if not self._is_async:
-            return threading.get_ident() == self._thread
+            return threading.get_ident() == _listener.thread
         coroutine = self._coroutine
         try:
             return coroutine is not None and asyncio.current_task() is coroutine[1]
@@ -261,8 +258,19 @@ class SignalledAttempt(Attempt):
 _current: list[SignalledAttempt | None] = [None]
 
 
+class _Listener:
+    """The process and the thread that hear `STOP_SIGNAL`; 0 before there is one."""
+
+    pid = 0
+    thread = 0
+
+
+_listener: Final = _Listener()
+
+
 def listen() -> None:
     """Have this process's main thread hear `STOP_SIGNAL`."""
+    _listener.pid, _listener.thread = os.getpid(), threading.get_ident()
     signal.signal(STOP_SIGNAL, _on_signal)
     raise_again_with(_raise_again)
 

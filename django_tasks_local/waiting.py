@@ -183,5 +183,5 @@ def seconds_of(timeout: object) -> float | None:
             f"not {type(timeout).__name__}."
         )
     if math.isnan(timeout):
-        raise ValueError("timeout=nan is no number of seconds.")
+        raise ValueError("timeout=nan is not a number of seconds.")
     return float(min(timeout, timedelta.max.total_seconds()))

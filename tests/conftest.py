@@ -5,6 +5,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Generator, Iterator
 from operator import itemgetter
+from pathlib import Path
 from types import FrameType
 from typing import Any
 from uuid import uuid4
@@ -17,6 +18,7 @@ if os.environ.get("DTL_TESTS_ADDED_FIELD"):
 
 from tests import support
 from tests.leaks import Watch, remove_objects
+from tests.reboots import RingsOnDisk
 from tests.timelimit import LIMIT_S, Alarm
 
 RUN_PID = os.getpid()
@@ -104,3 +106,11 @@ def namespace() -> Iterator[str]:
     name = f"test-{uuid4().hex}"
     yield name
     remove_objects(name)
+
+
+@pytest.fixture
+def on_disk(tmp_path: Path) -> Iterator[RingsOnDisk]:
+    """Return a ring of the test's own in a directory; no process is attached to it yet."""
+    made = RingsOnDisk(tmp_path)
+    yield made
+    made.close()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from tests import fuse
 from tests.children import in_a_child
 
 # The file as which a test finds its directory without any mount.
@@ -24,6 +25,12 @@ def mountable() -> list[str]:
     images = [kind for kind in _IMAGES if shutil.which(f"mkfs.{kind}") and _is_known(kind)]
     loops = images if os.path.exists("/dev/loop-control") else []
     return ["tmpfs", *(["overlay"] if _is_known("overlay") else []), *loops]
+
+
+def served() -> list[str]:
+    """Return the kinds that `on` can make here, and that hold no ring since a process serves it."""
+    known = fuse.DEVICE.exists() and _is_known("fuse")
+    return [fuse.KIND] if os.geteuid() == 0 and known and _may_mount() else []
 
 
 def on(kind: str, place: Path, body: Callable[[Path], None]) -> None:
@@ -52,6 +59,9 @@ def _mounted(kind: str, place: Path) -> Path:
     target.mkdir()
     if kind == "tmpfs":
         mount("-t", "tmpfs", "-o", "size=24m,mode=700", "none", str(target))
+    elif kind == fuse.KIND:
+        fuse.mount_served(target)
+        return target
     elif kind == "overlay":
         # Upper and lower on a tmpfs: an overlay cannot lie on another one, as in containers.
         mount("-t", "tmpfs", "-o", "size=64m", "none", str(place))

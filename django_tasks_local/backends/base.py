@@ -29,11 +29,12 @@ from django_tasks_local.naming import copy_task, encode_task
 from django_tasks_local.options import Options, check, check_app
 from django_tasks_local.policies import NO_POLICY, policy_of, time_limit_of
 from django_tasks_local.result import LocalTaskResult
-from django_tasks_local.store import BulkStore, KeyTaken, PlainSnapshot, Snapshot
+from django_tasks_local.store import BulkStore, KeyTaken, Snapshot
 from django_tasks_local.ties import NO_TIES, NOTHING, Ties
 from django_tasks_local.tracing import encode_traced
 from django_tasks_local.unique import RAISE, key_of
 
+from .enqueued import Enqueued
 from .many import Many
 from .preparing import encode_arguments, moment_after, text_of, with_due_time
 from .task_class import TASK_CLASS
@@ -146,19 +147,20 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
             task: As validated by `validate_task`; a timedelta in ``run_after`` counts from now.
             args: Positional arguments, a list or tuple.
             kwargs: Keyword arguments; ``None``: none.
-            encoded: Both, as the store has encoded them already; ``None``: it has not.
+            encoded: For this package's own calls, as ``metadata`` and ``ties``: leave them out.
+                The arguments, as the store has encoded them already; ``None``: it has not.
             metadata: The task's, as JSON; ``None``: as it is now.
-            ties: Its ties to other tasks, `NO_TIES` for none; ``None``: what its policy and
+            ties: Its ties to other tasks, ``NO_TIES`` for none; ``None``: what its policy and
                 `in_group` say.
 
         Raises:
             InvalidTask: This backend cannot run ``task`` or what follows it, or its path does not
                 lead to it.
-            ValueError: The arguments cannot be pickled (ProcessPoolBackend), or no key be made of
-                those of a unique task.
+            ValueError: The arguments cannot be pickled (ProcessPoolBackend), or the task is unique
+                and its key cannot be made.
             AlreadyEnqueued: The same unique task waits or runs, and its policy says "raise".
             PayloadTooLarge: The arguments or the metadata do not fit the store.
-            QueueFull: MAX_PENDING tasks are waiting.
+            QueueFull: MAX_PENDING tasks are waiting, or what waits and runs fills SHM_SIZE.
             StoreUnavailable: The store cannot be used.
             ImproperlyConfigured: The options are wrong.
         """
@@ -177,11 +179,12 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
         if ties is None and (own is not NO_POLICY or current_group.get()):
             ties = self._ties(task, own)
         key = None if own.unique is None else key_of(task, own.unique, *arguments)
+        limit = self._default_time_limit if own is NO_POLICY else self._time_limit(task)
         while True:
             try:
                 result_id, enqueued_at_ns = store.enqueue(
                     meta, encoded, priority=int(task.priority), due_ns=due_ns,
-                    time_limit=self._time_limit(task), metadata=metadata,
+                    time_limit=limit, metadata=metadata,
                     key=key.digest if key else b"", ties=None if ties is NO_TIES else ties,
                 )  # fmt: skip
                 break
@@ -195,11 +198,7 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
                     continue  # it has ended since, and was evicted
                 return LocalTaskResult.from_snapshot(found, self.alias)
         self._enqueued(due_ns)
-        ready = TaskResultStatus.READY
-        snapshot = PlainSnapshot(
-            result_id, ready, meta, enqueued_at_ns, 0, 0, "", None, lambda: arguments,
-            lambda: None, metadata=metadata, ties=ties or NO_TIES,
-        )  # fmt: skip
+        snapshot = Enqueued(result_id, meta, enqueued_at_ns, arguments, metadata, ties or NO_TIES)
         result = LocalTaskResult.from_record(snapshot, self.alias, task)
         # Robust: the task is on its way, and its caller must get the id whatever a receiver does.
         announce(task_enqueued, type(self), result)
@@ -256,8 +255,6 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
         return self.enqueue(task, args, kwargs, encoded=encoded, metadata=metadata, ties=ties)
 
     def _time_limit(self, task: AnyTask) -> int:
-        if policy_of(task.func) is NO_POLICY:  # as most are
-            return self._default_time_limit
         return time_limit_of(task.func, self.checked_options)
 
     @cached_property
@@ -295,7 +292,9 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
         return self.get_result(result_id)
 
     def cancel(self, result_id: object, *, running: bool = True) -> bool:
-        """Take a task out that waits, or ask it to stop if it runs; see `cancelling.cancel`.
+        """Take a task out that waits, or ask it to stop if it runs.
+
+        It does not wait for the end of a task that runs.
 
         Args:
             result_id: As for `get_result`.
@@ -340,7 +339,7 @@ class LocalBackend(TiedTasks, Waits, BaseTaskBackend):
             metadata: All of it, reserved keys included.
 
         Raises:
-            TypeError: It is no dict, or has no form in JSON; likewise ``ValueError``.
+            TypeError: It is not a dict, or cannot be stored as JSON; likewise ``ValueError``.
             TaskResultDoesNotExist: The result was evicted, or has expired.
             PayloadTooLarge: There is no room for it.
             StoreUnavailable: The store cannot be used.

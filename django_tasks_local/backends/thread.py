@@ -263,7 +263,8 @@ def _end(pools: list[ThreadPool]) -> None:
     for pool in pools:
         if not pool.store.wait_until_done(left_s(pool)) and (cut_off := pool.store.in_progress()):
             logger.warning(
-                "Thread pool alias=%s: DRAIN_TIMEOUT (%g s) is over, and %s cut off: %s",
+                "Thread pool alias=%s: DRAIN_TIMEOUT (%g s) is over, and %s cut off: %s. To give "
+                "them more time, raise it.",
                 pool.alias, pool.options.drain_timeout, counted(len(cut_off), "running task"),
                 _named(cut_off),
             )  # fmt: skip

@@ -162,9 +162,11 @@ class Crew:
             self._early_deaths = 0
             return
         if code and self._loss is None:
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            how = f"exit code {code}"
+            if code < 0:
+                how = f"signal {-code} ({signal.strsignal(-code)})"
             if code == -signal.SIGALRM:
-                how += f" (exit functions that took longer than {EXIT_S:g} s)"
+                how += f", because its exit functions took longer than {EXIT_S:g} s"
             logger.error("alias=%s worker pid=%d ended: %s", self._ring.alias, child.pid, how)
         if code and time.monotonic() - child.started < LONGEST_PAUSE_S:
             self._early_deaths += 1

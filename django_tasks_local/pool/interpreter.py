@@ -51,7 +51,7 @@ def _find(executable: str, prefix: str, base_prefix: str) -> str:
     raise StoreUnavailable(
         f"no Python {_VERSION} is found to start the pool with; tried {', '.join(tried)}",
         fix="install the interpreter of this environment there (under uWSGI and mod_wsgi: the one "
-        "of the virtual environment that the server is told)",
+        "of the virtual environment that the server is configured with)",
     )
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import pickle
+import signal
 import subprocess
 from dataclasses import astuple
 from typing import Any, BinaryIO, Final
@@ -120,6 +121,7 @@ def log_ended_pools() -> None:
             )  # fmt: skip
         elif status < 0:
             logger.error(
-                "alias=%s the pool (pid %d) was killed by signal %d. What ran in it is lost; what "
-                "waits stays READY, and the site starts another pool.", alias, pid, -status,
+                "alias=%s the pool (pid %d) was killed by signal %d (%s). What ran in it is lost; "
+                "what waits stays READY, and the site starts another pool.",
+                alias, pid, -status, signal.strsignal(-status),
             )  # fmt: skip

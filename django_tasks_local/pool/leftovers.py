@@ -11,8 +11,8 @@ import resource
 import signal
 import time
 
-# The one in `signal` converts the answer to an enum, for 1 µs.
-from _signal import getsignal  # type: ignore[import-not-found]
+# The `getsignal` of `signal` converts the answer to an enum, for 1 µs.
+from _signal import getitimer, getsignal  # type: ignore[import-not-found]
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, Final
@@ -128,16 +128,17 @@ class Leftovers:
         """
         try:
             os.fchdir(self._directory)  # asking where we are costs more
-            umask, timer = os.umask(self._umask), signal.setitimer(_TIMER, 0)
+            umask = os.umask(self._umask)
             if (
-                umask == self._umask and timer == _OFF and self._environ == self._variables
+                umask == self._umask and getitimer(_TIMER) == _OFF
+                and self._environ == self._variables
                 and [getsignal(number) for number in _HANDLED] == self._handlers
                 and took_s < LONG_S
             ):  # fmt: skip
                 return True
             changed = ["umask"] if umask != self._umask else []
             # Before their handlers: without one, the signal ends this process.
-            timers = [timer, *(signal.setitimer(which, 0) for which in self._cpu_timers)]
+            timers = [signal.setitimer(which, 0) for which in (_TIMER, *self._cpu_timers)]
             if any(each != _OFF for each in timers):
                 changed.append("interval timer")
             if self._environ != self._variables:

@@ -25,7 +25,8 @@ class OwnTasks:
 
     def add(self, ring: Ring, id_words: Iterable[int], due_ns: int) -> None:
         """Remember tasks, two words for each, which fall due at ``due_ns`` (0: now)."""
-        self._last_due_ns = max(self._last_due_ns, due_ns)
+        if due_ns > self._last_due_ns:
+            self._last_due_ns = due_ns
         self._ids.extend(id_words)
         if len(self._ids) > 2 * self._limit:
             self._ids = ring.upkeep.unfinished(self._ids)

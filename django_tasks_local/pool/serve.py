@@ -135,7 +135,8 @@ def _spec_from(preparation: Preparation, alias: str, name: str) -> PoolSpec:
     if backend is None:
         raise ImproperlyConfigured(
             f"TASKS[{alias!r}] is a ProcessPoolBackend in the site that started this pool, and "
-            f"{type(task_backends[alias]).__name__} here."
+            f"{type(task_backends[alias]).__name__} here. The settings must give the same TASKS in "
+            "the pool, which has the environment of the site but not its command line."
         )
     # The site's ring, whatever name these settings would give it.
     return replace(

@@ -133,9 +133,10 @@ class Site(PassedOn):
             if self._own is not None:
                 self._own.add(ring, id_words, due_ns)
             # Not for each task of a burst: the tick sees what changes meanwhile.
-            if due_ns <= now_ns + TICK_NS and not 0 <= now_ns - self._seen_alive_ns < BURST_NS:
-                self._look_for_pool(now_ns)
-            self._tick_if_late()
+            if not 0 <= now_ns - self._seen_alive_ns < BURST_NS:
+                if due_ns <= now_ns + TICK_NS:
+                    self._look_for_pool(now_ns)
+                self._tick_if_late()
         except Exception as error:
             if from_a_signal_handler(error):
                 raise  # the time limit of the task that enqueues, say
@@ -285,6 +286,7 @@ class Site(PassedOn):
                 spec.name, spec.alias, spec.limits, Role.VISITOR,
                 path=path, digest=digest_of(path), temporary=spec.temporary,
             )  # fmt: skip
+            ring.codes.module = project.settings_module()
             if ring.segment.intact():  # nobody removed or replaced it before we were registered
                 ring.registry.set_schedule(spec.schedule.digest)
                 return ring

@@ -157,7 +157,10 @@ class Supervisor:
     def _maintain_ring(self) -> None:
         """Do what needs the ring's lock, or may need it."""
         if self._in_ring.failing_s() > HOPELESS_S and not self._leaving:
-            logger.critical("alias=%s the pool leaves: it cannot use its ring", self._ring.alias)
+            logger.critical(
+                "alias=%s the pool leaves: it has not been able to use its ring for %d s, see the "
+                "errors above. A site starts another pool.", self._ring.alias, HOPELESS_S,
+            )  # fmt: skip
             self._leave()
         ring = self._ring
         self._due_ns = 0

@@ -13,7 +13,7 @@ from itertools import count
 from typing import Final
 
 from django_tasks_local.execution import run
-from django_tasks_local.ring import Ring, Role, Share
+from django_tasks_local.ring import Ring, Role, Seen, Signs, ask_nothing
 from django_tasks_local.stopping import SignalledAttempt, listen
 from django_tasks_local.streams import flush_output
 
@@ -59,43 +59,18 @@ def work(spec: WorkerSpec) -> None:
     """Run tasks in this fresh process until the pool leaves, or the code on disk has changed."""
     ring, alias = _attach(spec), spec.pool_spec.alias
     leftovers = Leftovers(alias)
-    files = LoadedFiles(later_only=True)
-    leadership, losses = ring.leadership, ring.upkeep.losses
-    seen = reported = leadership.newest_site()
-    lifetime = Lifetime(ring, spec.pool, partial(_ring_bell, spec.bell))
-    limited = lifetime.is_limited()
-    claim = None
-    looks, claims = count(), count()
-    while ring.registry.serves(spec.pool):
-        # Read before the sites: any task that this allows is from a site that we see below.
-        share = ring.registry.share(spec.pool)
-        newest = leadership.newest_site()
-        if newest != seen:
-            # Modules that a task imported are not among those that the pool compares.
-            if files.changed():
-                break
-            seen = newest
-            limited = lifetime.is_limited()  # its options hold for all
-        # The pool starts as many workers again as it may have. A new worker claims before it gives
-        # way: where two pools share one place, each finds that the other waits, and if every worker
-        # left at once, no task would ever run.
-        if leadership.workers() > ring.upkeep.max_workers() or (
-            (next(looks) and ring.workforce.give_way())
-            # One compare where the worker's life has no limit.
-            or (limited and lifetime.ends(after_task=claim is not None))
-            or (losses.may_be_there(share) and not _announce_losses(ring, share, spec, leftovers))
-        ):
-            break
-        claim = ring.claim(share)
+    worker = _Worker(ring, spec, leftovers)
+    leadership, files = ring.leadership, worker.files
+    has_claimed = False
+    while worker.goes_on():
+        claim = worker.claim = ring.claim(worker.share)
         if claim is None:
-            if newest > share.runnable_up_to and newest != reported:
-                reported = newest  # a site whose tasks wait until the pool has compared its files
-                _ring_bell(spec.bell)
-            ring.wait_for_work(RETIRING_S if lifetime.is_over else _idle_s(ring))
+            worker.wait()
             continue
-        if next(claims) == 0:
+        if not has_claimed:
+            has_claimed = True
             leadership.forget_failures()  # a pool whose workers claim has started well
-        if leadership.wants_more_workers():
+        if worker.may_be_more and leadership.wants_more_workers():
             _ring_bell(spec.bell)
         began_s = time.monotonic()
         run(
@@ -110,14 +85,82 @@ def work(spec: WorkerSpec) -> None:
     ring.attachment.detach()
 
 
-def _announce_losses(ring: Ring, share: Share, spec: WorkerSpec, leftovers: Leftovers) -> bool:
-    """Announce the ends of lost tasks; return whether this process can go on."""
-    for lost in ring.upkeep.losses.take(share):
-        announce_loss(lost, spec.pool_spec.alias, spec.backend_class)
-        flush_output()
-        if not leftovers.put_back(lost, math.inf):
+class _Worker:
+    """What a worker sees between two tasks.
+
+    Attributes:
+        files: What its tasks have imported.
+        share: Which tasks it may claim.
+        claim: What it claimed last, None if there was nothing.
+        may_be_more: Whether there may be more workers than there are.
+    """
+
+    def __init__(self, ring: Ring, spec: WorkerSpec, leftovers: Leftovers) -> None:
+        self._ring = ring
+        self._spec = spec
+        self._leftovers = leftovers
+        self.files = LoadedFiles(later_only=True)
+        self._lifetime = Lifetime(ring, spec.pool, partial(_ring_bell, spec.bell))
+        self._newest = self._reported = ring.leadership.newest_site()
+        self._limited = self._lifetime.is_limited()
+        self._signs = Signs(ring.segment, spec.pool, ring.registry.code)
+        self._known: Seen | None = None
+        self._looks = count()
+        self.share = ring.registry.share(spec.pool)
+        self.claim: object = None
+        self.may_be_more = True
+
+    def goes_on(self) -> bool:
+        """Return whether it is to claim a task now."""
+        now = self._signs.read()
+        if now == self._known:  # as nearly always
+            return True
+        if not self._ring.registry.serves(self._spec.pool) or self._is_to_end():
             return False
-    return True
+        self._known = now if ask_nothing(now) and not self._limited else None
+        return True
+
+    def _is_to_end(self) -> bool:
+        ring, leadership = self._ring, self._ring.leadership
+        # Read before the sites: any task that this allows is from a site that we see below.
+        self.share = ring.registry.share(self._spec.pool)
+        newest = leadership.newest_site()
+        if newest != self._newest:
+            # Modules that a task imported are not among those that the pool compares.
+            if self.files.changed():
+                return True
+            self._newest = newest
+            self._limited = self._lifetime.is_limited()  # its options hold for all
+        workers, most = leadership.workers(), ring.upkeep.max_workers()
+        self.may_be_more = workers < most
+        # The pool starts as many workers again as it may have. A new worker claims before it gives
+        # way: where two pools share one place, each finds that the other waits, and if every worker
+        # left at once, no task would ever run.
+        return (
+            workers > most
+            or bool(next(self._looks) and ring.workforce.give_way())
+            # One compare where the worker's life has no limit.
+            or (self._limited and self._lifetime.ends(after_task=self.claim is not None))
+            or (ring.upkeep.losses.may_be_there(self.share) and not self._announce_losses())
+        )
+
+    def wait(self) -> None:
+        """Wait for work."""
+        newest = self._newest
+        if newest > self.share.runnable_up_to and newest != self._reported:
+            self._reported = newest  # a site whose tasks wait until the pool has compared its files
+            _ring_bell(self._spec.bell)
+        self._ring.wait_for_work(RETIRING_S if self._lifetime.is_over else _idle_s(self._ring))
+
+    def _announce_losses(self) -> bool:
+        """Announce the ends of lost tasks; return whether this process can go on."""
+        spec = self._spec
+        for lost in self._ring.upkeep.losses.take(self.share):
+            announce_loss(lost, spec.pool_spec.alias, spec.backend_class)
+            flush_output()
+            if not self._leftovers.put_back(lost, math.inf):
+                return False
+        return True
 
 
 def _attach(spec: WorkerSpec) -> Ring:

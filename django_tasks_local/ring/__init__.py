@@ -134,6 +134,8 @@ The first eight words keep their places in every layout version.
  440  KILLED          tasks ended by a kill of their worker, at a limit or cancelled, likewise
  448  UNTOLD          for each code: sequence of the latest loss, 0 if none is to be announced
  512  CODES           the table of codes: 8 entries of 256 bytes
+2560  MODULE          the settings module of the site that came last: the length of its name, and
+                      the name, UTF-8; only shown
 ```
 
 ### A code in the table, by byte
@@ -376,6 +378,7 @@ the pool of the ring, a site, or a process that asks for that very result.
 | rebuild | at any step | DIRTY | next: begins again |
 | attach | before COMMIT | nothing: its liveness lock is gone | nobody needs to |
 | | a new code, before its DIGEST | a free number | nobody needs to |
+| | before the length of MODULE | no name of a settings module | the next site that comes |
 | | making the ring | no bytes, zeros, or all but MAGIC | the next that attaches lays it out |
 | restart | before BOOT | DIRTY, an old BOOT, and some records judged | next: judges all |
 

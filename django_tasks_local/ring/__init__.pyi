@@ -17,14 +17,15 @@ from .shm.objects import fill_standard_descriptors, standard_descriptors
 from .shm.places import MEMORY, base_name, directory_of, ring_exists, ring_name, segment_path
 from .shm.removal import ring_is_attached, sweep_temporary, unlink_objects, unlink_unattached
 from .shm.segment import attach_segment
+from .shm.signs import Seen, Signs, ask_nothing
 from .stops import Running
 
 __all__ = [
     "ANY_SERVER", "BOUNDS_S", "MEMORY", "OUTCOMES", "Due", "Entry", "Found", "Geometry",
     "Leadership", "Limits", "Look", "Loss", "Outcome", "PoolState", "Ring", "Role", "Row", "Run",
-    "Running", "Share", "Surveyed", "Tally", "attach_segment", "base_name", "code_digest",
-    "directory_of", "fill_standard_descriptors", "format_id", "loss_word", "lost_error",
-    "random_id", "ring_exists", "ring_is_attached", "ring_name", "segment_path", "sites_elsewhere",
-    "standard_descriptors", "survey_rings", "sweep_temporary", "unlink_objects",
-    "unlink_unattached",
+    "Running", "Seen", "Share", "Signs", "Surveyed", "Tally", "ask_nothing", "attach_segment",
+    "base_name", "code_digest", "directory_of", "fill_standard_descriptors", "format_id",
+    "loss_word", "lost_error", "random_id", "ring_exists", "ring_is_attached", "ring_name",
+    "segment_path", "sites_elsewhere", "standard_descriptors", "survey_rings", "sweep_temporary",
+    "unlink_objects", "unlink_unattached",
 ]  # fmt: skip

@@ -26,6 +26,7 @@ _NAMES = {
     ".shm.removal": "ring_is_attached sweep_temporary unlink_objects unlink_unattached",
     ".shm.places": "MEMORY base_name directory_of ring_exists ring_name segment_path",
     ".shm.segment": "attach_segment",
+    ".shm.signs": "Seen Signs ask_nothing",
     ".stops": "Running",
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}

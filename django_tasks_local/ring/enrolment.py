@@ -63,9 +63,10 @@ class Enrolment:
 
     def _number(self) -> int:
         found = self._codes.find(self._digest)
-        if found >= 0:
-            return found
-        return self._codes.take(self._digest, self._path, self._registry.codes())
+        if found < 0:
+            found = self._codes.take(self._digest, self._path, self._registry.codes())
+        self._codes.note_module()
+        return found
 
 
 def enrol[*A](

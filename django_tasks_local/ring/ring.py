@@ -193,11 +193,10 @@ class Ring:
             slot = self._chaining.enqueue(request)
         if not slot:
             raise self._refusals.of_request(request)
-        if due_ns <= now_ns + SOON_NS:
-            try:  # noqa: SIM105  (`suppress` would cost 1 % of it all)
-                work.release()
-            except OSError:
-                pass  # at its ceiling: it is a hint (rule 11), and the task is in the ring
+        # One for each worker suffices: each looks until it finds nothing, and those that are too
+        # many would have idle workers look once for each.
+        if due_ns <= now_ns + SOON_NS and work.value < self.words[at.H_MAX_WORKERS]:
+            work.release()
         if self.attachment.syncs:
             self.attachment.wait_for_disk()
         return request.id_high, with_slot(request.id_low, slot), now_ns
@@ -273,7 +272,7 @@ class Ring:
             raw = self._bytes[offset : offset + self._size].tobytes()
             head = make_head(raw)
             word = words[self._commit + slot]
-            claim = RingClaim(self._reader, table, slot, word, head, raw)
+            claim = RingClaim(self._reader, table, slot, word, head, raw, self.attachment.pid)
             wrong = problem(raw, head, at.RUNNING, self._inline)
             if head.generation != word & at.GENERATION_MASK:
                 wrong = "its commit word is of another generation"

@@ -27,9 +27,9 @@ runs_at_once: Final = [True]
 class InlineBackend(LocalBackend):
     """A backend for tests: a task runs inside ``enqueue``, which returns its finished result.
 
-    It is as ``ProcessPoolBackend`` where that can be without a second thread or process, and takes
-    the ``OPTIONS`` of both backends of this package. A task with a ``run_after`` that has not come
-    stays READY until `run_waiting`, or until a caller waits for its end.
+    It does what ``ProcessPoolBackend`` does, as far as that needs no second thread or process, and
+    takes the ``OPTIONS`` of both backends of this package. A task with a ``run_after`` that has not
+    come stays READY until `run_waiting`, or until a caller waits for its end.
     """
 
     kind = "inline"

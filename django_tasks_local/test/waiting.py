@@ -32,7 +32,7 @@ def wait_for[Result: TaskResult[..., Any]](
 
     Args:
         result: The task's.
-        timeout: Seconds or a timedelta.
+        timeout: Seconds or a timedelta; 10 seconds by default.
 
     Raises:
         TimeoutError: The task has not ended in time.

@@ -107,7 +107,7 @@ def test_calls_that_are_none(any_bench: Bench, wrong: Any, enqueued: list[str]) 
     """The error says which, and what is wanted; nothing is enqueued."""
     with pytest.raises(TypeError, match=r"calls\[1\] is .* It must be a pair \(args, kwargs\)"):
         enqueue_many(any_bench.on(tasks.add), [((1,), {}), wrong])
-    with pytest.raises(TypeError, match=r"is no task"):
+    with pytest.raises(TypeError, match=r"is not a task"):
         enqueue_many(tasks.add.func, calls(1))  # type: ignore[arg-type]
     assert enqueued == []
 

@@ -227,7 +227,9 @@ def test_bad_arguments(bench: Bench, wrong: Any, error: type[Exception], text: s
 
 def test_bad_backends() -> None:
     """An alias that is none, or whose backend cannot list, is named, and those that can."""
-    with pytest.raises(InvalidTaskBackend, match=r"backend='none' is no key of TASKS, which has"):
+    with pytest.raises(
+        InvalidTaskBackend, match=r"backend='none' is not a key of TASKS, which has"
+    ):
         results("none")
     with pytest.raises(TypeError, match="backend=5"):
         results(5)  # type: ignore[arg-type]

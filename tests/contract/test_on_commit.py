@@ -108,7 +108,7 @@ def test_an_enqueue_that_is_wrapped(
 
 def test_what_is_no_task(any_bench: Bench) -> None:
     """A plain function is refused at once, and so is a database that there is not."""
-    with pytest.raises(TypeError, match="is no task but of type function"):
+    with pytest.raises(TypeError, match="is not a task but of type function"):
         enqueue_on_commit(tasks.add.func, 1)  # type: ignore[arg-type]
     with pytest.raises(ConnectionDoesNotExist):
         enqueue_on_commit(any_bench.on(tasks.add), 1, using="nowhere")

@@ -199,7 +199,7 @@ def to_no_task() -> None:
     ("function", "text"),
     [
         (to_nothing, r"tests\.tied_tasks\.nothing cannot be imported: ImportError"),
-        (to_no_task, r"tests\.tied_tasks\.Path is no task, but of type"),
+        (to_no_task, r"tests\.tied_tasks\.Path is not a task but of type"),
     ],
 )
 def test_what_cannot_follow(bench: Bench, function: Callable[..., Any], text: str) -> None:
@@ -262,7 +262,7 @@ def test_what_is_no_chain(bench: Bench) -> None:
     begin, before = bench.on(tied.begin), ids(bench)
     with pytest.raises(TypeError, match="at least one step"):
         chain()
-    with pytest.raises(TypeError, match="is no task but of type"):
+    with pytest.raises(TypeError, match="is not a task but of type"):
         chain(step(begin, 1), len)  # type: ignore[arg-type]
     late = begin.using(run_after=timedelta(seconds=1))
     with pytest.raises(InvalidTask, match="has run_after, and cannot follow"):

@@ -33,7 +33,7 @@ def test_a_task_that_asks_is_stopped_at_its_limit(bench: Bench, tmp_path: Path, 
     lines = error.traceback.splitlines()
     assert "tests/stopped_tasks.py" in lines[1]
     assert "stopping.py" not in error.traceback
-    assert error.traceback.endswith("and its time limit is 0.2 s.\n")
+    assert error.traceback.endswith(" 0.2 s, by its policy(timeout=...) or the option TIMEOUT.\n")
     assert not result.is_cancelled
     assert bench.run(tasks.nothing).worker_ids == result.worker_ids
 

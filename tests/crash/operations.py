@@ -11,7 +11,7 @@ from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.ring.records.killing import Run
 from tests.crash.keyed import key_of
 from tests.crash.noted import metadata_of
-from tests.crash.scene import FAR_NS, GREEN, META
+from tests.crash.scene import FAR_NS, GREEN, META, MODULE
 from tests.crash.states import STATES
 from tests.crash.steps import INSIDE
 from tests.rings import tally_of
@@ -113,7 +113,10 @@ def cancel_waiting(which: int, states: tuple[str, ...] = WAITING) -> Operation:
 
 def other_code(ring: Ring) -> Ring:
     """A site of another release in the same process."""
-    return Ring(ring.name, "crash", ring.attachment.limits, Role.SITE, path=GREEN)
+    other = Ring(ring.name, "crash", ring.attachment.limits, Role.VISITOR, path=GREEN)
+    other.codes.module = MODULE
+    other.attachment.become(Role.SITE)
+    return other
 
 
 def runs_of(ring: Ring) -> list[Run]:

@@ -1,7 +1,7 @@
 """A ring for the crash tests, what is known of its tasks, and what must hold whatever died."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from uuid import uuid4
@@ -11,6 +11,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist
 from django_tasks_local.exceptions import ArgumentsDropped
 from django_tasks_local.ring import Limits, Ring, Role, ring_name, unlink_objects
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.shm.objects import MUTEX, open_semaphore
 from django_tasks_local.store import time_limit_word
 from tests.crash.derived import derived
 from tests.crash.keyed import key_of
@@ -27,6 +28,7 @@ SMALL: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 63_096)
 GROWING: Final = Limits(2, 8, 12, SLOT, at.COLUMNS_AT + 657_656)
 # The settings of another release.
 GREEN: Final = "/green/settings.py"
+MODULE: Final = "green.settings"
 EVERY_CODE: Final = at.Share(0, 0, 2**at.CODES - 1)
 FAR_NS: Final = 3_600_000_000_000  # never due while a test runs
 # How soon somebody must be inside after the holder of the lock was killed: typically after 6 ms.
@@ -115,9 +117,33 @@ class Scene:
         registry = self.ring.registry
         registry.commit = registry.field(registry.index, at.E_COMMIT)  # it was ours then, too
         self.ring.upkeep.renew_semaphores()
-        while self.ring._mutex.semaphore.value:
-            self.ring._mutex.semaphore.acquire(0)
+        self.set_wake_ups(MUTEX, 0)
         self.ring.words[at.H_QUEUED] = 0
+
+    def put_in_place(self, content: bytes | bytearray, semaphores: Mapping[str, int]) -> None:
+        """Puts bytes there to which the saved ones have led, and the wake-ups of semaphores."""
+        self.restore()
+        self.ring.segment.bytes[:] = content
+        for letters, number in semaphores.items():
+            self.set_wake_ups(letters, number)
+
+    def wake_ups(self, letters: str) -> int:
+        """How many wake-ups a semaphore has."""
+        return int(self._semaphore(letters).value)
+
+    def set_wake_ups(self, letters: str, number: int) -> None:
+        """Gives a semaphore so many, while nobody waits for one."""
+        semaphore = self._semaphore(letters)
+        while semaphore.value > number:
+            semaphore.acquire(0)
+        while semaphore.value < number:
+            semaphore.release()
+
+    def _semaphore(self, letters: str) -> Any:
+        held = self.ring.segment.semaphores
+        if letters not in held:
+            held[letters] = open_semaphore(self.ring.segment.semaphore_name + letters)
+        return held[letters]
 
     # --- making a state -------------------------------------------------------------------
 
@@ -217,6 +243,9 @@ class Scene:
     def assert_sound(self) -> None:
         """The ring's own audit finds nothing, and rebuilding what is derived changes nothing."""
         assert self.ring.upkeep.check() == []
+        start = at.H_MODULE * 8 + 8
+        noted = self.ring.segment.bytes[start : start + self.ring.words[at.H_MODULE]]
+        assert noted in (b"", MODULE.encode())
         losses = self.ring.upkeep.losses
         assert losses.may_be_there(EVERY_CODE) or not losses._untold_slots()
         while self.ring.words[at.H_DISCARDED]:  # a rebuild would free the rest as well

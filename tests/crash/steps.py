@@ -65,8 +65,8 @@ class Steps:
         self._note = mmap.mmap(-1, mmap.PAGESIZE)
         self._hits = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
         self.kill_at = 0
-        self._torn = False
-        self._count = 0
+        self.torn = False
+        self.count = 0
         self._armed = False
 
     def arm(self) -> None:
@@ -80,14 +80,22 @@ class Steps:
         if not self._armed:
             return
         self._hits[KINDS.index(what.partition("[")[0])] += 1
-        self._count += 1
-        if self._count != self.kill_at:
+        self.count += 1
+        self.reach(what, tear)
+
+    def reach(self, what: str, tear: Callable[[], object] | None) -> None:
+        """Comes to a step, and goes no further if it is the one."""
+        if self.count != self.kill_at:
             return
-        note = f"{'T' if tear else '-'}{self._count} {what} in {_caller()}".encode()[:4000]
+        note = f"{'T' if tear else '-'}{self.place_of(what)}".encode()[:4000]
         self._note[: len(note)] = note
-        if self._torn and tear:
+        if self.torn and tear:
             tear()
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def place_of(self, what: str) -> str:
+        """Where in the package the present step is, in words."""
+        return f"{self.count} {what} in {_caller()}"
 
     def hits(self) -> dict[str, int]:
         """How many steps of each kind the last child took."""
@@ -103,7 +111,7 @@ class Steps:
         """
         self._note[:] = bytes(len(self._note))
         self._hits[: len(KINDS)] = memoryview(bytes(8 * len(KINDS))).cast("Q")
-        self.kill_at, self._torn, self._count = kill_at, torn, 0
+        self.kill_at, self.torn, self.count = kill_at, torn, 0
         pid = os.fork()
         if pid == 0:
             _run_child(self, body)

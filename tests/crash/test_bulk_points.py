@@ -11,6 +11,7 @@ import pytest
 from django_tasks_local.ring import Ring, Role
 from django_tasks_local.ring import batch as batches
 from django_tasks_local.ring.records import slots
+from tests.crash.deaths import die_everywhere
 from tests.crash.keyed import key_of, keyed, keyed_value
 from tests.crash.noted import metadata_of, noted_value
 from tests.crash.scene import (
@@ -22,7 +23,7 @@ from tests.crash.scene import (
     small_value,
 )  # fmt: skip
 from tests.crash.states import STATES
-from tests.crash.steps import Steps, die_in_child, kill_everywhere
+from tests.crash.steps import Steps, die_in_child
 from tests.rings import tally_of
 
 FEW: Final = 3
@@ -106,7 +107,7 @@ def kill_in(scene: Scene, many: Many) -> None:
     """Kills a child at each step of it, in the scene as it is."""
     scene.save()
     body, verify = body_of(scene, many), verification(scene, many)
-    assert kill_everywhere(scene.restore, body, verify)
+    assert die_everywhere(scene, body, verify)
 
 
 @pytest.mark.parametrize(
@@ -170,4 +171,4 @@ def test_second_death_in_the_recovery(scene: Scene, name: str, accepted: bool) -
         scene.verify({}, [*many.calls])
         assert scene.extras == (FEW if accepted else 0)
 
-    assert kill_everywhere(scene.restore, settle, verify)
+    assert die_everywhere(scene, settle, verify)

@@ -12,11 +12,12 @@ import pytest
 from django_tasks_local.ring import Due, Outcome, Ring, Role
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
+from tests.crash.deaths import deaths, die_everywhere
 from tests.crash.noted import metadata_of, noted_value
 from tests.crash.operations import Operation
 from tests.crash.scene import META, SMALL, Scene
 from tests.crash.states import STATES
-from tests.crash.steps import Steps, kill_everywhere
+from tests.crash.steps import Steps
 from tests.rings import tally_of
 
 NAME, OTHER, TIMING, BEGIN_NS, TIME_NS = 5, 6, 7, 10**18, 10**18 + 1
@@ -77,7 +78,7 @@ def kill_in(scene: Scene, act: Callable[[Ring], object], judge: Callable[[bool],
         act(ring)
 
     scene.save()
-    assert kill_everywhere(scene.restore, body, judge)
+    assert die_everywhere(scene, body, judge)
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -160,7 +161,6 @@ def test_a_second_death_in_the_recovery(scene: Scene) -> None:
     """Who dies while completing what a death left is completed by the next."""
     due = adopt(scene.ring)
     scene.save()
-    first, kill_at = Steps(), 0
 
     def repair(steps: Steps) -> None:
         ring = scene.attach()
@@ -181,11 +181,10 @@ def test_a_second_death_in_the_recovery(scene: Scene) -> None:
         assert scene.ring.upkeep.check() == []
 
     tried = 0
-    while not first.run(kill_at := kill_at + 1, False, body).completed:
+    for death in deaths(scene, body):
         firing = scene.ring.words[at.SCHEDULE_AT + at.R_FIRING]
-        if scene.dirty() and firing:
+        if scene.dirty() and firing and not death.torn:
             original = scene.save()
-            tried += kill_everywhere(scene.restore, repair, judge)
+            tried += die_everywhere(scene, repair, judge)
             scene.save(original)
-        scene.restore()
     assert tried

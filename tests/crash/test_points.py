@@ -6,6 +6,7 @@ import pytest
 
 from django_tasks_local.ring import Look, Role
 from django_tasks_local.ring.records import expiry, order, slots, table
+from tests.crash.deaths import deaths, die_everywhere
 from tests.crash.noted import noted_value
 from tests.crash.operations import (
     TOO_MUCH,
@@ -41,7 +42,7 @@ from tests.crash.scene import (
     small_value,
 )
 from tests.crash.states import STATES
-from tests.crash.steps import Steps, kill_everywhere
+from tests.crash.steps import Steps
 from tests.rings import change_limits
 
 NEW = small_value(900)
@@ -219,11 +220,8 @@ def body_of(scene: Scene, operation: Operation) -> Callable[[Steps], None]:
 def kill_in(scene: Scene, operation: Operation) -> None:
     """Kills a child at each step of an operation on the scene as it is."""
     scene.save()
-    deaths = kill_everywhere(
-        scene.restore, body_of(scene, operation), verification(scene, operation),
-        hits=operation.hits,
-    )  # fmt: skip
-    assert deaths
+    body, verify = body_of(scene, operation), verification(scene, operation)
+    assert die_everywhere(scene, body, verify, hits=operation.hits)
 
 
 CASES = [
@@ -284,7 +282,6 @@ def test_second_death_in_the_recovery(scene: Scene, name: str, state: str) -> No
     operation = OPERATIONS[name]
     STATES[state](scene)
     scene.save()
-    first = Steps()
     verify = verification(scene, operation)
 
     def repair(steps: Steps) -> None:
@@ -293,12 +290,10 @@ def test_second_death_in_the_recovery(scene: Scene, name: str, state: str) -> No
         ring.upkeep.settle_dead()
         ring.attachment.become(Role.SITE)
 
-    kill_at = 0
-    while not first.run(kill_at := kill_at + 1, False, body_of(scene, operation)).completed:
+    for death in deaths(scene, body_of(scene, operation)):
         # The audit has no second opinion on a clean ring, so only dirty ones are worth the time;
         # every fifth of them, since neighbours differ by one store.
-        if kill_at % 5 == 0 and scene.dirty():
+        if death.step % 5 == 0 and not death.torn and scene.dirty():
             original = scene.save()
-            kill_everywhere(scene.restore, repair, lambda _: verify(False))
+            die_everywhere(scene, repair, lambda _: verify(False))
             scene.save(original)
-        scene.restore()

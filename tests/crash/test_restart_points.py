@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from django.tasks.exceptions import TaskResultDoesNotExist
 
 from django_tasks_local.ring import Ring, Role, unlink_objects
@@ -30,14 +29,6 @@ from tests.rings import META, done, path_of, put, ring_address
 GONE = "GONE"
 KEY = b"k" * 16
 LARGE: Any = ((b"x" * 1500,), {})
-
-
-@pytest.fixture
-def rings(tmp_path: Path) -> Iterator[RingsOnDisk]:
-    """A ring of the test's own in a directory of its own; this process never attaches."""
-    made = RingsOnDisk(tmp_path)
-    yield made
-    made.close()
 
 
 def fill(mine: Any) -> dict[str, str]:
@@ -114,23 +105,23 @@ def _claimed(ring: Ring, ids: dict[str, str]) -> Iterator[str]:
         ring.finish(claim, successful=True, outcome=ring.encode(None))
 
 
-def test_a_death_in_the_first_look(rings: RingsOnDisk, tmp_path: Path) -> None:
+def test_a_death_in_the_first_look(on_disk: RingsOnDisk, tmp_path: Path) -> None:
     """Whatever step it comes at, the next process finds what the dead one would have found."""
-    ids = rings.peer(SMALL).do(fill_and_break)
-    rings.reboot()
-    path = path_of(rings)
+    ids = on_disk.peer(SMALL).do(fill_and_break)
+    on_disk.reboot()
+    path = path_of(on_disk)
     image, told = path.read_bytes(), tmp_path / "seen"
 
     def restore() -> None:
-        unlink_objects(rings.name)
+        unlink_objects(on_disk.name)
         path.touch(0o600)
         path.write_bytes(image)
-        restart(rings.name)
+        restart(on_disk.name)
 
     def attach(steps: Steps | None = None) -> Ring:
         if steps is not None:
             steps.arm()
-        return Ring(rings.name, "unit", SMALL, Role.SITE)
+        return Ring(on_disk.name, "unit", SMALL, Role.SITE)
 
     def look() -> None:
         told.write_text(json.dumps(seen(attach(), ids)))
@@ -146,11 +137,11 @@ def test_a_death_in_the_first_look(rings: RingsOnDisk, tmp_path: Path) -> None:
     assert kill_everywhere(restore, attach, verify, hits=hits) > 100
 
 
-def test_what_is_not_whole(rings: RingsOnDisk) -> None:
+def test_what_is_not_whole(on_disk: RingsOnDisk) -> None:
     """What can be kept of each, and what is told of it."""
-    ids = rings.peer(SMALL).do(fill_and_break)
-    rings.reboot()
-    found = seen(Ring(rings.name, "unit", SMALL, Role.SITE), ids)
+    ids = on_disk.peer(SMALL).do(fill_and_break)
+    on_disk.reboot()
+    found = seen(Ring(on_disk.name, "unit", SMALL, Role.SITE), ids)
     lost = {name for name, facts in found.items() if facts[2:3] == ["lost"]}
     assert lost == {"failed", "running", "unstarted", "unique"}
     assert found["gone"] == [GONE]

@@ -11,9 +11,10 @@ from django.tasks import TaskResultStatus
 
 from django_tasks_local.exceptions import QueueFull
 from django_tasks_local.ring import Ring, Role
+from tests.crash.deaths import deaths, die_everywhere
 from tests.crash.scene import FAR_NS, SMALL, Scene, large_value
 from tests.crash.states import STATES
-from tests.crash.steps import Steps, die_in_child, kill_everywhere
+from tests.crash.steps import Steps, die_in_child
 from tests.crash.tied import FAILING, GROUP, THEN, TIED, drain_tied, judge, put_tied, ties_of
 from tests.rings import META, change_limits
 
@@ -81,7 +82,7 @@ def kill_in(
         scene.verify({})
 
     scene.save()
-    assert kill_everywhere(scene.restore, body, verify)
+    assert die_everywhere(scene, body, verify)
 
 
 @pytest.mark.parametrize(("state", "slots"), [*CASES, ("full", 2), ("holes", 2), ("retried", 2)])
@@ -125,7 +126,6 @@ def test_a_rebuild(scene: Scene) -> None:
     STATES["waiting"](scene)
     result_id = put_tied(scene.ring)
     scene.save()
-    first = Steps()
 
     def end(steps: Steps) -> None:
         ring = scene.attach(Role.WORKER)
@@ -133,14 +133,13 @@ def test_a_rebuild(scene: Scene) -> None:
         steps.arm()
         finish(ring, claim)
 
-    kill_at = 0
-    while not first.run(kill_at := kill_at + 1, False, end).completed:
-        if kill_at % 4 == 0 and scene.dirty():  # neighbours differ by one store
+    for death in deaths(scene, end):
+        # Neighbours differ by one store.
+        if death.step % 4 == 0 and not death.torn and scene.dirty():
             original = scene.save()
             repair = lambda ring, _: ring.attachment.become(Role.SITE)  # noqa: E731
             kill_in(scene, result_id, repair, {SUCCESSFUL, FAILED})
             scene.save(original)
-        scene.restore()
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
@@ -175,4 +174,4 @@ def test_an_enqueue(scene: Scene, large: bool) -> None:
         scene.verify({})
 
     scene.save()
-    assert kill_everywhere(scene.restore, body, verify)
+    assert die_everywhere(scene, body, verify)

@@ -11,12 +11,14 @@ import pytest
 from django.dispatch import Signal
 from django.tasks import TaskResultStatus, signals
 
-from django_tasks_local.announce import announce
+from django_tasks_local import announce as announcing
+from django_tasks_local.announce import announce, is_heard
 
 RESULT: Any = SimpleNamespace(
     id="an id", task=SimpleNamespace(module_path="a.path"), status=TaskResultStatus.FAILED,
     backend="default",
 )  # fmt: skip
+READY: Any = SimpleNamespace(**vars(RESULT) | {"status": TaskResultStatus.READY})
 SIGNALS = [signals.task_enqueued, signals.task_started, signals.task_finished]
 
 
@@ -150,3 +152,37 @@ def test_what_a_signal_handler_raises_goes_on(signal: Signal, alone: bool) -> No
         finally:
             if alone:
                 logger.removeFilter(receiver)
+
+
+@pytest.fixture
+def tasks_logger() -> Iterator[logging.Logger]:
+    """Django's logger, whose level comes back."""
+    logger = logging.getLogger("django.tasks")
+    level = logger.level
+    yield logger
+    logger.setLevel(level)
+
+
+def test_what_nobody_logs_costs_no_call(
+    signal: Signal, tasks_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the task has failed, or Django's receiver is one that we do not know."""
+    called: list[Any] = []
+    key, function, level = announcing._OWN[signal]
+    assert level is not None
+
+    def own(level: int | None) -> None:
+        monkeypatch.setitem(announcing._OWN, signal, (key, lambda *args: called.append(1), level))
+
+    own(level)
+    tasks_logger.setLevel(level)
+    announce(signal, Sender, READY)
+    assert (len(called), is_heard(signal)) == (1, True)
+    tasks_logger.setLevel(logging.WARNING)
+    announce(signal, Sender, READY)
+    assert (len(called), is_heard(signal)) == (1, False)
+    announce(signal, Sender, RESULT)
+    assert len(called) == 2
+    own(announcing._level_of(lambda: function))
+    announce(signal, Sender, READY)
+    assert (len(called), is_heard(signal)) == (3, True)

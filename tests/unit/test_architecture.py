@@ -15,12 +15,12 @@ PACKAGE = "django_tasks_local"
 # stands for a module or for all of a folder; the longest that fits decides.
 FLOORS: tuple[tuple[str, ...], ...] = (
     (
-        "announce",
         "backoff",
         "exceptions",
         "harmless",
         "heap",
         "interruptions",
+        "log_lines",
         "moments",
         "polite_lock",
         "progress",

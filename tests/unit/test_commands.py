@@ -295,7 +295,7 @@ def test_aliases() -> None:
         run("status", "--alias", "thread")
     with (
         override_settings(TASKS={"default": TASKS["thread"]}),
-        pytest.raises(CommandError, match="There is no"),
+        pytest.raises(CommandError, match="No alias of TASKS has"),
     ):
         run("status")
     two = {"default": {"BACKEND": PROCESS}, "other": {"BACKEND": PROCESS}}

@@ -25,7 +25,9 @@ PATH = "/srv/site/settings.py"
 
 
 @pytest.fixture
-def rings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RingsOnDisk]:
+def rings(
+    on_disk: RingsOnDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[RingsOnDisk]:
     """The ring of the alias ``disk``, in a directory."""
     all_names = places.ring_names
     monkeypatch.setattr(
@@ -34,13 +36,11 @@ def rings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RingsOnDi
         lambda at: [name for name in all_names(at) if name.startswith(str(tmp_path))],
     )
     namespace = uuid4().hex
-    made = RingsOnDisk(tmp_path)
-    made.name = ring_name("disk", namespace, str(tmp_path))
+    on_disk.name = ring_name("disk", namespace, str(tmp_path))
     options = {"NAMESPACE": namespace, "DIRECTORY": str(tmp_path), "MAX_WORKERS": 2}
     backend = {"BACKEND": "django_tasks_local.ProcessPoolBackend", "OPTIONS": options}
     with override_settings(TASKS={"disk": backend}):
-        yield made
-    made.close()
+        yield on_disk
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from tests.rings import Rings, done, put, write_word
 from tests.settings import TASKS
 
 PATH = "/srv/site/settings.py"
+MODULE = "site.settings"
 PROCESS = "django_tasks_local.ProcessPoolBackend"
 
 
@@ -72,6 +73,12 @@ def put_one(mine: Any) -> None:
     put(mine.ring)
 
 
+def come_from(mine: Any, module: str) -> None:
+    """Has it note the settings module of a site that comes."""
+    mine.ring.codes.module = module
+    mine.ring._mutex.run(mine.ring.codes.note_module)
+
+
 def stay_inside(mine: Any) -> None:
     """Ends as a process does that is killed in the middle of a change."""
     mine.ring.words[at.H_DIRTY] = 1
@@ -89,6 +96,9 @@ def test_no_rings(rings: Rings) -> None:
 def test_a_ring_in_use(rings: Rings) -> None:
     """Who is attached, what waits, the site's settings file, size and age."""
     first, second = rings.peer(path=PATH), rings.peer(path=f"{PATH}:/srv/site/job.py")
+    assert facts(rings)["settings_module"] is None
+    for peer, module in ((first, "older"), (second, MODULE)):
+        peer.do(come_from, module)
     first.do(finish_one)
     first.do(put_one)
     found = facts(rings)
@@ -96,6 +106,7 @@ def test_a_ring_in_use(rings: Rings) -> None:
     assert found["attached"] == [
         {"pid": first.pid, "role": "site"}, {"pid": second.pid, "role": "site"},
     ]  # fmt: skip
+    assert found["settings_module"] == MODULE
     assert found["paths"] == [PATH, f"{PATH}:/srv/site/job.py"]
     assert (found["unfinished"], found["running"], found["kept_results"]) == (1, 0, 1)
     assert 0 < found["reserved_bytes"] <= found["size_bytes"]
@@ -103,9 +114,9 @@ def test_a_ring_in_use(rings: Rings) -> None:
     assert [found[key] for key in ("of_nobody", "stranded", "test_run")] == [False] * 3
     assert (found["alias"], found["problem"]) == (None, None)
     lines = run().splitlines()
-    assert lines[:3] == [rings.name, f"  {PATH}", f"  {PATH}:/srv/site/job.py"]
-    assert "  1 waiting, 0 running, 1 kept, " in lines[4]
-    assert lines[5:] == ["  attached: 2 sites"]
+    assert lines[:4] == [rings.name, f"  {MODULE}", f"  {PATH}", f"  {PATH}:/srv/site/job.py"]
+    assert "  1 waiting, 0 running, 1 kept, " in lines[5]
+    assert lines[6:] == ["  attached: 2 sites"]
     assert max(map(len, lines)) <= 80
     assert run("--purge", "--no-input") == "There is no ring to remove.\n"
 

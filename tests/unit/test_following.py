@@ -50,7 +50,7 @@ def test_the_check(module: ModuleType) -> None:
     assert all(message.hint and "@task(backend='thread')" in message.hint for message in found)
     wanted = [
         "good: on_failure='tests.tied_tasks.nowhere': tests.tied_tasks.nowhere cannot be imported",
-        "lonely: then='sys.path': sys.path is no task, but of type list",
+        "lonely: then='sys.path': sys.path is not a task but of type list",
         "strange: then='tests.tied_tasks.note': tests.tied_tasks.note belongs to backend 'default'",
     ]
     assert len(found) == len(wanted)

@@ -128,9 +128,9 @@ def test_words_of_retries() -> None:
         ("BACKOFF", 3, "a function of an exception and a task's result"),
         ("BACKOFF", "nowhere.at_all", "it cannot be imported: ModuleNotFoundError"),
         ("BACKOFF", "builtins.OSError", "a class is not"),
-        ("BACKOFF", "django_tasks_local.fixed", "without its arguments it is none"),
-        ("RETRY_ON", "tests.retried_tasks.at_once", "is no exception class"),
-        ("NEVER", [OSError, 3], "3, of type int, is no exception class"),
+        ("BACKOFF", "django_tasks_local.fixed", "call it with its arguments"),
+        ("RETRY_ON", "tests.retried_tasks.at_once", "is not an exception class"),
+        ("NEVER", [OSError, 3], "3, of type int, is not an exception class"),
         ("RETRY_LOST", 1, "it must be True or False, not of type int"),
         ("ADMIN_ARGUMENTS", 1, "it must be True or False, not of type int"),
     ):

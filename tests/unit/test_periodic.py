@@ -65,7 +65,7 @@ def test_a_task_of_the_alias_is_accepted(name: str) -> None:
     ("name", "text"),
     [
         ("gone", "cannot be imported"),
-        ("plain", "is no task, but of type function"),
+        ("plain", "is not a task but of type function"),
         ("of_threads", "belongs to alias 'thread', a ThreadPoolBackend"),
         ("immediate", "belongs to alias 'immediate', a ImmediateBackend"),
         ("later", "has run_after, which its entry decides"),

@@ -76,7 +76,7 @@ def test_paths_that_lead_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("dtl_absent.code.f", ImportError, "No module named 'dtl_absent'"),
         ("dtl_broken.f", ImportError, "No module named 'dtl_absent'"),
         ("math.nothing", AttributeError, "nothing"),
-        ("sqrt", ImportError, "'sqrt' is no import path: it must be module.name"),
+        ("sqrt", ImportError, "'sqrt' is not an import path: it must be module.name"),
     ):
         with pytest.raises(error, match=text):
             find(path)

@@ -323,7 +323,7 @@ def test_what_is_wrong_is_logged(
     monkeypatch.setattr(launcher, "collect_ended_pools", lambda: ended)
     site.tick()
     assert "the pool (pid 4711) ended with status 1" in caplog.text
-    assert "the pool (pid 4713) was killed by signal 9" in caplog.text
+    assert "the pool (pid 4713) was killed by signal 9 (Killed)" in caplog.text
     assert "4712" not in caplog.text
 
 

@@ -25,7 +25,7 @@ _NOT_FOR_STEPS: Final = "Leave it out; what a hook does can be a further call of
 def async_chain(
     chain: Iterable[Any], group: str | None = None, sync: bool | None = None, **without: Any
 ) -> str:
-    """Enqueue the first of several calls; each further one is enqueued when that before succeeds.
+    """Enqueue the first of several calls; each further one when the one before succeeds.
 
     When one fails, the rest is dropped.
 
@@ -40,10 +40,10 @@ def async_chain(
         The label, for `result_group`.
 
     Raises:
-        TypeError: There is no call, or an option that django-q has not.
+        TypeError: There is no call, or an option that django-q does not have.
         InvalidTask: One cannot be found by its import path.
-        ValueError, ImproperlyConfigured, QueueFull, PayloadTooLarge, StoreUnavailable: As
-            `async_task`.
+        ValueError, ImproperlyConfigured: As `async_task`.
+        QueueFull, PayloadTooLarge, StoreUnavailable: As `async_task`.
     """
     _, unknown = split({}, without, None)
     if unknown:

@@ -67,7 +67,7 @@ def async_task(
 
     Raises:
         InvalidTask: ``func`` or ``hook`` is a lambda, or another callable without an import path.
-        ValueError: ``timeout`` is no such number, or the arguments cannot be pickled.
+        ValueError: ``timeout`` is out of range, or the arguments cannot be pickled.
         ImproperlyConfigured: TASKS has no backend of this package.
         QueueFull, PayloadTooLarge, StoreUnavailable: As ``enqueue`` does.
     """
@@ -110,8 +110,8 @@ def async_iter(
         An id, for `result` and `fetch`.
 
     Raises:
-        InvalidTask, ValueError, ImproperlyConfigured, QueueFull, PayloadTooLarge,
-        StoreUnavailable: As `async_task`.
+        InvalidTask, ValueError, ImproperlyConfigured: As `async_task`.
+        QueueFull, PayloadTooLarge, StoreUnavailable: As `async_task`.
     """
     given = {name: kwargs.pop(name, None) for name in ("hook", "group")}
     given |= {"task_name": task_name, "timeout": timeout, "sync": sync}

@@ -30,7 +30,9 @@ def find(path: str) -> Any:
                 raise
         else:
             return attrgetter(".".join(names[count:]))(found)
-    raise ImportError(f"{path!r} is no import path: it must be module.name, such as math.copysign.")
+    raise ImportError(
+        f"{path!r} is not an import path: it must be module.name, such as math.copysign."
+    )
 
 
 def path_of(thing: object) -> str:

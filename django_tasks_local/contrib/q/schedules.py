@@ -36,16 +36,8 @@ def schedule(
 ) -> NoReturn:
     """Raise ``NotImplementedError``, whose text says what to write in place of this call.
 
-    Periodic tasks stand in the settings here: in ``SCHEDULE``, where ``manage.py check`` sees them.
-
-    Args:
-        func: As django-q takes it, likewise all others.
-        args: The same.
-        name: The same.
-        schedule_type: The same.
-        minutes: The same.
-        cron: The same.
-        others: The same.
+    Periodic tasks stand in the settings here, in ``SCHEDULE``, where ``manage.py check`` sees them.
+    The arguments are those of django-q.
     """
     path = path_of(func)
     called = f"schedule({path!r}, ..., schedule_type={schedule_type!r})"

@@ -44,7 +44,7 @@ class Task:
 
     @property
     def id(self) -> str:
-        """The id of the result: a UUID with hyphens, 36 characters."""
+        """The id of the result, a UUID with hyphens (36 characters)."""
         return self._ended.id
 
     @property

@@ -15,7 +15,10 @@ from django_tasks_local.ring import Look, Ring, ring_exists
 
 def add_alias_argument(parser: CommandParser) -> None:
     """Add ``--alias``."""
-    parser.add_argument("--alias", help="Key in TASKS. Default: the ProcessPoolBackend there.")
+    parser.add_argument(
+        "--alias",
+        help="key in TASKS; by default every ProcessPoolBackend, for local_worker the only one",
+    )
 
 
 def process_backends(alias: str | None) -> list[ProcessPoolBackend]:
@@ -32,7 +35,9 @@ def process_backends(alias: str | None) -> list[ProcessPoolBackend]:
     if not found:
         backend = "django_tasks_local.ProcessPoolBackend"
         if alias is None:
-            raise CommandError(f"There is no {backend} in TASKS.")
+            raise CommandError(
+                f"No alias of TASKS has {backend} as its BACKEND, so there is no shared memory."
+            )
         raise CommandError(f"TASKS[{alias!r}] is not a {backend} but {kind_of(loaded[alias])}.")
     return found
 

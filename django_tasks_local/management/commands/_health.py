@@ -15,7 +15,7 @@ def add_arguments(parser: CommandParser) -> None:
     """Add the options."""
     parser.add_argument(
         "--max-wait", type=float, default=MAX_WAIT_S, metavar="SECONDS",
-        help="how long a task that is due may wait for a worker",
+        help="how long a task that is due may wait for a worker; default %(default)g",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="for programs")
 

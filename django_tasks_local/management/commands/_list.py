@@ -36,7 +36,11 @@ def add_arguments(parser: CommandParser) -> None:
     parser.add_argument("--task", metavar="PATH", help="only the task with this import path")
     parser.add_argument("--group", type=_name, metavar="NAME", help="only tasks of this group")
     parser.add_argument(
-        "--limit", type=_number, default=_LIMIT, metavar="N", help="how many; 0: all"
+        "--limit",
+        type=_number,
+        default=_LIMIT,
+        metavar="N",
+        help="how many, default %(default)s; 0: all",
     )
     parser.add_argument("--json", action="store_true", help="for programs: an object in each line")
 

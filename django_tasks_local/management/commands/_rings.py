@@ -105,6 +105,8 @@ def lines(found: list[Found]) -> Iterator[str]:
         yield cut(f"{base_name(name)}  {_whose(each)}".rstrip(), COLUMNS)
         if directory_of(name) != MEMORY:
             yield f"  in {cut_left(harmless(directory_of(name)), COLUMNS - 5)}"
+        if each.ring.module:
+            yield f"  {cut_left(harmless(each.ring.module), COLUMNS - 2)}"
         for path in each.ring.paths:
             yield f"  {cut_left(harmless(path), COLUMNS - 2)}"
         for line in _lines(each):
@@ -159,6 +161,7 @@ def _facts(found: Found) -> dict[str, Any]:
     return {
         "alias": found.alias or None,
         "directory": directory_of(ring.name),
+        "settings_module": ring.module or None,
         "paths": list(ring.paths),
         "problem": ring.problem or None,
         "test_run": ring.temporary,

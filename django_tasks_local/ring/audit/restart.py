@@ -111,6 +111,7 @@ class _Restart:
         """See that all has memory that was ever used, and be it that the header is older."""
         try:
             self.table.slots.restore_reserved()
+            self.table.segment.read_ahead(self.table.slots.reserved())
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise

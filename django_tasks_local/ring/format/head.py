@@ -139,6 +139,14 @@ _CLAIM_PART: Final = slice(CLAIM_AT, CLAIM_AT + CLAIM.size)
 _OUTCOME_PART: Final = slice(OUTCOME_AT, OUTCOME_AT + OUTCOME.size)
 _CRC_MASK: Final = at.CRC_MASK
 
+# Whatever may name a chain, from `ARGUMENTS_CHAIN` on.
+_words_of_chains = Struct(
+    f"=Q{(S_OUTCOME_CHAIN - S_ARGUMENTS_CHAIN - 1) * 8}x"
+    f"Q{(S_METADATA_CHAIN - S_OUTCOME_CHAIN - 1) * 8}x{len(BLOCK_WORDS)}Q"
+).unpack_from
+_CHAINS_AT: Final = S_ARGUMENTS_CHAIN * 8
+_NO_CHAINS: Final = (0, 0, 0, 0, 0)
+
 _unpack = HEAD.unpack_from
 _new_tuple = tuple.__new__
 
@@ -148,6 +156,11 @@ def make_head(raw: bytes | memoryview) -> Head:
     # `Head._make` is written in Python, and takes four times as long.
     head: Head = _new_tuple(Head, _unpack(raw))
     return head
+
+
+def has_chains(view: memoryview, offset: int) -> bool:
+    """Return whether the record of a head slot that begins there has anything in other slots."""
+    return _words_of_chains(view[offset + _CHAINS_AT : offset + HEAD_BYTES]) != _NO_CHAINS
 
 
 def inline_bytes(slot_size: int) -> int:

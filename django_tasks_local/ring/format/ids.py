@@ -15,27 +15,26 @@ from .layout import MAX_SLOTS
 
 ID_LENGTH: Final = 36
 _LOW_RANDOM_BITS = 38
+_LOW_RANDOM = (1 << _LOW_RANDOM_BITS) - 1
 _VARIANT = 0b10 << 62
 _HALVES = Struct("=QQ")
 _DIGITS = Struct(">QQ")
-_PIECES = Struct("16s")
 _DRAWN_AT_ONCE = 256  # ids: one page
 
 # The process that drew them, and what is left of them.
-_drawn: tuple[int, Iterator[tuple[bytes]]] = (0, iter(()))
+_drawn: tuple[int, Iterator[tuple[int, int]]] = (0, iter(()))
 
 
 def new_id_words() -> tuple[int, int]:
     """Return the two halves of a fresh id, without its slot; `with_slot` completes the second."""
-    high, low = _HALVES.unpack(_random_bytes())
-    return high & ~0xF000 | 0x8000, _VARIANT | low & ((1 << _LOW_RANDOM_BITS) - 1)
+    high, low = _random_words()
+    return high & ~0xF000 | 0x8000, _VARIANT | low & _LOW_RANDOM
 
 
 def many_id_words(count: int) -> Iterator[tuple[int, int]]:
     """As `new_id_words`, so many of them."""
-    random_bits = (1 << _LOW_RANDOM_BITS) - 1
     for high, low in _HALVES.iter_unpack(os.urandom(count * _HALVES.size)):
-        yield high & ~0xF000 | 0x8000, _VARIANT | low & random_bits
+        yield high & ~0xF000 | 0x8000, _VARIANT | low & _LOW_RANDOM
 
 
 def with_slot(low: int, slot: int) -> int:
@@ -52,23 +51,23 @@ def format_id(high: int, low: int) -> str:
 
 def random_id() -> str:
     """Return an id that leads nowhere."""
-    digits = _random_bytes().hex()
-    return f"{digits[:8]}-{digits[8:12]}-8{digits[13:16]}-8{digits[17:20]}-{digits[20:]}"
+    high, low = _random_words()
+    return format_id(high & ~0xF000 | 0x8000, _VARIANT | low >> 2)
 
 
-def _random_bytes() -> bytes:
-    """Return sixteen random bytes of the kernel's, which are drawn for many ids at once.
+def _random_words() -> tuple[int, int]:
+    """Return two random words of the kernel's, which are drawn for many ids at once.
 
     os.urandom gives up the GIL, and beside busy threads it takes milliseconds to get it back.
     """
     global _drawn
-    pid, pieces = _drawn
+    pid, words = _drawn
     if pid == os.getpid():  # a forked child draws its own
-        for (piece,) in pieces:
-            return piece
-    pieces = _PIECES.iter_unpack(os.urandom(_DRAWN_AT_ONCE * _PIECES.size))
-    _drawn = os.getpid(), pieces
-    return next(pieces)[0]
+        for pair in words:
+            return pair
+    words = _HALVES.iter_unpack(os.urandom(_DRAWN_AT_ONCE * _HALVES.size))
+    _drawn = os.getpid(), words
+    return next(words)
 
 
 def parse_id(result_id: object) -> tuple[int, int, int]:

@@ -92,6 +92,10 @@ C_PATH_BYTES: Final = 10
 C_PATH: Final = 11  # UTF-8 of what it is called in texts, cut at the front
 CODE_PATH_BYTES: Final = (CODE_WORDS - C_PATH) * 8
 
+# Behind the table, whose ring it is: the length of the settings module's name, and the name.
+H_MODULE: Final = H_CODES + CODES * CODE_WORDS  # as a word index
+MODULE_BYTES: Final = 248
+
 # --- the lanes: two for each code ----------------------------------------------------------
 # The first holds the tasks of sites whose files its pool has compared, the second newer ones.
 PRIORITIES: Final = 201

@@ -35,11 +35,11 @@ class RingClaim(Found):
     __slots__ = ("_lock", "_table", "is_open", "pid")
 
     def __init__(
-        self, reader: Reader, table: Table, slot: int, word: int, head: Head, raw: bytes
+        self, reader: Reader, table: Table, slot: int, word: int, head: Head, raw: bytes, pid: int
     ) -> None:
         super().__init__(reader, format_id(head.id_high, head.id_low), slot, word, head, raw)
         self._table = table
-        self.pid = os.getpid()
+        self.pid = pid
         self._lock = threading.Lock()
         self.is_open = True
 
@@ -66,6 +66,8 @@ class RingClaim(Found):
         """Whether it was asked to stop."""
         table = self._table
         word = table.words[table.offset(self.slot) // 8 + S_STOP]
+        if not word:  # as in most
+            return False
         # The task may have ended in another thread, and the slot be another's.
         asked = is_cancelled(noted_loss(word))
         return asked and self.is_open and table.words[table.commit + self.slot] == self.word

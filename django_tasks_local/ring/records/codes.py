@@ -31,7 +31,11 @@ def code_digest(*parts: str) -> int:
 
 
 class Codes:
-    """The table of codes (changes: in the lock)."""
+    """The table of codes (changes: in the lock).
+
+    Attributes:
+        module: The settings module of this process where it is a site; "" for none.
+    """
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -40,6 +44,7 @@ class Codes:
         self._order = table.order
         # When this process saw a site or a pool of a code last, by its digest.
         self._seen: dict[int, float] = {}
+        self.module = ""
 
     def find(self, digest: int) -> int:
         """Return the number of a code, -1 where the table does not have it."""
@@ -91,6 +96,20 @@ class Codes:
             fix="end old releases (`manage.py local_tasks status` lists their processes), or give "
             "this one another NAMESPACE",
         )
+
+    def note_module(self) -> None:
+        """Note whose ring it is, for lists of rings: of the site that came last (in the lock).
+
+        Its length is written last: a death before that leaves none.
+        """
+        words, data = self._words, self._segment.bytes
+        tail = self.module.encode(errors="replace")[-at.MODULE_BYTES :]
+        start = at.H_MODULE * 8 + 8
+        end = start + len(tail)
+        if tail and (words[at.H_MODULE] != len(tail) or data[start:end] != tail):
+            words[at.H_MODULE] = 0
+            data[start:end] = tail
+            words[at.H_MODULE] = len(tail)
 
     def orphans(self, living: Iterable[Entry]) -> int:
         """Return the codes (a bit for each) with unfinished tasks, and nobody to run them.

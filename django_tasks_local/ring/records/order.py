@@ -6,6 +6,7 @@ back nothing.
 
 from array import array
 from collections import Counter
+from struct import Struct
 from typing import Final
 
 from django_tasks_local.ring.format import layout as at
@@ -16,8 +17,9 @@ from django_tasks_local.ring.shm.segment import Segment
 PROMOTED_AT_ONCE: Final = 16
 
 _WORD = at.WORD_BITS
-# The words of a lane's bitmap, highest priority first, with the FIFO that bit 0 of each stands for.
-_BITMAP = [(at.L_BITMAP + n, n * _WORD) for n in (3, 2, 1, 0)]
+# The words of a lane's bitmap, lowest priority first.
+_bitmap = Struct("=4Q").unpack
+_PRIORITY_BITS: Final = (1 << at.PRIORITIES) - 1
 _LANES: Final = range(at.LANES_AT, at.HEADER_BYTES // 8, at.LANE_WORDS)
 # By code: its judged lane, the other one's count, and the word up to where it was judged.
 _JUDGED: Final = tuple(_LANES[::2])
@@ -42,6 +44,7 @@ class Order:
         geometry = segment.geometry
         self._segment = segment
         self._words = segment.words
+        self._bytes = segment.bytes
         self._sequence = geometry.column("sequence")
         self._due = geometry.column("due")
         self._link = geometry.column("link")
@@ -296,14 +299,11 @@ class Order:
         words[back + slot] = place
 
     def _head(self, lane: int) -> Place:
-        words = self._words
-        for bitmap, base in _BITMAP:
-            bits = words[lane + bitmap]
-            if bits:
-                queue = base + bits.bit_length() - 1
-                if queue < at.PRIORITIES:
-                    return words[lane + at.L_HEAD + queue], lane, queue
-        return 0, lane, 0
+        start = (lane + at.L_BITMAP) * 8
+        low, middle, high, highest = _bitmap(self._bytes[start : start + 32])
+        bits = highest << 3 * _WORD | high << 2 * _WORD | middle << _WORD | low
+        queue = (bits & _PRIORITY_BITS).bit_length() - 1
+        return (self._words[lane + at.L_HEAD + queue], lane, queue) if queue >= 0 else (0, lane, 0)
 
     def _allowed(self, share: at.Share) -> list[Place]:
         """Return the first records of all lanes that a share allows, if they are allowed too."""

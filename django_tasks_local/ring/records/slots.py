@@ -119,11 +119,12 @@ class Slots:
     def take_one(self) -> int:
         """Return a free slot, marked as used (in the lock, dirty, with H_FREE > 0)."""
         words, view, base = self._words, self._bytes, self._map
-        slot: int = max(1, words[at.H_CURSOR])
-        reserved = self.reserved()
+        slot: int = words[at.H_CURSOR] or 1
         # The cursor goes round, and records are evicted in about the order in which it passed: it
         # mostly stands before a free slot.
-        if slot >= reserved or view[base + slot]:
+        if slot >= self._segment.limit or view[base + slot]:
+            reserved = self.reserved()
+            self._segment.limit = max(self._segment.limit, reserved)
             cursor = min(slot, reserved)
             slot = self._find(1, cursor, reserved) or self._find(1, 1, cursor)
             if not slot:

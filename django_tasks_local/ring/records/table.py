@@ -10,12 +10,12 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.blocks import HISTORY, METADATA, TIES
 from django_tasks_local.ring.format.head import (
     HEAD_BYTES,
-    S_ARGUMENTS_CHAIN,
     S_HISTORY_CHAIN,
     S_METADATA_CHAIN,
     S_OUTCOME_CHAIN,
     S_TIES_CHAIN,
     Head,
+    has_chains,
     make_head,
 )
 from django_tasks_local.ring.shm.errors import inconsistent
@@ -146,14 +146,7 @@ class Table:
 
     def free(self, slot: int) -> None:
         """Free a record with its chains, which nothing links any more."""
-        word = self.offset(slot) // 8
-        if not (
-            self.words[word + S_ARGUMENTS_CHAIN]
-            or self.words[word + S_OUTCOME_CHAIN]
-            or self.words[word + S_METADATA_CHAIN]
-            or self.words[word + S_HISTORY_CHAIN]
-            or self.words[word + S_TIES_CHAIN]
-        ):
+        if not has_chains(self.bytes, self._slots_at + slot * self._size):
             self.words[self.commit + slot] = 0
             self.slots.give_back(slot)
             return
@@ -165,33 +158,28 @@ class Table:
     def evict_oldest(self) -> int:
         """Recycle the least recently used finished record, and return how many slots it had."""
         words = self.words
-        words[at.H_DIRTY] = 1
         slot = words[at.H_OLDEST]
         if slot >= self.segment.limit:
             self.segment.must_hold(slot)
         if not slot or words[self.commit + slot] >> at.STATE_SHIFT not in at.FINISHED:
+            words[at.H_DIRTY] = 1
             raise inconsistent(self.segment.path)
+        count = self.evict(slot)
         words[at.H_EVICTED] += 1
-        return self.evict(slot)
+        return count
 
     def evict(self, slot: int) -> int:
         """Recycle a finished record and return how many slots it had; the caller counts it."""
         words = self.words
         words[at.H_DIRTY] = 1
         self.recency.remove(slot)
-        count = self.slots_of(slot)
+        chained = has_chains(self.bytes, self._slots_at + slot * self._size)
+        count = self.slots_of(slot) if chained else 1
         words[at.H_FINISHED_SLOTS] -= count
         words[at.H_FINISHED] -= 1
-        # The slots of a block are counted by its first word, which may be damaged.
-        word = self.offset(slot) // 8
-        if (
-            count > 1
-            or words[word + S_METADATA_CHAIN]
-            or words[word + S_HISTORY_CHAIN]
-            or words[word + S_TIES_CHAIN]
-        ):
+        if chained:
             self.free(slot)
-        else:  # as most are: it has no chains
+        else:  # as most are
             words[self.commit + slot] = 0
             self.slots.give_back(slot)
         return count
@@ -299,14 +287,7 @@ class Table:
 
     def slots_of(self, slot: int) -> int:
         """Return how many slots a finished record occupies."""
-        word = self.offset(slot) // 8
-        if not (
-            self.words[word + S_ARGUMENTS_CHAIN]
-            or self.words[word + S_OUTCOME_CHAIN]
-            or self.words[word + S_METADATA_CHAIN]
-            or self.words[word + S_HISTORY_CHAIN]
-            or self.words[word + S_TIES_CHAIN]
-        ):
+        if not has_chains(self.bytes, self._slots_at + slot * self._size):
             return 1
         head, size = self.head(slot), self.geometry.slot_size
         count = 1

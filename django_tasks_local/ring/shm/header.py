@@ -11,6 +11,7 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.crc import crc32
 
 from .boots import boot_for, is_of_another_boot, note_restart
+from .disk import sync_entry, write_zeros
 from .errors import unavailable
 from .lock import LIVENESS, any_held
 from .places import MEMORY, segment_path
@@ -145,7 +146,7 @@ def _lay_out(fd: int, geometry: at.Geometry, temporary: bool, path: str) -> at.G
         for offset, length in ((0, at.COLUMNS_AT), *geometry.ranges(0, first_step)):
             os.posix_fallocate(fd, offset, length)
             if on_disk:
-                os.pwrite(fd, bytes(length), offset)  # see `Segment.clear`
+                write_zeros(fd, offset, length)
     except OSError as error:
         os.ftruncate(fd, 0)
         raise unavailable(error, path) from error
@@ -165,13 +166,3 @@ def _lay_out(fd: int, geometry: at.Geometry, temporary: bool, path: str) -> at.G
     if on_disk:
         sync_entry(fd, path)
     return geometry
-
-
-def sync_entry(fd: int, path: str) -> None:
-    """Wait until a file, its size and its name are on the disk."""
-    os.fsync(fd)
-    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

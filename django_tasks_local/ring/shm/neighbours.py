@@ -103,6 +103,7 @@ class Surveyed:
         is_of_another_boot: Whether nobody has attached since the host was started.
         attached_at: When a process attached last, Unix time; 0 for never.
         attached: The processes that are attached.
+        module: The settings module of the site that came last, "" for none.
         paths: The ends of the settings files' paths of its sites, and main scripts after a colon.
     """
 
@@ -120,6 +121,7 @@ class Surveyed:
     is_of_another_boot: bool = False
     attached_at: float = 0.0
     attached: tuple[Attached, ...] = ()
+    module: str = ""
     paths: tuple[str, ...] = ()
 
 
@@ -180,7 +182,7 @@ def _read(name: str, fd: int, sizes: tuple[float, int, int]) -> Surveyed:
         None if words[at.H_DIRTY] or left else words[at.H_UNFINISHED],
         words[at.H_RUNNING], words[at.H_FINISHED], bool(words[at.H_TEMPORARY]), left,
         max((each for each in since_ns if each <= now_ns), default=0) / 1e9,
-        tuple(_attached(fd, words)), tuple(_paths(words)),
+        tuple(_attached(fd, words)), _module(words), tuple(_paths(words)),
     )  # fmt: skip
 
 
@@ -206,6 +208,10 @@ def _attached(fd: int, words: memoryview) -> Iterator[Attached]:
             role = commit >> at.ROLE_SHIFT
             known = role in Role.__members__.values()
             yield Attached(words[entry + at.E_PID], Role(role) if known else Role.VISITOR)
+
+
+def _module(words: memoryview) -> str:
+    return _text(words, at.H_MODULE + 1, min(words[at.H_MODULE], at.MODULE_BYTES))
 
 
 def _paths(words: memoryview) -> list[str]:

@@ -19,6 +19,7 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.format import layout as at
 
 from .directories import must_hold_rings, must_lock
+from .disk import keep_pages_single
 from .errors import unavailable
 from .lock import can_lock
 from .places import MEMORY, directory_of, is_in_memory, segment_path, semaphore_path
@@ -111,7 +112,9 @@ def _open(name: str, make: bool) -> int:
         flags = posix_ipc.O_CREAT if make else 0
         return int(posix_ipc.SharedMemory(f"{name}s", flags, mode=_OURS).fd)
     flags = os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT if make else 0)
-    return os.open(segment_path(name), flags, _OURS)
+    fd = os.open(segment_path(name), flags, _OURS)
+    keep_pages_single(fd)
+    return fd
 
 
 def open_semaphore(name: str) -> posix_ipc.Semaphore:

@@ -2,7 +2,6 @@
 
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,10 @@ from django_tasks_local.ring.shm import directories, lock, places
 from tests import mounts
 from tests import rings as peers
 from tests.children import in_a_child
-from tests.rings import LIMITS, Rings, descriptors_of, path_of, put, run
+from tests.reboots import RingsOnDisk
+from tests.rings import LIMITS, descriptors_of, path_of, put, run
 
-BIG = replace(LIMITS, max_pending=100_000, shm_size=64 * 2**20)
+BIG = replace(LIMITS, max_pending=100_000, shm_size=64 * 2**20, sync=True)
 MOUNTS = """
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 23 22 0:20 / /srv\\040x rw - xfs /dev/vdb rw
@@ -35,15 +35,6 @@ MOUNTS = """
 26 22 0:23 / /over rw - ext4 /dev/vdc rw
 27 26 0:24 / /over rw - fuse.sshfs host: rw
 """.strip().splitlines()
-
-
-@pytest.fixture
-def rings(tmp_path: Path) -> Iterator[Rings]:
-    """A ring of the test's own in a directory of its own."""
-    made = Rings()
-    made.name = ring_name("unit", uuid4().hex, str(tmp_path))
-    yield made
-    made.close()
 
 
 def refusal(directory: Path | str) -> StoreUnavailable:
@@ -55,10 +46,10 @@ def refusal(directory: Path | str) -> StoreUnavailable:
     return caught.value
 
 
-def test_the_segment_lies_in_the_directory(rings: Rings, tmp_path: Path) -> None:
+def test_the_segment_lies_in_the_directory(on_disk: RingsOnDisk, tmp_path: Path) -> None:
     """For this user alone; the semaphores lie in memory, and all are gone with the ring."""
-    ring = rings.attach()
-    path = path_of(rings)
+    ring = on_disk.attach()
+    path = path_of(on_disk)
     assert [path] == list(tmp_path.iterdir())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert ring.segment.path == str(path)
@@ -66,27 +57,27 @@ def test_the_segment_lies_in_the_directory(rings: Rings, tmp_path: Path) -> None
     semaphores = [Path(places.semaphore_path(name + letters)) for letters in ("m", "w0")]
     assert all(each.exists() for each in semaphores)
     assert not any(map(os.get_inheritable, descriptors_of(path)))
-    unlink_objects(rings.name)
+    unlink_objects(on_disk.name)
     assert not any(each.exists() for each in (path, *semaphores))
 
 
-def test_processes_share_it(rings: Rings) -> None:
+def test_processes_share_it(on_disk: RingsOnDisk) -> None:
     """One enqueues, another runs the task, and the first reads the result."""
-    worker = rings.peer()
-    ring = rings.attach()
+    worker = on_disk.peer()
+    ring = on_disk.attach()
     result_id = put(ring, ((b"x" * 2**18,), {}))
     assert worker.do(peers.claim) == result_id
     worker.do(peers.finish, result_id, b"y" * 2**18)
     assert ring.get(result_id).outcome() == b"y" * 2**18
-    look = Look.into(rings.name, "unit")
+    look = Look.into(on_disk.name, "unit")
     assert look is not None
     assert look.counts().kept == 1
 
 
-def test_names_of_its_semaphores_are_its_own(rings: Rings) -> None:
+def test_names_of_its_semaphores_are_its_own(on_disk: RingsOnDisk) -> None:
     """The same alias may have a ring in memory, and in other directories."""
-    name = places.base_name(rings.name)
-    found = {places.semaphore_name(each) for each in (name, rings.name, f"/srv{name}")}
+    name = places.base_name(on_disk.name)
+    found = {places.semaphore_name(each) for each in (name, on_disk.name, f"/srv{name}")}
     assert len(found) == 3
     assert name in found
     assert all(len(each) <= 30 and "/" not in each[1:] for each in found)
@@ -135,15 +126,22 @@ def test_a_directory_of_another_user_is_refused(
         directories.must_hold_rings(str(tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["nfs4", "9p", "fuse.sshfs", "virtiofs"])
+@pytest.mark.parametrize("kind", ["nfs4", "9p", "fuse.sshfs", "virtiofs", *mounts.served()])
 def test_what_others_serve_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """With the type of the file system, and the way out."""
-    monkeypatch.setattr(directories, "file_system_of", lambda directory: kind)
-    error = refusal(tmp_path)
-    assert kind in error.what
-    assert "DIRECTORY" in str(error.fix)
+    """With the type of the file system, and the way out; on a real mount where there can be one."""
+
+    def be_refused(place: Path) -> None:
+        error = refusal(place)
+        assert kind in error.what
+        assert "DIRECTORY" in str(error.fix)
+
+    if kind in mounts.served():
+        mounts.on(kind, tmp_path, be_refused)
+    else:
+        monkeypatch.setattr(directories, "file_system_of", lambda directory: kind)
+        be_refused(tmp_path)
 
 
 def test_no_record_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

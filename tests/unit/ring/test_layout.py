@@ -148,10 +148,10 @@ def test_slots_for_rounds_up(size: int, slots: int) -> None:
 
 def test_the_header_and_the_entries_do_not_overlap() -> None:
     """Header, codes, lanes, registry, schedule: one behind the other, with paths that fit."""
-    singles = [v for n, v in vars(at).items() if n.startswith("H_") and n != "H_CODES"]
+    singles = [v for n, v in vars(at).items() if n.startswith("H_") and v < at.H_CODES]
     assert len(set(singles)) == len(singles)
-    assert max(singles) < at.H_CODES
-    assert at.H_CODES + at.CODES * at.CODE_WORDS <= at.LANES_AT == at.PAGE // 8
+    assert at.H_CODES + at.CODES * at.CODE_WORDS == at.H_MODULE
+    assert (at.H_MODULE + 1) * 8 + at.MODULE_BYTES <= at.PAGE == at.LANES_AT * 8
     assert at.L_TAIL + at.PRIORITIES <= at.LANE_WORDS
     assert at.LANES_AT + at.LANES * at.LANE_WORDS == at.REGISTRY_AT == at.HEADER_BYTES // 8
     assert at.HEADER_BYTES % at.PAGE == 0

@@ -3,8 +3,6 @@
 import logging
 import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,14 +18,6 @@ from tests.reboots import EARLIER, RingsOnDisk, forget_semaphores
 from tests.rings import FAR_NS, LIMITS, META, done, path_of, put, run
 
 MIB = 2**20
-
-
-@pytest.fixture
-def rings(tmp_path: Path) -> Iterator[RingsOnDisk]:
-    """A ring of the test's own in a directory of its own."""
-    made = RingsOnDisk(tmp_path)
-    yield made
-    made.close()
 
 
 def fill(mine: Any) -> dict[str, str]:
@@ -48,20 +38,22 @@ def fill(mine: Any) -> dict[str, str]:
     return found
 
 
-def restarted(rings: RingsOnDisk, caplog: pytest.LogCaptureFixture) -> tuple[dict[str, str], Ring]:
+def restarted(
+    on_disk: RingsOnDisk, caplog: pytest.LogCaptureFixture
+) -> tuple[dict[str, str], Ring]:
     """The ids of tasks that were there before, and the first attachment after a restart."""
-    ids = rings.peer().do(fill)
-    rings.reboot()
+    ids = on_disk.peer().do(fill)
+    on_disk.reboot()
     with caplog.at_level(logging.INFO, "django_tasks_local"):
-        return ids, rings.attach()
+        return ids, on_disk.attach()
 
 
-def test_all_is_there(rings: RingsOnDisk, caplog: pytest.LogCaptureFixture) -> None:
+def test_all_is_there(on_disk: RingsOnDisk, caplog: pytest.LogCaptureFixture) -> None:
     """Results read as before, what ran is lost, what waits runs once, in its order."""
-    ids, ring = restarted(rings, caplog)
+    ids, ring = restarted(on_disk, caplog)
     (line,) = caplog.messages
     assert line == (
-        f"{path_of(rings)}: the host was restarted since; found 4 waiting tasks, 2 running tasks "
+        f"{path_of(on_disk)}: the host was restarted since; found 4 waiting tasks, 2 running tasks "
         "and 2 results, all whole"
     )
     assert ring.upkeep.check() == []
@@ -75,9 +67,9 @@ def test_all_is_there(rings: RingsOnDisk, caplog: pytest.LogCaptureFixture) -> N
     assert ring.upkeep.check() == []
 
 
-def test_what_may_be_tried_again_is(rings: RingsOnDisk, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_may_be_tried_again_is(on_disk: RingsOnDisk, caplog: pytest.LogCaptureFixture) -> None:
     """A task with ``retry_lost`` has another attempt, whose history says why."""
-    ids, ring = restarted(rings, caplog)
+    ids, ring = restarted(on_disk, caplog)
     ring.upkeep.settle_dead()
     found = ring.get(ids["retried"])
     assert found.status == "READY"
@@ -85,36 +77,36 @@ def test_what_may_be_tried_again_is(rings: RingsOnDisk, caplog: pytest.LogCaptur
     assert "the host was restarted" in found.past.errors[0][1]
 
 
-def test_it_is_done_once(rings: RingsOnDisk, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_is_done_once(on_disk: RingsOnDisk, caplog: pytest.LogCaptureFixture) -> None:
     """The header says afterwards which boot this is; later newcomers find nothing to do."""
-    _, ring = restarted(rings, caplog)
+    _, ring = restarted(on_disk, caplog)
     assert ring.words[at.H_BOOT] == this_boot() not in (0, EARLIER)
     caplog.clear()
-    peer = rings.peer()
+    peer = on_disk.peer()
     peer.do(peers.enqueue)
     peer.end()
     assert not caplog.messages
 
 
 def test_a_death_in_this_boot_is_no_restart(
-    rings: RingsOnDisk, caplog: pytest.LogCaptureFixture
+    on_disk: RingsOnDisk, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is told as what it is, also after a restart."""
-    _, ring = restarted(rings, caplog)
+    _, ring = restarted(on_disk, caplog)
     ring.upkeep.settle_dead()
-    peer = rings.peer()
+    peer = on_disk.peer()
     result_id = peer.do(peers.claim)
     peer.kill()
     assert "the host was restarted" not in ring.get(result_id).outcome()[1]
 
 
-def test_another_boot_with_processes_attached(rings: RingsOnDisk) -> None:
+def test_another_boot_with_processes_attached(on_disk: RingsOnDisk) -> None:
     """Containers may have boot ids of their own. Whoever is attached lives in this boot."""
-    peer = rings.peer()
+    peer = on_disk.peer()
     result_id = peer.do(peers.enqueue)
     assert peer.do(peers.claim) == result_id
     peer.do(_pretend_earlier)
-    ring = rings.attach()
+    ring = on_disk.attach()
     assert ring.get(result_id).status == "RUNNING"
     assert ring.words[at.H_BOOT] == EARLIER
     ring.words[at.H_DIRTY] = 1
@@ -127,29 +119,29 @@ def _pretend_earlier(mine: Any) -> None:
     mine.ring.words[at.H_BOOT] = EARLIER
 
 
-def test_a_new_container(rings: RingsOnDisk) -> None:
+def test_a_new_container(on_disk: RingsOnDisk) -> None:
     """The boot is the same, and the semaphores are gone: as after the death of all processes."""
-    ids = rings.peer().do(fill)
-    for peer in rings._peers:
+    ids = on_disk.peer().do(fill)
+    for peer in on_disk._peers:
         peer.kill()
-    forget_semaphores(rings.name)
-    ring = rings.attach()
+    forget_semaphores(on_disk.name)
+    ring = on_disk.attach()
     assert ring.get(ids["small"]).outcome() == "kept"
     error = ring.get(ids["running"]).outcome()
     assert error[0].endswith(".WorkerLost")
     assert "restarted" not in error[1]
     assert run(ring) == ids["waiting"]
-    assert rings.peer().do(peers.claim) == ids["long"]
+    assert on_disk.peer().do(peers.claim) == ids["long"]
     assert ring.upkeep.check() == []
 
 
-def test_changed_sizes_wait(rings: RingsOnDisk) -> None:
+def test_changed_sizes_wait(on_disk: RingsOnDisk) -> None:
     """The header's counts may be older than the records: nothing is dropped for their sake."""
-    peer = rings.peer()
+    peer = on_disk.peer()
     result_id = peer.do(peers.enqueue)
     peer.do(_forget_count)
-    rings.reboot()
-    ring = rings.attach(peers.OTHER_SIZES)
+    on_disk.reboot()
+    ring = on_disk.attach(peers.OTHER_SIZES)
     assert ring.get(result_id).status == "READY"
     assert ring.segment.geometry.slot_size == LIMITS.slot_size
 
@@ -158,12 +150,12 @@ def _forget_count(mine: Any) -> None:
     mine.ring.words[at.H_UNFINISHED] = 0
 
 
-def test_room_that_the_header_does_not_know(rings: RingsOnDisk) -> None:
+def test_room_that_the_header_does_not_know(on_disk: RingsOnDisk) -> None:
     """An old header with newer records behind its end: all are found."""
-    peer = rings.peer()
+    peer = on_disk.peer()
     ids = peer.do(_fill_two_steps)
-    rings.reboot()
-    ring = rings.attach()
+    on_disk.reboot()
+    ring = on_disk.attach()
     for result_id, size in ids.items():
         assert len(ring.get(result_id).arguments()[0][0]) == size
     assert ring.upkeep.check() == []
@@ -180,11 +172,11 @@ def _fill_two_steps(mine: Any) -> dict[str, int]:
     return found
 
 
-def test_an_older_link_behind_a_chain(rings: RingsOnDisk) -> None:
+def test_an_older_link_behind_a_chain(on_disk: RingsOnDisk) -> None:
     """It leads into another chain of its record: each is given up once, when that goes."""
-    result_id = rings.peer().do(_link_two_chains)
-    rings.reboot()
-    ring = rings.attach()
+    result_id = on_disk.peer().do(_link_two_chains)
+    on_disk.reboot()
+    ring = on_disk.attach()
     assert run(ring) == result_id
     peers.change_limits(ring, max_results=1)
     done(ring)
@@ -205,11 +197,11 @@ def _link_two_chains(mine: Any) -> str:
     return result_id
 
 
-def test_tasks_of_a_batch(rings: RingsOnDisk) -> None:
+def test_tasks_of_a_batch(on_disk: RingsOnDisk) -> None:
     """They are there if it was accepted, and each of them is whole."""
-    whole, torn, early = rings.peer().do(_be_in_batches)
-    rings.reboot()
-    ring = rings.attach()
+    whole, torn, early = on_disk.peer().do(_be_in_batches)
+    on_disk.reboot()
+    ring = on_disk.attach()
     assert run(ring) == whole
     assert ring.claim() is None
     assert not any(peers.exists(ring, each) for each in (torn, early))
@@ -234,25 +226,25 @@ def _be_in_batches(mine: Any) -> list[str]:
     return ids
 
 
-def test_a_full_disk(rings: RingsOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk(on_disk: RingsOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was reserved may have to be once more; where that fails, the error says so."""
-    rings.peer().do(fill)
-    rings.reboot()
+    on_disk.peer().do(fill)
+    on_disk.reboot()
 
     def full(fd: int, offset: int, length: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "posix_fallocate", full)
-        assert "is full" in str(peers.refused(rings))
-    assert rings.attach().upkeep.check() == []
+        assert "is full" in str(peers.refused(on_disk))
+    assert on_disk.attach().upkeep.check() == []
 
 
-def test_readers_recover_too(rings: RingsOnDisk, caplog: pytest.LogCaptureFixture) -> None:
+def test_readers_recover_too(on_disk: RingsOnDisk, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever attaches first does it."""
-    ids = rings.peer().do(fill)
-    rings.reboot()
-    reader = rings.attach(role=Role.VISITOR)
+    ids = on_disk.peer().do(fill)
+    on_disk.reboot()
+    reader = on_disk.attach(role=Role.VISITOR)
     assert "the host was restarted" in reader.get(ids["running"]).outcome()[1]
     assert reader.get(ids["large"]).outcome() == b"x" * MIB
     with pytest.raises(TaskResultDoesNotExist):

@@ -54,6 +54,13 @@ def test_waiting_ends_with_time_or_a_signal(ring: Ring) -> None:
     assert monotonic() - started < 5
 
 
+def test_a_burst_leaves_no_more_wake_ups_than_workers(ring: Ring) -> None:
+    """They would have idle workers look for tasks that others have run."""
+    for _ in range(2 * LIMITS.max_workers):
+        put(ring)
+    assert ring._semaphores.wake_ups() == LIMITS.max_workers
+
+
 def test_lost_wake_ups_are_replaced(ring: Ring) -> None:
     """A killed worker took its wake-up with it: the semaphore is filled up to what waits."""
     for _ in range(3):

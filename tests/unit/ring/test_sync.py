@@ -1,29 +1,18 @@
 """SYNC: who waits for the disk, and that nobody does so inside the lock."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.ring import ring_name
 from django_tasks_local.store import KeyTaken
+from tests.reboots import RingsOnDisk
 from tests.rings import LIMITS, META, Rings, change_limits, put
 
 SYNCED = replace(LIMITS, sync=True)
 KEY = b"k" * 16
-
-
-@pytest.fixture
-def rings(tmp_path: Path) -> Iterator[Rings]:
-    """A ring of the test's own in a directory of its own."""
-    made = Rings()
-    made.name = ring_name("unit", uuid4().hex, str(tmp_path))
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -34,9 +23,9 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-def test_what_is_promised_is_on_the_disk(rings: Rings, waits: list[int]) -> None:
+def test_what_is_promised_is_on_the_disk(on_disk: RingsOnDisk, waits: list[int]) -> None:
     """A task that was enqueued, one that starts, and one that was cancelled before."""
-    ring = rings.attach(SYNCED)
+    ring = on_disk.attach(SYNCED)
     assert not waits
     operations: list[Callable[[], object]] = [
         lambda: put(ring),
@@ -55,10 +44,12 @@ def test_what_is_promised_is_on_the_disk(rings: Rings, waits: list[int]) -> None
     assert len(waits) == 9
 
 
-def test_nobody_waits_inside_the_lock(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_inside_the_lock(
+    on_disk: RingsOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Others go on while a process waits for the disk."""
-    ring = rings.attach(SYNCED)
-    other = rings.peer(SYNCED)
+    ring = on_disk.attach(SYNCED)
+    other = on_disk.peer(SYNCED)
     inside = []
 
     def wait(fd: int) -> None:
@@ -76,9 +67,9 @@ def _count(mine: object) -> int:
     return mine.ring._mutex.run(lambda: 1)  # type: ignore[attr-defined, no-any-return]
 
 
-def test_without_sync_nobody_waits(rings: Rings, waits: list[int]) -> None:
+def test_without_sync_nobody_waits(on_disk: RingsOnDisk, waits: list[int]) -> None:
     """The kernel writes when it thinks fit; the option can be changed."""
-    ring = rings.attach()
+    ring = on_disk.attach()
     put(ring)
     ring.claim()
     assert not waits
@@ -87,19 +78,15 @@ def test_without_sync_nobody_waits(rings: Rings, waits: list[int]) -> None:
     assert len(waits) == 1
 
 
-def test_in_memory_nobody_waits(waits: list[int]) -> None:
+def test_in_memory_nobody_waits(rings: Rings, waits: list[int]) -> None:
     """As in a test run, whose ring lies in memory whatever its settings say."""
-    rings = Rings()
-    try:
-        put(rings.attach(SYNCED))
-    finally:
-        rings.close()
+    put(rings.attach(SYNCED))
     assert not waits
 
 
-def test_a_broken_disk_is_told(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_disk_is_told(on_disk: RingsOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asked to wait for the disk must hear that it cannot be written."""
-    ring = rings.attach(SYNCED)
+    ring = on_disk.attach(SYNCED)
 
     def fail(fd: int) -> None:
         raise OSError(5, "Input/output error")
@@ -109,9 +96,9 @@ def test_a_broken_disk_is_told(rings: Rings, monkeypatch: pytest.MonkeyPatch) ->
         put(ring)
 
 
-def test_a_new_ring_is_on_the_disk(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_ring_is_on_the_disk(on_disk: RingsOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its name in the directory: without either, no task in it could be found."""
     synced: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
-    path = rings.attach().segment.path
+    path = on_disk.attach().segment.path
     assert synced == [path, path, os.path.dirname(path)]
