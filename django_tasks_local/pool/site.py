@@ -27,7 +27,7 @@ from .passed_on import PassedOn
 from .serving import is_server
 from .spec import PoolSpec
 from .starts import Starts
-from .step import TICK_S, until_tick_s
+from .step import TICK_S, Step, until_tick_s
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -346,7 +346,9 @@ class Site(PassedOn):
         try:
             # A test run removes its rings itself.
             if self._own is not None and not (self.spec.temporary or self.serves or is_server()):
-                self._own.wait(self.spec.alias, lambda: self.ring, self.tick)
+                alias = self.spec.alias
+                tick = Step(f"alias={alias} this script cannot look after its tasks", self.tick)
+                self._own.wait(alias, lambda: self.ring, tick)
         except KeyboardInterrupt:
             say("\ndjango-tasks-local: left in the ring.")
         finally:
