@@ -8,6 +8,7 @@ from array import array
 from typing import Final
 
 from django_tasks_local.ring.records import retrying
+from django_tasks_local.ring.records.batched import in_order_of_settling, was_accepted
 from django_tasks_local.ring.records.follow_ups import FollowUps
 from django_tasks_local.ring.records.holder import Holder, holder_of
 from django_tasks_local.ring.records.loss import (
@@ -21,7 +22,6 @@ from django_tasks_local.ring.records.tallies import lost_as
 
 from .format import layout as at
 from .format.head import (
-    BATCH_WORD,
     OUTCOME_AT,
     OUTCOME_END,
     S_ARGUMENTS_BYTES,
@@ -32,8 +32,6 @@ from .format.head import (
     S_OUTCOME_CHAIN,
     S_TIES_CHAIN,
     inline_bytes,
-    make_head,
-    problem,
     seal_loss,
 )
 
@@ -103,25 +101,6 @@ def publish(table: Table, slot: int) -> Holder | None:
     return None
 
 
-def was_accepted(table: Table, slot: int) -> bool:
-    """Return whether a WRITING record belongs to a batch whose own record is free by now."""
-    words = table.words
-    generation = words[table.commit + slot] & at.GENERATION_MASK
-    name = words[table.offset(slot) // 8 + BATCH_WORD]
-    batch = name >> at.CHAIN_SLOT_SHIFT & at.MAX_SLOTS - 1
-    if not name or not 0 < batch < table.slots.reserved() or batch == slot:
-        return False
-    word = words[table.commit + batch]
-    its_name = at.chain_word(batch, word & at.GENERATION_MASK)
-    if word >> at.STATE_SHIFT == at.WRITING and its_name == name:
-        return False
-    # So it was written to its end. Where its batch was damaged and dropped, that need not be.
-    offset, size = table.offset(slot), table.geometry.slot_size
-    raw = bytes(table.bytes[offset : offset + size])
-    head = make_head(raw)
-    return head.generation == generation and not problem(raw, head, at.READY, inline_bytes(size))
-
-
 def owned_by(table: Table, index: int) -> list[int]:
     """Return the head slots that a dead entry owns (outside the lock: they do not change).
 
@@ -139,17 +118,6 @@ def owned_by(table: Table, index: int) -> list[int]:
             if word >> at.STATE_SHIFT in owned and word >> at.OWNER_SHIFT & at.OWNER_MASK == index
         ],
     )
-
-
-def in_order_of_settling(table: Table, slots: list[int]) -> list[int]:
-    """Return head slots as `owned_by` does."""
-
-    def place(slot: int) -> tuple[bool, int]:
-        generation = table.words[table.commit + slot] & at.GENERATION_MASK
-        name = table.words[table.offset(slot) // 8 + BATCH_WORD]
-        return name == at.chain_word(slot, generation), generation
-
-    return sorted(slots, key=place)
 
 
 def mark_lost(table: Table, slot: int, loss: int, keep: int) -> None:
@@ -306,6 +274,8 @@ class _Records:
         elif state == at.LOST:
             self.cancelled.append(slot)
             return place
+        elif state == at.READY:
+            retrying.forget_end(self._table, slot)
         self._table.words[self._table.sequence + slot] = place
         return place
 

@@ -167,11 +167,11 @@ class Stops:
         offset = table.offset(slot)
         sealed = seal_claim(0, 0, words[offset // 8 + S_REQUEST_CRC])
         table.bytes[offset + CLAIM_AT : offset + CLAIM_END] = sealed
+        # Its place in the queue is its own until the commit, and then no place among the results.
+        words[table.sequence + slot] |= at.LEAVES_QUEUE
         loss = loss_word(Loss.CANCELLED, NOT_STARTED)
         sealed = seal_loss(time.time_ns(), loss, table.head(slot))
         table.bytes[offset + OUTCOME_AT : offset + OUTCOME_END] = sealed
-        # Its place in the queue is its own until the commit, and then no place among the results.
-        words[table.sequence + slot] |= at.LEAVES_QUEUE
         noted = table.tallies.note_cancel(slot)
         self._follow_ups.end(slot, at.LOST, generation, noted)
         try:

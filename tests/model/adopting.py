@@ -53,6 +53,12 @@ class Adopting(RuleBasedStateMachine):
                 record.due_ns = 0
                 record.place = self.model.next_place()
                 record.lane = self.look.lanes().get(key, -1)
+        deferred = {k: r for k, r in self.model.records.items() if r.status == READY and r.due_ns}
+        newest = deferred[max(deferred, key=self.look.sequence)] if deferred else None
+        if newest and newest.place < max(each.place for each in deferred.values()):
+            # It had got its new place, and went back into the heap with that.
+            assert newest.due_ns <= self.clock.now_ns
+            newest.place = self.model.next_place()
 
     def adopt_deaths(self) -> None:
         """A reader may have settled what it found dead."""

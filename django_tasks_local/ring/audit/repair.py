@@ -6,6 +6,7 @@ another program wrote over.
 
 from django_tasks_local.ring import recovery
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.records.batched import in_order_of_settling
 from django_tasks_local.ring.records.codes import code_digest
 from django_tasks_local.ring.records.loss import Loss, loss_word
 from django_tasks_local.ring.records.table import Table
@@ -48,7 +49,7 @@ def repair(table: Table, registry: Registry) -> list[str]:
         problems.append(f"slot {slot} ({audit.describe(slot)}): {problem}: dropped")
         table.words[table.commit + slot] = 0
     problems += recovery.rebuild(table)
-    for slot in recovery.in_order_of_settling(table, audit.orphans):
+    for slot in in_order_of_settling(table, audit.orphans):
         problems.append(f"slot {slot} ({audit.describe(slot)}): its owner is not attached")
         _settle(table, slot)
     _count_others(audit)

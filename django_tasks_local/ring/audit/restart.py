@@ -35,6 +35,7 @@ from django_tasks_local.ring.format.head import (
 )
 from django_tasks_local.ring.format.ids import format_id, slot_of_id
 from django_tasks_local.ring.records import retrying
+from django_tasks_local.ring.records.batched import in_order_of_settling, was_accepted
 from django_tasks_local.ring.records.loss import Loss, loss_word, noted_loss
 from django_tasks_local.ring.records.table import Table
 from django_tasks_local.ring.shm.boots import boot_for, is_of_another_boot
@@ -126,8 +127,8 @@ class _Restart:
         reserved = table.slots.reserved()
         column = words[table.commit : table.commit + reserved].tolist()
         writing = [s for s, word in enumerate(column) if s and word >> at.STATE_SHIFT == at.WRITING]
-        for slot in recovery.in_order_of_settling(table, writing):
-            accepted = recovery.was_accepted(table, slot)
+        for slot in in_order_of_settling(table, writing):
+            accepted = was_accepted(table, slot)
             generation = column[slot] & at.GENERATION_MASK
             words[table.sequence + slot] = generation
             words[table.commit + slot] = at.head_word(at.READY, generation) if accepted else 0

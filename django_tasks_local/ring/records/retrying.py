@@ -15,6 +15,7 @@ from django_tasks_local.ring.format.head import (
     PROGRESS_BYTES,
     S_OUTCOME_BYTES,
     S_OUTCOME_CHAIN,
+    S_OUTCOME_CRC,
     S_STARTED_AT,
     S_STOP,
     S_WORKER,
@@ -72,6 +73,13 @@ def make_ready(table: Table, slot: int) -> None:
         table.order.append(slot, *table.order.lane_of(slot))
     if chain:
         table.slots.discard(chain)
+
+
+def forget_end(table: Table, slot: int) -> None:
+    """Take back what was noted of the end of a record that waits on: a restart would go by it."""
+    words, head = table.words, table.offset(slot) // 8
+    words[head + S_OUTCOME_CRC] = 0
+    words[head + S_OUTCOME_BYTES] = words[table.due + slot]
 
 
 def is_over(table: Table, slot: int) -> bool:

@@ -247,6 +247,31 @@ def test_a_schedule_goes_on(on_disk: RingsOnDisk) -> None:
     assert pool.fired() == [midnight_ns]
 
 
+def test_a_cancellation_that_was_interrupted(on_disk: RingsOnDisk) -> None:
+    """It leaves no trace in a task that goes on waiting, and runs at its time after a restart."""
+    ids = on_disk.peer().do(_cancel_in_part)
+    on_disk.reboot()
+    ring = on_disk.attach()
+    assert [ring.get(each).status.name for each in ids] == ["READY", "READY"]
+    assert ring.counts().deferred == 1
+    assert run(ring) == ids[0]
+
+
+def _cancel_in_part(mine: Any) -> list[str]:
+    ring: Ring = mine.ring
+    ids = [put(ring), put(ring, due_ns=time.time_ns() + FAR_NS)]
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    ring.stops._follow_ups.end = interrupt  # type: ignore[method-assign, assignment]
+    for each in ids:
+        with pytest.raises(KeyboardInterrupt):
+            ring.cancel(each, running=False)
+        assert ring.upkeep.check() == []
+    return ids
+
+
 def test_a_full_disk(on_disk: RingsOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was reserved may have to be once more; where that fails, the error says so."""
     on_disk.peer().do(fill)
