@@ -119,7 +119,7 @@ def check_app(kind: Kind) -> list[CheckMessage]:
         Warning(
             "'django_tasks_local' is not in INSTALLED_APPS, and TASKS has a ProcessPoolBackend.",
             hint="Add it: manage.py then has the commands local_tasks and local_worker, and a web "
-            "process that restarts keeps running tasks alive before its first request.",
+            "process that restarts looks after tasks before its first request.",
             id="django_tasks_local.W001",
         )
     ]
