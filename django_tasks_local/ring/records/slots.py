@@ -120,11 +120,10 @@ class Slots:
         """Return a free slot, marked as used (in the lock, dirty, with H_FREE > 0)."""
         words, view, base = self._words, self._bytes, self._map
         slot: int = words[at.H_CURSOR] or 1
+        reserved = self.reserved()
         # The cursor goes round, and records are evicted in about the order in which it passed: it
         # mostly stands before a free slot.
-        if slot >= self._segment.limit or view[base + slot]:
-            reserved = self.reserved()
-            self._segment.limit = max(self._segment.limit, reserved)
+        if slot >= reserved or view[base + slot]:
             cursor = min(slot, reserved)
             slot = self._find(1, cursor, reserved) or self._find(1, 1, cursor)
             if not slot:
