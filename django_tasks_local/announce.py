@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.tasks import TaskResultStatus, signals
 
+from django_tasks_local.exceptions import from_a_signal_handler
 from django_tasks_local.log_lines import is_written
 
 if TYPE_CHECKING:
@@ -63,10 +64,16 @@ def is_heard(signal: Signal) -> bool:
 
 
 def announce(signal: Signal, sender: type, result: LocalTaskResult) -> None:
-    """Send ``signal`` with ``result``, whatever exceptions its receivers raise."""
+    """Send ``signal`` with ``result``, whatever exceptions its receivers raise.
+
+    Only what a signal handler of the process has raised in the middle of one, as at the time limit
+    of the task that enqueues, goes on to the caller.
+    """
     receivers, own = signal.receivers, _OWN.get(signal)
     if own is None or len(receivers) != 1 or receivers[0][0] != own[0]:
-        signal.send_robust(sender, task_result=result)
+        for _receiver, answer in signal.send_robust(sender, task_result=result):
+            if isinstance(answer, Exception) and from_a_signal_handler(answer):
+                raise answer
         return
     _, function, level = own
     # The end of a task that has failed is an error.
@@ -74,5 +81,7 @@ def announce(signal: Signal, sender: type, result: LocalTaskResult) -> None:
         return
     try:
         function(sender, result)
-    except Exception:
+    except Exception as error:
+        if from_a_signal_handler(error):
+            raise
         logger.exception("Task id=%s: a signal receiver raised", result.id)

@@ -317,27 +317,6 @@ class MemoryStore(BulkEnqueue, Lists, Tied, Waits):
         self.running = len(running)
         self._torn = False
 
-    def wait_until_done(self, timeout_s: float | None) -> bool:
-        """Wait until nothing is running or due; tasks deferred to later do not count.
-
-        Args:
-            timeout_s: Give up after this many seconds; ``None``: never.
-
-        Returns:
-            Whether all was done.
-        """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._lock:
-            self._ending = True
-            while True:
-                self._promote()
-                if not self.running and not self._order.ready:
-                    return True
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                self._quiet.wait(left)
-
     def close(self) -> list[Record]:
         """Stop all claims, end the waits, and drop all records but the running ones.
 

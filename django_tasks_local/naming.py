@@ -19,7 +19,7 @@ from django.tasks import Task
 from django.tasks.base import DEFAULT_TASK_PRIORITY
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
 
-from django_tasks_local.exceptions import describe
+from django_tasks_local.exceptions import describe, from_a_signal_handler
 from django_tasks_local.metadata import TASK_CLASS, decode
 from django_tasks_local.store import task_path
 
@@ -90,6 +90,8 @@ def decode_task(meta: bytes) -> AnyTask:
     try:
         return load_task(meta)
     except Exception as error:
+        if from_a_signal_handler(error):
+            raise  # a time limit, say: this says nothing about the result
         raise TaskResultDoesNotExist(
             f"Task {task_path(meta)} cannot be imported: {describe(error)}."
         ) from error

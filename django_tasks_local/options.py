@@ -118,8 +118,8 @@ def check_app(kind: Kind) -> list[CheckMessage]:
     return [
         Warning(
             "'django_tasks_local' is not in INSTALLED_APPS, and TASKS has a ProcessPoolBackend.",
-            hint="Add it: manage.py then has the commands local_tasks and local_worker, and a web "
-            "process that restarts keeps running tasks alive before its first request.",
+            hint="Add it: manage.py then has the commands local_tasks and local_worker, and a "
+            "server that restarts looks after waiting and running tasks before its first request.",
             id="django_tasks_local.W001",
         )
     ]

@@ -189,7 +189,7 @@ def _examine_wait(
         why = (
             f"The last {counted(starts, 'start')} of one came to nothing: the site's log says why."
             if starts > 1
-            else "A site process starts one at its first request, local_worker at once."
+            else "A site process starts one by its first request, local_worker at once."
         )
         health.say(LOOK_AT_IT, f"{what} has been due for {span(waited_s)}, and no pool runs. {why}")
     elif waited_s > max_wait_s:

@@ -29,9 +29,10 @@ class OwnTasks:
             self._last_due_ns = due_ns
         self._ids.extend(id_words)
         if len(self._ids) > 2 * self._limit:
-            self._ids = ring.upkeep.unfinished(self._ids)
-            left = len(self._ids) // 2
-            self._limit = max(REMEMBERED, 2 * left)
+            before, self._ids = self._ids, array("Q")  # to which other threads add meanwhile
+            left = ring.upkeep.unfinished(before)
+            self._ids.extend(left)
+            self._limit = max(REMEMBERED, len(left))
 
     def wait(self, alias: str, ring: Callable[[], Ring], look_after: Callable[[], None]) -> None:
         """Wait until the tasks are done: a script that ends now would take their pool with it.

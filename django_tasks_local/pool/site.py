@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any, Final
 
 from django_tasks_local import under_test
+from django_tasks_local.exceptions import from_a_signal_handler
 from django_tasks_local.ring import PoolState, Ring, Role, format_id
 from django_tasks_local.store import task_path
 from django_tasks_local.streams import say
@@ -26,7 +27,7 @@ from .passed_on import PassedOn
 from .serving import is_server
 from .spec import PoolSpec
 from .starts import Starts
-from .step import TICK_S, until_tick_s
+from .step import TICK_S, Step, until_tick_s
 
 logger = logging.getLogger("django_tasks_local")
 
@@ -136,7 +137,9 @@ class Site(PassedOn):
                 if due_ns <= now_ns + TICK_NS:
                     self._look_for_pool(now_ns)
                 self._tick_if_late()
-        except Exception:
+        except Exception as error:
+            if from_a_signal_handler(error):
+                raise  # the time limit of the task that enqueues, say
             # The task is in the ring, and its caller must get its id. The tick looks again.
             logger.exception("alias=%s looking after a task failed", self.spec.alias)
         if _ending:
@@ -343,7 +346,9 @@ class Site(PassedOn):
         try:
             # A test run removes its rings itself.
             if self._own is not None and not (self.spec.temporary or self.serves or is_server()):
-                self._own.wait(self.spec.alias, lambda: self.ring, self.tick)
+                alias = self.spec.alias
+                tick = Step(f"alias={alias} this script cannot look after its tasks", self.tick)
+                self._own.wait(alias, lambda: self.ring, tick)
         except KeyboardInterrupt:
             say("\ndjango-tasks-local: left in the ring.")
         finally:

@@ -1,6 +1,7 @@
 """What is sent, to Django's own receivers alone and to others."""
 
 import logging
+import signal as sys_signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -112,6 +113,45 @@ def test_djangos_receiver_may_raise(signal: Signal, caplog: pytest.LogCaptureFix
         finally:
             logger.removeFilter(refuse)
     assert "Task id=an id: a signal receiver raised" in caplog.text
+
+
+class TimeLimit(Exception):
+    """What a signal handler raises."""
+
+
+@pytest.fixture
+def interrupted() -> Iterator[None]:
+    """A process in which SIGUSR2 raises."""
+
+    def over(*_: object) -> None:
+        raise TimeLimit
+
+    before = sys_signal.signal(sys_signal.SIGUSR2, over)
+    yield
+    sys_signal.signal(sys_signal.SIGUSR2, before)
+
+
+@pytest.mark.usefixtures("interrupted")
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_a_signal_handler_raises_goes_on(signal: Signal, alone: bool) -> None:
+    """A task that enqueues in a loop is in a receiver when its time limit comes, often enough."""
+
+    def receiver(record: object = None, **kwargs: Any) -> bool:
+        sys_signal.raise_signal(sys_signal.SIGUSR2)
+        return True
+
+    if not alone:
+        signal.connect(receiver)
+    with logged():
+        logger = logging.getLogger("django.tasks")
+        if alone:
+            logger.filters.insert(0, receiver)
+        try:
+            with pytest.raises(TimeLimit):
+                announce(signal, Sender, RESULT)
+        finally:
+            if alone:
+                logger.removeFilter(receiver)
 
 
 @pytest.fixture

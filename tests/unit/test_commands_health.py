@@ -69,7 +69,7 @@ def test_nobody_runs_what_waits(site_ring: Callable[[], Ring]) -> None:
     status, text = says(*MADE_WAIT)
     assert status == 1
     assert text.startswith(f"look at it: process: tests.tasks.noop ({waiting}) has been due for ")
-    assert "no pool runs. A site process starts one at its first request" in text
+    assert "no pool runs. A site process starts one by its first request" in text
     ring.words[at.code_word(ring.registry.code, at.C_START_FAILURES)] = 3
     assert "The last 3 starts of one came to nothing: the site's log" in says(*MADE_WAIT)[1]
 

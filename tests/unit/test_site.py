@@ -1,12 +1,10 @@
-"""A site process's side of the pool: what it starts, what it remembers, what it says."""
+"""A site process's side of the pool: what it starts, and what it says."""
 
 import logging
 import os
 import threading
 import time
-from array import array
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
 from threading import Event
 from typing import Any
 
@@ -15,13 +13,12 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_tasks_local import under_test
 from django_tasks_local.exceptions import StoreUnavailable
-from django_tasks_local.pool import launcher, own_tasks, project, slow_start, starts, temporary
+from django_tasks_local.pool import launcher, project, slow_start, starts, temporary
 from django_tasks_local.pool import site as module
 from django_tasks_local.pool.site import BURST_NS, Site
 from django_tasks_local.pool.spec import PoolSpec
 from django_tasks_local.pool.temporary import remove
 from django_tasks_local.ring import Ring, Role, ring_exists
-from django_tasks_local.ring.format.ids import parse_id
 from django_tasks_local.schedules import EMPTY, Schedule
 from tests.rings import LIMITS, Rings
 from tests.support import wait_for
@@ -197,91 +194,6 @@ def test_a_guest_keeps_nothing_alive(make: Make, started: list[Any]) -> None:
     assert role(site) is Role.VISITOR
     assert len(started) == 1
     assert watchers() == 0
-
-
-def test_a_script_remembers_what_is_unfinished(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond a number it forgets what is done; a web process remembers nothing."""
-    monkeypatch.setattr(own_tasks, "REMEMBERED", 4)
-    site = make()
-    for _ in range(4):
-        enqueue(site)
-    finish_all(site.ring)
-    last = enqueue(site)
-    assert site._own is not None
-    assert site._own._ids == array("Q", parse_id(last)[1:])
-    site.serve()
-    enqueue(site)
-    assert site._own is None
-
-
-def test_what_stays_unfinished_is_looked_at_rarely(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each task costs a script the same: a look at all of them comes when they have doubled."""
-    monkeypatch.setattr(own_tasks, "REMEMBERED", 1)
-    site = make()
-    looks: list[int] = []
-    unfinished = site.ring.upkeep.unfinished
-
-    def count(ids: "array[int]") -> "array[int]":
-        looks.append(len(ids) // 2)
-        return unfinished(ids)
-
-    monkeypatch.setattr(site.ring.upkeep, "unfinished", count)
-    for _ in range(12):
-        enqueue(site)
-    assert looks == [2, 5, 11]
-    finish_all(site.ring)
-
-
-def test_it_says_until_when_it_waits(
-    make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Where a task is not due yet, the moment of the last one is said."""
-    site = make()
-    enqueue(site)
-    due = datetime.now().astimezone().replace(microsecond=0) + timedelta(hours=30)
-    enqueue(site, due_ns=int(due.timestamp()) * 10**9)
-    enqueue(site)
-
-    def give_up(seconds: float) -> None:
-        raise KeyboardInterrupt
-
-    assert site._own is not None
-    with monkeypatch.context() as patch:
-        patch.setattr(time, "sleep", give_up)
-        with pytest.raises(KeyboardInterrupt):
-            site._own.wait("alias", lambda: site.ring, lambda: None)
-    err = capsys.readouterr().err
-    assert "waiting for 3 tasks of 'alias' that this script enqueued, the last of which is " in err
-    assert f"due at {due:%Y-%m-%d %H:%M:%S %Z} (Ctrl-C leaves them in the ring" in err
-
-
-def test_it_waits_for_its_own_tasks(
-    make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """At exit, saying so on standard error; not where another site is there to take over."""
-    site = make()
-    enqueue(site)
-    real = time.sleep
-
-    def run_tasks_meanwhile(seconds: float) -> None:
-        if threading.current_thread() is threading.main_thread():
-            finish_all(site.ring)
-        else:  # the one that looks whether all is well
-            real(seconds)
-
-    monkeypatch.setattr(time, "sleep", run_tasks_meanwhile)
-    site.end()
-    err = capsys.readouterr().err
-    assert "waiting for 1 task of 'alias' that this script enqueued (Ctrl-C leaves it in" in err
-    assert site.closed
-    second, other = make(), make()
-    other.serve()
-    enqueue(second)
-    second.end()
-    assert capsys.readouterr().err == ""
-    finish_all(other.ring)
 
 
 def test_a_test_runs_ring_goes_with_it(make: Make, rings: Rings) -> None:

@@ -73,9 +73,10 @@ class ShownAlias:
         return type(self.backend).__name__
 
     @property
-    def only_of_process(self) -> int | None:
-        """The pid of this process where no other sees these tasks; ``None`` where all do."""
-        return os.getpid() if self.backend.kind == "thread" else None
+    def only_of_process(self) -> str:
+        """The pid of this process where no other sees these tasks; ``""`` where all do."""
+        # Text: USE_THOUSAND_SEPARATOR would take a number apart.
+        return str(os.getpid()) if self.backend.kind == "thread" else ""
 
     @property
     def shows_arguments(self) -> bool:
