@@ -49,13 +49,19 @@ class View:
         self._view[key] = value
 
 
-def attach_with_faults(name: str, limits: Limits) -> tuple[Ring, Faults]:
-    """An attachment of this process whose writes can be made to raise."""
+def attach_with_faults(name: str, limits: Limits, writes: int = 0) -> tuple[Ring, Faults]:
+    """An attachment of this process whose writes can be made to raise, its own first of all."""
     faults = Faults()
     segment: Any = attach_segment(name, limits.geometry)
     segment.words = View(segment.words, faults)
     segment.bytes = View(segment.bytes, faults)
-    return Ring(name, "model", limits, Role.SITE), faults
+    faults.arm(writes)
+    try:
+        ring = Ring(name, "model", limits, Role.SITE)
+    except Fault:
+        ring = Ring(name, "model", limits, Role.SITE)
+    faults.arm(0)
+    return ring, faults
 
 
 def half_an_enqueue(mine: Any, size: int) -> None:

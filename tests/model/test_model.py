@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import tempfile
 from collections.abc import Callable
 from typing import Any, Final
 from uuid import uuid4
@@ -12,17 +13,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from django_tasks_local import Progress
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
-from django_tasks_local.ring import Limits, Loss, Ring, Role, loss_word, ring_name, unlink_objects
+from django_tasks_local.ring import MEMORY, Limits, Ring, Role, ring_name, unlink_objects
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.ids import format_id
 from django_tasks_local.store import Arguments, StopAsked, time_limit_word
 from tests import rings as peers
 from tests.model.draws import interruptions, notes, sizes
-from tests.model.faults import Fault, attach_with_faults, half_an_enqueue
+from tests.model.dying import Dying
+from tests.model.faults import Fault, attach_with_faults
 from tests.model.model import FAILED, LOST, READY, RUNNING, SUCCESSFUL, Model, Record
-from tests.model.telling import Telling
 from tests.model.world import SECOND_NS, Clock, Look
 from tests.rings import META, Peer
 
@@ -33,12 +33,14 @@ EXAMPLES: Final = int(os.environ.get("DTL_MODEL_EXAMPLES", "120"))
 pytestmark = pytest.mark.time_limit(420 + EXAMPLES)
 
 
-class RingMachine(Telling):
+class RingMachine(Dying):
     """One ring, this process and up to two others that can be killed."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.name = ring_name("model", uuid4().hex)
+        # In a directory, since it is to survive a restart; on no disk, for speed.
+        self.directory = tempfile.TemporaryDirectory(prefix="dtl-model-", dir=MEMORY)
+        self.name = ring_name("model", uuid4().hex, self.directory.name)
         self.clock = Clock()
         self.model = Model(LIMITS)
         self.claims: dict[str, Any] = {}
@@ -46,8 +48,11 @@ class RingMachine(Telling):
         self.dead: list[int] = []
 
     @initialize()
-    def attach(self) -> None:
-        self.ring, self.faults = attach_with_faults(self.name, LIMITS)
+    def begin(self) -> None:
+        self.attach()
+
+    def attach(self, writes: int = 0) -> None:
+        self.ring, self.faults = attach_with_faults(self.name, LIMITS, writes)
         self.look = Look(self.ring)
         # Two releases, and a site of the first that came last.
         self.sites = [self.ring, *(self.site(path) for path in ("/green", ""))]
@@ -60,6 +65,7 @@ class RingMachine(Telling):
         for peer in self.peers:
             peer.kill()
         unlink_objects(self.name)
+        self.directory.cleanup()
 
     def interrupted(self, writes: int, operation: Callable[[], object]) -> bool:
         """Does an operation; True where it was interrupted at the given write."""
@@ -125,9 +131,6 @@ class RingMachine(Telling):
 
     # --- claim and finish -------------------------------------------------------------------
 
-    def may_claim(self) -> bool:
-        return len(self.model.running()) < LIMITS.max_workers
-
     def serials(self) -> list[int]:
         """Serials below, between and above those of the sites."""
         return [0, *(site.registry.serial for site in self.sites), 2**32 - 1]
@@ -142,7 +145,7 @@ class RingMachine(Telling):
                 self.after_interruption()
             self.model.runnable_up_to[code] = site.codes.field(code, at.C_RUNNABLE_UP_TO)
 
-    @precondition(may_claim)
+    @precondition(lambda self: self.may_claim())
     @rule(data=st.data(), code=st.integers(-1, 1), adopts=st.booleans(), fault=interruptions)
     def claim(self, data: st.DataObject, code: int, adopts: bool, fault: int) -> None:
         """This process takes the next task that a share of it allows."""
@@ -291,65 +294,6 @@ class RingMachine(Telling):
             self.adopt_promotions()
         else:
             self.model.promote(self.clock.now_ns)
-
-    @precondition(lambda self: self.may_claim() and len(self.peers) - len(self.dead) < 4)
-    @rule(progress=st.booleans(), noted=st.booleans())
-    def worker_claims_and_dies(self, progress: bool, noted: bool) -> None:
-        """Another process takes the next task and is killed, perhaps by its pool.
-
-        Nobody has noticed yet.
-        """
-        peer = Peer(lambda: Ring(self.name, "model", LIMITS, Role.WORKER))
-        self.peers.append(peer)
-        index = peer.result()
-        assert index not in self.dead
-        result_id = peer.do(peers.claim)
-        assert result_id == self.model.claim(index, self.clock.now_ns)
-        if result_id is not None and progress:
-            peer.do(peers.report, result_id, 3, 7, "half")
-            assert self.ring.get(result_id).progress == Progress(3, 7, "half")
-        if result_id is not None and noted:
-            (worker,) = (e for e in self.ring.registry.attachments() if e.index == index)
-            run = self.ring.killing.run_of(worker)
-            assert run is not None
-            assert self.ring.killing.note(run, loss_word(Loss.MEMORY, 2048, 2**20))
-            self.model.records[result_id].noted = True
-        peer.kill()
-        self.dead.append(index)
-
-    @rule(size=st.integers(400, 3000))
-    def site_enqueues_and_dies(self, size: int) -> None:
-        """Another process dies while it copies its arguments: nothing was accepted."""
-        peer = Peer(lambda: Ring(self.name, "model", LIMITS, Role.WORKER))
-        self.peers.append(peer)
-        index = peer.result()
-        data = self.ring.encode(((bytes(size),), {}))
-        if self.model.accepts(len(META) + len(data)):
-            with pytest.raises(EOFError):
-                peer.do(half_an_enqueue, size)
-        else:
-            with pytest.raises(QueueFull):
-                peer.do(half_an_enqueue, size)
-        peer.kill()
-        self.dead.append(index)
-        assert self.ring.upkeep.check() == []
-        self.settle()
-
-    @rule()
-    def settle(self) -> None:
-        """What the dead ran is LOST, what they were writing is free."""
-        self.ring.upkeep.settle_dead()
-        for index in sorted(self.dead):
-            self.settle_in_model(index)
-
-    @precondition(lambda self: self.dead)
-    @rule(fault=st.integers(1, 40))
-    def settle_interrupted(self, fault: int) -> None:
-        """A process that settles may be interrupted itself: the next one goes on."""
-        if self.interrupted(fault, self.ring.upkeep.settle_dead):
-            assert self.ring.upkeep.check() == []
-            self.adopt_lanes()
-        self.settle()
 
     @rule()
     def rebuild(self) -> None:

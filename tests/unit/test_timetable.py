@@ -20,6 +20,7 @@ from tests.rings import LIMITS, Rings, put, run
 from tests.unit.test_timings import DAY_NS, HOUR_NS, MINUTE_NS, ns, wall
 
 START_NS = ns("2026-05-01 10:00") + 1
+ENTRIES: Any = {"a": {"every": 86_400, "grace": 12 * 3600}, "b": {"every": 60, "grace": 1}}
 BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"
 
 
@@ -148,13 +149,11 @@ def test_a_reload_with_another_schedule(pool: Pool) -> None:
 @pytest.mark.parametrize(("hours", "fires"), [(1, True), (13, False)])
 def test_a_site_that_was_stopped(pool: Pool, hours: int, fires: bool) -> None:
     """The newest missed time fires within `grace`, once; beyond it nothing does."""
-    entries: dict[str, Any] = {"a": {"every": 86_400, "grace": 12 * 3600}}
-    entries["b"] = {"every": 60, "grace": 1}
-    pool.load(**entries)
+    pool.load(**ENTRIES)
     midnight_ns = ns("2026-05-02 00:00")
     pool.at(midnight_ns - 30 * SECOND_NS)
     pool.clock.now_ns = midnight_ns + hours * HOUR_NS + 30 * SECOND_NS
-    pool.load(**entries)
+    pool.load(**ENTRIES)
     assert pool.fired() == ([midnight_ns] if fires else [])
     assert pool.at(pool.clock.now_ns + 29 * SECOND_NS) == []
 

@@ -13,9 +13,13 @@ from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.head import BATCH_WORD
 from django_tasks_local.ring.shm.boots import this_boot
 from django_tasks_local.store import time_limit_word
+from django_tasks_local.timings import SECOND_NS
 from tests import rings as peers
+from tests.children import in_a_child
 from tests.reboots import EARLIER, RingsOnDisk, forget_semaphores
 from tests.rings import FAR_NS, LIMITS, META, done, path_of, put, run
+from tests.unit.test_timetable import ENTRIES, Pool
+from tests.unit.test_timings import HOUR_NS, ns
 
 MIB = 2**20
 
@@ -224,6 +228,23 @@ def _be_in_batches(mine: Any) -> list[str]:
     chain = table.head(slots[1]).arguments_chain & at.EXTENT_SLOT_MASK
     words[table.offset(chain) // 8 + 20] = 1
     return ids
+
+
+def test_a_schedule_goes_on(on_disk: RingsOnDisk) -> None:
+    """The newest missed time fires within its grace, once; beyond it nothing does."""
+    midnight_ns = ns("2026-05-02 00:00")
+
+    def serve() -> None:
+        pool = Pool(on_disk)
+        pool.load(**ENTRIES)
+        pool.at(midnight_ns - 30 * SECOND_NS)
+
+    in_a_child(serve)
+    on_disk.reboot()
+    pool = Pool(on_disk)
+    pool.clock.now_ns = midnight_ns + HOUR_NS + 30 * SECOND_NS
+    pool.load(**ENTRIES)
+    assert pool.fired() == [midnight_ns]
 
 
 def test_a_full_disk(on_disk: RingsOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
