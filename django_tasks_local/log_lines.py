@@ -16,10 +16,10 @@ _Handler: Final[Any] = logging.Handler
 
 
 def _on_its_way() -> tuple[object, ...]:
-    """Return what a record passes from its logger to the filters of a handler."""
+    """Return what a record passes on its way to the filters of a handler."""
     return (
-        _Logger._log, _Logger.makeRecord, _Logger.handle, _Logger.callHandlers,
-        _Handler.handle, _Handler.filter, logging.getLogRecordFactory(),
+        _Logger.debug, _Logger.info, _Logger.log, _Logger._log, _Logger.makeRecord, _Logger.handle,
+        _Logger.callHandlers, _Handler.handle, _Handler.filter, logging.getLogRecordFactory(),
     )  # fmt: skip
 
 

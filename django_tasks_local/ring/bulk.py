@@ -148,8 +148,7 @@ class Bulk:
         if not ids:
             raise self._refusals.of_batch(task_path(meta), needed)
         if due_ns <= now_ns + SOON_NS:
-            with suppress(OSError):  # a hint, see `Ring.put`
-                self._upkeep.wake(min(len(ids), self._upkeep.max_workers()))
+            self._upkeep.wake(min(len(ids), self._upkeep.max_workers()))
         self._attachment.wait_for_disk()
         held = {place: format_id(each.id_high, each.id_low) for place, each in batch.held}
         return ids, held, now_ns

@@ -96,7 +96,8 @@ def test_whoever_may_see_it(logger: logging.Logger, change: str) -> None:
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (logging.Logger, "_log"), (logging.Logger, "makeRecord"), (logging.Logger, "handle"),
+        (logging.Logger, "info"), (logging.Logger, "log"), (logging.Logger, "_log"),
+        (logging.Logger, "makeRecord"), (logging.Logger, "handle"),
         (logging.Logger, "callHandlers"), (logging.Handler, "handle"), (logging.Handler, "filter"),
     ],
 )  # fmt: skip
