@@ -97,15 +97,16 @@ def test_a_server_that_goes_away(browser: Browser, site: Site) -> None:
 
 def test_without_javascript(browser: Browser) -> None:
     """The form leads to a page that renews itself, from which the task is run again."""
+    done = 'article[data-status="SUCCESSFUL"]'
     browser.tell("Emulation.setScriptExecutionDisabled", value=True)
     try:
         browser.open("/")
         start(browser, "pi")
-        browser.wait_for(lambda: "SUCCESSFUL" in browser.source(), "the result")
+        browser.wait_for(lambda: browser.all(done), "the result")
         first = browser.driver.current_url
         browser.find("article form button").click()
         browser.wait_for(lambda: browser.driver.current_url != first, "another page")
-        browser.wait_for(lambda: "SUCCESSFUL" in browser.source(), "the second result")
+        browser.wait_for(lambda: browser.all(done), "the second result")
         browser.find("main > p a").click()
         browser.wait_for(lambda: browser.all(".recent a"), "the list of tasks")
     finally:

@@ -5,7 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -58,17 +58,26 @@ class Terminal:
             text = "\n".join(found)
             return hidden not in text and all(each in text for each in texts)
 
-        try:
-            wait_for(there, LONG_TIMEOUT)
-        except AssertionError as error:
-            error.add_note("\n".join([f"{texts} are not in:", *found]))
-            raise
+        self._wait_for(there, f"{texts} on the screen")
         return found
 
-    def ended(self) -> str:
-        """The exit status of the program, "" while it runs."""
+    def ends(self) -> None:
+        """Wait for the end of the program, with exit status 0."""
+
         # tmux writes it on the screen, too, but what the program wrote last may come after that.
-        return self._tmux("display-message", "-p", "#{pane_dead_status}").strip()
+        def ended() -> bool:
+            status = self._tmux("display-message", "-p", "#{pane_dead_status}").strip()
+            assert status in ("", "0"), status
+            return bool(status)
+
+        self._wait_for(ended, "its end")
+
+    def _wait_for(self, condition: Callable[[], bool], message: str) -> None:
+        try:
+            wait_for(condition, LONG_TIMEOUT, message)
+        except AssertionError as error:
+            error.add_note("\n".join(["On the screen:", *self.lines()]))
+            raise
 
     def close(self) -> None:
         """Ends it with the program in it."""
@@ -122,5 +131,5 @@ def test_a_terminal_beside_a_site(tmp_path: Path) -> None:
             top.press("Enter")
             top.shows("3 Failed 3")
             top.press("q")
-            wait_for(lambda: top.ended() == "0", LONG_TIMEOUT)
+            top.ends()
             assert Role.VISITOR not in {entry.role for entry in look.attached()}

@@ -37,6 +37,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 @pytest.fixture
 def make(rings: Rings, started: list[Any], wake: Event) -> Iterator[Make]:
     """Makes sites of a ring of the test's own."""
+    wait_for(lambda: watchers() == 0, message="the end of other tests' sites")
     made: list[Site] = []
 
     def site(*, temporary: bool = False, schedule: Schedule = EMPTY, **more: Any) -> Site:
