@@ -30,7 +30,11 @@ class Terminal:
 
     def __init__(self, folder: Path, env: dict[str, str], words: list[str]) -> None:
         self._socket = str(folder / "tmux")
+        # tmux tells it as well, but on a busy machine it may never hear that a program has ended.
+        self._status = folder / "status"
+        self._status.touch()
         command = shlex.join(["env", *(f"{name}={value}" for name, value in env.items()), *words])
+        command += f"; echo $? >{shlex.quote(str(self._status))}"
         self._tmux("-f", os.devnull, "new-session", "-d", "-x", "80", "-y", "24", command)
         self._tmux("set-option", "-g", "remain-on-exit", "on")
 
@@ -63,14 +67,8 @@ class Terminal:
 
     def ends(self) -> None:
         """Wait for the end of the program, with exit status 0."""
-
-        # tmux writes it on the screen, too, but what the program wrote last may come after that.
-        def ended() -> bool:
-            status = self._tmux("display-message", "-p", "#{pane_dead_status}").strip()
-            assert status in ("", "0"), status
-            return bool(status)
-
-        self._wait_for(ended, "its end")
+        self._wait_for(lambda: self._status.read_text().endswith("\n"), "its end")
+        assert self._status.read_text() == "0\n"
 
     def _wait_for(self, condition: Callable[[], bool], message: str) -> None:
         try:
