@@ -80,7 +80,7 @@ def test_a_task_that_uses_the_alarm_itself(bench: Bench) -> None:
 
 def test_what_is_cancelled_and_goes_on_is_killed(bench: Bench) -> None:
     """After the grace, with all the rest of its group, and told as cancelled."""
-    bench.configure(MAX_WORKERS=1, TIMEOUT_GRACE=0.2)
+    bench.configure(MAX_WORKERS=1, TIMEOUT_GRACE=2)
     result = bench.enqueue(stopped_tasks.compute_in_c)
     wait_for(lambda: result.refresh() or result.status == TaskResultStatus.RUNNING)
     assert result.cancel() is True
