@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("django_tasks_local")
 
-
 # The id of the result of the task that is running here; unset outside a task.
 current_result_id: ContextVar[str] = ContextVar("django_tasks_local_current_result_id")
 

@@ -1,4 +1,4 @@
-"""Whether the kernel has killed a process of our control group for want of memory."""
+"""Whether the kernel has killed a process of our control group because memory ran out."""
 
 import time
 from pathlib import Path

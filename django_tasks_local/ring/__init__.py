@@ -349,7 +349,7 @@ the pool of the ring, a site, or a process that asks for that very result.
 | | while it is WANTED | a wish of a dead pool | the next worker that looks |
 | give way | before its process ends | a place that counts as free | its pool's next turn |
 | run | at any moment | RUNNING by a dead entry | settled: LOST, or READY as after a retry |
-| cancel | before W = LOST | READY, and marked as leaving the queue | next: its old place |
+| cancel | before W = LOST | READY, leaving the queue, its end noted | next: its old place, no end |
 | | after W = LOST | a finished record in a FIFO or the heap, and in no list | next: the newest |
 | | of a running one, after STOP | its pool is not woken | the pool, within a second |
 | kill | before the signal | a task that cannot be finished: STOP says why | settled: LOST |

@@ -92,7 +92,7 @@ def test_a_kill_of_the_kernel_s_own(made: Made, tmp_path: Path, counted: bool) -
         events.write_text("oom_kill 8\n")
     loss = made.loss_of(result_id)
     assert type(loss) is WorkerLost
-    assert loss.cause.endswith("perhaps for want of memory") == counted
+    assert loss.cause.endswith("perhaps because memory ran out") == counted
     assert loss.signal == signal.SIGKILL
 
 

@@ -30,7 +30,7 @@ class Loss(IntEnum):
     POOL_DIED = 4
     DAMAGED = 5
     MEMORY = 6  # KiB of private memory, and as the limit the bytes that were allowed
-    OUT_OF_MEMORY = 7  # as SIGNAL; and the kernel has killed a process for want of memory
+    OUT_OF_MEMORY = 7  # as SIGNAL; and the kernel has killed a process because memory ran out
     TIMED_OUT = 8  # the limit stands in the record
     CANCELLED = 9  # NOT_STARTED, ASKED or BY_KILL
     RESTARTED = 10
@@ -150,7 +150,7 @@ def _how(loss: int, number: int) -> str:
         case Loss.SIGNAL:
             return f"was killed by {_signal_name(number)}"
         case Loss.OUT_OF_MEMORY:
-            return f"was killed by {_signal_name(number)}, perhaps for want of memory"
+            return f"was killed by {_signal_name(number)}, perhaps because memory ran out"
         case Loss.EXIT if number == EXIT_DETACHED:
             return "lost the ring (the task closed the worker's descriptors, or forked)"
         case Loss.EXIT:
@@ -162,7 +162,7 @@ def _how(loss: int, number: int) -> str:
         case Loss.DAMAGED:
             return "found its record damaged"
         case Loss.RESTARTED:
-            return "was lost when the host was restarted; this was noticed"
+            return "was found to be gone after the host was restarted"
     return "died"
 
 

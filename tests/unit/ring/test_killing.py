@@ -161,7 +161,7 @@ def test_want_of_memory_in_the_host(rings: Rings) -> None:
     ring.upkeep.settle(peer.index, loss_word(Loss.OUT_OF_MEMORY, 9))
     loss = error_of(ring, result_id)
     assert type(loss) is WorkerLost
-    assert loss.cause == "was killed by SIGKILL, perhaps for want of memory"
+    assert loss.cause == "was killed by SIGKILL, perhaps because memory ran out"
     assert loss.signal == 9
 
 
