@@ -26,7 +26,7 @@ help:  ## this list
 	@echo "  PYTHON=PATH       this interpreter"
 	@echo '  ARGS="-k ring"    arguments for pytest, demo, bench, fuzz, damage and powercut'
 
-test: lint types docs pytest  ## lint, types, documentation and all tests: 12 minutes
+test: lint types docs pytest  ## lint, types, documentation and all tests: 15 minutes
 
 quick: lint types venv-test  ## lint, types and the tests without processes around them: 3 minutes
 	$(RUN) -m pytest tests/unit
