@@ -83,13 +83,13 @@ class MetadataOperations(Operations):
         if not self._is_there(found, as_owner):
             return None
         finished = words[commit] >> at.STATE_SHIFT in at.FINISHED
-        if finished and words[at.H_NEWEST] != slot:  # so that it is the last to make room
+        if finished and words[at.H_NEWEST] != slot:  # so that all others make room before it
             words[at.H_DIRTY] = 1
             table.recency.renew(slot)
-        if count and (room := table.make_room(count, table.kept())) is not Room.ENOUGH:
-            return room
-        if not self._is_there(found, as_owner):
-            return Room.NONE  # the last that could make room was the record itself
+        if count:
+            room = table.make_room(count, table.kept_beside(slot))
+            if room is not Room.ENOUGH:
+                return room
         words[at.H_DIRTY] = 1
         word, owner_word = table.metadata.word(slot), table.owner_word(slot)
         old = table.metadata.chain(slot, owner_word)

@@ -12,6 +12,7 @@ from .format.blocks import BLOCK_HEAD_BYTES, Block, most_bytes
 from .operations import Request
 from .records.follow_ups import FollowUps, Tied
 from .records.payload import Pickled
+from .records.reader import Found
 from .records.table import Table
 from .shm.errors import MORE_SHM, no_space
 from .shm.mutex import Mutex
@@ -69,15 +70,16 @@ class Refusals:
 
     def of_outcome(self, path: str, outcome: Pickled, count: int) -> PayloadTooLarge:
         """Return why a return value that needs `count` slots was refused."""
-        limit, fix = self._room(count)
+        limit, fix = self._room(count, self._table.kept())
         table = outcome.table_bytes
         what = f"return value of task {path}"
         return PayloadTooLarge(what, len(outcome) - table, limit - table, fix=fix)
 
-    def of_metadata(self, block: Block, meta: bytes) -> PayloadTooLarge:
+    def of_metadata(self, block: Block, found: Found) -> PayloadTooLarge:
         """Return why the metadata of a task was refused when it was to be saved."""
-        limit, fix = self._room(block.slots(self._table.geometry.slot_size))
-        what, limit = _metadata_of(meta), max(limit - BLOCK_HEAD_BYTES, 0)
+        count = block.slots(self._table.geometry.slot_size)
+        limit, fix = self._room(count, self._table.kept_beside(found.slot))
+        what, limit = _metadata_of(found.meta), max(limit - BLOCK_HEAD_BYTES, 0)
         return PayloadTooLarge(what, len(block.data), limit, fix=fix, form=_AS_JSON)
 
     def block(self, metadata: bytes, meta: bytes) -> Block:
@@ -110,13 +112,13 @@ class Refusals:
             raise PayloadTooLarge(what, len(tied.data), limit, option)
         return tied
 
-    def _room(self, count: int) -> tuple[int, str | None]:
+    def _room(self, count: int, keep: int) -> tuple[int, str | None]:
         """Return how many bytes fit now that `count` slots were refused, and the fix.
 
-        The fix is None where SHM_SIZE is the limit.
+        So many as `keep` are kept. The fix is None where SHM_SIZE is the limit.
         """
         words, slots = self._words, self._table.slots
-        spare = words[at.H_FREE] + words[at.H_FINISHED_SLOTS] - self._table.kept()
+        spare = words[at.H_FREE] + words[at.H_FINISHED_SLOTS] - keep
         unreserved = slots.total - slots.reserved()
         fix = None
         if count <= spare + unreserved:  # SHM_SIZE allows it, and the kernel gave no memory

@@ -64,6 +64,6 @@ class Saving:
         while (room := run(save)) is Room.MORE:
             pass
         if room is Room.NONE:
-            raise self._refusals.of_metadata(block, found.meta)
+            raise self._refusals.of_metadata(block, found)
         if room is None:
             raise lost_hold(self._path) if claim else does_not_exist(result_id)

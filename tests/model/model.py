@@ -163,14 +163,17 @@ class Model:
         return at.slots_for(16 + len(metadata), self.limits.slot_size) if metadata else 0
 
     def saves(self, result_id: str, metadata: bytes) -> bool:
-        """Whether metadata is saved, the record being used by that; makes room for it if so."""
+        """Whether metadata is saved, the record being used by that; makes room for it if so.
+
+        A result is never evicted for its own.
+        """
         self.read(result_id)
         count = self.metadata_slots(metadata)
-        if count and not self.make_room(count, self.limits.max_workers):
+        own = self.records[result_id].slots if result_id in self.kept else 0
+        if count and not self.make_room(count, max(self.limits.max_workers, own)):
             return False
-        if result_id in self.records:
-            self.saved(result_id, metadata)
-        return result_id in self.records
+        self.saved(result_id, metadata)
+        return True
 
     def saved(self, result_id: str, metadata: bytes) -> None:
         """Replaces a record's metadata."""

@@ -193,6 +193,14 @@ class Table:
         kept: int = self.words[at.H_MAX_WORKERS] + max(self.words[at.H_HANDOVER], handover)
         return kept
 
+    def kept_beside(self, slot: int) -> int:
+        """Return how many slots are kept where a record is to have other metadata.
+
+        Its own are among them if it has ended: no result is evicted for its own metadata.
+        """
+        kept = self.kept()
+        return max(kept, self.slots_of(slot)) if self.state(slot) in at.FINISHED else kept
+
     def make_room(self, count: int, keep: int) -> Room:
         """Take a step towards `count` free slots, and `keep` more that are free or can be made so.
 

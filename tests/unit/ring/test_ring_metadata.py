@@ -208,6 +208,20 @@ def test_without_room_the_old_stay(rings: Rings) -> None:
     assert ring.upkeep.check() == []
 
 
+def test_a_result_is_not_evicted_for_its_own_metadata(rings: Rings) -> None:
+    """Where no other one could go for it: result and metadata stay."""
+    ring = rings.attach(SMALL)
+    result_id = put(ring, note())
+    run(ring, b"x" * 20 * SIZE)
+    with pytest.raises(PayloadTooLarge, match="SHM_SIZE"):
+        ring.save_metadata(result_id, note("new", 20 * SIZE))
+    assert ring.get(result_id).outcome() == b"x" * 20 * SIZE
+    assert metadata_of(ring, result_id) == note()
+    ring.save_metadata(result_id, note("new", 10 * SIZE))
+    assert ring.get(result_id).outcome() == b"x" * 20 * SIZE
+    assert ring.upkeep.check() == []
+
+
 def test_arguments_and_metadata_that_never_fit_together(rings: Rings) -> None:
     """Each would, and the refusal says that both are meant."""
     ring = rings.attach(SMALL)
