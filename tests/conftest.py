@@ -21,6 +21,8 @@ from tests.leaks import Watch, remove_objects
 from tests.reboots import RingsOnDisk
 from tests.timelimit import LIMIT_S, Alarm
 
+# What the model's rules compare is shown where it differs, as in a test.
+pytest.register_assert_rewrite("tests.model")
 RUN_PID = os.getpid()
 ALARM = pytest.StashKey[Alarm]()
 

@@ -296,7 +296,8 @@ WAITING of all lanes + DEFERRED = READY
 DEFERRED = DEFERRED of all codes
 a record in the judged lane of its code is of a site up to RUNNABLE_UP_TO
 every code that a process or an unfinished record names has a digest of its own
-FINISHED <= MAX_RESULTS                 after every end of a task, unless it was lowered
+FINISHED <= MAX_RESULTS                 after every end of a task, unless it was lowered; one more
+                                        for each end that was interrupted, until the next, or a trim
 UNFINISHED - RUNNING <= MAX_PENDING     after every enqueue
 FREE + FINISHED_SLOTS >= MAX_WORKERS + HANDOVER   after every enqueue and every large result
 0 < generation < TICK and sequence < TICK, no generation twice

@@ -21,7 +21,7 @@ class Adopting(RuleBasedStateMachine):
 
     def after_interruption(self) -> None:
         """The next one rebuilds; evictions in progress may have happened, in their order."""
-        assert self.ring.upkeep.check() == []
+        self.recover()
         self.kept_before = list(self.model.kept)
         self.adopt_evictions()
         self.model.adopt_drops(filter(self.look.dropped, list(self.model.kept)))
@@ -33,6 +33,12 @@ class Adopting(RuleBasedStateMachine):
                 if record.over:
                     record.past, record.attempts = self.look.past(key), self.look.attempts(key)
                     record.slots = self.look.slots(key)
+
+    def recover(self) -> None:
+        """The next one rebuilds, and a pool evicts the one that an interrupted end left to it."""
+        assert self.ring.upkeep.check() == []
+        assert self.ring.counts().kept <= self.model.limits.max_results + 1
+        self.ring.upkeep.trim()
 
     def adopt_lanes(self) -> None:
         self.model.adopt_lanes(self.look.lanes())

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from dataclasses import replace
+from itertools import count
 
 import pytest
 from django.tasks.exceptions import TaskResultDoesNotExist
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from django_tasks_local.ring import Ring, Role
 from django_tasks_local.ring.format import layout as at
 from tests import rings as peers
+from tests.model.faults import Fault, attach_with_faults
 from tests.rings import LIMITS, Rings, done, exists, put, run
 
 
@@ -75,6 +77,34 @@ def test_a_lower_limit_applies_step_by_step(rings: Rings) -> None:
     ring.upkeep.trim()
     assert kept(ring, ids) == ids[-2:]
     assert ring.upkeep.check() == []
+
+
+def test_an_interrupted_end_leaves_at_most_one_too_many(rings: Rings) -> None:
+    """Whatever write is interrupted: the next end evicts it, or the pool, once a second."""
+    ring, faults = attach_with_faults(rings.name, LIMITS)
+    for _ in range(LIMITS.max_results):
+        done(ring)
+    seen = set()
+    for write in count(1):
+        put(ring)
+        claim = ring.claim()
+        assert claim is not None
+        faults.arm(write)
+        try:
+            ring.finish(claim, successful=True, outcome=ring.encode(1))
+        except Fault:
+            faults.arm(0)
+            assert ring.upkeep.check() == []
+            seen.add(ring.counts().kept)
+            ring.upkeep.trim()
+            assert ring.counts().kept == LIMITS.max_results
+            if ring.counts().running:
+                ring.finish(claim, successful=True, outcome=ring.encode(1))
+        else:
+            break
+        assert ring.counts().kept == LIMITS.max_results
+    faults.arm(0)
+    assert seen == {LIMITS.max_results, LIMITS.max_results + 1}
 
 
 def test_an_evicted_result_does_not_exist(ring: Ring) -> None:
