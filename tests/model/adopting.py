@@ -81,6 +81,7 @@ class Adopting(RuleBasedStateMachine):
             record = self.model.records[key]
             if record.owner == index and not self.lost_again(key):
                 self.model.finish(key, LOST, None, 0, self.clock.now_ns)
+        self.model.half_written.pop(index, None)
 
     def lost_again(self, key: str) -> bool:
         """Whether a task that was lost is tried again: as often as it may be, where there is room.

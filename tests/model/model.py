@@ -51,6 +51,7 @@ class Model:
     kept: OrderedDict[str, None] = field(default_factory=OrderedDict)  # least recently used first
     places: int = 0
     runnable_up_to: list[int] = field(default_factory=lambda: [0] * at.CODES)
+    half_written: dict[int, int] = field(default_factory=dict)  # slots, by the entry of a dead site
 
     # --- room -------------------------------------------------------------------------------
 
@@ -65,6 +66,7 @@ class Model:
     def free(self) -> int:
         """Slots that nobody occupies."""
         used = sum(record.slots for record in self.records.values())
+        used += sum(self.half_written.values())
         return self.limits.geometry.slots - 1 - used
 
     def make_room(self, count: int, keep: int) -> bool:
