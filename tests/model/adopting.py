@@ -20,9 +20,12 @@ class Adopting(RuleBasedStateMachine):
     dead: list[int]
 
     def after_interruption(self) -> None:
-        """The next one rebuilds; evictions in progress may have happened, in their order."""
+        """The next one rebuilds; evictions in progress may have happened, in their order.
+
+        What an operation settles, it settles first of all.
+        """
         self.recover()
-        self.kept_before = list(self.model.kept)
+        self.adopt_deaths()
         self.adopt_evictions()
         self.model.adopt_drops(filter(self.look.dropped, list(self.model.kept)))
         self.adopt_lanes()
@@ -67,12 +70,12 @@ class Adopting(RuleBasedStateMachine):
             newest.place = self.model.next_place()
 
     def adopt_deaths(self) -> None:
-        """A reader may have settled what it found dead."""
-        for key, state in self.look.found_states().items():
-            record = self.model.records.get(key)  # None: it has just been enqueued
-            if record and state in (LOST, READY) and record.status == RUNNING:
-                self.settle_in_model(record.owner)
-        self.kept_before = list(self.model.kept)
+        """What the dead ran may be settled, and may even be evicted."""
+        found = self.look.found_states()
+        for key in self.model.running():
+            owner = self.model.records[key].owner
+            if owner in self.dead and found.get(key) != RUNNING:
+                self.settle_in_model(owner)
 
     def settle_in_model(self, index: int) -> None:
         if index in self.dead:

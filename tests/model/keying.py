@@ -60,7 +60,6 @@ class Keying(Retrying):
             return
         if interrupted:
             self.after_interruption()
-            self.adopt_deaths()
             told = [each for each in self.look.found_ids() if each not in self.model.records]
             assert len(told) <= 1
         elif holder is None or self.adopt_death_of(holder):

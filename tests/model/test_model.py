@@ -234,7 +234,6 @@ class RingMachine(Dying):
 
         if self.interrupted(fault, operation):
             self.after_interruption()
-            self.adopt_deaths()
             order = self.look.recency()
             self.model.read(result_id)
             assert order in (list(self.model.kept), self.kept_before)
