@@ -93,11 +93,15 @@ class Model:
         """Whether it has chained arguments still, in more than the slot that names the task."""
         return not record.dropped and self.request_slots(record) > 2
 
+    def undroppable(self, record: Record) -> int:
+        """Slots that stay its own when its arguments are dropped."""
+        return record.slots - (self.request_slots(record) - 2 if self.may_drop(record) else 0)
+
     def dropped(self, result_id: str) -> None:
         """Of its request one chained slot is left, with what names the task."""
         record = self.records[result_id]
+        record.slots = self.undroppable(record)
         record.dropped = True
-        record.slots -= self.request_slots(record) - 2
 
     def adopt_drops(self, dropped: Iterable[str]) -> None:
         """An interruption may have come after some: they are the first that could be."""
@@ -171,7 +175,7 @@ class Model:
         """
         self.read(result_id)
         count = self.metadata_slots(metadata)
-        own = self.records[result_id].slots if result_id in self.kept else 0
+        own = self.undroppable(self.records[result_id]) if result_id in self.kept else 0
         if count and not self.make_room(count, max(self.limits.max_workers, own)):
             return False
         self.saved(result_id, metadata)

@@ -196,10 +196,14 @@ class Table:
     def kept_beside(self, slot: int) -> int:
         """Return how many slots are kept where a record is to have other metadata.
 
-        Its own are among them if it has ended: no result is evicted for its own metadata.
+        Its own are among them if it has ended, but not those of arguments that can be dropped: no
+        result is evicted for its own metadata.
         """
         kept = self.kept()
-        return max(kept, self.slots_of(slot)) if self.state(slot) in at.FINISHED else kept
+        if self.state(slot) not in at.FINISHED:
+            return kept
+        droppable = self.slots.meta_chain(slot, self.slots.request_chain(slot)) != 0
+        return max(kept, self.slots_of(slot, cut=droppable))
 
     def make_room(self, count: int, keep: int) -> Room:
         """Take a step towards `count` free slots, and `keep` more that are free or can be made so.
@@ -293,8 +297,8 @@ class Table:
             count + at.slots_for(head.request_bytes, self._size) if head.arguments_chain else count
         )
 
-    def slots_of(self, slot: int) -> int:
-        """Return how many slots a finished record occupies."""
+    def slots_of(self, slot: int, *, cut: bool = False) -> int:
+        """Return how many slots a finished record occupies, or would without its arguments."""
         if not has_chains(self.bytes, self._slots_at + slot * self._size):
             return 1
         head, size = self.head(slot), self.geometry.slot_size
@@ -306,7 +310,7 @@ class Table:
         if head.ties_chain:
             count += self.ties.slots_of(slot)
         if head.arguments_chain:
-            left = 0 if self.slots.is_cut(slot) else head.arguments_bytes
+            left = 0 if cut or self.slots.is_cut(slot) else head.arguments_bytes
             count += at.slots_for(head.meta_bytes + left, size)
         if head.outcome_chain and self.state(slot) != at.LOST:
             count += at.slots_for(head.outcome_bytes, size)

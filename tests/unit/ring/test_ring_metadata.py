@@ -222,6 +222,19 @@ def test_a_result_is_not_evicted_for_its_own_metadata(rings: Rings) -> None:
     assert ring.upkeep.check() == []
 
 
+def test_arguments_make_room_for_metadata_of_their_own_result(rings: Rings) -> None:
+    """Where tasks fill the rest of the ring: the arguments are dropped, the result stays."""
+    ring = rings.attach(replace(SMALL, max_pending=1000))
+    result_id = put(ring, note(), ((b"x" * 20 * SIZE,), {}))
+    run(ring, "outcome")
+    while ring.counts().free_slots:
+        put(ring)
+    ring.save_metadata(result_id, note("new", 5 * SIZE))
+    assert ring.get(result_id).outcome() == "outcome"
+    assert metadata_of(ring, result_id) == note("new", 5 * SIZE)
+    assert ring.upkeep.check() == []
+
+
 def test_arguments_and_metadata_that_never_fit_together(rings: Rings) -> None:
     """Each would, and the refusal says that both are meant."""
     ring = rings.attach(SMALL)
