@@ -113,8 +113,10 @@ class BatchOperations:
         free = words[at.H_FREE] + words[at.H_FINISHED_SLOTS]
         free += table.slots.total - table.slots.reserved()
         keep = table.kept(batch.handover)
-        if self._pending() + batch.count > words[at.H_MAX_PENDING] or free < batch.slots + 1 + keep:
+        if self._pending() + batch.count > words[at.H_MAX_PENDING]:
             return Room.NONE
+        if free < batch.slots + 1 + keep:  # NONE, unless some of what was given up is to be freed
+            return table.make_room(batch.slots + 1, keep)
         room = table.make_room(1, keep)
         if room is not Room.ENOUGH:
             return room

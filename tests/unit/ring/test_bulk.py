@@ -14,6 +14,7 @@ from django.tasks import TaskResultStatus
 from django_tasks_local.exceptions import PayloadTooLarge, QueueFull
 from django_tasks_local.ring import Limits, Ring, Role, format_id
 from django_tasks_local.ring.format import layout as at
+from django_tasks_local.ring.records import slots
 from django_tasks_local.store import Arguments
 from tests import rings as peers
 from tests.model.faults import Fault, attach_with_faults
@@ -138,6 +139,18 @@ def test_no_memory_for_all(rings: Rings) -> None:
     assert ring.counts().kept < 8
     assert ring.upkeep.check() == []
     assert len(claimed(ring)) == 38
+
+
+def test_what_was_given_up_is_room_for_all(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it becomes free in pieces, each in a hold of its own."""
+    monkeypatch.setattr(slots, "RUNS_AT_ONCE", 1)
+    ring = rings.attach(Limits(2, 1, 100, 512, at.COLUMNS_AT + 9 * 4096 + 46 * 569))
+    result_id = done(ring, outcome=bytes(20 * 512))
+    ring.save_metadata(result_id, b" " * 9 * 512)
+    done(ring)  # evicts that: two chains, of which one is free at once
+    assert ring.words[at.H_DISCARDED]
+    assert len(put_many(ring, [small(n) for n in range(40)])) == 40
+    assert ring.upkeep.check() == []
 
 
 def test_many_for_a_visitor(rings: Rings) -> None:
