@@ -146,7 +146,7 @@ class Bulk:
             self.settle_rest()
             raise
         if not ids:
-            raise self._refusals.of_batch(task_path(meta), needed)
+            raise self._refusals.of_batch(task_path(meta), needed, handover)
         if due_ns <= now_ns + SOON_NS:
             self._upkeep.wake(min(len(ids), self._upkeep.max_workers()))
         self._attachment.wait_for_disk()

@@ -38,7 +38,7 @@ class Refusals:
         pending = words[at.H_UNFINISHED] - words[at.H_RUNNING]
         if pending >= words[at.H_MAX_PENDING]:
             return QueueFull(self._alias, pending, words[at.H_MAX_PENDING])
-        largest = self._largest()
+        largest = self._largest(request)
         if size > largest:
             what = "arguments and metadata" if request.metadata else "arguments"
             what, table = f"{what} of task {request.path}", arguments.table_bytes
@@ -48,19 +48,20 @@ class Refusals:
         bytes_in_all = self._table.geometry.segment_bytes
         return QueueFull(self._alias, pending, bytes_in_all, option="SHM_SIZE")
 
-    def of_batch(self, paths: str, needed: Sequence[int]) -> Exception:
+    def of_batch(self, paths: str, needed: Sequence[int], handover: int) -> Exception:
         """Return why tasks that are enqueued together were refused.
 
         Args:
             paths: The import path of the tasks.
             needed: How many slots each needs beside its head slot.
+            handover: How many are to be kept for what follows any of them.
         """
         words, slots = self._words, self._table.slots
         count = len(needed)
         pending = words[at.H_UNFINISHED] - words[at.H_RUNNING]
         if pending + count > words[at.H_MAX_PENDING]:
             return QueueFull(self._alias, pending, words[at.H_MAX_PENDING], wanted=count)
-        usable, size = self._usable_slots(), slots.size
+        usable, size = self._usable_slots(handover) - 1, slots.size  # they have a record together
         if max(needed) > usable:
             return PayloadTooLarge(f"arguments of task {paths}", max(needed) * size, usable * size)
         if slots.reserved() < slots.total and not self._mutex.run(slots.grow):
@@ -72,8 +73,8 @@ class Refusals:
         """Return why a return value that needs `count` slots was refused."""
         limit, fix = self._room(count, self._table.kept())
         table = outcome.table_bytes
-        what = f"return value of task {path}"
-        return PayloadTooLarge(what, len(outcome) - table, limit - table, fix=fix)
+        what, limit = f"return value of task {path}", max(limit - table, 0)
+        return PayloadTooLarge(what, len(outcome) - table, limit, fix=fix)
 
     def of_metadata(self, block: Block, found: Found) -> PayloadTooLarge:
         """Return why the metadata of a task was refused when it was to be saved."""
@@ -104,7 +105,7 @@ class Refusals:
             PayloadTooLarge: An empty ring would have no room for them, and what follows.
         """
         tied, size = FollowUps(self._table).block(ties), self._table.geometry.slot_size
-        usable = (self._usable_slots() - tied.handover) * size
+        usable = self._usable_slots(tied.handover) * size
         limit = min(most_bytes(size) + BLOCK_HEAD_BYTES, usable)
         if tied.size > limit:
             option = "SHM_SIZE" if limit == usable else "SLOT_SIZE"
@@ -125,15 +126,27 @@ class Refusals:
             fix = MORE_SHM
         else:
             spare += unreserved
-        return max(spare, 1) * slots.size, fix
+        # Others may have made room since: what was refused did not fit.
+        return max(min(spare, count - 1), 0) * slots.size, fix
 
-    def _largest(self) -> int:
-        """Return the largest payload that an empty ring would take."""
-        return max(self._inline, self._usable_slots() * self._table.geometry.slot_size)
+    def _largest(self, request: Request) -> int:
+        """Return up to which size an empty ring would take a request with such metadata and ties.
 
-    def _usable_slots(self) -> int:
-        """Return how many slots one task can have beside its head slot."""
-        return self._table.slots.total - self._table.kept() - 2
+        Each of these ends in a slot that it does not fill.
+        """
+        size = self._table.geometry.slot_size
+        blocks = [block for block in (request.metadata, request.ties) if block]
+        unfilled = sum(block.slots(size) * size - block.size for block in blocks)
+        usable = self._usable_slots(request.ties.handover if request.ties else 0)
+        return max(self._inline, usable * size - unfilled)
+
+    def _usable_slots(self, handover: int = 0) -> int:
+        """Return how many slots one task can have beside its head slot.
+
+        Args:
+            handover: What is to be kept for what follows it.
+        """
+        return self._table.slots.total - self._table.kept(handover) - 2
 
 
 def _metadata_of(meta: bytes) -> str:

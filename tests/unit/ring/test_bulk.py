@@ -18,7 +18,7 @@ from django_tasks_local.ring.records import slots
 from django_tasks_local.store import Arguments
 from tests import rings as peers
 from tests.model.faults import Fault, attach_with_faults
-from tests.rings import FAR_NS, LIMITS, META, Rings, done, put
+from tests.rings import FAR_NS, LIMITS, META, Rings, done, exists, put
 
 from .quick import Steps, count_steps
 from .test_quick import MANY, fragmented, quick
@@ -139,6 +139,17 @@ def test_no_memory_for_all(rings: Rings) -> None:
     assert ring.counts().kept < 8
     assert ring.upkeep.check() == []
     assert len(claimed(ring)) == 38
+
+
+def test_one_that_never_fits_beside_the_record_of_all(rings: Rings) -> None:
+    """It is too large, though alone it would fit: a refusal as full would be one for ever."""
+    ring = rings.attach(Limits(2, 8, 100, 512, at.COLUMNS_AT + 9 * 4096 + 46 * 569))
+    usable = ring.counts().slots - 2 - 2
+    arguments: Arguments = (bytes(usable * 512 - 100),), {}
+    with pytest.raises(PayloadTooLarge, match=f"room for {(usable - 1) * 512:,}"):
+        put_many(ring, [arguments])
+    assert exists(ring, put(ring, arguments))
+    assert ring.upkeep.check() == []
 
 
 def test_what_was_given_up_is_room_for_all(rings: Rings, monkeypatch: pytest.MonkeyPatch) -> None:

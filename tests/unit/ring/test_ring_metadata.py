@@ -11,7 +11,7 @@ from django_tasks_local.ring import Ring, Role
 from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.format.blocks import BLOCK_HEAD_BYTES, Block, most_bytes
 from tests import rings as peers
-from tests.rings import LIMITS, META, Rings, done, ring_address, run
+from tests.rings import LIMITS, META, Rings, done, exists, ring_address, run
 
 SIZE = LIMITS.slot_size
 # Metadata of one slot, filled to the last byte; of one byte more; and of as many as there can be.
@@ -232,6 +232,39 @@ def test_arguments_make_room_for_metadata_of_their_own_result(rings: Rings) -> N
     ring.save_metadata(result_id, note("new", 5 * SIZE))
     assert ring.get(result_id).outcome() == "outcome"
     assert metadata_of(ring, result_id) == note("new", 5 * SIZE)
+    assert ring.upkeep.check() == []
+
+
+def test_a_refusal_never_names_more_room_than_was_needed(rings: Rings) -> None:
+    """Neither where less than one slot was, nor where others make room meanwhile."""
+    ring = rings.attach(replace(SMALL, max_pending=1000))
+    result_id = put(ring)
+    while ring.counts().free_slots > SMALL.max_workers:
+        put(ring)
+    with pytest.raises(PayloadTooLarge, match="room for 0") as caught:
+        ring.save_metadata(result_id, note("new"))
+    for _ in range(5):
+        run(ring)
+    found = ring._reader.find(result_id)
+    late = ring._refusals.of_metadata(Block(note("new", TWO_SLOTS)), found)
+    assert (caught.value.size, caught.value.limit) == (len(note("new")), 0)
+    assert (late.size, late.limit) == (TWO_SLOTS, ONE_SLOT)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_what_never_fits_in_whole_slots_is_too_large(rings: Rings, more: int) -> None:
+    """Arguments and metadata do not share a slot: a refusal as full would be one for ever."""
+    ring = rings.attach(SMALL)
+    usable = ring.counts().slots - SMALL.max_workers - 2
+    metadata = note(size=17 * SIZE)  # in 18 slots
+    fixed = len(META) + len(ring.encode_arguments(((b"x" * 1000,), {}))) + 24 - 1000
+    size = (usable - 18) * SIZE - fixed + more
+    if not more:
+        assert exists(ring, put(ring, metadata, ((b"x" * size,), {})))
+        return
+    with pytest.raises(PayloadTooLarge, match="Arguments and metadata") as caught:
+        put(ring, metadata, ((b"x" * size,), {}))
+    assert caught.value.size == caught.value.limit + 1
     assert ring.upkeep.check() == []
 
 

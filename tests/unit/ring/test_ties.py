@@ -61,6 +61,20 @@ def test_ties_as_bytes(ties: Ties) -> None:
     assert [cut for cut in range(len(data)) if decode_ties(data[:cut]) == ties] == []
 
 
+def test_room_that_is_kept_already_counts_once(rings: Rings) -> None:
+    """What a ring takes once it takes again; and what never fits beside it is too large."""
+    ring = rings.attach(SMALL)
+    ties = ties_to(FollowUp(THEN, b"x" * 5000, 0, 0))
+    for _ in range(2):
+        put(ring, ties)
+        end(ring)
+        end(ring)
+    usable = ring.counts().slots - SMALL.max_workers - 2
+    with pytest.raises(PayloadTooLarge, match="Arguments of task"):
+        put(ring, ties, ((b"x" * (usable - 20) * SMALL.slot_size,), {}))
+    assert ring.upkeep.check() == []
+
+
 def test_a_follow_up_passes_on_what_it_has() -> None:
     """The group stays, or else that of its own counts; the bytes keep their length."""
     plan = FollowUp(b"m:a", None, 0, 0, 1, 0, "own"), FollowUp(b"m:b", None, 0, 0)
