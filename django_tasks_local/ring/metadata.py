@@ -90,6 +90,8 @@ class MetadataOperations(Operations):
             room = table.make_room(count, table.kept_beside(slot))
             if room is not Room.ENOUGH:
                 return room
+            if not self._is_there(found, as_owner):
+                return None  # its own went, since a damaged length had it look smaller than it was
         words[at.H_DIRTY] = 1
         word, owner_word = table.metadata.word(slot), table.owner_word(slot)
         old = table.metadata.chain(slot, owner_word)
