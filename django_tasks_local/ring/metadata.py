@@ -91,7 +91,7 @@ class MetadataOperations(Operations):
             if room is not Room.ENOUGH:
                 return room
             if not self._is_there(found, as_owner):
-                return None  # its own went, since a damaged length had it look smaller than it was
+                return None  # a damaged length made it look smaller, and it was evicted
         words[at.H_DIRTY] = 1
         word, owner_word = table.metadata.word(slot), table.owner_word(slot)
         old = table.metadata.chain(slot, owner_word)

@@ -79,7 +79,9 @@ class Refusals:
     def of_metadata(self, block: Block, found: Found) -> PayloadTooLarge:
         """Return why the metadata of a task was refused when it was to be saved."""
         count = block.slots(self._table.geometry.slot_size)
-        limit, fix = self._room(count, self._table.kept_beside(found.slot))
+        # Inside: outside, its slot may become another record's, and damage has no clear error.
+        keep = self._mutex.run(self._table.kept_beside, found.slot)
+        limit, fix = self._room(count, keep)
         what, limit = _metadata_of(found.meta), max(limit - BLOCK_HEAD_BYTES, 0)
         return PayloadTooLarge(what, len(block.data), limit, fix=fix, form=_AS_JSON)
 

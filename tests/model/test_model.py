@@ -28,7 +28,7 @@ from tests.rings import META, Peer
 
 # 3 workers, 6 results, 9 waiting, 46 slots: every limit is reached within a few steps.
 LIMITS: Final = Limits(3, 6, 9, 512, at.COLUMNS_AT + 63_296, result_ttl_s=15, failure_ttl_s=30)
-# The same examples each time, but where somebody asks for a number of them: that is a search.
+# The same examples each time; a number of them in the environment searches for new ones.
 ASKED: Final = os.environ.get("DTL_MODEL_EXAMPLES")
 EXAMPLES: Final = int(ASKED or "120")
 # Hypothesis makes a failing example smaller for up to five minutes. Cut short it says "flaky".
