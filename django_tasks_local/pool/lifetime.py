@@ -1,6 +1,7 @@
 """When a worker process is replaced: MAX_TASKS_PER_WORKER and MAX_WORKER_MEMORY."""
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -15,8 +16,12 @@ logger = logging.getLogger("django_tasks_local")
 
 # So that workers that began together do not end together.
 JITTER: Final = 0.1
-# A look at the memory is taken again after so many times as long as it took: 1 % of the time.
+# A look at the memory is taken again after so many times what it cost: 1 % of the time. Without
+# the time for which other processes had the processor, which says nothing about the next look.
 PAUSE_FACTOR: Final = 100
+
+# How long a worker waits for its successor at a time, which takes some milliseconds to start.
+RETIRING_S: Final = 0.02
 
 
 class Lifetime:
@@ -33,6 +38,7 @@ class Lifetime:
         self._pool = pool
         self._call_pool = call_pool
         self._tasks = 0
+        self._may_have_grown = False
         self._next_look = 0.0
         # Not that of `random`, which a project may seed with the same number in each worker.
         self._jitter = SystemRandom().uniform(1 - JITTER, 1 + JITTER)
@@ -55,25 +61,33 @@ class Lifetime:
             after_task: It has run a task since the last call.
         """
         if after_task:
-            self._count_task()
+            self._tasks += 1
+            self._may_have_grown = True
+        if not self.is_over:
+            self._judge()
         return self.is_over and self._ring.workforce.retire(self._pool)
 
-    def _count_task(self) -> None:
-        self._tasks += 1
+    def next_look_s(self) -> float:
+        """Return for how long a worker without a task can sleep until it has to be asked again."""
         if self.is_over:
-            return
+            return RETIRING_S
+        owed = self._most_bytes and self._may_have_grown
+        return max(0.0, self._next_look - time.monotonic()) if owed else math.inf
+
+    def _judge(self) -> None:
         if self._most_tasks and self._tasks >= self._most_tasks:
             self._end(f"it has run {self._tasks} tasks (MAX_TASKS_PER_WORKER)")
-        elif self._most_bytes and time.monotonic() >= self._next_look:
+        elif self._most_bytes and self._may_have_grown and time.monotonic() >= self._next_look:
             self._look_at_memory()
 
     def _look_at_memory(self) -> None:
-        began = time.monotonic()
+        began = time.thread_time()
         used = resident_bytes()
         if used > self._most_bytes:
             used = private_bytes()
-        now = time.monotonic()
-        self._next_look = now + PAUSE_FACTOR * (now - began)
+        cost_s = time.thread_time() - began
+        self._may_have_grown = False
+        self._next_look = time.monotonic() + PAUSE_FACTOR * cost_s
         if used > self._most_bytes:
             self._end(f"it has {used:,} bytes of private memory (MAX_WORKER_MEMORY)")
 

@@ -28,8 +28,6 @@ from .spec import PoolSpec
 # How long an idle worker sleeps when nothing wakes it. A fallback, since the pool replaces lost
 # wake-ups every second: waking on an idle core costs 200 µs instead of 20.
 IDLE_S: Final = 30.0
-# And one that waits for its successor, which takes some milliseconds to start.
-RETIRING_S: Final = 0.02
 FOR_THE_POOL: Final = (signal.SIGINT, signal.SIGTERM)
 F_SETSIG: Final = 10  # Linux only; the fcntl module does not name it
 
@@ -150,7 +148,7 @@ class _Worker:
         if newest > self.share.runnable_up_to and newest != self._reported:
             self._reported = newest  # a site whose tasks wait until the pool has compared its files
             _ring_bell(self._spec.bell)
-        self._ring.wait_for_work(RETIRING_S if self._lifetime.is_over else _idle_s(self._ring))
+        self._ring.wait_for_work(min(self._lifetime.next_look_s(), _idle_s(self._ring)))
 
     def _announce_losses(self) -> bool:
         """Announce the ends of lost tasks; return whether this process can go on."""

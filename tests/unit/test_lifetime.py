@@ -1,5 +1,6 @@
 """When a worker is replaced, and how much memory it is told to have."""
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -102,6 +103,7 @@ def test_memory_is_looked_at_cheaply(site: Ring, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "resident_bytes", cheap)
     monkeypatch.setattr(module, "private_bytes", exact)
     monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.thread_time", lambda: now[0])
     life = lifetime_of(site)
     assert life.is_limited()
     life.ends(after_task=True)
@@ -115,6 +117,37 @@ def test_memory_is_looked_at_cheaply(site: Ring, monkeypatch: pytest.MonkeyPatch
     life.ends(after_task=True)
     assert len(looks) == 3
     assert not life.is_over
+
+
+def test_a_worker_without_tasks_is_looked_at_again(
+    site: Ring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that ends in the pause after a look is not forgotten if none comes after it."""
+    site.attachment.set_limits(replace(LIMITS, max_worker_memory=100 * MIB))
+    now = [0.0]
+    used = [50 * MIB]
+
+    def look() -> int:
+        now[0] += 0.001
+        return used[0]
+
+    monkeypatch.setattr(module, "resident_bytes", look)
+    monkeypatch.setattr(module, "private_bytes", look)
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("time.thread_time", lambda: now[0])
+    life = lifetime_of(site)
+    assert life.is_limited()
+    assert life.next_look_s() == math.inf
+    life.ends(after_task=True)
+    assert life.next_look_s() == math.inf  # seen, and small
+    used[0] = 200 * MIB
+    life.ends(after_task=True)
+    assert not life.is_over
+    assert life.next_look_s() == pytest.approx(0.1)
+    now[0] += life.next_look_s()
+    life.ends(after_task=False)
+    assert life.is_over
+    assert life.next_look_s() < 0.1  # for its successor
 
 
 def test_private_memory_is_what_is_not_shared() -> None:
