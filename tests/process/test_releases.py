@@ -129,9 +129,14 @@ def test_together_they_have_max_workers(tmp_path: Path) -> None:
 
 def test_with_one_worker_they_take_turns(tmp_path: Path) -> None:
     """Neither starves, and there are never two."""
+    gate = tmp_path / "gate"
     with blue_and_green(tmp_path, MAX_WORKERS=1) as (blue, green):
+        held = blue.enqueue(HOLD, str(gate))
+        wait_for(lambda: workers_at(gate), LONG_TIMEOUT)
         ids = [client.enqueue(VERSION) for _ in range(5) for client in (blue, green)]
-        most = 0
+        most = workers_at_once(blue, green)
+        assert most == 1
+        gate.touch()
 
         def all_done() -> bool:
             nonlocal most
@@ -140,6 +145,7 @@ def test_with_one_worker_they_take_turns(tmp_path: Path) -> None:
 
         wait_for(all_done, LONG_TIMEOUT)
         assert most == 1
+        green.value(held)
         assert {green.value(each) for each in ids[::2]} == {"blue"}
         assert {green.value(each) for each in ids[1::2]} == {"green"}
 

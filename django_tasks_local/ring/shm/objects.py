@@ -136,10 +136,14 @@ def open_semaphore(name: str) -> posix_ipc.Semaphore:
 
 
 def _make(name: str) -> posix_ipc.Semaphore | None:
-    """Make a semaphore; None where something lies there already."""
+    """Make a semaphore; None where something lies there already, or it is gone again.
+
+    The second happens where another process removes the ring of a test run that nobody has
+    attached to yet: who attaches then finds that out, and attaches to a new one.
+    """
     # Exclusively: O_CREAT alone would open, unseen, what another user has put there.
     flags = posix_ipc.O_CREAT | posix_ipc.O_EXCL
-    with suppress(posix_ipc.ExistentialError):
+    with suppress(posix_ipc.ExistentialError, FileNotFoundError):
         semaphore = posix_ipc.Semaphore(name, flags, mode=_OURS)
         if os.stat(semaphore_path(name)).st_mode & _OURS != _OURS:
             os.chmod(semaphore_path(name), _OURS)  # in a directory where only we can remove it

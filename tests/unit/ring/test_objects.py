@@ -120,6 +120,26 @@ def test_a_semaphore_that_is_exchanged_while_we_open_it(
         path.with_suffix(".old").unlink()
 
 
+def test_a_semaphore_that_is_removed_while_we_make_it(
+    rings: Rings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process of a test run sweeps away what nobody seems to be attached to."""
+    real = posix_ipc.Semaphore
+    removed: list[str] = []
+
+    def make(name: str, *args: Any, **kwargs: Any) -> Any:
+        semaphore = real(name, *args, **kwargs)
+        if not removed:
+            removed.append(places.semaphore_path(name))
+            os.unlink(removed[0])
+        return semaphore
+
+    monkeypatch.setattr(posix_ipc, "Semaphore", make)
+    ring = rings.attach()
+    assert removed == [places.semaphore_path(f"{rings.name}m")]
+    assert Path(removed[0]).stat().st_ino == ring.words[at.H_SEMAPHORE]
+
+
 def test_a_file_with_a_second_name_is_refused(rings: Rings) -> None:
     """Laying out a ring over a link to a private file of ours would destroy that file."""
     precious = path_of(rings).with_suffix(".precious")
