@@ -294,7 +294,13 @@ class Site(PassedOn):
     def _reattach(self) -> None:
         """Attach again: the ring was removed (RemoveIPC, an operator), or a descriptor closed."""
         before = self.ring.segment
-        if before.still_open():
+        was_removed = before.still_open()
+        self.ring = self._attach()
+        self._seen_alive_ns = 0
+        self._has_role = False
+        if self._own is not None and self.ring.segment.inode != before.inode:
+            self._own = OwnTasks()  # those of the old ring are out of reach
+        if was_removed:
             logger.critical(
                 "ring=%s was removed while in use: tasks and results in it are out of reach for "
                 "new readers, and service goes on with a new ring. If systemd-logind did it at a "
@@ -306,11 +312,6 @@ class Site(PassedOn):
                 "ring=%s something in this process closed its descriptor of the shared memory (as "
                 "os.closerange does). It is attached again.", self.spec.name,
             )  # fmt: skip
-        self.ring = self._attach()
-        self._seen_alive_ns = 0
-        self._has_role = False
-        if self._own is not None and self.ring.segment.inode != before.inode:
-            self._own = OwnTasks()  # those of the old ring are out of reach
         if self._looks_after_pool:
             self._take_part(serves=self.serves, needed=False)  # or else the next tick
 
