@@ -133,6 +133,18 @@ def test_all_of_one_task(site_ring: Callable[[], Ring]) -> None:
     ring.finish(claim, successful=True, outcome=ring.encode(None))
 
 
+def test_an_error_of_many_megabytes(site_ring: Callable[[], Ring]) -> None:
+    """It shows where it came from and how it ends: the keys would wait for more."""
+    text = "Traceback:\n  x\n" + "ValueError: no\n" * 2**17
+    result_id = failed(site_ring(), (ERROR[0], text))
+    tables = Tables([task_backends["process"]])  # type: ignore[list-item]
+    shown = tables.details(Line("", "process", result_id, ()), arguments=False)
+    assert len(shown) < 70_000
+    assert "Traceback:\n      x\n" in shown
+    assert "\n      [...]\n" in shown
+    assert shown.endswith("ValueError: no")
+
+
 def test_a_filter(site_ring: Callable[[], Ring]) -> None:
     """By a part of any text or of an id, also among rows that were too many."""
     ring = site_ring()
@@ -220,6 +232,25 @@ def test_looking_leaves_no_trace(site_ring: Callable[[], Ring]) -> None:
 
     drive(body)
     assert bytes(ring.segment.bytes) == before
+
+
+def test_drawing_counts(site_ring: Callable[[], Ring], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where not reading but drawing takes long, it looks less often, too; a key is not kept."""
+    ring = site_ring()
+    failed(ring, ERROR)
+    real = Tables.picture
+    monkeypatch.setattr(Top, "_read", lambda app, *args: (real(app._tables, *args), 0.0))
+    monkeypatch.setattr(_top_app, "SHARE", 1e-9)
+
+    async def body(pilot: Pilot[None]) -> None:
+        app: Any = pilot.app
+        await shows(pilot, "3 Failed 1")
+        while app._look_after - app._looked < _top_app.LONGEST_PAUSE_S:
+            await pilot.pause(0.01)
+        await pilot.press("3")
+        await shows(pilot, "ERROR")
+
+    drive(body)
 
 
 def test_several_aliases_and_no_ring(site_ring: Callable[[], Ring]) -> None:

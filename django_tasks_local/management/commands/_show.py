@@ -9,6 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.tasks.exceptions import TaskResultDoesNotExist
 
+from django_tasks_local.attempts import cut
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import StoreUnavailable, listed
 from django_tasks_local.inspection.looks import look_into, row_of
@@ -84,14 +85,19 @@ def find(backends: Iterable[ProcessPoolBackend], result_id: str) -> Row:
 
 
 def lines(
-    row: Row, *, arguments: bool, how: str = "--arguments shows them, and the return value"
+    row: Row,
+    *,
+    arguments: bool,
+    how: str = "--arguments shows them, and the return value",
+    longest: int = 0,
 ) -> Iterator[str]:
-    """Yield the lines for people. Nothing of a text is cut.
+    """Yield the lines for people.
 
     Args:
         row: The task.
         arguments: Whether to show its arguments and its return value.
         how: What shows them, if not.
+        longest: How many characters of a traceback are shown; 0: all.
     """
     result = row.result
     yield result.id
@@ -103,7 +109,7 @@ def lines(
         yield f"  {'arguments':12}not shown; {how}"
     for number, error in enumerate(errors(result), 1):
         yield f"  error {number}: {harmless(error.exception_class_path)}"
-        for line in harmless_lines(error.traceback):
+        for line in harmless_lines(cut(error.traceback, longest or len(error.traceback))):
             yield f"    {line}"
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, Final
 
 from django.tasks.exceptions import TaskResultDoesNotExist
@@ -26,10 +27,12 @@ from ._top_tables import COLUMNS, ROWS, Column, Line, Picture, Tab, Tables
 
 # How often it looks whether anything has happened.
 TICK_S: Final = 1.0
-# So much of a processor reading may take: where that takes long, it looks less often, down to the
-# pause below.
-SHARE: Final = 0.01
+# So much of a processor its looks may take, each with the drawing of what was seen: where that is
+# much, it looks less often, down to the pause below. The ticks between take the rest of 1 %.
+SHARE: Final = 0.008
 LONGEST_PAUSE_S: Final = 5.0
+# By then what was seen is drawn; later there would be more keys in what that took.
+DRAWN_AFTER_S: Final = 0.2
 # How long a table without running tasks may stay as it is: results expire.
 LONGEST_S: Final = 10.0
 # What a column needs beside its text.
@@ -162,10 +165,11 @@ class Top(App[None]):
         try:
             tab, needle = self._tab, self._needle
             picture, took_s = await asyncio.to_thread(self._read, tab, needle)
-            self._looked = time.monotonic()
-            self._look_after = self._looked + min(took_s / SHARE, LONGEST_PAUSE_S)
+            self._looked, began_s = time.monotonic(), time.thread_time()
+            self._pause(took_s)
             if (tab, needle) == (self._tab, self._needle) and self.screen_stack:
                 self._show(picture)
+                self.set_timer(DRAWN_AFTER_S, partial(self._drawn, took_s, began_s))
         except TaskResultDoesNotExist:
             self._pulse = None  # it was evicted while it was read: the next tick looks again
         finally:
@@ -175,6 +179,14 @@ class Top(App[None]):
         """Return what there is, and how long the processor was busy with it (in a thread)."""
         began_s = time.thread_time()
         return self._tables.picture(tab, needle), time.thread_time() - began_s
+
+    def _drawn(self, took_s: float, began_s: float) -> None:
+        """Count what it took to draw, too, after a look that took ``took_s`` (in this thread)."""
+        self._pause(took_s + time.thread_time() - began_s)
+
+    def _pause(self, took_s: float) -> None:
+        """Wait with the next look until the last one was no more than its share of a processor."""
+        self._look_after = self._looked + min(took_s / SHARE, LONGEST_PAUSE_S)
 
     def _show(self, picture: Picture) -> None:
         with self.batch_update():

@@ -39,6 +39,8 @@ from ._no_ring import no_ring
 
 # At most so many rows: what is older is found by a filter.
 ROWS: Final = 200
+# How much of a traceback is shown: it is read and drawn while the keys wait.
+_MOST_CHARACTERS: Final = 50_000
 _READY, _RUNNING = TaskResultStatus.READY, TaskResultStatus.RUNNING
 _SUCCESSFUL, _FAILED = TaskResultStatus.SUCCESSFUL, TaskResultStatus.FAILED
 
@@ -176,10 +178,13 @@ class Tables:
         return tuple(found)
 
     def details(self, line: Line, arguments: bool) -> str:
-        """Return all of a task, as ``local_tasks show`` prints it."""
+        """Return all of a task, as ``local_tasks show`` prints it, but no endless traceback."""
         try:
             row = _show.find([self._backends[line.alias]], line.result_id)
-            return "\n".join(_show.lines(row, arguments=arguments, how="a shows them"))
+            found = _show.lines(
+                row, arguments=arguments, how="a shows them", longest=_MOST_CHARACTERS
+            )
+            return "\n".join(found)
         except (
             CommandError, StoreUnavailable, ImproperlyConfigured, TaskResultDoesNotExist,
         ) as error:  # fmt: skip
