@@ -3,6 +3,7 @@
 import http.cookiejar
 import json
 import os
+import re
 import subprocess
 import sys
 import urllib.request
@@ -24,6 +25,14 @@ def test_its_own_tests_pass() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Ran 20 tests" in done.stderr
+
+
+def test_the_page_misses_its_server_in_time() -> None:
+    """What its script waits for, and a tick, are less than the five seconds that are promised."""
+    script = (SITE / "board" / "static" / "board" / "main.js").read_text()
+    times = {name: int(ms) for name, ms in re.findall(r"const (\w+)_MS = (\d+);", script)}
+    assert times["LOST"] + times["TICK"] < 5000
+    assert "the page says so within five seconds" in (ROOT / "examples" / "README.md").read_text()
 
 
 class Browser:

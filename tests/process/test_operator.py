@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from django_tasks_local.ring import ring_name
+from tests.docs.pages import DOCS, blocks
 from tests.process.client import Client, environment, fresh_namespace, serving
 from tests.process.project import Project
 from tests.support import ROOT
@@ -84,6 +85,29 @@ def test_a_failed_task_is_run_again(tmp_path: Path) -> None:
         client.value(answer.stdout.split()[-1].rstrip("."))
         assert path.read_text() == "here\n"
         assert client.status(failed) == "FAILED"
+
+
+def test_the_healthchecks_of_the_guide() -> None:
+    """Docker's lines, as its shell runs them: healthy, and not where something is wrong."""
+    page = DOCS / "howto" / "deploy-under-gunicorn.md"
+    found = [block.text for block in blocks(page) if block.text.startswith("HEALTHCHECK")]
+    by_view, by_command = (text.partition("CMD ")[2] for text in found)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with serving(workers=1) as client:
+        by_view = by_view.replace("8000/health/tasks", f"{client.site.port}/health")
+        by_command = by_command.replace("manage.py", "-m django")
+
+        def status(line: str, **env: str) -> int:
+            env = os.environ | environment(client.namespace) | {"PATH": path} | env
+            done = subprocess.run(["sh", "-c", line], env=env, cwd=ROOT, capture_output=True)
+            return done.returncode
+
+        assert status(by_view) == 0
+        assert status(by_view.replace("/health", "/nothing")) == 1
+        assert status(by_command) == 0
+        # Only the exit status 2 makes a container unhealthy.
+        assert status(by_command.replace("health;", "health --alias nobody;")) == 0
+        assert status(by_command, DTL_OPTIONS='{"MAX_WORKERS": 0}') == 1
 
 
 def test_looking_starts_no_pool(tmp_path: Path) -> None:
