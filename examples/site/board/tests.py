@@ -135,6 +135,7 @@ class PageTests(SimpleTestCase):
         response = self.client.get(page)
         self.assertContains(response, "CANCELLED")
         self.assertNotContains(response, 'http-equiv="refresh"')
+        self.assertContains(self.client.get(reverse("index")), "</a> CANCELLED")
 
     def test_failed_task_shows_its_traceback_and_runs_again(self) -> None:
         page = self.start("fail")

@@ -154,7 +154,7 @@ def _recent() -> list[dict[str, str]]:
     newest = results("cpu_intensive", limit=MOST_LISTED)
     return [
         {
-            "id": each.id, "status": each.status.value,
+            "id": each.id, "status": "CANCELLED" if each.is_cancelled else each.status.value,
             "title": _title(KIND_OF_TASK.get(each.task.name, each.task.name)),
         }
         for each in newest

@@ -117,7 +117,7 @@ async function cancelTask(task) {
     });
     if (!response.ok) throw new Error(`the server answered with status ${response.status}`);
   } catch (error) {
-    announce(`${task.title} could not be cancelled: ${error.message}`);
+    complain(new Error(`${task.title} could not be cancelled: ${error.message}`));
   } finally {
     button.removeAttribute("aria-busy");
   }
