@@ -136,7 +136,7 @@ def test_what_follows_a_success(bench: Bench) -> None:
 
 
 @INLINE_TOO
-def test_what_follows_a_failure(bench: Bench) -> None:
+def test_what_follows_a_failure(bench: Bench, tmp_path: Path) -> None:
     """With retries once, at the end; a task that succeeds after all is no failure."""
     first = bench.enqueue(tied.work, fails=True)
     assert follower(bench, first).return_value == f"after {first.id}"
@@ -144,7 +144,7 @@ def test_what_follows_a_failure(bench: Bench) -> None:
     assert follower(bench, twice).return_value == f"after {twice.id}"
     assert finished(twice).attempts == 2
     nothing_follows(bench, finished(bench.enqueue(tied.begin, 1)))
-    none = finished(bench.enqueue(tied.hold, __file__))
+    none = finished(bench.enqueue(tied.hold, str(tmp_path)))
     assert none.status == SUCCESSFUL
     nothing_follows(bench, none)
 
