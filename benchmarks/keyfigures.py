@@ -94,7 +94,7 @@ def milliseconds(table: str, column: str = "median", **wanted: Any) -> Callable[
 
 
 RUN = "a burst of no-ops"
-PROCESS = {"backend": "process"}
+PROCESS: dict[str, Any] = {"backend": "process"}
 LARGE: dict[str, Any] = {"more": True, "data": "bytes"}
 FIGURES: list[tuple[str, str, str, Callable[[Document], str]]] = [
     (
