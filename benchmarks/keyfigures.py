@@ -89,11 +89,12 @@ def slowest_on_disk(document: Document) -> str:
 
 
 def milliseconds(table: str, column: str = "median", **wanted: Any) -> Callable[[Document], str]:
-    """Return one number of `recovery` or `latency`."""
+    """Return one number that is measured in milliseconds."""
     return lambda document: f"{text(value(document, table, column, **wanted))} ms"
 
 
 RUN = "a burst of no-ops"
+PROCESS: dict[str, Any] = {"backend": "process"}
 LARGE: dict[str, Any] = {"more": True, "data": "bytes"}
 FIGURES: list[tuple[str, str, str, Callable[[Document], str]]] = [
     (
@@ -205,6 +206,30 @@ FIGURES: list[tuple[str, str, str, Callable[[Document], str]]] = [
         "≤ 2,000 ms",
         "recovery",
         milliseconds("processes", killed="pool", metric="new_worker_answers_ms"),
+    ),
+    (
+        "`enqueue_many` of 10,000 tasks, to as many `enqueue` (each task)",
+        "≤ 0.33 ×",
+        "bulk",
+        against("10,000 tasks", "enqueue_us", "enqueue_many", "enqueue", among="way", **PROCESS),
+    ),
+    (
+        "`wait_finished` returns after the end of a no-op",
+        "≤ 1 ms",
+        "wait_and_list",
+        lambda d: f"{text(value(d, 'waiting', metric='late_us', **PROCESS) / 1e3)} ms",
+    ),
+    (
+        "CPU of a process that waits",
+        "< 1 %",
+        "wait_and_list",
+        lambda d: f"{value(d, 'waiting', metric='core_percent', **PROCESS):.2f} % of a core",
+    ),
+    (
+        "`results()`: the first 100 of 100,000 records, beside two busy workers",
+        "≤ 50 ms",
+        "wait_and_list",
+        milliseconds("lists of", metric="list_ms", list="first 100", beside="2 busy workers"),
     ),
     (
         "No-ops per second with the ring in a directory, to `/dev/shm`",

@@ -95,8 +95,15 @@ class Plan:
     def _places_behind(self, policy: Policy, then: int = NOTHING) -> tuple[int, int]:
         """Return the places of what follows a success, and each other end."""
         if then == NOTHING:
-            then = self.place(policy.then)
-        return then, self.place(policy.on_failure)
+            then = self._place_of("then", policy)
+        return then, self._place_of("on_failure", policy)
+
+    def _place_of(self, word: str, policy: Policy) -> int:
+        path = getattr(policy, word)
+        try:
+            return self.place(path)
+        except InvalidTask as error:
+            raise InvalidTask(f"{word}={path!r}: {error}") from error
 
     def _put(self, place: int, task: AnyTask, arguments: Any, then: int, on_failure: int) -> None:
         group = policy_of(task.func).group or ""

@@ -13,7 +13,9 @@ from django.core.checks import Warning
 from django.tasks import Task
 
 from .options import Options
-from .policies import Policy, functions, policy_of
+from .policies import NO_POLICY, Policy, functions, policy_of
+
+type Classes = tuple[type[BaseException], ...]
 
 _OF_RETRIES = ("backoff", "retry_on", "never", "retry_lost")
 
@@ -25,6 +27,13 @@ def warnings(alias: str, options: Options) -> Iterator[Warning]:
         alias: The alias.
         options: Its options.
     """
+    if _never_tried_again(NO_POLICY, options):
+        yield Warning(
+            f"TASKS[{alias!r}]['OPTIONS']: MAX_ATTEMPTS is {options.max_attempts}, and no task is "
+            "tried again: NEVER takes back all of RETRY_ON.",
+            hint="Leave out of NEVER what RETRY_ON names, or leave MAX_ATTEMPTS out.",
+            id="django_tasks_local.W005",
+        )
     for task in sorted(_tasks(alias), key=lambda task: task.module_path):
         own = policy_of(task.func)
         if own.on_conflict is not None and own.unique is None:
@@ -45,6 +54,14 @@ def warnings(alias: str, options: Options) -> Iterator[Warning]:
                 "words out.",
                 id="django_tasks_local.W003",
             )
+        if (own.retry_on or own.never) and _never_tried_again(own, options):
+            yield Warning(
+                f"Task {task.module_path}: it may be tried {attempts} times, and is never tried "
+                f"again: never={_names(own.never, options.never)} takes back all of "
+                f"retry_on={_names(own.retry_on, options.retry_on)}.",
+                hint="Leave out of never what retry_on names, or set max_attempts=1.",
+                id="django_tasks_local.W005",
+            )
 
 
 def _tasks(alias: str) -> Iterator[Task[..., Any]]:
@@ -53,6 +70,20 @@ def _tasks(alias: str) -> Iterator[Task[..., Any]]:
         found = getattr(sys.modules.get(function.__module__), function.__qualname__, None)
         if isinstance(found, Task) and found.func is function and found.backend == alias:
             yield found
+
+
+def _never_tried_again(own: Policy, options: Options) -> bool:
+    """Return whether several attempts are allowed, and no end of one leads to another."""
+    attempts = options.max_attempts if own.max_attempts is None else own.max_attempts
+    lost = options.retry_lost if own.retry_lost is None else own.retry_lost
+    retry_on = options.retry_on if own.retry_on is None else own.retry_on
+    never = options.never if own.never is None else own.never
+    return attempts > 1 and not lost and all(issubclass(each, never) for each in retry_on)
+
+
+def _names(own: Classes | None, given: Classes) -> str:
+    classes = given if own is None else own
+    return f"({', '.join(each.__name__ for each in classes)})"
 
 
 def _have(words: list[str]) -> str:

@@ -36,6 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[ALARM] = Alarm()
     config.add_cleanup(config.stash[ALARM].close)
     signal.signal(signal.SIGTERM, _end_in_order)
+    # What a shell script runs in the background ignores these, and so would all that tests start.
+    for number, handler in (
+        (signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL),
+    ):  # fmt: skip
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def _end_in_order(signum: int, frame: FrameType | None) -> None:

@@ -144,8 +144,7 @@ def test_what_follows_a_failure(bench: Bench, tmp_path: Path) -> None:
     assert follower(bench, twice).return_value == f"after {twice.id}"
     assert finished(twice).attempts == 2
     nothing_follows(bench, finished(bench.enqueue(tied.begin, 1)))
-    (tmp_path / "gate").touch()
-    none = finished(bench.enqueue(tied.hold, str(tmp_path / "gate")))
+    none = finished(bench.enqueue(tied.hold, str(tmp_path)))
     assert none.status == SUCCESSFUL
     nothing_follows(bench, none)
 
@@ -199,8 +198,8 @@ def to_no_task() -> None:
 @pytest.mark.parametrize(
     ("function", "text"),
     [
-        (to_nothing, r"tests\.tied_tasks\.nothing cannot be imported: ImportError"),
-        (to_no_task, r"tests\.tied_tasks\.Path is not a task but of type"),
+        (to_nothing, r"^then='tests\.tied_tasks\.nothing': .* cannot be imported: ImportError"),
+        (to_no_task, r"^then='tests\.tied_tasks\.Path': tests\.tied_tasks\.Path is not a task but"),
     ],
 )
 def test_what_cannot_follow(bench: Bench, function: Callable[..., Any], text: str) -> None:

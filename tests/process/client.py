@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from django_tasks_local import ProcessPoolBackend
 from django_tasks_local.ring import Look, Role, ring_name
+from django_tasks_local.ring.format import layout as at
 from django_tasks_local.ring.shm.objects import SEMAPHORES
 from tests.leaks import remove_objects
 from tests.support import LONG_TIMEOUT, Site, alive, command_of, unlink_shm, wait_for
@@ -122,6 +123,22 @@ class Client:
             if look is not None:
                 attached |= {entry.pid for entry in look.attached() if entry.role is Role.POOL}
         return [pid for pid in self.site.pool_pids() if is_supervisor(pid) and pid in attached]
+
+    def sites(self) -> set[int]:
+        """The processes that keep the pool alive."""
+        look = self._look()
+        return {entry.pid for entry in look.attached() if entry.role is Role.SITE}
+
+    def all_compared(self) -> bool:
+        """Whether each web worker is such a process, and the pool has compared its files."""
+        words = self._look().registry.words
+        newest, compared = at.code_word(0, at.C_NEWEST), at.code_word(0, at.C_RUNNABLE_UP_TO)
+        return set(self.site.worker_pids()) <= self.sites() and words[newest] <= words[compared]
+
+    def _look(self) -> Look:
+        look = Look.into(ring_name("default", self.namespace), "default")
+        assert look is not None
+        return look
 
     def workers(self) -> list[int]:
         """Pids of the pools' worker processes."""

@@ -26,7 +26,8 @@ def test_a_reload_brings_new_code(tmp_path: Path) -> None:
         (old,) = client.supervisors()
         running = client.enqueue(HOLD, str(gate))
         worker = worker_at(gate)
-        client.every_answer(running)  # no web worker attaches after the change
+        client.every_answer(running)
+        wait_for(client.all_compared, LONG_TIMEOUT)  # no web worker attaches after the change
         project.change("two")
         assert client.run(VERSION) == "one"  # nobody was told to reload
         reload(client)

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from django_tasks_local.ring import Look, Role, ring_name
-from tests.process.client import Client, reading, serving
+from tests.process.client import reading, serving
 from tests.support import LONG_TIMEOUT, wait_for
 
 
@@ -25,13 +24,6 @@ def stopped_inside(namespace: str) -> Iterator[int]:
     finally:
         os.kill(pid, signal.SIGCONT)
         os.waitpid(pid, 0)
-
-
-def sites(client: Client) -> set[int]:
-    """The processes that keep the pool alive."""
-    look = Look.into(ring_name("default", client.namespace), "default")
-    assert look is not None
-    return {entry.pid for entry in look.attached() if entry.role is Role.SITE}
 
 
 def test_only_what_needs_the_lock_waits(tmp_path: Path) -> None:
@@ -60,12 +52,12 @@ def test_only_what_needs_the_lock_waits(tmp_path: Path) -> None:
             )
             for path in ("/", f"/result/{old}") * 5:
                 assert client.site.get(path)[0] == 200
-            assert not sites(client) & set(client.site.worker_pids())
+            assert not client.sites() & set(client.site.worker_pids())
             gate.touch()
             assert client.status(ends) == "RUNNING"
         # A page is enough for a web process to take its part, as soon as that can be done.
         wait_for(
-            lambda: client.site.get("/") and set(client.site.worker_pids()) <= sites(client),
+            lambda: client.site.get("/") and set(client.site.worker_pids()) <= client.sites(),
             LONG_TIMEOUT,
         )
         assert client.value(ends) is not None

@@ -61,6 +61,12 @@ def found() -> list[tuple[str, str]]:
             "W003",
             f"backoff, never have no effect, since {OWN}",
         ),
+        (
+            {"max_attempts": 3, "retry_on": (KeyError, IndexError), "never": LookupError},
+            "W005",
+            "it may be tried 3 times, and is never tried again: never=(LookupError) takes back all "
+            "of retry_on=(KeyError, IndexError).",
+        ),
     ],
 )
 def test_words_without_effect(
@@ -80,12 +86,26 @@ def test_each_alias_by_itself(module: ModuleType) -> None:
         assert len(found()) == told
 
 
+def test_options_without_effect() -> None:
+    """What an alias itself takes back is told once, whatever its tasks say."""
+    options = {"MAX_ATTEMPTS": 3, "RETRY_ON": OSError, "NEVER": [OSError, KeyError]}
+    with override_settings(TASKS={"default": {"BACKEND": THREAD, "OPTIONS": options}}):
+        (message,) = [each for each in run_checks() if each.id == "django_tasks_local.W005"]
+    assert message.msg == (
+        "TASKS['default']['OPTIONS']: MAX_ATTEMPTS is 3, and no task is tried again: NEVER takes "
+        "back all of RETRY_ON."
+    )
+    assert message.hint
+
+
 @pytest.mark.parametrize(
     "words",
     [
         {"on_conflict": "raise", "unique": True},
         {"unique": True},
         {"max_attempts": 2, "retry_on": OSError, "retry_lost": True},
+        {"max_attempts": 2, "retry_on": OSError, "never": FileNotFoundError},
+        {"max_attempts": 2, "never": Exception, "retry_lost": True},
         {"max_attempts": 1},
         {"retry_lost": False},
         {"timeout": 5},

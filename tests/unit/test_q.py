@@ -112,6 +112,29 @@ def test_caches_and_brokers_have_no_results() -> None:
         assert q.queue_size(broker="redis") == 0
 
 
+def test_there_is_nothing_to_save() -> None:
+    """django-q's page saves a task from its cache: that warns once, and changes nothing."""
+    task = q.fetch(q.async_task("math.sqrt", 4, group="roots"))
+    assert task is not None
+    with pytest.warns(UserWarning, match=r"^task\.save\(\) of django-q means nothing") as found:
+        task.save()
+    assert found[0].filename == __file__
+    for name in ("group_result", "group_count", "group_delete"):
+        with pytest.raises(
+            AttributeError, match=rf"^task\.{name}\(\) of django-q is not in .* [CG]"
+        ):
+            getattr(task, name)
+    with pytest.raises(AttributeError, match=r"^'Task' object has no attribute 'delete'$"):
+        task.delete()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("value", [3, "hook", [("hook", "math.floor")]])
+def test_options_that_are_no_dict(value: Any) -> None:
+    """The error names the value, and what is wanted."""
+    with pytest.raises(TypeError, match=r"^q_options=.* must be a dict of hook, group, .* of type"):
+        q.async_task("math.sqrt", 4, q_options=value)
+
+
 def test_a_group_and_a_hook_for_an_iterable() -> None:
     """They mean nothing there, and never reach the function."""
     with pytest.warns(UserWarning, match=r"^async_iter\((hook|group)=...\) of .* each"):

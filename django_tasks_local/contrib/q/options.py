@@ -44,7 +44,15 @@ def split(
         options: The keywords of that name, with ``None`` for what was not given.
         kwargs: All others, with those among them that mean nothing here.
         q_options: As they were given.
+
+    Raises:
+        TypeError: ``q_options`` is not a dict.
     """
+    if not isinstance(q_options, Mapping | None):
+        raise TypeError(
+            f"q_options={q_options!r} must be a dict of {', '.join(OPTIONS)}, not of type "
+            f"{type(q_options).__name__}."
+        )
     chosen, rest = dict(options), dict(kwargs)
     for name in WITHOUT_MEANING.keys() & rest.keys():
         if name not in (q_options or ()):

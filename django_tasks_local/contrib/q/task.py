@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from django.tasks import TaskResultStatus
+
+from .options import warn_once
 
 if TYPE_CHECKING:
     from django_tasks_local.result import LocalTaskResult
@@ -16,6 +18,12 @@ if TYPE_CHECKING:
 # "hook"; and "calls", how many there are in its `async_iter`.
 FACTS: Final = "_q"
 _RUNNING: Final = "django_tasks_local.contrib.q.running"
+# Methods of django-q's model that there are not here, each with what to do.
+_NOT_HERE: Final = {
+    "group_result": "Call result_group(task.group).",
+    "group_count": "Call count_group(task.group).",
+    "group_delete": "Give each run of a group a label of its own.",
+}
 _PATHS: Final = (f"{_RUNNING}.run_callable", f"{_RUNNING}.run_callable_with_hook")
 
 
@@ -116,6 +124,21 @@ class Task:
     def time_taken(self) -> float:
         """Return the seconds from `started` to `stopped`."""
         return (self.stopped - self.started).total_seconds()
+
+    def save(self) -> None:
+        """Warn, once, that there is nothing to save: a result is kept anyway."""
+        warn_once(
+            "task.save()", "Each result is kept until it is evicted or expires. Leave it out."
+        )
+
+    if not TYPE_CHECKING:  # a type checker is to know of attributes that there are not
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name in _NOT_HERE:
+                raise AttributeError(
+                    f"task.{name}() of django-q is not in django_tasks_local. {_NOT_HERE[name]}"
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __str__(self) -> str:
         return self.name
