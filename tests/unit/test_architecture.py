@@ -127,6 +127,12 @@ def imports_of(module: str) -> Iterator[tuple[str, int]]:
                 yield (inner if inner in MODULES else inner.rpartition(".")[0]), node.lineno
 
 
+def _is_front_of(module: str, found: str) -> bool:
+    """Whether a package's front names what is inside it, which it imports when first asked for."""
+    is_front = MODULES[module].name == "__init__.py"
+    return is_front and (not module or found.startswith(f"{module}."))
+
+
 def folder_of(module: str) -> str:
     return module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
 
@@ -137,12 +143,12 @@ def test_imports_point_down(module: str) -> None:
     upward = [
         f"line {line}: {found or PACKAGE}"
         for found, line in imports_of(module)
-        if floor_of(found) > floor_of(module)
-        or (floor_of(found) == floor_of(module) and folder_of(found) != folder_of(module))
+        if not _is_front_of(module, found)
+        and (
+            floor_of(found) > floor_of(module)
+            or (floor_of(found) == floor_of(module) and folder_of(found) != folder_of(module))
+        )
     ]
-    # A package's front names what is inside it, and imports it when it is first asked for.
-    if MODULES[module].name == "__init__.py":
-        upward = []
     assert not upward
 
 

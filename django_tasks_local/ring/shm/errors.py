@@ -8,6 +8,7 @@ import posix_ipc
 
 from django_tasks_local.exceptions import StoreUnavailable
 
+from .directories import file_system_of
 from .places import MEMORY
 
 NO_ROOM: Final = (errno.ENOSPC, errno.ENOMEM, errno.EDQUOT)
@@ -36,7 +37,8 @@ def unavailable(error: Exception, path: str) -> StoreUnavailable:
         what, fix = "it was removed", "the next site process that uses the backend makes a new one"
     elif number == errno.EROFS:
         what, fix = (
-            f"the file system of {directory} is mounted read-only",
+            f"the file system of {directory}, of type {file_system_of(directory) or 'unknown'}, is "
+            "mounted read-only",
             "mount it for writing, or set DIRECTORY to a directory on another one",
         )
     elif not os.path.isdir(directory):
@@ -44,7 +46,9 @@ def unavailable(error: Exception, path: str) -> StoreUnavailable:
     elif directory == MEMORY:
         what, fix = f"it cannot be opened ({error})", f"see that {MEMORY} is a writable tmpfs"
     else:
-        what, fix = f"it cannot be opened ({error})", "set DIRECTORY to a directory on another disk"
+        kind = file_system_of(directory) or "unknown"
+        what = f"it cannot be opened ({error}) on this file system, of type {kind}"
+        fix = "set DIRECTORY to a directory on another disk"
     return StoreUnavailable(what, path=path, fix=fix)
 
 

@@ -151,6 +151,14 @@ def test_no_record_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert lock.can_lock(os.open(tmp_path / "file", os.O_CREAT | os.O_RDWR))
 
 
+def test_a_file_system_without_files_of_ours() -> None:
+    """One that nobody would think of is named, too, with the way out."""
+    error = refusal(Path("/proc"))
+    assert "cannot be opened" in error.what
+    assert "of type proc" in error.what
+    assert "DIRECTORY" in str(error.fix)
+
+
 def test_types_of_file_systems() -> None:
     """The innermost mount counts, and of two in one place the later one."""
     found = {
@@ -213,7 +221,8 @@ def _fill(ring: Ring) -> None:
 def _be_refused(place: Path) -> None:
     mounts.mount("-o", "remount,bind,ro" if place.is_mount() else "remount,ro", str(place))
     error = refusal(place)
-    assert "read-only" in error.what
+    assert f"of type {directories.file_system_of(str(place))}, is mounted read-only" in error.what
+    assert "mount it for writing" in str(error.fix)
 
 
 @pytest.mark.parametrize("kind", [mounts.AS_IT_IS, *mounts.mountable()])
