@@ -21,6 +21,19 @@ def command(namespace: str, *arguments: str, **env: str) -> subprocess.Completed
     return subprocess.run(words, env=env, cwd=ROOT, capture_output=True, text=True)
 
 
+def output_that_nobody_reads(namespace: str, *arguments: str) -> tuple[int, str]:
+    """Exit status and standard error of a command behind which `head` has ended."""
+    read, write = os.pipe()
+    os.close(read)
+    words = [sys.executable, "-m", "django", "local_tasks", *arguments]
+    env = os.environ | environment(namespace)
+    with os.fdopen(write, "w") as out:
+        done = subprocess.run(
+            words, env=env, cwd=ROOT, stdout=out, stderr=subprocess.PIPE, text=True
+        )
+    return done.returncode, done.stderr
+
+
 def listed(client: Client, *arguments: str) -> list[dict[str, Any]]:
     """What `list --json` says."""
     answer = command(client.namespace, "list", "--json", *arguments)
@@ -79,6 +92,7 @@ def test_a_failed_task_is_run_again(tmp_path: Path) -> None:
     with serving(workers=1) as client:
         failed = client.enqueue("note", str(path), "here")
         assert client.error(failed)[0] == "builtins.FileNotFoundError"
+        assert output_that_nobody_reads(client.namespace, "list") == (1, "")
         path.parent.mkdir()
         answer = command(client.namespace, "retry", failed)
         assert answer.returncode == 0, answer.stderr

@@ -107,6 +107,7 @@ def test_the_order_is_by_the_latest_change(site_ring: Callable[[], Ring]) -> Non
         "READY", "RUNNING", "READY",
     ]  # fmt: skip
     assert "the newest 2 tasks; --limit shows more" in run("list", "--limit", "2")
+    assert "This is the newest; --limit shows more" in run("list", "--limit", "1")
     assert "--limit" not in run("list", "--limit", "4")
 
 

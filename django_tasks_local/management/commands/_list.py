@@ -11,7 +11,6 @@ from django.tasks import TaskResultStatus
 from django.utils import timezone
 
 from django_tasks_local.backends.process import ProcessPoolBackend
-from django_tasks_local.exceptions import counted
 from django_tasks_local.inspection.aliases import foreign_aliases
 from django_tasks_local.inspection.newest import newest
 from django_tasks_local.inspection.records import Row, duration_s, error_line, latest_ns, summary
@@ -85,8 +84,10 @@ def lines(rows: list[Row], *, more: bool, several: bool) -> Iterator[str]:
         yield f"{row.result.status:10}  {clock(latest_ns(row)):20} {took:>8}  {row.result.id}"
         yield cut(f"  {_what(row, several)}", COLUMNS)
     if more:
-        shown = counted(len(rows), "task")
-        yield f"These are the newest {shown}; --limit shows more, --limit 0 all."
+        shown = (
+            "This is the newest" if len(rows) == 1 else f"These are the newest {len(rows)} tasks"
+        )
+        yield f"{shown}; --limit shows more, --limit 0 all."
 
 
 def objects(rows: list[Row]) -> Iterator[str]:

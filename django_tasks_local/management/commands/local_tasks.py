@@ -1,5 +1,7 @@
 """``manage.py local_tasks``: look into the rings, steer tasks, check the rings, remove them."""
 
+import os
+import sys
 from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
@@ -63,5 +65,11 @@ class Command(BaseCommand):
                 _rings.run(self, **options)
             else:
                 _ACTIONS[action][0].run(self, process_backends(alias), **options)
+            self.stdout.flush()
+        except BrokenPipeError:
+            # What reads our output, as `head` does, has seen enough. Python would flush the rest at
+            # its end, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         except (StoreUnavailable, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 from django.conf import settings
 from django.test import Client, SimpleTestCase, override_settings
@@ -12,6 +13,7 @@ from django.urls import reverse
 
 from board import png, tasks
 from board.catalogue import KINDS
+from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.test import captured_tasks, run_waiting
 
 INLINE = {
@@ -184,6 +186,12 @@ class CancelTests(SimpleTestCase):
         for result_id in ("unknown", "a/b", "00000000-0000-0000-0000-000000000000"):
             with self.subTest(result_id):
                 self.assertEqual(self.cancel(result_id).status_code, 404)
+
+    def test_ring_that_cannot_be_used(self) -> None:
+        refused = StoreUnavailable("the disk is full")
+        with mock.patch("board.views.cancel", side_effect=refused):
+            response = self.cancel("00000000-0000-0000-0000-000000000000")
+        self.assertContains(response, "The disk is full", status_code=503)
 
     def test_only_by_post_and_with_the_token(self) -> None:
         result = tasks.estimate_pi.using(run_after=timedelta(minutes=1)).enqueue(1, 1)

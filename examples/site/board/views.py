@@ -98,6 +98,8 @@ def cancel_task(request: HttpRequest, result_id: str) -> HttpResponse:
         cancelled = cancel(result_id, backend="cpu_intensive")
     except TaskResultDoesNotExist:
         return _unknown(request, result_id)
+    except StoreUnavailable as error:
+        return _refusal(request, {"__all__": [str(error)]}, status=503)
     if _wants_page(request):
         return redirect("job", result_id)
     return _answer({"id": result_id, "cancelled": cancelled})
