@@ -13,7 +13,7 @@ from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.exceptions import StoreUnavailable, counted
 from django_tasks_local.moments import unix_ns
 from django_tasks_local.naming import load_or_stand_in
-from django_tasks_local.ring import Look, Role
+from django_tasks_local.ring import MEMORY, Look, Role, directory_of
 from django_tasks_local.store import task_path
 
 from .rings import Found
@@ -131,9 +131,11 @@ def report(
 
 
 def _examine(backend: ProcessPoolBackend, max_wait_s: float, health: Health) -> None:
-    look = Look.into(backend.spec().name, backend.alias)
+    name = backend.spec().name
+    look = Look.into(name, backend.alias)
     if look is None:
-        health.say(FINE, "There is no ring yet: nothing was enqueued since the host started.")
+        since = "since the host started" if directory_of(name) == MEMORY else "in this directory"
+        health.say(FINE, f"There is no ring yet: nothing was enqueued {since}.")
         return
     attached = look.attached()
     pools = [entry for entry in attached if entry.role is Role.POOL]

@@ -70,7 +70,21 @@ def test_no_ring(rings: RingsOnDisk) -> None:
     assert "DIRECTORY" in said
     assert "since the host started" not in said
     assert "there is no ring" in run("check")
+    assert "nothing was enqueued in this directory" in run("health")
     assert not ring_exists(rings.name)
+
+
+def test_a_directory_that_is_refused(rings: RingsOnDisk, tmp_path: Path) -> None:
+    """There is no ring, and there will be none: `enqueue` would say the same."""
+    tmp_path.chmod(0o777)
+    for action in ("status", "check", "list", "health"):
+        out = io.StringIO()
+        with pytest.raises((CommandError, SystemExit)) as caught:
+            call_command("local_tasks", action, stdout=out)
+        said = out.getvalue() + str(caught.value)
+        assert f"{tmp_path}: Refused to use it: others may write to this directory" in said
+        assert "set DIRECTORY to that" in said
+    tmp_path.chmod(0o700)
 
 
 def test_status_and_check(rings: RingsOnDisk, left: Callable[..., None]) -> None:

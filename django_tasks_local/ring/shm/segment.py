@@ -20,6 +20,7 @@ from django_tasks_local.exceptions import StoreUnavailable
 from django_tasks_local.ring.format import layout as at
 
 from . import patience
+from .directories import must_hold_rings
 from .disk import keep_pages_single, read_ahead, sync_entry, write_zeros
 from .errors import frozen, not_written, unavailable
 from .header import (
@@ -36,7 +37,7 @@ from .lock import GUARD, LIVENESS, ByteLock, any_held
 from .mutex import Mutex
 from .objects import open_segment, standard_descriptors
 from .patience import Patience, Sighting
-from .places import is_in_memory, ring_exists, segment_path, semaphore_name
+from .places import directory_of, is_in_memory, ring_exists, segment_path, semaphore_name
 
 
 class Segment:
@@ -276,7 +277,8 @@ def look_at_segment(name: str) -> Segment | None:
     """Return the segment `name` as it is, None for none. Make nothing and wait for nobody.
 
     Raises:
-        StoreUnavailable: It is not ours, not private, damaged, or of another layout.
+        StoreUnavailable: It is not ours, not private, damaged, or of another layout; or there is
+            none, and its directory can have none.
     """
     with _attaching:
         segment = _segments.get(name)
@@ -284,6 +286,8 @@ def look_at_segment(name: str) -> Segment | None:
             segment.must_be_whole()
             return segment
         if not ring_exists(name):
+            if not is_in_memory(name):
+                must_hold_rings(directory_of(name))
             return None
         path = segment_path(name)
         try:
