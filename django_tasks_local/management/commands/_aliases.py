@@ -81,10 +81,15 @@ def rings_of(backends: Iterable[ProcessPoolBackend]) -> tuple[dict[str, Ring], d
     Args:
         backends: Whose rings.
     """
-    return _of_each(
-        backends,
-        lambda each: each.site().ring if ring_exists(each.spec().name) else None,  # and make none
-    )
+    return _of_each(backends, _ring_of)
+
+
+def _ring_of(backend: ProcessPoolBackend) -> Ring | None:
+    name = backend.spec().name
+    if ring_exists(name):
+        return backend.site().ring
+    Look.into(name, backend.alias)  # raises where there can be none
+    return None
 
 
 def _of_each[T](
