@@ -66,8 +66,9 @@ class Browser:
         self.driver.get(f"{self._address}{path}")
 
     def find(self, selector: str) -> Any:
-        """Return the first element that fits."""
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
+        """Return the first element that fits, once there is one: a page may still be coming."""
+        (first, *_) = self.wait_for(lambda: self.all(selector), selector)
+        return first
 
     def all(self, selector: str) -> list[Any]:
         """Return all elements that fit."""
