@@ -18,6 +18,8 @@ from .policies import NO_POLICY, Policy, functions, policy_of
 type Classes = tuple[type[BaseException], ...]
 
 _OF_RETRIES = ("backoff", "retry_on", "never", "retry_lost")
+# What decides whether there is another attempt.
+_DECIDING = ("max_attempts", "retry_on", "never", "retry_lost")
 
 
 def warnings(alias: str, options: Options) -> Iterator[Warning]:
@@ -29,8 +31,8 @@ def warnings(alias: str, options: Options) -> Iterator[Warning]:
     """
     if _never_tried_again(NO_POLICY, options):
         yield Warning(
-            f"TASKS[{alias!r}]['OPTIONS']: MAX_ATTEMPTS is {options.max_attempts}, and no task is "
-            "tried again: NEVER takes back all of RETRY_ON.",
+            f"TASKS[{alias!r}]['OPTIONS']: MAX_ATTEMPTS is {options.max_attempts}, and no task "
+            "without words of its own is tried again: NEVER takes back all of RETRY_ON.",
             hint="Leave out of NEVER what RETRY_ON names, or leave MAX_ATTEMPTS out.",
             id="django_tasks_local.W005",
         )
@@ -54,7 +56,8 @@ def warnings(alias: str, options: Options) -> Iterator[Warning]:
                 "words out.",
                 id="django_tasks_local.W003",
             )
-        if (own.retry_on or own.never) and _never_tried_again(own, options):
+        decides = any(getattr(own, word) is not None for word in _DECIDING)
+        if decides and _never_tried_again(own, options):
             yield Warning(
                 f"Task {task.module_path}: it may be tried {attempts} times, and is never tried "
                 f"again: never={_names(own.never, options.never)} takes back all of "
@@ -73,12 +76,13 @@ def _tasks(alias: str) -> Iterator[Task[..., Any]]:
 
 
 def _never_tried_again(own: Policy, options: Options) -> bool:
-    """Return whether several attempts are allowed, and no end of one leads to another."""
+    """Return whether several attempts are allowed, and ``never`` leaves no end for another."""
     attempts = options.max_attempts if own.max_attempts is None else own.max_attempts
     lost = options.retry_lost if own.retry_lost is None else own.retry_lost
     retry_on = options.retry_on if own.retry_on is None else own.retry_on
     never = options.never if own.never is None else own.never
-    return attempts > 1 and not lost and all(issubclass(each, never) for each in retry_on)
+    taken_back = bool(retry_on) and all(issubclass(each, never) for each in retry_on)
+    return attempts > 1 and not lost and taken_back
 
 
 def _names(own: Classes | None, given: Classes) -> str:

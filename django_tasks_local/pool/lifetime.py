@@ -16,8 +16,8 @@ logger = logging.getLogger("django_tasks_local")
 
 # So that workers that began together do not end together.
 JITTER: Final = 0.1
-# A look at the memory is taken again after so many times what it cost: 1 % of the time. Without
-# the time for which other processes had the processor, which says nothing about the next look.
+# A look at the memory is taken again after so many times what it cost in processor time. The time
+# for which other processes had the processor says nothing about the next look.
 PAUSE_FACTOR: Final = 100
 
 # How long a worker waits for its successor at a time, which takes some milliseconds to start.

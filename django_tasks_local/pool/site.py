@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any, Final
 
 from django_tasks_local import under_test
-from django_tasks_local.exceptions import from_a_signal_handler
+from django_tasks_local.exceptions import StoreUnavailable, from_a_signal_handler
 from django_tasks_local.ring import PoolState, Ring, Role, format_id
 from django_tasks_local.store import task_path
 from django_tasks_local.streams import say
@@ -295,7 +295,12 @@ class Site(PassedOn):
         """Attach again: the ring was removed (RemoveIPC, an operator), or a descriptor closed."""
         before = self.ring.segment
         was_removed = before.still_open()
-        self.ring = self._attach()
+        try:
+            self.ring = self._attach()
+        except StoreUnavailable:
+            if was_removed:
+                logger.critical("ring=%s was removed, and there is no new one yet", self.spec.name)
+            raise
         self._seen_alive_ns = 0
         self._has_role = False
         if self._own is not None and self.ring.segment.inode != before.inode:

@@ -77,7 +77,7 @@ def test_no_ring(rings: RingsOnDisk) -> None:
 def test_a_directory_that_is_refused(rings: RingsOnDisk, tmp_path: Path) -> None:
     """There is no ring, and there will be none: `enqueue` would say the same."""
     tmp_path.chmod(0o777)
-    for action in ("status", "check", "list", "health"):
+    for action in ("status", "check", "list", "health", "destroy"):
         out = io.StringIO()
         with pytest.raises((CommandError, SystemExit)) as caught:
             call_command("local_tasks", action, stdout=out)

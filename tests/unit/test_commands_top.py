@@ -245,7 +245,9 @@ def test_drawing_counts(site_ring: Callable[[], Ring], monkeypatch: pytest.Monke
     async def body(pilot: Pilot[None]) -> None:
         app: Any = pilot.app
         await shows(pilot, "3 Failed 1")
+        end = time.monotonic() + SHORT_TIMEOUT
         while app._look_after - app._looked < _top_app.LONGEST_PAUSE_S:
+            assert time.monotonic() < end
             await pilot.pause(0.01)
         await pilot.press("3")
         await shows(pilot, "ERROR")

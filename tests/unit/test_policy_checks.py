@@ -92,8 +92,8 @@ def test_options_without_effect() -> None:
     with override_settings(TASKS={"default": {"BACKEND": THREAD, "OPTIONS": options}}):
         (message,) = [each for each in run_checks() if each.id == "django_tasks_local.W005"]
     assert message.msg == (
-        "TASKS['default']['OPTIONS']: MAX_ATTEMPTS is 3, and no task is tried again: NEVER takes "
-        "back all of RETRY_ON."
+        "TASKS['default']['OPTIONS']: MAX_ATTEMPTS is 3, and no task without words of its own "
+        "is tried again: NEVER takes back all of RETRY_ON."
     )
     assert message.hint
 
@@ -106,6 +106,7 @@ def test_options_without_effect() -> None:
         {"max_attempts": 2, "retry_on": OSError, "retry_lost": True},
         {"max_attempts": 2, "retry_on": OSError, "never": FileNotFoundError},
         {"max_attempts": 2, "never": Exception, "retry_lost": True},
+        {"max_attempts": 2, "retry_on": ()},
         {"max_attempts": 1},
         {"retry_lost": False},
         {"timeout": 5},

@@ -50,6 +50,7 @@ async def is_as_stored(pilot: Pilot[None], name: str, *texts: str) -> None:
     if os.environ.get("DTL_TESTS_RENEW"):
         await pilot.wait_for_animation()
         path.write_text(drawn(pilot))
+        return
     stored, end = path.read_text(), time.monotonic() + SHORT_TIMEOUT
     while drawn(pilot) != stored and time.monotonic() < end:  # a tab's underline moves there
         await pilot.pause(0.01)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from django.tasks import TaskResultStatus
 
@@ -133,12 +133,12 @@ class Task:
 
     if not TYPE_CHECKING:  # a type checker is to know of attributes that there are not
 
-        def __getattr__(self, name: str) -> NoReturn:
+        def __getattr__(self, name: str) -> Any:
             if name in _NOT_HERE:
                 raise AttributeError(
                     f"task.{name}() of django-q is not in django_tasks_local. {_NOT_HERE[name]}"
                 )
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            return object.__getattribute__(self, name)  # says what is wrong, also in a property
 
     def __str__(self) -> str:
         return self.name

@@ -6,6 +6,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from django_tasks_local.backends.process import ProcessPoolBackend
 from django_tasks_local.ring import (
+    Look,
     ring_exists,
     ring_is_attached,
     unlink_objects,
@@ -40,6 +41,7 @@ def run(
 def _destroy(backend: ProcessPoolBackend, *, ask: bool, force: bool) -> str:
     name = backend.spec().name
     if not ring_exists(name):
+        Look.into(name, backend.alias)  # raises where there can be none
         return f"{backend.alias}: {no_ring(backend)}"
     if ring_is_attached(name) and not force:
         raise _attached(backend.alias)

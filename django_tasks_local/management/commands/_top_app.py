@@ -145,11 +145,11 @@ class Top(App[None]):
         """Look, if there may be anything new."""
         if not self.screen_stack:  # it ends
             return
-        if isinstance(self.screen, Details):
-            self.screen.renew()
-            return
         now = time.monotonic()
         if self._looking or now < self._look_after:
+            return
+        if isinstance(self.screen, Details):
+            self._renew(self.screen)
             return
         pulse = self._tables.pulse()
         still = self._tab is not Tab.RUNNING or not self._lines
@@ -157,6 +157,12 @@ class Top(App[None]):
             return
         self._pulse = pulse
         self._look()
+
+    def _renew(self, details: Details) -> None:
+        self._looked, began_s = time.monotonic(), time.thread_time()
+        details.renew()
+        self._drawn(0.0, began_s)
+        self.set_timer(DRAWN_AFTER_S, partial(self._drawn, 0.0, began_s))
 
     @work(exclusive=True, group="look")
     async def _look(self) -> None:

@@ -1,6 +1,7 @@
 """``manage.py local_tasks``: look into the rings, steer tasks, check the rings, remove them."""
 
 import os
+import select
 import sys
 from typing import Any, Final
 
@@ -61,15 +62,28 @@ class Command(BaseCommand):
 
     def handle(self, *, action: str, alias: str | None = None, **options: Any) -> None:
         try:
-            if action == "rings":
-                _rings.run(self, **options)
-            else:
-                _ACTIONS[action][0].run(self, process_backends(alias), **options)
-            self.stdout.flush()
+            try:
+                if action == "rings":
+                    _rings.run(self, **options)
+                else:
+                    _ACTIONS[action][0].run(self, process_backends(alias), **options)
+            finally:
+                self.stdout.flush()
         except BrokenPipeError:
-            # What reads our output, as `head` does, has seen enough. Python would flush the rest at
-            # its end, and complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # It may be another pipe, of a receiver of our signals.
+            if options.get("stdout") is not None or not _nobody_reads(sys.stdout.fileno()):
+                raise
+            # `head` and the like have seen enough. Python would flush the rest at its end, and
+            # complain.
+            with open(os.devnull, "w") as nothing:
+                os.dup2(nothing.fileno(), sys.stdout.fileno())
             sys.exit(1)
         except (StoreUnavailable, ImproperlyConfigured) as error:
             raise CommandError(str(error)) from error
+
+
+def _nobody_reads(fd: int) -> bool:
+    """Return whether a descriptor is a pipe whose other end is closed."""
+    poll = select.poll()
+    poll.register(fd, 0)  # an error is told in any case
+    return any(events & select.POLLERR for _, events in poll.poll(0))

@@ -138,17 +138,22 @@ def open_semaphore(name: str) -> posix_ipc.Semaphore:
 def _make(name: str) -> posix_ipc.Semaphore | None:
     """Make a semaphore; None where something lies there already, or it is gone again.
 
-    The second happens where another process removes the ring of a test run that nobody has
-    attached to yet: who attaches then finds that out, and attaches to a new one.
+    The second happens where another process removes the ring, by order or because nobody seems to
+    be attached yet: who attaches then finds that out, and attaches to a new one.
     """
     # Exclusively: O_CREAT alone would open, unseen, what another user has put there.
     flags = posix_ipc.O_CREAT | posix_ipc.O_EXCL
-    with suppress(posix_ipc.ExistentialError, FileNotFoundError):
+    try:
         semaphore = posix_ipc.Semaphore(name, flags, mode=_OURS)
+    except posix_ipc.ExistentialError:
+        return None
+    try:
         if os.stat(semaphore_path(name)).st_mode & _OURS != _OURS:
             os.chmod(semaphore_path(name), _OURS)  # in a directory where only we can remove it
-        return semaphore
-    return None
+    except FileNotFoundError:
+        semaphore.close()
+        return None
+    return semaphore
 
 
 def _open_existing(name: str, path: str) -> posix_ipc.Semaphore | None:
