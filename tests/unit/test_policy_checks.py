@@ -87,10 +87,12 @@ def test_each_alias_by_itself(module: ModuleType) -> None:
 
 
 def test_options_without_effect() -> None:
-    """What an alias itself takes back is told once, whatever its tasks say."""
+    """What an alias itself takes back is told, whether it has tasks or not."""
     options = {"MAX_ATTEMPTS": 3, "RETRY_ON": OSError, "NEVER": [OSError, KeyError]}
     with override_settings(TASKS={"default": {"BACKEND": THREAD, "OPTIONS": options}}):
-        (message,) = [each for each in run_checks() if each.id == "django_tasks_local.W005"]
+        found = [each for each in run_checks() if each.id == "django_tasks_local.W005"]
+    # Tasks of other tests' modules may have their own.
+    (message,) = [each for each in found if each.msg.startswith("TASKS")]
     assert message.msg == (
         "TASKS['default']['OPTIONS']: MAX_ATTEMPTS is 3, and no task without words of its own "
         "is tried again: NEVER takes back all of RETRY_ON."
