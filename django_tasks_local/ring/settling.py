@@ -56,7 +56,12 @@ class Settling:
             recovery.settle_record(self._table, slot, index, loss, self._words[at.H_MAX_RESULTS])
         return dead
 
-    def settle_entry(self, index: int, loss: int, settled: bool) -> int:
+    def seen(self, index: int) -> tuple[int, int]:
+        """Return whose entry it is, and how many records that process has beside its CURRENT."""
+        registry = self._registry
+        return registry.field(index, at.E_COMMIT), registry.field(index, at.E_OTHERS)
+
+    def settle_entry(self, index: int, loss: int, seen: tuple[int, int]) -> int:
         """Settle a dead entry's CURRENT record, free the entry, return the lost task's slot or 0.
 
         It is AGAIN where there has to be room for what follows that task.
@@ -64,11 +69,12 @@ class Settling:
         Args:
             index: The entry.
             loss: A `loss_word` for the task that it ran.
-            settled: Whether all else that it left has been settled. If not, and there is any,
-                nothing is done.
+            seen: What `seen` has returned before its other records were settled. If that has
+                changed, there are some that were not, since others have settled the entry
+                meanwhile and the next one that had it died, too: nothing is done.
         """
         registry = self._registry
-        if not self._is_dead(index) or (registry.field(index, at.E_OTHERS) and not settled):
+        if not self._is_dead(index) or self.seen(index) != seen:
             return 0
         current = registry.field(index, at.E_CURRENT)
         if self._table.is_run_by(current, index) and self.wants_room(current):

@@ -5,7 +5,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterable
 from time import sleep
-from typing import Final
+from typing import Any, Final
 
 from django_tasks_local.ring.audit import repair
 from django_tasks_local.ring.format.head import S_ID_HIGH
@@ -113,8 +113,8 @@ class Upkeep:
 
     def _settle(self, run: Callable[..., int | None], index: int, loss: int) -> int:
         operations = self._parts.operations
-        several = self._registry.field(index, at.E_OTHERS) != 0
-        if several:
+        seen = operations.seen(index)
+        if seen[1]:
             # One by one, each in a hold of its own; the list is made outside the lock.
             for slot in recovery.owned_by(self._table, index):
                 if self._retries.settle(run, slot, index, loss) is None:
@@ -128,7 +128,7 @@ class Upkeep:
         retried = self._retries.settle(run, current, index, loss)
         if retried is None:
             return 0
-        if lost := _in_steps(run, operations.settle_entry, index, loss, several) or 0:
+        if lost := _in_steps(run, operations.settle_entry, index, loss, seen) or 0:
             self._tell_lost(lost)
         return lost or retried
 
@@ -274,7 +274,7 @@ class Upkeep:
         return kept
 
 
-def _in_steps(run: Callable[..., int | None], operation: Callable[..., int], *args: int) -> int:
+def _in_steps(run: Callable[..., int | None], operation: Callable[..., int], *args: Any) -> int:
     """Return what an operation comes to that may need several holds; 0 where ``run`` gave up."""
     while (came_of_it := run(operation, *args)) == AGAIN:
         pass
